@@ -23,7 +23,7 @@ struct jd {
 	char path[128];
 	struct err *err; /* may be NULL */
 	bool failed;
-	unsigned seen; /* members asked for that were there: for jd_finish_strict */
+	uint64_t seen; /* bit n: the object's member n was asked for; jd_finish_strict takes at most 64 members */
 };
 
 /* Parses one JSON object; duplicate keys, trailing bytes, NUL bytes and deep nesting are refused with line and column.
