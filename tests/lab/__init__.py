@@ -1,0 +1,9 @@
+"""The lab: hosts, engines, daemons, cuts and heals on one machine. See lab.py for what a host is."""
+from .daemon import Daemon
+from .engine import Engine
+from .lab import BUILD, ROOT, Host, Lab, Process, clean
+from .plugin import Plugin, Refused
+from .shell import Failed, run, wait_for
+from . import leaks
+
+__all__ = ["BUILD", "Daemon", "Engine", "Failed", "Host", "Lab", "Plugin", "Process", "ROOT", "Refused", "clean", "leaks", "run", "wait_for"]

@@ -1,0 +1,74 @@
+"""Running programs and waiting for things: what every other file of the lab stands on.
+
+No call here waits without a deadline. A command that fails raises Failed with its words, so a test's report says what the program said.
+"""
+import os
+import subprocess
+import time
+
+
+class Failed(AssertionError):
+    """A command ended with another status than wanted, or a condition did not come true in time."""
+
+
+def run(*argv, check=True, timeout=60, stdin=None, env=None):
+    """Runs a command to its end; returns CompletedProcess with text output."""
+    argv = [str(a) for a in argv]
+    try:
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, env=env)
+    except subprocess.TimeoutExpired as e:
+        raise Failed(f"{' '.join(argv)}: no end after {timeout} s; said {e.stdout!r} {e.stderr!r}") from None
+    if check and done.returncode != 0:
+        raise Failed(f"{' '.join(argv)}: status {done.returncode}: {done.stderr.strip()} {done.stdout.strip()[-2000:]}")
+    return done
+
+
+def wait_for(condition, timeout=10.0, what="condition", every=0.05):
+    """Waits until condition() is true and returns its value. Failed and OSError inside it count as not yet true."""
+    deadline = time.monotonic() + timeout
+    last = None
+    while True:
+        try:
+            value = condition()
+            if value:
+                return value
+            last = value
+        except (Failed, OSError) as e:
+            last = e
+        if time.monotonic() > deadline:
+            raise Failed(f"{what}: not so after {timeout} s (last seen: {last!r})")
+        time.sleep(every)
+
+
+def start_time(pid):
+    """When a process started, in kernel ticks; None when there is none. Tells a process from a later one with the same pid."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return int(f.read().rsplit(")", 1)[1].split()[19])
+    except (OSError, ValueError):
+        return None
+
+
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            return [int(p) for p in f.read().split()]
+    except OSError:
+        return []
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def kill(pid, signum, timeout=10):
+    """Sends a signal to one process and waits until it is gone."""
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        return
+    wait_for(lambda: not alive(pid), timeout, f"end of process {pid} after signal {signum}", every=0.01)
