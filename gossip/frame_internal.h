@@ -104,7 +104,7 @@ struct frame_peer {
 	bool boot_known;
 	uint64_t boot;
 	uint64_t top;	/* highest counter accepted of this boot */
-	uint64_t *bits; /* FRAME_WINDOW_BITS, ring indexed by counter; NULL until a packet was accepted */
+	uint64_t *bits; /* ring of words, indexed by counter / 64; NULL until a packet was accepted */
 	uint64_t ask;	/* our open question, 0 = none */
 	uint64_t ask_until_ms, ask_next_ms;
 	uint64_t answers_from_ms; /* start of the second in which answers are counted */
