@@ -17,7 +17,7 @@ SOCKET = "/run/docker.sock"
 CONTAINERD = "/run/containerd/containerd.sock"
 DOCKER = "/usr/bin/docker"
 IMAGE = "lab"
-APPLETS = ("sh sleep ping nc ip ifconfig cat dd md5sum sha256sum wget httpd hostname ls echo true false head tail arping nslookup "
+APPLETS = ("sh sleep ping nc ip ifconfig cat dd md5sum sha256sum wget httpd hostname ls mv echo true false head tail arping nslookup "
            "sync mkdir rm wc grep ps kill seq traceroute env test stat").split()
 CONFIG = """version = 2
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
