@@ -84,7 +84,8 @@ class Demo:
         say(f"\n{MEGABYTES} MB over TCP from c1 on h1 to c3 on h3; both ends print a checksum.")
         sender, receiver = self.engines[0], self.engines[2]
         sender.exec("c1", "dd", "if=/dev/urandom", "of=/tmp/sent", "bs=1M", f"count={MEGABYTES}")
-        receiver.docker("exec", "-d", "c3", "sh", "-c", "nc -l -p 5000 </dev/null >/tmp/part && mv /tmp/part /tmp/got")
+        # busybox's nc ends both directions when one ends, so the receiver's input has to stay open.
+        receiver.docker("exec", "-d", "c3", "sh", "-c", "tail -f /dev/null | { nc -l -p 5000 >/tmp/part; mv /tmp/part /tmp/got; }")
         wait_for(lambda: ":1388 " in receiver.exec("c3", "cat", "/proc/net/tcp", "/proc/net/tcp6"), 5, "listener in c3")
         began = time.monotonic()
         sender.exec("c1", "sh", "-c", f"nc {self.addresses[2]} 5000 </tmp/sent")
