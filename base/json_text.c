@@ -1,0 +1,22 @@
+#include "base/json_text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+json_t *json_text(const char *text)
+{
+	json_t *string = json_string(text);
+	char *copy, *p;
+
+	if (string)
+		return string;
+	copy = strdup(text);
+	if (!copy)
+		abort();
+	for (p = copy; *p; p++)
+		if ((unsigned char)*p >= 0x80)
+			*p = '?';
+	string = json_string(copy);
+	free(copy);
+	return string;
+}
