@@ -88,7 +88,7 @@ void log_limited(struct log_limit *limit, uint64_t now_ms, enum log_level level,
 
 	if (level > current_level)
 		return;
-	if (now_ms - limit->window_start_ms >= LOG_WINDOW_MS) {
+	if (limit->used == 0 || now_ms - limit->window_start_ms >= LOG_WINDOW_MS) {
 		limit->window_start_ms = now_ms;
 		limit->used = 0;
 	}
