@@ -8,8 +8,8 @@
 
 #define CLIENT_REPLY_MAX (64 * 1024 * 1024)
 
-/* Sends method and path (already encoded, with query) with body (may be NULL). On 200 returns the answer (new reference). On an error
- * answer fills err from it. No daemon: ERR_UNREACHABLE with the socket's path and how to start the daemon. */
+/* Sends method and path (already encoded, with query) with body (may be NULL). On 200 returns the answer (new reference). On an
+ * error answer fills err from it. No daemon: ERR_UNREACHABLE with the socket's path and how to start the daemon. */
 json_t *client_call(const char *socket_path, const char *method, const char *path, json_t *body, int timeout_ms, struct err *err);
 /* Percent-encodes one path part or query value; the caller frees. */
 char *client_encode(const char *text);

@@ -1,5 +1,5 @@
-/* The control API: HTTP + JSON over a Unix socket, versioned paths (/v1/...), described in docs/api.md. The CLI, CNI and scripts use
- * only this. Here: the routes, parameter checks and error form. What the answers say comes from a backend. */
+/* The control API: HTTP + JSON over a Unix socket, versioned paths (/v1/...), described in docs/api.md. The CLI, CNI and scripts
+ * use only this. Here: the routes, parameter checks and error form. What the answers say comes from a backend. */
 #ifndef CONTROL_CONTROL_H
 #define CONTROL_CONTROL_H
 
@@ -11,26 +11,26 @@
 #define CONTROL_SOCKET_DEFAULT "/run/trestle/trestled.sock"
 
 enum control_verb {
-	CONTROL_STATUS,           /* GET    /v1/status */
-	CONTROL_VERSION,          /* GET    /v1/version */
-	CONTROL_MEMBERS,          /* GET    /v1/members */
-	CONTROL_NETWORKS,         /* GET    /v1/networks */
-	CONTROL_NETWORK_CREATE,   /* POST   /v1/networks            {"name", "subnet"?, "subnet6"?, "mtu"?, "vni"?, "internal"?} */
-	CONTROL_NETWORK_INSPECT,  /* GET    /v1/networks/NAME_OR_ID */
-	CONTROL_NETWORK_RM,       /* DELETE /v1/networks/NAME_OR_ID */
-	CONTROL_ENDPOINTS,        /* GET    /v1/endpoints           ?network=NAME */
+	CONTROL_STATUS,		 /* GET    /v1/status */
+	CONTROL_VERSION,	 /* GET    /v1/version */
+	CONTROL_MEMBERS,	 /* GET    /v1/members */
+	CONTROL_NETWORKS,	 /* GET    /v1/networks */
+	CONTROL_NETWORK_CREATE,	 /* POST   /v1/networks            {"name", "subnet"?, "subnet6"?, "mtu"?, "vni"?, "internal"?} */
+	CONTROL_NETWORK_INSPECT, /* GET    /v1/networks/NAME_OR_ID */
+	CONTROL_NETWORK_RM,	 /* DELETE /v1/networks/NAME_OR_ID */
+	CONTROL_ENDPOINTS,	 /* GET    /v1/endpoints           ?network=NAME */
 	CONTROL_ENDPOINT_INSPECT, /* GET    /v1/endpoints/ID_OR_ADDRESS */
-	CONTROL_IPAM,             /* GET    /v1/ipam                ?pool=CIDR */
-	CONTROL_TOKEN,            /* POST   /v1/token               {"ttl_s"?} */
-	CONTROL_JOIN,             /* POST   /v1/join                {"token"} */
-	CONTROL_LEAVE,            /* POST   /v1/leave               {"force"?} */
+	CONTROL_IPAM,		  /* GET    /v1/ipam                ?pool=CIDR */
+	CONTROL_TOKEN,		  /* POST   /v1/token               {"ttl_s"?} */
+	CONTROL_JOIN,		  /* POST   /v1/join                {"token"} */
+	CONTROL_LEAVE,		  /* POST   /v1/leave               {"force"?} */
 };
 
 struct control_request {
 	enum control_verb verb;
 	const char *object; /* last path part, decoded; NULL for collections */
 	const char *filter; /* the query parameter of the route; NULL when absent */
-	json_t *body;       /* borrowed; NULL for GET and DELETE. Known members have been type-checked, unknown ones refused */
+	json_t *body;	    /* borrowed; NULL for GET and DELETE. Known members have been type-checked, unknown ones refused */
 };
 
 struct control_call;
@@ -41,11 +41,12 @@ struct control_backend {
 };
 
 void control_done(struct control_call *call, json_t *answer); /* steals the reference; 200 */
-void control_fail(struct control_call *call, const struct err *err); /* {"error": {"code", "message"}}; 400, 404, 409, 503 or 500 by code */
+void control_fail(struct control_call *call,
+	const struct err *err); /* {"error": {"code", "message"}}; 400, 403, 404, 409, 503 or 500 by code */
 
 struct control;
 int control_open(struct event_base *base, const char *socket_path, const struct control_backend *backend, void *ctx,
-		 struct control **ret_control, struct err *err);
+	struct control **ret_control, struct err *err);
 void control_close(struct control *control);
 
 #endif
