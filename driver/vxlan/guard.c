@@ -25,6 +25,7 @@
 #include <libnftnl/rule.h>
 #include <libnftnl/set.h>
 #include <libnftnl/table.h>
+#include <libnftnl/udata.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -37,6 +38,7 @@
 #define TABLE_NAME_MAX 31
 #define RULES_MAX 16
 #define ATTEMPTS_MAX 16 /* commits lost to others in a row, before it is an error */
+#define VNI_OFFSET 12	/* from the UDP header: its 8 bytes, flags, 24 reserved bits (RFC 7348 section 5) */
 #define ELEMENTS_PER_MESSAGE 1000
 #define MESSAGE_ROOM 65536    /* kept free in front of each message: more than the largest one we build */
 #define MESSAGES_MAX 512      /* of a batch; the limits in guard.h need at most 100 */
@@ -47,10 +49,10 @@ enum set_index { SET_VNIS, SET_MEM4, SET_MEM6, SET_MAX };
 
 static const struct set_def {
 	const char *name;
-	uint32_t key_type; /* nft's numbers: 0 raw bytes, 7 IPv4, 8 IPv6; the kernel keeps them for `nft list` alone */
+	uint32_t key_type; /* nft's numbers: 4 integer, 7 IPv4, 8 IPv6; the kernel keeps them for `nft list` alone */
 	uint32_t key_size;
 } set_defs[] = {
-	[SET_VNIS] = {"vnis", 0, 3},
+	[SET_VNIS] = {"vnis", 4, 3},
 	[SET_MEM4] = {"mem4", 7, 4},
 	[SET_MEM6] = {"mem6", 8, 16},
 };
@@ -449,6 +451,31 @@ static void batch_table(struct batch *batch, uint16_t type)
 	batch_end_message(batch, nlh);
 }
 
+/* What `nft` leaves with a set declared as `typeof @th,96,24`. The kernel only stores it; without it `nft list` could not name
+ * the key's type, and would print a ruleset that `nft -f` does not take back. */
+static void describe_vni_key(struct nftnl_set *set)
+{
+	enum { BYTE_ORDER_BIG = 2, EXPR_PAYLOAD = 7, RAW_DESC = 0, RAW_TYPE = 2, DESC = 0, TYPE, BASE, OFFSET_BITS, LENGTH_BITS };
+	struct nftnl_udata_buf *buf = nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
+	struct nftnl_udata *type, *payload;
+
+	if (!buf)
+		abort();
+	nftnl_udata_put_u32(buf, NFTNL_UDATA_SET_KEYBYTEORDER, BYTE_ORDER_BIG);
+	type = nftnl_udata_nest_start(buf, NFTNL_UDATA_SET_KEY_TYPEOF);
+	nftnl_udata_put_u32(buf, NFTNL_UDATA_SET_TYPEOF_EXPR, EXPR_PAYLOAD);
+	payload = nftnl_udata_nest_start(buf, NFTNL_UDATA_SET_TYPEOF_DATA);
+	nftnl_udata_put_u32(buf, DESC, RAW_DESC);
+	nftnl_udata_put_u32(buf, TYPE, RAW_TYPE);
+	nftnl_udata_put_u32(buf, BASE, 3); /* nft's own number of the transport header */
+	nftnl_udata_put_u32(buf, OFFSET_BITS, VNI_OFFSET * 8);
+	nftnl_udata_put_u32(buf, LENGTH_BITS, set_defs[SET_VNIS].key_size * 8);
+	nftnl_udata_nest_end(buf, payload);
+	nftnl_udata_nest_end(buf, type);
+	nftnl_set_set_data(set, NFTNL_SET_USERDATA, nftnl_udata_buf_data(buf), nftnl_udata_buf_len(buf));
+	nftnl_udata_buf_free(buf);
+}
+
 static void batch_set(struct batch *batch, enum set_index index)
 {
 	const struct set_def *def = &set_defs[index];
@@ -462,6 +489,8 @@ static void batch_set(struct batch *batch, enum set_index index)
 	nftnl_set_set_u32(set, NFTNL_SET_ID, (uint32_t)index + 1);
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, def->key_type);
 	nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, def->key_size);
+	if (index == SET_VNIS)
+		describe_vni_key(set);
 	nlh = batch_message(batch, NFT_MSG_NEWSET, NLM_F_CREATE, def->name);
 	nftnl_set_nlmsg_build_payload(nlh, set);
 	batch_end_message(batch, nlh);
@@ -587,7 +616,7 @@ static void match_set(struct nftnl_rule *rule, enum set_index index, bool invert
 		nftnl_expr_set_u32(lookup, NFTNL_EXPR_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
 }
 
-/* UDP to the port, and the VNI (behind 8 bytes of UDP, flags and 24 reserved bits: RFC 7348 section 5) is one of ours. */
+/* UDP to the port, and the VNI is one of ours. */
 static void match_our_vni(struct nftnl_rule *rule, uint16_t port)
 {
 	uint16_t dport = htons(port);
@@ -599,7 +628,7 @@ static void match_our_vni(struct nftnl_rule *rule, uint16_t port)
 	nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
 	nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, NFT_CMP_EQ);
 	nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, &dport, sizeof(dport));
-	load_payload(rule, NFT_PAYLOAD_TRANSPORT_HEADER, 12, set_defs[SET_VNIS].key_size);
+	load_payload(rule, NFT_PAYLOAD_TRANSPORT_HEADER, VNI_OFFSET, set_defs[SET_VNIS].key_size);
 	match_set(rule, SET_VNIS, false);
 }
 

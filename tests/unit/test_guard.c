@@ -581,6 +581,17 @@ static void purge_leaves_nothing(void **state)
 	assert_int_equal(passed(host_ns, "192.0.2.9", "192.0.2.2", OURS, 1), 0);
 }
 
+/* People save rulesets with `nft list ruleset` and load them again; ours must not be what breaks that. */
+static void listing_can_be_loaded_again(void **state)
+{
+	REQUIRE_KERNEL();
+	apply_one(*state, "192.0.2.1");
+	run("saved=$(nft list ruleset) && nft flush ruleset && echo \"$saved\" | nft -f - && test \"$(nft list ruleset)\" = "
+	    "\"$saved\"");
+	assert_int_equal(passed(host_ns, "192.0.2.9", "192.0.2.2", OURS, 1), 0);
+	assert_int_equal(passed(host_ns, "192.0.2.1", "192.0.2.2", OURS, 1), 1);
+}
+
 static void bad_table_name_is_refused(void **state)
 {
 	struct guard *guard = NULL;
@@ -633,6 +644,7 @@ int main(void)
 		CASE(damage_is_repaired),
 		CASE(table_of_an_earlier_run_is_taken_over),
 		CASE(purge_leaves_nothing),
+		CASE(listing_can_be_loaded_again),
 		CASE(bad_table_name_is_refused),
 		CASE(strange_table_of_that_name_is_replaced),
 	};
