@@ -1,0 +1,109 @@
+"""Three hosts with an engine and a trestled each, shared by the tests of one class; every test leaves them as it found them.
+
+Each test takes fresh network names and subnets, so that nothing one test leaves in a cool-down can change the next.
+"""
+import concurrent.futures
+import itertools
+import os
+import unittest
+
+from tests.lab import Daemon, Engine, Lab, leaks, wait_for
+
+LONG = bool(os.environ.get("TRESTLE_LONG"))
+# Ends at once on SIGTERM, which the first process of a container ignores unless it says otherwise.
+FOREVER = ("sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait")
+
+
+class Cluster(unittest.TestCase):
+    HOSTS = 3
+    _numbers = itertools.count(1)
+
+    @classmethod
+    def setUpClass(cls):
+        cls.lab = Lab(hosts=cls.HOSTS).open()
+        cls.addClassCleanup(cls.lab.close)
+        cls.hosts = cls.lab.hosts
+        cls.engines = [Engine(h, start=False) for h in cls.hosts]
+        cls.daemons = [Daemon(h, start=False) for h in cls.hosts]
+        for e in cls.engines:
+            e.start()
+        for d in cls.daemons:
+            d.start(wait=False)
+        for d in cls.daemons:
+            d.wait_ready()
+        Daemon.cluster(cls.daemons)
+        for e in cls.engines:
+            e.wait_ready()
+            e.load_image()
+
+    def setUp(self):
+        self.networks = []
+        self.before = [self.still(h) for h in self.hosts]
+
+    def tearDown(self):
+        for d in self.daemons:
+            self.assertTrue(d.alive(), f"trestled on {d.host.name} ended: {d.log_text()[-2000:]}")
+        for e in self.engines:
+            e.remove_all()
+        for name in self.networks:
+            if any(n["name"] == name for n in self.daemons[0].call("GET", "/v1/networks")["networks"]):
+                wait_for(lambda n=name: self.daemons[0].trestle("network", "rm", n), 5, f"removal of network {name}")
+        for h, d, before in zip(self.hosts, self.daemons, self.before):
+            wait_for(lambda d=d: not d.endpoints(), 5, f"{h.name} knows no endpoint any more")
+            wait_for(lambda h=h, b=before: not leaks.difference(b, self.still(h)), 10,
+                     f"{h.name} is as before: {leaks.difference(before, self.still(h))}")
+
+    @staticmethod
+    def still(host):
+        """What must be the same before and after a test: the gateway bridge stays from its first use on, and so does the fabric."""
+        found = leaks.host(host)
+        found["links"] = [l for l in found["links"] if l != "docker_gwbridge"]
+        found["namespaces"] = [n for n in found["namespaces"] if n != "trestle"]
+        found["tables"] = [t for t in found["tables"] if "trestle" not in t]
+        return found
+
+    def network(self, *options, engines=None, ipam=True):
+        """One network on the engines (all unless said); returns (name, first three bytes of its addresses)."""
+        number = next(Cluster._numbers)
+        name, part = f"net{number}", f"10.9.{number}"
+        for e in engines or self.engines:
+            e.docker("network", "create", "-d", "trestle", *(["--ipam-driver", "trestle"] if ipam else []), "--subnet", f"{part}.0/24",
+                     "-o", f"trestle.network={name}", *options, name)
+        self.networks.append(name)
+        return name, part
+
+    def run_one(self, number, name, network, *options, command=FOREVER):
+        """Runs a container on host `number` (from 0); returns its address in the network."""
+        self.engines[number].docker("run", "-d", "--name", name, "--network", network, *options, "lab", *command)
+        return self.engines[number].address(name, network)
+
+    def one_on_each(self, network, prefix="c", *options):
+        """{container: (host number, address)}, one on each host."""
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            names = [f"{prefix}{n + 1}" for n in range(len(self.engines))]
+            addresses = list(pool.map(lambda n: self.run_one(n, names[n], network, *options), range(len(names))))
+        self.assertEqual(len(set(addresses)), len(addresses), addresses)
+        return {name: (n, a) for n, (name, a) in enumerate(zip(names, addresses))}
+
+    def reaches(self, number, name, address, timeout=3):
+        wait_for(lambda: self.engines[number].ping(name, address), timeout, f"{name} on {self.hosts[number].name} reaches {address}")
+
+    def all_reach(self, containers, timeout=3):
+        for (a, (number, _)), (b, (_, address)) in itertools.permutations(containers.items(), 2):
+            self.reaches(number, a, address, timeout)
+
+    def silent(self, number, name, address):
+        self.assertFalse(self.engines[number].ping(name, address), f"{name} still reaches {address}")
+
+    def refused(self, number, *argv):
+        """A docker command that must fail; its words."""
+        done = self.engines[number].docker(*argv, check=False)
+        self.assertNotEqual(done.returncode, 0, f"docker {' '.join(argv)} was not refused: {done.stdout}")
+        return done.stderr
+
+    def known(self, network):
+        """{address: host name} as every daemon says, once they agree."""
+        def agreed():
+            seen = [{e["ipv4"]: e["host"] for e in d.endpoints(network)} for d in self.daemons]
+            return seen[0] if all(s == seen[0] for s in seen) else None
+        return wait_for(lambda: [agreed()] if agreed() is not None else None, 5, f"all daemons agree on {network}")[0]
