@@ -30,6 +30,8 @@ struct joiner {
 	void *ctx;
 	uint8_t packet[GOSSIP_PACKET_MAX];
 	enum admission_verdict refused[TOKEN_SEEDS_MAX]; /* ADMISSION_OK = not refused */
+	struct gossip_addr refuser; /* who refused last, and why; a member may answer from another address than its seed's */
+	enum admission_verdict reason;
 	unsigned next_seed;
 	unsigned sent;
 	uint32_t gap_ms, timeout_ms;
@@ -118,39 +120,24 @@ static const char *refusal_sentence(enum admission_verdict reason)
 	}
 }
 
-/* The last refusal, if there was one, explains more than the silence of the others. */
-static const struct gossip_addr *refusing_seed(const struct joiner *j, enum admission_verdict *ret_reason)
-{
-	unsigned i;
-
-	for (i = 0; i < j->token.seed_count; i++)
-		if (j->refused[i] != ADMISSION_OK) {
-			*ret_reason = j->refused[i];
-			return &j->token.seeds[i];
-		}
-	return NULL;
-}
-
-static void give_up_refused(struct joiner *j, const struct gossip_addr *seed, enum admission_verdict reason)
+static void give_up_refused(struct joiner *j)
 {
 	char text[SEED_TEXT_SIZE];
 	struct err err = {0};
 
-	err_set(&err, ERR_DENIED, "join: %s refuses (%s): %s", seed_format(seed, text), admission_verdict_name(reason),
-		refusal_sentence(reason));
+	err_set(&err, ERR_DENIED, "join: %s refuses (%s): %s", seed_format(&j->refuser, text), admission_verdict_name(j->reason),
+		refusal_sentence(j->reason));
 	give_up(j, &err);
 }
 
 static void give_up_late(struct joiner *j)
 {
 	char text[SEEDS_NAMED_MAX * (SEED_TEXT_SIZE + 2) + 24];
-	const struct gossip_addr *seed;
-	enum admission_verdict reason;
 	struct err err = {0};
 
-	seed = refusing_seed(j, &reason);
-	if (seed) {
-		give_up_refused(j, seed, reason);
+	/* One refusal explains more than the silence of the others. */
+	if (j->reason != ADMISSION_OK) {
+		give_up_refused(j);
 		return;
 	}
 	err_set(&err, ERR_UNREACHABLE,
@@ -211,11 +198,13 @@ static void refused_by(struct joiner *j, const struct gossip_addr *from, enum ad
 {
 	unsigned i;
 
+	j->refuser = *from;
+	j->reason = reason;
 	for (i = 0; i < j->token.seed_count; i++)
 		if (same_addr(&j->token.seeds[i], from))
 			j->refused[i] = reason;
 	if (all_refuse(j))
-		give_up_refused(j, from, reason);
+		give_up_refused(j);
 }
 
 void joiner_packet(struct joiner *j, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms)
