@@ -2,8 +2,9 @@
 from .daemon import Daemon
 from .engine import Engine
 from .lab import BUILD, ROOT, Host, Lab, Process, clean
-from .plugin import Plugin, Refused
+from .plugin import Lost, Plugin, Refused, Runtime
 from .shell import Failed, run, wait_for
 from . import leaks
 
-__all__ = ["BUILD", "Daemon", "Engine", "Failed", "Host", "Lab", "Plugin", "Process", "ROOT", "Refused", "clean", "leaks", "run", "wait_for"]
+__all__ = ["BUILD", "Daemon", "Engine", "Failed", "Host", "Lab", "Lost", "Plugin", "Process", "ROOT", "Refused", "Runtime", "clean", "leaks",
+           "run", "wait_for"]

@@ -124,7 +124,7 @@ class Daemon:
         return [e for e in self.endpoints() if e["host"] == self.host.name]
 
     def plugin(self):
-        return Plugin(self.host.path(PLUGIN))
+        return Plugin(lambda: self.host.path(PLUGIN))
 
     def log_text(self):
         with open(self.log, errors="replace") as f:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ BASE = "/tmp/trestle-lab"
 UNDERLAY4 = "192.0.2"
 UNDERLAY6 = "2001:db8::"
 PR_SET_PDEATHSIG = 1
+CLONE_NEWNET = 0x40000000
 
 # The first process of a host. Its loop adopts and reaps what dies around it, which `sleep` alone would not.
 INIT = r"""
@@ -147,6 +149,18 @@ class Host:
 
     def start(self, *argv, name=None, env=None):
         return Process(self, argv, os.path.join(self.dir, f"{name or os.path.basename(str(argv[0]))}.log"), env)
+
+    def socket(self, family, kind, proto=0):
+        """A socket of the host's network namespace, for this process to use."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open("/proc/self/ns/net") as own, open(f"/run/netns/{self.netns}") as other:
+            if libc.setns(other.fileno(), CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), f"setns {self.netns}")
+            try:
+                return socket.socket(family, kind, proto)
+            finally:
+                if libc.setns(own.fileno(), CLONE_NEWNET) != 0:
+                    os._exit(70)  # nothing here may run on in the wrong namespace
 
     def path(self, inside):
         """A path of the host as seen from outside."""

@@ -5,9 +5,10 @@ detach make the calls in the order that dockerd makes them and move the link int
 """
 import itertools
 import json
-import os
 import secrets
+import signal
 import socket
+import time
 
 from .shell import Failed
 
@@ -22,19 +23,29 @@ class Refused(Exception):
         self.method, self.status, self.text = method, status, text
 
 
-class Plugin:
-    """One call, one connection. OSError when the daemon is not there or goes away before the answer is complete."""
+class Lost(ConnectionError):
+    """The daemon went away with a call in its hands: nobody knows whether it was done."""
 
-    def __init__(self, path, timeout=10):
-        self.path, self.timeout = path, timeout
+
+class Plugin:
+    """One call, one connection. `where` gives the socket's path, which moves when its host boots.
+
+    OSError when the daemon is not there; of these, Lost when it had taken the call.
+    """
+
+    def __init__(self, where, timeout=10):
+        self.where, self.timeout = where, timeout
 
     def raw(self, data):
         """Sends bytes as they are; returns (status, body)."""
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(self.timeout)
-            s.connect(self.path)
-            s.sendall(data)
-            return self._answer(s)
+            s.connect(self.where())
+            try:
+                s.sendall(data)
+                return self._answer(s)
+            except OSError as e:
+                raise Lost(f"cut off: {e}") from e
 
     @staticmethod
     def _answer(s):
@@ -117,32 +128,59 @@ class Container:
 
 
 class Runtime:
-    """Containers on one host in one network, without an engine."""
+    """Containers on one host in one network, without an engine.
 
+    As dockerd: a call that finds no daemon is repeated for 15 s. One that was cut off is not (its repetition has an empty body, which
+    is refused), so what it did is unknown, and the calls that undo the failed operation follow.
+    """
+
+    PATIENCE_S = 15
     _numbers = itertools.count(1)
 
     def __init__(self, daemon, network_id, pool_id):
         self.host, self.plugin = daemon.host, daemon.plugin()
         self.network_id, self.pool_id = network_id, pool_id
+        self.dead = False  # the host is going down: nobody repeats anything
 
-    def refresh(self):
-        """After a reboot the socket's path goes through another process."""
-        self.plugin = Plugin(self.host.path("/run/docker/plugins/trestle.sock"))
+    def insist(self, call, *args):
+        deadline = time.monotonic() + self.PATIENCE_S
+        while True:
+            try:
+                return call(*args)
+            except Lost:
+                raise
+            except OSError:
+                if self.dead or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
 
-    def attach(self, address="", on_address=None, on_endpoint=None):
-        """Runs a container. The callbacks see each acknowledged step, so a test knows what it holds when the daemon dies in between."""
-        given = self.plugin.request_address(self.pool_id, address)
-        if on_address:
-            on_address(given)
+    def attach(self, address="", given=lambda address: None, failed=lambda address: None):
+        """Runs a container. `given` is told the address as soon as it is acknowledged, `failed` before it is taken back again."""
+        got = self.insist(self.plugin.request_address, self.pool_id, address)
+        given(got)
         endpoint_id = secrets.token_hex(32)
-        if on_endpoint:
-            on_endpoint(endpoint_id)
-        made = self.plugin.create_endpoint(self.network_id, endpoint_id, given)
-        mac = made["Interface"]["MacAddress"]
-        joined = self.plugin.join(self.network_id, endpoint_id)["InterfaceName"]
-        name = f"c{next(Runtime._numbers)}"
-        self._enter(name, joined["SrcName"], joined["DstPrefix"] + "0", given, mac)
-        return Container(name, endpoint_id, given, mac)
+        undo = []
+        try:
+            undo.append((self.plugin.release_address, self.pool_id, got))
+            mac = self.insist(self.plugin.create_endpoint, self.network_id, endpoint_id, got)["Interface"]["MacAddress"]
+            undo.append((self.plugin.delete_endpoint, self.network_id, endpoint_id))
+            joined = self.insist(self.plugin.join, self.network_id, endpoint_id)["InterfaceName"]
+            undo.append((self.plugin.leave, self.network_id, endpoint_id))
+            name = f"c{next(Runtime._numbers)}"
+            self._enter(name, joined["SrcName"], joined["DstPrefix"] + "0", got, mac)
+        except (Refused, OSError, Failed):
+            failed(got)
+            self._tell(reversed(undo))
+            raise
+        return Container(name, endpoint_id, got, mac)
+
+    def _tell(self, calls):
+        """Calls that an engine makes whatever their outcome."""
+        for call, *args in calls:
+            try:
+                self.insist(call, *args)
+            except OSError:
+                pass
 
     def _enter(self, name, link, inside, address, mac):
         done = self.host.run("sh", "-ec", f"""
@@ -157,21 +195,35 @@ class Runtime:
             raise Failed(f"container {name} with {link} and {address}: {done.stderr}")
 
     def detach(self, container):
-        self.plugin.leave(self.network_id, container.endpoint_id)
+        self._tell([(self.plugin.leave, self.network_id, container.endpoint_id)])
         self.end(container)
-        self.plugin.delete_endpoint(self.network_id, container.endpoint_id)
-        self.plugin.release_address(self.pool_id, container.address)
+        self._tell([(self.plugin.delete_endpoint, self.network_id, container.endpoint_id),
+                    (self.plugin.release_address, self.pool_id, container.address)])
 
     def end(self, container):
         """The container's namespace goes, and its link with it; the daemon is not told."""
         self.host.run("ip", "netns", "del", container.name, check=False)
 
-    def ping(self, container, address, count=1, deadline=1):
+    def ping(self, container, address, count=1, wait_s=1):
         """Whether address answers; ARP included."""
-        return self.host.run("ip", "netns", "exec", container.name, "ping", "-n", "-q", "-c", count, "-W", deadline, address,
-                             check=False, timeout=30 + count * deadline).returncode == 0
+        return self.host.run("ip", "netns", "exec", container.name, "ping", "-n", "-q", "-c", count, "-W", wait_s, address,
+                             check=False, timeout=30 + count * wait_s).returncode == 0
 
-    def pings(self, container, address):
-        """Starts a ping every 10 ms; end it with SIGINT to make it sum up."""
-        log = os.path.join(self.host.dir, f"ping-{container.name}.log")
-        return self.host.start("ip", "netns", "exec", container.name, "ping", "-n", "-i", "0.01", address, name=f"ping-{container.name}"), log
+    def ping_steadily(self, container, address):
+        return Pings(self.host, container, address)
+
+
+class Pings:
+    """A ping every 10 ms until lost() is asked."""
+
+    def __init__(self, host, container, address):
+        name = f"ping-{container.name}"
+        self.process = host.start("ip", "netns", "exec", container.name, "ping", "-n", "-i", "0.01", address, name=name)
+
+    def lost(self):
+        """Ends it; (sequence numbers without an answer, number of answers). What was in flight at the end does not count."""
+        self.process.end(signal.SIGINT)
+        with open(self.process.log) as f:
+            seen = {int(line.split("icmp_seq=")[1].split()[0]) for line in f if "bytes from" in line}
+        last = max(seen, default=0)
+        return sorted(set(range(1, last + 1)) - seen), len(seen)

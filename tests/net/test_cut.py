@@ -1,0 +1,111 @@
+"""Cuts of the underlay without engines: custody holds on both sides, records meet again, one-way cuts and losses heal too."""
+import time
+import unittest
+
+from tests.lab import Daemon, Refused, wait_for
+from tests.net.hosts import Hosts
+
+
+class Cut(Hosts):
+    HOSTS = 3
+
+    def test_both_sides_empty_the_pool_without_a_duplicate(self):
+        one, two, three = self.runtimes(subnet="10.9.0.0/26")
+        # Everyone holds something before the cut.
+        given = [r.attach() for r in (one, two, three)]
+        self.lab.cut(self.lab.hosts[:1], self.lab.hosts[1:])
+        for r in (one, two, three):
+            mine, began = 0, time.monotonic()
+            while True:
+                try:
+                    given.append(r.attach())
+                    mine += 1
+                except Refused as e:
+                    self.assertRegex(e.text, r"10\.9\.0\.0/26")  # it says which pool
+                    break
+            self.assertLess(time.monotonic() - began, 60)
+            self.assertGreater(mine, 0, f"{r.host.name} could give nothing while cut off")
+        addresses = [c.ip for c in given]
+        self.assertEqual(len(set(addresses)), len(addresses))
+        self.lab.heal()
+        Daemon.wait_members(self.daemons)
+        # What is left on one side is now to be had on the other, down to the last: 62 usable, one is the gateway.
+        while len(given) < 61:
+            given.append(wait_for(lambda: self._attach(three), 10, f"address {len(given) + 1} of 61"))
+        with self.assertRaises(Refused):
+            one.attach()
+        addresses = [c.ip for c in given]
+        self.assertEqual(len(set(addresses)), 61)
+
+    @staticmethod
+    def _attach(runtime):
+        try:
+            return runtime.attach()
+        except Refused as e:
+            raise OSError(e.text) from e
+
+    def heals_in_time(self, pairs, limit=3):
+        began = time.monotonic()
+        for runtime, container, address in pairs:
+            self.reach(runtime, container, address, limit + 1)
+        took = time.monotonic() - began
+        self.assertLess(took, limit, "after the heal")
+
+    def test_endpoints_made_during_a_cut_meet_after_it(self):
+        one, two, three = self.runtimes()
+        a, b, c = one.attach(), two.attach(), three.attach()
+        self.reach(one, a, b.ip)
+        self.lab.cut(self.lab.hosts[:1], self.lab.hosts[1:])
+        wait_for(lambda: self.daemons[1].call("GET", "/v1/status")["members"]["alive"] == 2, 30, "h2 misses h1")
+        a2, b2 = one.attach(), two.attach()
+        two.detach(b)
+        self.reach(two, b2, c.ip)  # a side goes on
+        self.lab.heal()
+        self.heals_in_time([(one, a2, b2.ip), (two, b2, a2.ip), (three, c, a2.ip), (one, a, c.ip)])
+        self.assertFalse(one.ping(a, b.ip))
+        Daemon.wait_members(self.daemons)
+        want = {a.ip: "h1", a2.ip: "h1", b2.ip: "h2", c.ip: "h3"}
+        for d in self.daemons:
+            wait_for(lambda d=d: self.endpoints(d) == want, 5, f"{d.host.name} agrees")
+
+    def test_one_way_cut_between_two_of_three(self):
+        """h1 does not hear h2, but h3 hears both: nobody may be declared dead, and news takes the way around."""
+        one, two, three = self.runtimes()
+        a, b = one.attach(), two.attach()
+        self.reach(one, a, b.ip)
+        self.lab.cut(self.lab.hosts[1:2], self.lab.hosts[:1], one_way=True)
+        c = two.attach()
+        wait_for(lambda: c.ip in self.endpoints(self.daemons[0]), 10, "h1 hears of h2's endpoint by way of h3")
+        end = time.monotonic() + 8  # longer than a suspicion lasts
+        while time.monotonic() < end:
+            for d in self.daemons:
+                members = d.call("GET", "/v1/status")["members"]
+                self.assertEqual(members["dead"], 0, f"{d.host.name} gave somebody up: {members}")
+            time.sleep(0.5)
+        self.lab.heal()
+        self.heals_in_time([(one, a, c.ip)])
+
+    def test_a_third_of_all_packets_lost(self):
+        one, two, three = self.runtimes()
+        self.lab.lose(30)
+        containers = [(r, r.attach()) for r in (one, two, three) for _ in range(5)]
+        want = {c.ip: r.host.name for r, c in containers}
+        for d in self.daemons:
+            wait_for(lambda d=d: self.endpoints(d) == want, 20, f"{d.host.name} knows all {len(want)}")
+        self.lab.heal()
+        Daemon.wait_members(self.daemons)
+        self.assertEqual([self.endpoints(d) for d in self.daemons], [want] * 3)
+
+    def test_answers_do_not_wait_for_a_host_that_is_gone(self):
+        """Attach and detach in well under a second while no other host can be reached."""
+        one, _, _ = self.runtimes()
+        one.detach(one.attach())
+        self.lab.cut(self.lab.hosts[:1], self.lab.hosts[1:])
+        for _ in range(10):
+            began = time.monotonic()
+            one.detach(one.attach())
+            self.assertLess(time.monotonic() - began, 1)
+
+
+if __name__ == "__main__":
+    unittest.main()

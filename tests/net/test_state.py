@@ -1,0 +1,111 @@
+"""What the daemon says of state it cannot read: a clear error that names the file, and the file stays as it was."""
+import hashlib
+import os
+import sqlite3
+import unittest
+
+from tests.lab import Daemon, wait_for
+from tests.net.hosts import Hosts
+
+
+class State(Hosts):
+    HOSTS = 1
+    JOINED = False
+
+    def setUp(self):
+        super().setUp()
+        self.daemon = self.daemons[0]
+        (self.runtime,) = self.runtimes()
+        self.container = self.runtime.attach()
+        self.daemon.stop()
+        self.path = os.path.join(self.daemon.state, "state.db")
+
+    def digest(self):
+        with open(self.path, "rb") as f:
+            return hashlib.sha256(f.read()).hexdigest()
+
+    def refuses(self, *words):
+        """The daemon ends with a status and these words, and the file has not changed."""
+        before = self.digest()
+        at = os.path.getsize(self.daemon.log)
+        try:
+            self.daemon.start(wait=False)
+            process = self.daemon.process
+            wait_for(lambda: not process.alive(), 10, "end of a daemon that cannot read its state")
+            status = process.end()
+        except RuntimeError:
+            status = 1  # ended before anyone could look
+        self.assertNotEqual(status, 0)
+        with open(self.daemon.log, errors="replace") as f:
+            f.seek(at)
+            said = f.read()
+        for word in (self.path, *words):
+            self.assertIn(word, said)
+        self.assertEqual(self.digest(), before, "the file was changed")
+
+    def test_cut_short(self):
+        size = os.path.getsize(self.path)
+        self.assertGreater(size, 4096)
+        with open(self.path, "r+b") as f:
+            f.truncate(size - 1000)
+        self.refuses("damaged")
+
+    def test_empty(self):
+        with open(self.path, "r+b") as f:
+            f.truncate(0)
+        self.refuses("empty")
+
+    def test_overwritten_in_the_middle(self):
+        with open(self.path, "r+b") as f:
+            f.seek(4096)
+            f.write(b"\xff" * 4096)
+        self.refuses("damaged")
+
+    def test_not_a_database(self):
+        with open(self.path, "wb") as f:
+            f.write(b"once upon a time " * 1000)
+        self.refuses()
+
+    def test_another_programs_database(self):
+        os.unlink(self.path)
+        db = sqlite3.connect(self.path)
+        db.execute("create table kv(key, val)")
+        db.commit()
+        db.close()
+        self.refuses("not a file of trestled")
+
+    def test_newer_version(self):
+        db = sqlite3.connect(self.path)
+        (version,) = db.execute("pragma user_version").fetchone()
+        db.execute(f"pragma user_version={version + 1}")
+        db.commit()
+        db.close()
+        self.refuses("newer")
+
+    def test_two_daemons_on_one_state(self):
+        self.daemon.start()
+        second = Daemon(self.lab.hosts[0], "--run-dir", "/run/second", "--plugin-socket", "/run/second/plugin.sock", start=False)
+        at = os.path.getsize(second.log)
+        try:
+            second.start(wait=False)
+            wait_for(lambda: not second.process.alive(), 10, "end of the second daemon")
+        except RuntimeError:
+            pass
+        with open(second.log, errors="replace") as f:
+            f.seek(at)
+            self.assertIn("another trestled", f.read())
+        self.assertTrue(self.daemon.alive())
+        self.assertEqual(self.endpoints(self.daemon), {self.container.ip: "h1"})
+
+    def test_started_again_all_is_as_before(self):
+        """The proof that the refusals above are not for nothing: untouched state is taken up."""
+        ident = self.digest()
+        self.assertTrue(ident)
+        self.daemon.start()
+        self.assertEqual(self.endpoints(self.daemon), {self.container.ip: "h1"})
+        again = self.runtime.attach()
+        self.reach(self.runtime, again, self.container.ip)
+
+
+if __name__ == "__main__":
+    unittest.main()
