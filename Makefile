@@ -1,28 +1,60 @@
-# Trestle. `make help` lists the targets. V=1 shows commands, SANITIZE=address,undefined builds a second flavour beside the first.
+# Trestle. `make help` lists what can be asked for.
+#
+# One flavour, one directory: build/release, or build/address-undefined with SANITIZE=address,undefined. Each module becomes a
+# lib<module>.a that programs and tests link. Nothing has to be installed by hand: targets ask packaging/deps.sh first, which does
+# nothing on a machine that lacks nothing.
 SHELL := /bin/bash
+.DEFAULT_GOAL := all
+VERSION := 0.1.0
 MODULES := base netlink ipam gossip driver http plugin control daemon cli
-comma := ,
-FLAVOUR := $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),release)
+BENCHES := attach footprint
 
+comma := ,
+FLAVOUR ?= $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),release)
 B := build/$(FLAVOUR)
 Q := $(if $(V),,@)
+say = $(if $(V),,@echo "  $(1)")
 
 CC ?= gcc
-WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wformat=2 -fno-common
 CFLAGS ?= -O2 -g
-OWN_CFLAGS := -std=gnu11 -D_GNU_SOURCE $(WARN) $(if $(WERROR),-Werror) -iquote . -I/usr/include/libnl3 \
-	-fstack-protector-strong -fPIE $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined,-D_FORTIFY_SOURCE=2)
-OWN_LDFLAGS := -pie -Wl,--as-needed -Wl,-z,relro,-z,now $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 60
+
+WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wformat=2 -fno-common
+# The root is searched with quotes only: err.h and log.h of ours must not shadow those of the system.
+OWN_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DTRESTLE_VERSION='"$(VERSION)"' $(WARN) $(if $(WERROR),-Werror) -iquote . -I/usr/include/libnl3 \
+	-fstack-protector-strong -fPIE
+OWN_LDFLAGS := -pie -Wl,--as-needed -Wl,-z,relro,-z,now
 LIBS := -levent_core -levent_extra -ljansson -lmnl -lnftnl -lnl-route-3 -lnl-3 -lsodium -lsqlite3 -lpthread
+ifdef SANITIZE
+OWN_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+OWN_LDFLAGS += -fsanitize=$(SANITIZE)
+else
+OWN_CFLAGS += -D_FORTIFY_SOURCE=2
+endif
+ifdef FUZZER
+OWN_CFLAGS += -fsanitize=fuzzer-no-link
+endif
+
+# ---- What there is to build ----
 
 sources = $(wildcard $(1)/*.c $(1)/*/*.c)
 objects = $(patsubst %.c,$(B)/%.o,$(filter-out daemon/main.c cli/main.c,$(call sources,$(1))))
+programs_of = $(patsubst %.c,$(B)/%,$(wildcard $(1)))
 ARCHIVES := $(foreach m,$(MODULES),$(if $(call objects,$(m)),$(B)/lib$(m).a))
 PROGRAMS := $(if $(wildcard daemon/main.c),$(B)/trestled) $(if $(wildcard cli/main.c),$(B)/trestle)
-UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
-FUZZ := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+UNIT := $(call programs_of,tests/unit/test_*.c)
+SIM := $(call programs_of,tests/sim/test_*.c)
+FUZZ := $(call programs_of,tests/fuzz/fuzz_*.c)
+# Everything else in tests/sim is shared by its tests.
+SIM_SHARED := $(patsubst %.c,$(B)/%.o,$(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c)))
+C_SOURCES := $(foreach m,$(MODULES),$(call sources,$(m))) $(wildcard tests/*/*.c)
+C_FILES := $(C_SOURCES) $(foreach m,$(MODULES),$(wildcard $(m)/*.h $(m)/*/*.h)) $(wildcard tests/*/*.h)
 
-all: $(PROGRAMS)
+all: $(PROGRAMS) ## the programs, into build/release
+unit: $(UNIT)
+sim: $(SIM)
+fuzz-replay: $(FUZZ)
 
 define archive
 $(B)/lib$(1).a: $(call objects,$(1))
@@ -31,27 +63,151 @@ $(B)/lib$(1).a: $(call objects,$(1))
 endef
 $(foreach m,$(MODULES),$(eval $(call archive,$(m))))
 
-$(B)/%.o: %.c
+# Written anew only when the command line changed; every object depends on it.
+$(B)/flags: always
 	@mkdir -p $(@D)
-	$(if $(V),,@echo "  CC    $<")
-	$(Q)$(CC) $(OWN_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+	@printf '%s\n' "$$FLAGS" | cmp -s - $@ || printf '%s\n' "$$FLAGS" >$@
+$(B)/flags: export FLAGS = $(CC) $(OWN_CFLAGS) $(CFLAGS)
 
-link = $(if $(V),,@echo "  LINK  $@";) $(CC) $(OWN_LDFLAGS) $(LDFLAGS) -o $@ $(1) -Wl,--start-group $(ARCHIVES) -Wl,--end-group $(LIBS) $(2)
+$(B)/%.o: %.c $(B)/flags | deps
+	@mkdir -p $(@D)
+	$(call say,CC    $<)
+	$(Q)$(CC) $(OWN_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+$(UNIT:%=%.o) $(SIM:%=%.o) $(SIM_SHARED): | deps-test
+
+link = $(Q)$(CC) $(OWN_LDFLAGS) $(LDFLAGS) -o $@ $(1) -Wl,--start-group $(ARCHIVES) -Wl,--end-group $(LIBS) $(2)
 
 $(B)/trestled: $(B)/daemon/main.o $(ARCHIVES)
+	$(call say,LINK  $@)
 	$(call link,$<)
 $(B)/trestle: $(B)/cli/main.o $(ARCHIVES)
+	$(call say,LINK  $@)
 	$(call link,$<)
 $(B)/tests/unit/%: $(B)/tests/unit/%.o $(ARCHIVES)
+	$(call say,LINK  $@)
 	$(call link,$<,-lcmocka)
+$(B)/tests/sim/%: $(B)/tests/sim/%.o $(SIM_SHARED) $(ARCHIVES)
+	$(call say,LINK  $@)
+	$(call link,$< $(SIM_SHARED),-lcmocka)
+# With a fuzzer, clang's runtime brings main(); without one, replay.c does.
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(ARCHIVES)
-	$(call link,$< $(B)/tests/fuzz/replay.o)
+	$(call say,LINK  $@)
+	$(call link,$< $(if $(FUZZER),-fsanitize=fuzzer,$(B)/tests/fuzz/replay.o))
 
-unit: $(UNIT)
-fuzz-replay: $(FUZZ)
-clean:
-	rm -rf build
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
 
--include $(shell find build -name '*.d' 2>/dev/null)
-.PHONY: all unit fuzz-replay clean
+# ---- Packages ----
+
+deps: ## installs what building needs
+	@packaging/deps.sh build
+deps-test: ## installs what the tests without engines need
+	@packaging/deps.sh build test
+deps-docker:
+	@packaging/deps.sh build test docker
+deps-check:
+	@packaging/deps.sh build test check
+deps-fuzz:
+	@packaging/deps.sh build fuzz
+
+# ---- Tests ----
+
+SANITIZED := SANITIZE=address,undefined
+RUN := tests/run
+
+build-tests: deps-test
+	$(Q)$(MAKE) --no-print-directory all unit sim
+	$(Q)$(MAKE) --no-print-directory $(SANITIZED) unit fuzz-replay
+
+test: deps-docker build-tests ## every test; ends with "N passed, N failed, N skipped"
+	$(Q)$(RUN) unit fuzz sim net conformance docker
+test-unit: deps-test ## unit tests, plain and with the address and undefined sanitizers
+	$(Q)$(MAKE) --no-print-directory unit
+	$(Q)$(MAKE) --no-print-directory $(SANITIZED) unit
+	$(Q)$(RUN) unit
+test-fuzz: deps-test ## replays the corpora through the fuzz targets, sanitized
+	$(Q)$(MAKE) --no-print-directory $(SANITIZED) fuzz-replay
+	$(Q)$(RUN) fuzz
+test-sim: deps-test ## clusters of many hosts in one process, virtual clock
+	$(Q)$(MAKE) --no-print-directory sim
+	$(Q)$(RUN) sim
+test-net: deps-test all ## real daemons in network namespaces
+	$(Q)$(RUN) net
+test-conformance: deps-test all ## every case of the Docker protocols, on a real daemon's socket
+	$(Q)$(RUN) conformance
+test-docker: deps-docker all ## real Docker engines
+	$(Q)$(RUN) docker
+
+fuzz: deps-fuzz ## runs each fuzz target for FUZZ_SECONDS (60) with clang's fuzzer
+	$(Q)$(MAKE) --no-print-directory FLAVOUR=fuzz CC=clang $(SANITIZED) FUZZER=1 fuzz-run
+fuzz-run: $(FUZZ)
+	$(Q)for target in $(FUZZ); do \
+		name=$${target##*/fuzz_}; mkdir -p $(B)/corpus/$$name; \
+		echo "  FUZZ  $$name for $(FUZZ_SECONDS) s"; \
+		$$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -verbosity=0 -artifact_prefix=$(B)/$$name- \
+			$(B)/corpus/$$name tests/fuzz/corpus/$$name || exit 1; \
+	done
+
+demo: deps-docker all ## the main job on real engines; ends with "demo: ok"
+	$(Q)python3 -m tests.demo.demo
+
+# ---- Benchmarks ----
+
+bench: $(BENCHES:%=bench-%) ## all benchmarks; figures and charts in build/bench
+	$(Q)$(if $(wildcard bench/charts.py),python3 -m bench.charts)
+	@echo "bench: ok"
+bench-attach: ## attaching a container: ours beside Docker's overlay and bridge
+bench-footprint: ## memory and size
+$(BENCHES:%=bench-%): bench-%: deps-docker all
+	@mkdir -p build/bench
+	$(Q)python3 -m bench.$*
+
+# ---- Checks ----
+
+check: check-headers check-layers check-banned check-format check-warnings check-static ## all of the checks below
+	@echo "check: ok"
+check-headers: deps-check ## every header compiles alone
+	$(Q)tests/check/headers.sh $(CC) $(filter-out -MMD -MP,$(OWN_CFLAGS)) -Werror
+check-layers: deps-check ## includes point the right way
+	$(Q)python3 tests/check/layers.py
+check-banned: deps-check ## calls that nobody may make
+	$(Q)tests/check/banned.sh
+check-format: deps-check ## clang-format has nothing to say
+	$(call say,CHECK format)
+	$(Q)clang-format --dry-run -Werror $(C_FILES)
+check-warnings: deps-test ## everything compiles with warnings as errors
+	$(call say,CHECK warnings)
+	$(Q)$(MAKE) --no-print-directory FLAVOUR=check WERROR=1 all unit sim fuzz-replay
+check-static: deps-check ## cppcheck
+	$(call say,CHECK static)
+	$(Q)tests/check/static.sh $(C_SOURCES)
+
+compile_commands.json: always ## for editors and clang tools
+	$(Q)for f in $(C_SOURCES); do printf '%s\n' "$$f"; done | python3 -c 'import json,os,sys; \
+		json.dump([{"directory": os.getcwd(), "file": f, "command": os.environ["COMPILE"] + " -c " + f} \
+		for f in sys.stdin.read().split()], sys.stdout, indent=1)' >$@
+compile_commands.json: export COMPILE = $(CC) $(OWN_CFLAGS) $(CFLAGS)
+
+# ---- Installation ----
+
+install: all ## into DESTDIR and PREFIX (/usr/local)
+	install -D -m 755 $(B)/trestled $(DESTDIR)$(PREFIX)/sbin/trestled
+	install -D -m 755 $(B)/trestle $(DESTDIR)$(PREFIX)/bin/trestle
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|@PREFIX@|$(PREFIX)|' packaging/trestled.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/trestled.service
+install-strip: install ## the same, without symbols
+	strip $(DESTDIR)$(PREFIX)/sbin/trestled $(DESTDIR)$(PREFIX)/bin/trestle
+uninstall: ## removes what install wrote
+	rm -f $(DESTDIR)$(PREFIX)/sbin/trestled $(DESTDIR)$(PREFIX)/bin/trestle $(DESTDIR)$(PREFIX)/lib/systemd/system/trestled.service
+
+clean: ## removes build/
+	rm -rf build compile_commands.json
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z_.-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: V=1 shows commands, SANITIZE=address,undefined builds a second flavour, WERROR=1, CFLAGS, DESTDIR, PREFIX, FUZZ_SECONDS."
+
+always:
+.PHONY: all unit sim fuzz-replay deps deps-test deps-docker deps-check deps-fuzz build-tests test test-unit test-fuzz test-sim test-net \
+	test-conformance test-docker fuzz fuzz-run demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
+	check-warnings check-static install install-strip uninstall clean help always
 .SECONDARY:

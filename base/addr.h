@@ -8,14 +8,14 @@
 
 #include "base/err.h"
 
-#define IP_TEXT_SIZE 46     /* with the NUL */
+#define IP_TEXT_SIZE 46 /* with the NUL */
 #define PREFIX_TEXT_SIZE 50
 #define MAC_TEXT_SIZE 18
 
 typedef unsigned __int128 u128;
 
 struct ip {
-	uint8_t family; /* 4, 6, or 0 = none (a valid "absent" value) */
+	uint8_t family;	   /* 4, 6, or 0 = none (a valid "absent" value) */
 	uint8_t bytes[16]; /* IPv4 uses the first four; the rest is zero, so memcmp of two values is equality */
 };
 

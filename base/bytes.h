@@ -49,7 +49,8 @@ const uint8_t *br_bytes(struct bytes_reader *r, size_t len); /* borrowed; NULL w
 void br_id(struct bytes_reader *r, struct id128 *ret_id);
 void br_ip(struct bytes_reader *r, struct ip *ret_ip);
 void br_mac(struct bytes_reader *r, struct mac *ret_mac);
-void br_text(struct bytes_reader *r, char *buf, size_t size); /* NUL-terminates; an embedded NUL or a text of size or more is bad */
+void br_text(
+	struct bytes_reader *r, char *buf, size_t size); /* NUL-terminates; an embedded NUL or a text of size or more is bad */
 size_t br_left(const struct bytes_reader *r);
 bool br_done(const struct bytes_reader *r); /* not bad, and nothing left */
 

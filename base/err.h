@@ -9,19 +9,19 @@
 
 enum err_code {
 	ERR_OK = 0,
-	ERR_INVALID,     /* the caller's input is wrong: nothing was done */
-	ERR_NOT_FOUND,   /* the named object is not known here */
-	ERR_EXISTS,      /* it exists already, with other content */
-	ERR_CONFLICT,    /* it contradicts something else that exists; the text names both */
-	ERR_EXHAUSTED,   /* a pool, table or limit is full */
+	ERR_INVALID,	 /* the caller's input is wrong: nothing was done */
+	ERR_NOT_FOUND,	 /* the named object is not known here */
+	ERR_EXISTS,	 /* it exists already, with other content */
+	ERR_CONFLICT,	 /* it contradicts something else that exists; the text names both */
+	ERR_EXHAUSTED,	 /* a pool, table or limit is full */
 	ERR_UNREACHABLE, /* another host had to be asked and did not answer */
-	ERR_DENIED,      /* keys, tokens, permissions */
-	ERR_SYSTEM,      /* the kernel or libc refused; sys_errno says how */
-	ERR_CORRUPT,     /* stored or received bytes do not decode */
-	ERR_VERSION,     /* made by a newer version of us */
-	ERR_TOO_BIG,     /* over a stated limit */
+	ERR_DENIED,	 /* keys, tokens, permissions */
+	ERR_SYSTEM,	 /* the kernel or libc refused; sys_errno says how */
+	ERR_CORRUPT,	 /* stored or received bytes do not decode */
+	ERR_VERSION,	 /* made by a newer version of us */
+	ERR_TOO_BIG,	 /* over a stated limit */
 	ERR_UNSUPPORTED, /* well formed, and we do not do it */
-	ERR_INTERNAL     /* a bug of ours */
+	ERR_INTERNAL	 /* a bug of ours */
 };
 
 struct err {

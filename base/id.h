@@ -23,6 +23,6 @@ const char *id_short(const struct id128 *id, char buf[ID_SHORT_SIZE]);
 int id_parse(const char *text, struct id128 *ret_id, struct err *err);
 
 void hex_encode(const void *bytes, size_t len, char *ret_text); /* writes 2 * len digits and a NUL */
-int hex_decode(const char *text, void *ret_bytes, size_t len);  /* exactly 2 * len digits, either case */
+int hex_decode(const char *text, void *ret_bytes, size_t len);	/* exactly 2 * len digits, either case */
 
 #endif

@@ -4,8 +4,8 @@
  *   id = jd_str(&d, "NetworkID", 128);          CreateNetwork.NetworkID: expected string, found integer
  *   if (jd_finish(&d) < 0) return -1;
  *
- * After an error every call is a cheap no-op that gives a safe value ("", 0, false, NULL). Strings and nodes are borrowed from root.
- * `null` counts as absent for the jd_opt_ calls. */
+ * After an error every call is a cheap no-op that gives a safe value ("", 0, false, NULL). Strings and nodes are borrowed from
+ * root. `null` counts as absent for the jd_opt_ calls. */
 #ifndef BASE_JD_H
 #define BASE_JD_H
 
@@ -30,7 +30,8 @@ struct jd {
  * Returns a new reference or NULL. */
 json_t *jd_parse(const void *bytes, size_t len, const char *what, struct err *err);
 
-void jd_init(struct jd *d, json_t *node, const char *path, struct err *err); /* node not an object: fails with "expected object" */
+void jd_init(
+	struct jd *d, json_t *node, const char *path, struct err *err); /* node not an object: fails with "expected object" */
 const char *jd_str(struct jd *d, const char *name, size_t max_len);
 const char *jd_opt_str(struct jd *d, const char *name, size_t max_len); /* NULL when absent */
 bool jd_bool(struct jd *d, const char *name);

@@ -73,7 +73,7 @@ static void writes_replace_and_read_back(void **state)
 
 static void a_leftover_of_a_crash_is_no_obstacle(void **state)
 {
-	char tmp[PATH_MAX];
+	char tmp[PATH_MAX + 8];
 	struct err err;
 	int fd;
 
