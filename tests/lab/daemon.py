@@ -18,8 +18,8 @@ PORT = 7956
 
 
 class Daemon:
-    def __init__(self, host, *options, start=True):
-        self.host, self.options = host, [str(o) for o in options]
+    def __init__(self, host, *options, start=True, log_level="debug"):
+        self.host, self.options, self.log_level = host, [str(o) for o in options], log_level
         self.process = None
         self.state = os.path.join(host.dir, "state")
         self.log = os.path.join(host.dir, "trestled.log")
@@ -37,7 +37,7 @@ class Daemon:
     def start(self, *options, wait=True):
         argv = [self.binary, "--name", self.host.name, "--listen", f"{self.host.address}:{PORT}", "--vtep", self.host.address,
                 "--state-dir", self.state,
-                "--boot-id", f"boot-{self.host.number}-{self.host.boot_id}", "--log-level", "debug", *self.options, *options]
+                "--boot-id", f"boot-{self.host.number}-{self.host.boot_id}", "--log-level", self.log_level, *self.options, *options]
         self.process = self.host.start(*argv, name="trestled")
         if wait:
             self.wait_ready()

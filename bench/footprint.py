@@ -1,0 +1,68 @@
+"""What does the daemon cost a host in memory and on disk?
+
+Resident memory of trestled when idle in a cluster of two, and with 1,000 local and 10,000 remote endpoints: real records, made call by
+call at the plugin's socket of this host and of the other. And the size of the programs as they are shipped, without debug symbols.
+"""
+import os
+import sys
+import tempfile
+import time
+
+from bench.attach import Crowd
+from bench.report import Report
+from tests.lab import BUILD, Daemon, Failed, Lab, Runtime, run, wait_for
+
+LOCAL = int(os.environ.get("TRESTLE_BENCH_LOCAL", "1000"))
+REMOTE = int(os.environ.get("TRESTLE_BENCH_REMOTE", "10000"))
+READINGS = 5
+
+
+def rss(daemon):
+    """MiB, several readings a moment apart."""
+    readings = []
+    for _ in range(READINGS):
+        with open(f"/proc/{daemon.process.pid}/status") as f:
+            readings.append(next(int(l.split()[1]) for l in f if l.startswith("VmRSS:")) / 1024)
+        time.sleep(0.2)
+    return readings
+
+
+def make_remote(daemon, count):
+    """Endpoints of another host: created, not joined."""
+    plugin = daemon.plugin()
+    network_id, pool_id = plugin.create_network("crowd", "10.20.0.0/16")
+    runtime = Runtime(daemon, network_id, pool_id)
+    for number in range(count):
+        address = plugin.request_address(runtime.pool_id)
+        plugin.create_endpoint(network_id, f"{(1 << 80) + number:064x}", address)
+
+
+def stripped(name):
+    with tempfile.TemporaryDirectory() as directory:
+        out = os.path.join(directory, name)
+        run("strip", "-o", out, os.path.join(BUILD, name))
+        return os.path.getsize(out) / 1024
+
+
+def main():
+    report = Report("footprint")
+    with Lab(hosts=2) as lab:
+        here, there = daemons = [Daemon(h, log_level="info") for h in lab.hosts]
+        Daemon.cluster(daemons)
+        report.add("trestle", "rss_idle", "MiB", rss(here))
+        crowd = Crowd(here)
+        crowd.grow(LOCAL)
+        make_remote(there, REMOTE)
+        wait_for(lambda: here.call("GET", "/v1/status")["endpoints"] == {"local": LOCAL, "remote": REMOTE}, 120,
+                 f"{LOCAL} local and {REMOTE} remote endpoints known", every=0.5)
+        report.add("trestle", f"rss_{LOCAL}_local_{REMOTE}_remote", "MiB", rss(here))
+    for name in ("trestled", "trestle"):
+        report.add("trestle", f"size_{name}", "KiB", [stripped(name)])
+    report.write()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (Failed, OSError, RuntimeError) as e:
+        sys.exit(f"bench: failed: {e}")
