@@ -1,0 +1,54 @@
+/* Between cli.c (command line, help) and commands.c (what each command asks and shows). */
+#ifndef CLI_CLI_INTERNAL_H
+#define CLI_CLI_INTERNAL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "base/err.h"
+#include "cli/cli.h"
+
+#define CLI_OPTIONS_MAX 8
+#define CLI_ARGS_MAX 4
+
+struct cli_option {
+	const char *name;  /* "--subnet" */
+	const char *value; /* how the help calls it; NULL: a flag */
+	const char *help;
+};
+
+struct cli;
+
+struct cli_command {
+	const char *group; /* heading in the help */
+	const char *name;  /* one or two words */
+	const char *args;  /* as in the usage line; "" none */
+	int args_min, args_max;
+	const char *help;
+	const char *example;
+	int (*run)(struct cli *cli);		    /* an enum cli_exit */
+	struct cli_option options[CLI_OPTIONS_MAX]; /* ends with a NULL name */
+};
+
+struct cli {
+	const struct cli_command *command;
+	const char *socket;
+	bool json;
+	bool help;
+	const char *args[CLI_ARGS_MAX];
+	int arg_count;
+	const char *options[CLI_OPTIONS_MAX]; /* value given, "" for a flag; NULL: not given */
+	FILE *in, *out, *err;
+};
+
+extern const struct cli_command cli_commands[]; /* ends with a NULL name */
+
+const char *cli_option(const struct cli *cli, const char *name); /* NULL: not given */
+/* "trestle: <sentence>" on the error stream. */
+int cli_complain(const struct cli *cli, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void cli_help(FILE *out);
+void cli_help_command(FILE *out, const struct cli_command *command);
+int cli_run_help(struct cli *cli);
+
+#endif
