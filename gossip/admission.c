@@ -99,6 +99,8 @@ static int check_version(uint8_t version, const char *what, struct err *err)
 	if (version > SAVED_VERSION)
 		return err_set(err, ERR_VERSION, "%s: has version %u, this trestle reads %d: it was written by a newer one", what,
 			version, SAVED_VERSION);
+	if (version == 0)
+		return err_set(err, ERR_CORRUPT, "%s: is empty or has version 0, expected %d", what, SAVED_VERSION);
 	return 0;
 }
 
