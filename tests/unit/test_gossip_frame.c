@@ -548,6 +548,27 @@ static void a_join_is_recognised_and_not_opened(void **state)
 	assert_int_equal(open_at(&p->b, packet, sizeof(packet)), FRAME_VERSION_UNKNOWN);
 }
 
+/* The bytes of docs/wire.md, "Test vectors": computed there by other code than ours. */
+static void the_bytes_are_the_documented_ones(void **state)
+{
+	static const char frame[] = "120100000a1111111100000000000000014b4f6bc7cb0a4db45b3a4fd4542347a333502b57";
+	static const char hello_text[] =
+		"1e0100000aaaaaaaaa111111110000000000000002a3065e8f171894147c669e4659d698bffef3798ca36c94595e58e1a0b9cbce50";
+	struct pair *p = *state;
+	struct frame_hello hello = {0x1111, 0x2222};
+	uint8_t packet[GOSSIP_PACKET_MAX], key[CLUSTER_KEY_SIZE];
+	char text[2 * GOSSIP_PACKET_MAX + 1];
+	unsigned i;
+
+	for (i = 0; i < sizeof(key); i++)
+		key[i] = (uint8_t)i;
+	assert_int_equal(frame_ring_add(&p->a.ring, FRAME_KEY_ID_FIRST, key, NULL), 0);
+	hex_encode(packet, seal_text(&p->a, "text", packet), text);
+	assert_string_equal(text, frame);
+	hex_encode(packet, frame_hello_seal(&p->a.self, &p->a.ring, &p->a.other.host_id, &hello, packet), text);
+	assert_string_equal(text, hello_text);
+}
+
 #define test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -574,6 +595,7 @@ int main(void)
 		test(answers_are_counted_by_the_second),
 		test(a_hello_is_guarded_like_any_frame),
 		test(a_join_is_recognised_and_not_opened),
+		test(the_bytes_are_the_documented_ones),
 	};
 
 	return cmocka_run_group_tests_name("gossip_frame", tests, NULL, NULL);

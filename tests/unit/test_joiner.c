@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -840,6 +841,88 @@ static void the_first_host_admits_itself(void **state)
 	assert_int_equal(admission_verify(&admission, &w->cluster_id, admission.public_key, NULL), 0);
 }
 
+/* ---- the bytes of docs/wire.md, "Test vectors": computed by other code than ours ---- */
+
+static void fill_vector(void *ctx, void *buf, size_t len)
+{
+	(void)ctx;
+	memset(buf, len == 32 ? 0x43 : 0x44, len); /* the ephemeral key of WELCOME, the nonce of REFUSED */
+}
+
+static void assert_hash(const void *packet, size_t len, const char *expected)
+{
+	char text[65];
+	uint8_t hash[32];
+
+	crypto_generichash(hash, sizeof(hash), packet, len, NULL, 0);
+	hex_encode(hash, sizeof(hash), text);
+	assert_string_equal(text, expected);
+}
+
+static void assert_hex(const void *bytes, size_t len, const char *expected)
+{
+	char text[2 * GOSSIP_PACKET_MAX + 1];
+
+	hex_encode(bytes, len, text);
+	assert_string_equal(text, expected);
+}
+
+static void use_vector_keys(struct world *w)
+{
+	unsigned i;
+
+	for (i = 0; i < sizeof(w->cluster_key); i++)
+		w->cluster_key[i] = (uint8_t)i;
+	identity_set(&w->joiner_identity, 2);
+	token_secret(w->cluster_key, &w->token.token_id, w->token.expires_s, w->token.secret);
+	w->sponsors[0].random = fill_vector;
+	w->sponsors[0].member_count = 1;
+}
+
+static void the_packets_are_the_documented_ones(void **state)
+{
+	struct world *w = *state;
+	struct admission_request request;
+
+	use_vector_keys(w);
+	make_join(w, &request);
+	memset(request.ephemeral_secret, 0x42, sizeof(request.ephemeral_secret));
+	admission_join_encode(&request, w->last_join);
+	assert_hash(w->last_join, w->last_join_len, "e54e262190f1373a4d5c59c1a08ade8d4eafd414637af61849d4aa21ca4c3bb4");
+	assert_int_equal(handle(w, w->last_join, w->last_join_len), ADMISSION_OK);
+	assert_int_equal(w->last_reply_len, 276);
+	assert_hash(w->last_reply, w->last_reply_len, "76cf5432860d582ed3143374a0216aa21ea72d105e316fed70a57ba25d89a059");
+	w->sponsors[0].now_s = 2001;
+	assert_int_equal(handle(w, w->last_join, w->last_join_len), ADMISSION_EXPIRED);
+	assert_hex(w->last_reply, w->last_reply_len,
+		"1f03000000444444444444444444444444444444444444444444444444f92c556cc4e439eb492f40e1fa0d51d4a9");
+}
+
+static void the_saved_pairs_are_the_documented_ones(void **state)
+{
+	struct world *w = *state;
+	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
+	struct admission admission = {.hostno = FREE_HOSTNO, .name = "gamma"};
+	size_t len;
+
+	use_vector_keys(w);
+	admission.host_id = w->joiner_identity.id;
+	admission.token_id = w->token.token_id;
+	memcpy(admission.public_key, w->joiner_identity.public_key, sizeof(admission.public_key));
+	admission_sign(&admission, &w->cluster_id, &w->identities[0], 1);
+	len = admission_encode(&admission, key, val);
+	assert_hex(key, sizeof(key), "61c11ae4092c56101421f745612bdc6b51");
+	assert_hex(val, len,
+		"0100012c8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b3940567616d6d61000001c5e21ab1c9f6022d81c3b2"
+		"5e3436cb7f707070707070707070707070707070708f88de01e2fa16f36990a65af42fc5e11ca21e1b8890ba0cfd39c58314428ab37e6fa3"
+		"6f2b0cb6512aaa20565e730eb67a6f392ea8d2e223a8c9b5cf200d1e09");
+	len = member_save_encode(&w->members[0], key, val);
+	assert_hex(key, sizeof(key), "6dc5e21ab1c9f6022d81c3b25e3436cb7f");
+	assert_hex(val, len,
+		"010000018a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c0000000304c00002011f0a04c000020105616c70"
+		"6861");
+}
+
 #define test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -876,6 +959,8 @@ int main(void)
 		test(the_largest_records_fit_their_buffers),
 		test(an_admission_holds_only_as_its_sponsor_signed_it),
 		test(the_first_host_admits_itself),
+		test(the_packets_are_the_documented_ones),
+		test(the_saved_pairs_are_the_documented_ones),
 	};
 
 	return cmocka_run_group_tests_name("joiner", tests, NULL, NULL);
