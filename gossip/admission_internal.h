@@ -65,17 +65,18 @@ int admission_decode(
 int admission_verify(const struct admission *admission, const struct id128 *cluster_id,
 	const uint8_t sponsor_public_key[IDENTITY_PUBLIC_SIZE], struct err *err);
 
+/* The values from ADMISSION_EXPIRED on travel in REFUSED: they stay what they are. */
 enum admission_verdict {
 	ADMISSION_OK,
-	ADMISSION_SHORT,     /* not the length of a JOIN; silence */
-	ADMISSION_VERSION,   /* silence */
-	ADMISSION_KIND,	     /* not a JOIN (a stray WELCOME or REFUSED); silence */
-	ADMISSION_CLUSTER,   /* a token of another cluster; silence */
-	ADMISSION_TOKEN,     /* not made with our cluster key, or damaged; silence */
-	ADMISSION_EXPIRED,   /* REFUSED from here on */
-	ADMISSION_SIGNATURE, /* not signed by the host key in it */
-	ADMISSION_CONTENT,   /* name empty or not printable, address missing, trailing bytes */
-	ADMISSION_BUSY,	     /* no host number now: the joiner repeats */
+	ADMISSION_SHORT,       /* not the length of a JOIN; silence */
+	ADMISSION_VERSION,     /* silence */
+	ADMISSION_KIND,	       /* not a JOIN (a stray WELCOME or REFUSED); silence */
+	ADMISSION_CLUSTER,     /* a token of another cluster; silence */
+	ADMISSION_TOKEN,       /* not made with our cluster key, or damaged; silence */
+	ADMISSION_EXPIRED = 6, /* REFUSED from here on */
+	ADMISSION_SIGNATURE,   /* not signed by the host key in it */
+	ADMISSION_CONTENT,     /* name empty or with control characters, padding not zero */
+	ADMISSION_BUSY,	       /* no host number now: the joiner repeats */
 	ADMISSION_VERDICT_MAX
 };
 const char *admission_verdict_name(enum admission_verdict verdict); /* "ok", "expired", ...: stable */

@@ -1,14 +1,14 @@
 /* One datagram between two members: header in clear, everything else authenticated encryption. The bytes: docs/wire.md, "Frames".
  *
  * A packet is bound to its sender (the nonce holds its host id and its boot), to its receiver and to the cluster (both in the
- *additional data), so that it cannot be replayed to another host. Against replay to the same host each peer has a window of 2,048
- *counters.
+ * additional data), so that it cannot be replayed to another host. Against replay to the same host each peer has a window of
+ * 2,048 counters.
  *
  * A packet carries only the low half of the sender's boot tag. Who does not know the other half cannot even build the nonce: it
- *asks with a *hello*, a frame that carries the full boot tag in clear and two numbers inside the encryption: `ask`, fresh and
- *random, to be given back, and `echo`, what the other had asked. A boot is believed only when our own open `ask` comes back, so
- *an old hello, replayed, establishes nothing. Every hello has one size, FRAME_HELLO_SIZE, and shorter packets trigger none: no
- *amplification.
+ * asks with a *hello*, a frame that carries the full boot tag in clear and two numbers inside the encryption: `ask`, fresh and
+ * random, to be given back, and `echo`, what the other had asked. A boot is believed only when our own open `ask` comes back, so
+ * an old hello, replayed, establishes nothing. Every hello has one size, FRAME_HELLO_SIZE, and shorter packets trigger none: no
+ * amplification.
  *
  *	restarted A                                    B (knows another boot of A, or none)
  *	   -- any packet of >= FRAME_HELLO_SIZE bytes -->   frame_open: FRAME_BOOT, frame_peer_ask
