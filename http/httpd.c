@@ -67,6 +67,7 @@ struct httpd {
 	void *ctx;
 	struct conn *conns;
 	struct httpd_counters counters;
+	struct httpd *prev, *next; /* in `servers` */
 };
 
 struct httpd_request {
@@ -148,6 +149,8 @@ static void send_reply(struct evhttp_request *req, int status, const char *type,
 	 * URI, which it takes for one to a proxy. */
 	evhttp_remove_header(evhttp_request_get_input_headers(req), "Connection");
 	req->flags &= ~EVHTTP_PROXY_REQUEST;
+	if (req->type == EVHTTP_REQ_CONNECT) /* or it would keep the connection for the tunnel */
+		req->type = EVHTTP_REQ_GET;
 	evhttp_send_reply(req, status, NULL, req->type == EVHTTP_REQ_HEAD ? NULL : buf);
 	evbuffer_free(buf);
 }
@@ -339,20 +342,6 @@ static void on_adopt(evutil_socket_t fd, short what, void *arg)
 		evhttp_connection_free(conn->evcon);
 }
 
-static void mend_status(struct evbuffer *output, const struct evbuffer_cb_info *info, void *arg)
-{
-	static const char zero[] = "HTTP/1.1 0 ", mended[] = "HTTP/1.1 501 ";
-	char head[sizeof(zero) - 1];
-	(void)arg;
-
-	if (info->orig_size || info->n_added < sizeof(head))
-		return;
-	if (evbuffer_copyout(output, head, sizeof(head)) != (ev_ssize_t)sizeof(head) || memcmp(head + 8, zero + 8, 3))
-		return;
-	evbuffer_drain(output, sizeof(head));
-	evbuffer_prepend(output, mended, sizeof(mended) - 1);
-}
-
 static struct bufferevent *on_accept(struct event_base *base, void *arg)
 {
 	struct httpd *httpd = arg;
@@ -362,8 +351,7 @@ static struct bufferevent *on_accept(struct event_base *base, void *arg)
 	conn->bev = bufferevent_socket_new(base, -1, 0);
 	conn->adopt = event_new(base, -1, 0, on_adopt, conn);
 	conn->deadline = event_new(base, -1, 0, on_deadline, conn);
-	if (!conn->bev || !conn->adopt || !conn->deadline ||
-		!evbuffer_add_cb(bufferevent_get_output(conn->bev), mend_status, NULL))
+	if (!conn->bev || !conn->adopt || !conn->deadline)
 		abort();
 	bufferevent_incref(conn->bev);
 	DL_APPEND(httpd->conns, conn);
@@ -529,12 +517,25 @@ static int open_socket(const struct httpd_config *config, struct err *err)
 
 /* -- the server -- */
 
+/* The error callback is given the user data of the listener, which is evhttp's; the loop thread owns this list and all servers in
+ * it. */
+static struct httpd *servers;
+
 static void on_accept_error(struct evconnlistener *listener, void *arg)
 {
 	static const struct timeval pause = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
-	struct httpd *httpd = arg;
+	const char *reason = strerror(EVUTIL_SOCKET_ERROR());
+	struct httpd *httpd;
+	(void)arg;
 
-	log_debug("http", "%s: accept: %s, retrying in %d ms", httpd->path, strerror(EVUTIL_SOCKET_ERROR()), ACCEPT_PAUSE_MS);
+	DL_FOREACH(servers, httpd)
+	{
+		if (httpd->listener == listener)
+			break;
+	}
+	if (!httpd)
+		return;
+	log_debug("http", "%s: accept: %s, retrying in %d ms", httpd->path, reason, ACCEPT_PAUSE_MS);
 	evconnlistener_disable(listener);
 	event_add(httpd->resume, &pause);
 }
@@ -611,6 +612,7 @@ int httpd_open(struct event_base *base, const struct httpd_config *config, struc
 	httpd->handle = config->handle;
 	httpd->ctx = config->ctx;
 	httpd->http = http_new(httpd, fd);
+	DL_APPEND(servers, httpd);
 	*ret_httpd = httpd;
 	return 0;
 }
@@ -624,6 +626,7 @@ void httpd_close(struct httpd *httpd)
 		return;
 	if (lstat(httpd->path, &st) == 0 && st.st_dev == httpd->dev && st.st_ino == httpd->ino)
 		unlink(httpd->path);
+	DL_DELETE(servers, httpd);
 	evhttp_free(httpd->http);
 	DL_FOREACH_SAFE(httpd->conns, conn, next)
 	{ /* accepted, not adopted yet */
