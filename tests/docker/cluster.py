@@ -37,6 +37,7 @@ class Cluster(unittest.TestCase):
             e.load_image()
 
     def setUp(self):
+        self.recover()
         self.networks = []
         self.before = [self.still(h) for h in self.hosts]
 
@@ -52,6 +53,19 @@ class Cluster(unittest.TestCase):
             wait_for(lambda d=d: not d.endpoints(), 5, f"{h.name} knows no endpoint any more")
             wait_for(lambda h=h, b=before: not leaks.difference(b, self.still(h)), 10,
                      f"{h.name} is as before: {leaks.difference(before, self.still(h))}")
+
+    def recover(self):
+        """Puts right what a failed test left, so that it does not take the next ones with it."""
+        self.lab.heal()
+        for d, e in zip(self.daemons, self.engines):
+            if not d.alive():
+                d.start()
+            if not e.alive():
+                e.start()
+                e.wait_ready()
+        Daemon.wait_members(self.daemons)
+        for e in self.engines:
+            e.remove_all()
 
     @staticmethod
     def still(host):

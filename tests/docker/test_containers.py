@@ -25,20 +25,22 @@ class Containers(Cluster):
         self.reaches(0, "c1", far)
         self.engines[0].exec("c1", "ping", "-q", "-c", "3", "-W", "1", "-s", "1422", far)
 
-    def test_traffic_that_was_never_addressed_before(self):
-        """Broadcast reaches the other hosts' containers: ARP for an address that no record names must not be needed, DHCP and such must work."""
+    def inside(self, number, name, *argv):
+        """A program of the host in the container's network namespace."""
+        return "nsenter", "-t", str(self.engines[number].inspect(name)["State"]["Pid"]), "-n", *argv
+
+    def test_broadcast_reaches_the_other_hosts(self):
         net, part = self.network()
         containers = self.one_on_each(net)
-        self.engines[1].docker("exec", "-d", "c2", "sh", "-c", "nc -u -l -p 6000 >/tmp/heard </dev/zero")
-        wait_for(lambda: ":1770 " in self.engines[1].exec("c2", "cat", "/proc/net/udp", "/proc/net/udp6"), 5, "listener")
-        netns = str(self.engines[0].inspect("c1")["State"]["Pid"])
+        listen = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 6000)); print(s.recv(99), flush=True)"
         say = ("import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1); "
                f"s.bind(('{containers['c1'][1]}', 0)); s.sendto(b'anyone', ('{part}.255', 6000))")
+        ears = [self.hosts[n].start(*self.inside(n, f"c{n + 1}", "python3", "-c", listen), name=f"listen{n}") for n in (1, 2)]
 
         def heard():
-            self.hosts[0].run("nsenter", "-t", netns, "-n", "python3", "-c", say)
-            return "anyone" in self.engines[1].exec("c2", "cat", "/tmp/heard")
-        wait_for(heard, 5, "a broadcast in c2")
+            self.hosts[0].run(*self.inside(0, "c1", "python3", "-c", say))
+            return all("anyone" in e.tail() for e in ears)
+        wait_for(heard, 5, "a broadcast in c2 and c3")
 
     def test_stop_restart_kill_and_start(self):
         net, _ = self.network()

@@ -89,6 +89,9 @@ class Engine:
                 f.write(image_tar())
         self.docker("import", path, IMAGE)
 
+    def alive(self):
+        return self.dockerd is not None and self.dockerd.alive()
+
     def end(self, signum=signal.SIGTERM, timeout=60):
         """Ends dockerd, not containerd."""
         process, self.dockerd = self.dockerd, None

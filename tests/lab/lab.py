@@ -69,6 +69,9 @@ class Process:
             except Failed:
                 kill(self.pid, signal.SIGKILL)
                 raise
+        return self.wait()
+
+    def wait(self):
         return self._enter.wait(10)
 
     def tail(self, size=3000):
@@ -88,6 +91,7 @@ class Host:
         self.dir = os.path.join(lab.dir, self.name)
         self.boot_id = 1
         self.on_boot = []  # daemons and engines forget their processes here
+        self.processes = []
         self.pid = None
         os.mkdir(self.dir)
         lab.defer(self._remove)
@@ -120,7 +124,9 @@ class Host:
         if self.pid:
             kill(self.pid, signal.SIGKILL)
             self._init.wait(10)
-        self.pid = None
+        for process in self.processes:
+            process.wait()
+        self.pid, self.processes = None, []
         run("ip", "netns", "del", self.netns, check=False)
         # The port goes with its peer, a little later than the namespace's name.
         wait_for(lambda: run("ip", "-n", self.lab.switch, "link", "show", self.name, check=False).returncode != 0, 10,
@@ -148,7 +154,9 @@ class Host:
         return run(*self.enter(*argv), **kw)
 
     def start(self, *argv, name=None, env=None):
-        return Process(self, argv, os.path.join(self.dir, f"{name or os.path.basename(str(argv[0]))}.log"), env)
+        process = Process(self, argv, os.path.join(self.dir, f"{name or os.path.basename(str(argv[0]))}.log"), env)
+        self.processes.append(process)
+        return process
 
     def socket(self, family, kind, proto=0):
         """A socket of the host's network namespace, for this process to use."""

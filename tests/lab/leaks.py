@@ -40,7 +40,7 @@ def host(h):
     """What is inside one host: links of its namespace and of the fabric, nft tables, named namespaces."""
     def links(*where):
         done = h.run(*where, "ip", "-j", "link", check=False)
-        return sorted(l["ifname"] for l in json.loads(done.stdout or "[]")) if done.returncode == 0 else []
+        return sorted(l["ifname"] for l in json.loads(done.stdout or "[]") if l["ifname"] != "lo") if done.returncode == 0 else []
     named = h.run("ls", "/run/netns", check=False).stdout.split()
     return {
         "links": links(),
