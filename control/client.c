@@ -164,7 +164,7 @@ static int split_answer(const struct exchange *x, const struct buffer *buf, int 
 		value = line + 15 + strspn(line + 15, " \t");
 		n = strspn(value, "0123456789");
 		snprintf(digits, sizeof digits, "%.*s", n < sizeof digits ? (int)n : 0, value);
-		if (number_parse(digits, 0, CLIENT_REPLY_MAX, &length) < 0)
+		if (number_parse(digits, 0, (uint64_t)CLIENT_REPLY_MAX, &length) < 0)
 			return bad_answer(x, "no valid Content-Length", err);
 	}
 	if (length != buf->len - (body - buf->data))

@@ -25,6 +25,8 @@
 #define OPT_ADDRESS_TYPE "RequestAddressType"
 #define ADDRESS_TYPE_GATEWAY "com.docker.network.gateway"
 
+#define OWN_PREFIX "trestle."
+
 #define TEXT_MAX 1024	  /* of a value that we look at */
 #define NAME_MAX_BYTES 63 /* of a network's name */
 #define IF_PREFIX_MAX 12  /* IFNAMSIZ less the NUL and three digits of index that the engine appends */
@@ -142,35 +144,40 @@ static void note_unknown(struct plugin_noted *noted, const char *what, const cha
 	log_info("plugin", "%s: option %.64s is not known here, ignoring it", what, option);
 }
 
+static void refuse_own(struct jd *d, const char *option, const char *const *known)
+{
+	char list[256] = "";
+	size_t len = 0;
+
+	for (; *known; known++)
+		if (!strncmp(*known, OWN_PREFIX, strlen(OWN_PREFIX)) && len < sizeof list)
+			len += snprintf(list + len, sizeof list - len, "%s%s", len ? ", " : "", *known);
+	err_set(d->err, ERR_INVALID, "option %.64s is not one of ours: %s%s", option, *list ? "expected " : "none is taken here",
+		list);
+	d->failed = true;
+}
+
+static bool is_known(const char *option, const char *const *known)
+{
+	while (*known && strcmp(*known, option))
+		known++;
+	return *known;
+}
+
 /* Walks a map that users write into. `known` ends with NULL. */
 static void check_unknown(struct jd *d, const char *what, const char *const *known, struct plugin_noted *noted)
 {
-	const char *option;
-	json_t *value;
+	void *iter = d->failed ? NULL : json_object_iter(d->node);
 
-	if (d->failed)
-		return;
-	json_object_foreach(d->node, option, value)
-	{
-		const char *const *k = known;
+	for (; iter && !d->failed; iter = json_object_iter_next(d->node, iter)) {
+		const char *option = json_object_iter_key(iter);
 
-		while (*k && strcmp(*k, option))
-			k++;
-		if (*k)
+		if (is_known(option, known))
 			continue;
-		if (!strncmp(option, "trestle.", 8)) {
-			char list[256] = "";
-			size_t len = 0;
-
-			for (k = known; *k; k++)
-				if (!strncmp(*k, "trestle.", 8) && len < sizeof list)
-					len += snprintf(list + len, sizeof list - len, "%s%s", len ? ", " : "", *k);
-			err_set(d->err, ERR_INVALID, "option %.64s is not one of ours: %s%s", option,
-				*list ? "expected " : "none is taken here", list);
-			d->failed = true;
-			return;
-		}
-		note_unknown(noted, what, option);
+		if (!strncmp(option, OWN_PREFIX, strlen(OWN_PREFIX)))
+			refuse_own(d, option, known);
+		else
+			note_unknown(noted, what, option);
 	}
 }
 

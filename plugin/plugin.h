@@ -105,7 +105,7 @@ void plugin_done_endpoint(struct plugin_call *call, const struct plugin_endpoint
 void plugin_done_join(struct plugin_call *call, const struct plugin_joined *joined);
 void plugin_done_pool(struct plugin_call *call, const struct plugin_pool_given *given);
 void plugin_done_address(struct plugin_call *call, const struct prefix *address);
-/* Told when the client hangs up before the answer (the answer is still owed, and goes nowhere). */
+/* Told when the client hangs up before the answer (the answer is still owed, and goes nowhere); at once when it already has. */
 void plugin_call_on_gone(struct plugin_call *call, void (*fn)(void *arg), void *arg);
 
 struct plugin;

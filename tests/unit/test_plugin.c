@@ -456,7 +456,7 @@ static void each_call_is_decoded_and_answered(void **state)
 			"{\"Interface\":{\"MacAddress\":\"02:54:00:00:10:01\"}}"},
 		{"/NetworkDriver.CreateEndpoint",
 			"{" IDS ",\"Interface\":{\"Address\":\"10.9.0.5/24\",\"AddressIPv6\":\"2001:db8::5/"
-				"64\",\"MacAddress\":\"02:42:0a:00:00:01\"},"
+			"64\",\"MacAddress\":\"02:42:0a:00:00:01\"},"
 			"\"Options\":{\"com.docker.network.endpoint.macaddress\":\"AkIKAAAB\",\"com.docker.network.portmap\":[],"
 			"\"k\":\"v\"}}",
 			"endpoint 6f1e/0123 4=10.9.0.5/24 6=2001:db8::5/64 mac=02:42:0a:00:00:01", "{\"Interface\":{}}"},
