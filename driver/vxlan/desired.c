@@ -1,0 +1,412 @@
+/* What is wanted: networks, endpoints, remotes, flood lists. Changes here only claim rows and mark objects dirty; sync does the
+ * work, and looks only at what is dirty, so the cost of one change does not grow with the tables. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver/vxlan/vxlan_internal.h"
+
+static void *zalloc(size_t size)
+{
+	void *p = calloc(1, size);
+
+	if (!p)
+		abort(); /* after a restart the kernel is compared anew */
+	return p;
+}
+
+void vx_dirty_network(struct vxlan *vx, struct vx_network *n)
+{
+	if (n->dirty)
+		return;
+	n->dirty = true;
+	DL_APPEND(vx->dirty_networks, n);
+}
+
+void vx_dirty_endpoint(struct vxlan *vx, struct vx_endpoint *e)
+{
+	if (e->dirty)
+		return;
+	e->dirty = true;
+	DL_APPEND(vx->dirty_endpoints, e);
+}
+
+void vx_dirty_all(struct vxlan *vx)
+{
+	struct vx_network *n, *next_network;
+	struct vx_endpoint *e, *next_endpoint;
+	struct vx_entry *row, *next_row;
+	struct vx_have_link *l, *next_link;
+
+	HASH_ITER(hh, vx->networks, n, next_network)
+	{
+		vx_dirty_network(vx, n);
+		HASH_ITER(hh, n->endpoints, e, next_endpoint)
+		vx_dirty_endpoint(vx, e);
+		HASH_ITER(hh, n->rows, row, next_row)
+		vx_dirty_row(vx, row);
+	}
+	HASH_ITER(hh, vx->links, l, next_link)
+	vx_dirty_link(vx, l);
+}
+
+struct vx_network *vx_network_find(struct vxlan *vx, const struct id128 *id)
+{
+	struct vx_network *n;
+
+	HASH_FIND(hh, vx->networks, id, sizeof(*id), n);
+	return n;
+}
+
+struct vx_network *vx_network_get(struct vxlan *vx, const struct id128 *id)
+{
+	struct vx_network *n = vx_network_find(vx, id);
+
+	if (n)
+		return n;
+	n = zalloc(sizeof(*n));
+	n->id = *id;
+	HASH_ADD(hh, vx->networks, id, sizeof(n->id), n);
+	return n;
+}
+
+void vx_network_gc(struct vxlan *vx, struct vx_network *n)
+{
+	if (n->desired || n->endpoints || n->remotes || n->rows || n->links || n->flood_count)
+		return;
+	if (n->dirty)
+		DL_DELETE(vx->dirty_networks, n);
+	HASH_DEL(vx->networks, n);
+	free(n->flood);
+	free(n->error);
+	free(n);
+}
+
+struct vx_endpoint *vx_endpoint_find(struct vx_network *n, const char *id)
+{
+	struct vx_endpoint *e;
+
+	HASH_FIND_STR(n->endpoints, id, e);
+	return e;
+}
+
+/* The rows that an endpoint or a remote wants. */
+static void each_ip(struct vxlan *vx, struct vx_network *n, const struct mac *mac, const struct ip *ip, bool on, bool local)
+{
+	struct vx_row row = {.kind = VX_ROW_NEIGH, .mac = *mac, .ip = *ip};
+
+	if (!ip->family)
+		return;
+	if (on)
+		vx_claim(vx, n, &row, local);
+	else
+		vx_unclaim(vx, n, &row);
+}
+
+static void port_row(struct vxlan *vx, struct vx_network *n, const struct mac *mac, uint32_t port, bool on)
+{
+	struct vx_row row = {.kind = VX_ROW_PORT, .mac = *mac, .port = port};
+
+	if (on)
+		vx_claim(vx, n, &row, port != VX_PORT_TUNNEL);
+	else
+		vx_unclaim(vx, n, &row);
+}
+
+static void remote_rows(struct vxlan *vx, struct vx_network *n, const struct vx_remote *r, bool on)
+{
+	struct vx_row row = {.kind = VX_ROW_REMOTE, .mac = r->mac, .ip = r->vtep};
+
+	if (on)
+		vx_claim(vx, n, &row, false);
+	else
+		vx_unclaim(vx, n, &row);
+	port_row(vx, n, &r->mac, VX_PORT_TUNNEL, on);
+	each_ip(vx, n, &r->mac, &r->ip4, on, false);
+	each_ip(vx, n, &r->mac, &r->ip6, on, false);
+}
+
+void vx_endpoint_claim(struct vxlan *vx, struct vx_endpoint *e, uint32_t port)
+{
+	uint32_t was = e->claimed;
+
+	if (was == port)
+		return;
+	if (was) {
+		e->claimed = 0; /* first: it must not win an election against itself */
+		port_row(vx, e->network, &e->mac, was, false);
+		each_ip(vx, e->network, &e->mac, &e->ip4, false, true);
+		each_ip(vx, e->network, &e->mac, &e->ip6, false, true);
+	}
+	if (port) {
+		e->claimed = port;
+		port_row(vx, e->network, &e->mac, port, true);
+		each_ip(vx, e->network, &e->mac, &e->ip4, true, true);
+		each_ip(vx, e->network, &e->mac, &e->ip6, true, true);
+	}
+}
+
+static void flood_rows(struct vxlan *vx, struct vx_network *n, bool on)
+{
+	for (size_t i = 0; i < n->flood_count; i++) {
+		struct vx_row row = {.kind = VX_ROW_FLOOD, .ip = n->flood[i]};
+
+		if (on)
+			vx_claim(vx, n, &row, false);
+		else
+			vx_unclaim(vx, n, &row);
+	}
+}
+
+static void claim_all(struct vxlan *vx, struct vx_network *n, bool on)
+{
+	struct vx_remote *r, *next_remote;
+	struct vx_endpoint *e, *next_endpoint;
+
+	flood_rows(vx, n, on);
+	HASH_ITER(hh, n->remotes, r, next_remote)
+	remote_rows(vx, n, r, on);
+	HASH_ITER(hh, n->endpoints, e, next_endpoint)
+	{
+		vx_endpoint_claim(vx, e, on && e->link ? e->link->link.index : 0);
+		vx_dirty_endpoint(vx, e);
+	}
+}
+
+/* A network has devices and rows only while it is desired and an endpoint of it is here. */
+static void update_live(struct vxlan *vx, struct vx_network *n)
+{
+	bool live = n->desired && n->endpoints;
+
+	if (live == n->live)
+		return;
+	n->live = live;
+	n->pending = true;
+	claim_all(vx, n, live);
+	vx_dirty_network(vx, n);
+}
+
+void vx_put_network(struct vxlan *vx, const struct driver_network *network)
+{
+	struct vx_network *n = vx_network_get(vx, &network->id);
+	struct vx_endpoint *e, *next;
+
+	if (n->desired && n->vni == network->vni && n->mtu == network->mtu)
+		return;
+	if (!n->desired)
+		vx->counters.networks++;
+	if (!n->desired || n->vni != network->vni)
+		vx->guard_dirty = true;
+	n->desired = n->pending = true;
+	n->vni = network->vni;
+	n->mtu = network->mtu;
+	vx_dirty_network(vx, n);
+	HASH_ITER(hh, n->endpoints, e, next)
+	vx_dirty_endpoint(vx, e);
+	update_live(vx, n);
+}
+
+static void endpoint_free(struct vxlan *vx, struct vx_endpoint *e)
+{
+	vx_endpoint_claim(vx, e, 0);
+	if (e->link) {
+		e->link->expected = true;
+		vx_link_release(vx, e->link);
+	}
+	if (e->dirty)
+		DL_DELETE(vx->dirty_endpoints, e);
+	HASH_DEL(e->network->endpoints, e);
+	vx->counters.endpoints--;
+	free(e->error);
+	free(e);
+}
+
+static void remote_free(struct vxlan *vx, struct vx_network *n, struct vx_remote *r)
+{
+	HASH_DEL(n->remotes, r); /* first: see vx_endpoint_claim */
+	if (n->live)
+		remote_rows(vx, n, r, false);
+	vx->counters.remotes--;
+	free(r);
+}
+
+void vx_del_network(struct vxlan *vx, const struct id128 *id)
+{
+	struct vx_network *n = vx_network_find(vx, id);
+	struct vx_endpoint *e, *next_endpoint;
+	struct vx_remote *r, *next_remote;
+
+	if (!n)
+		return;
+	vx_set_flood(vx, id, NULL, 0);
+	HASH_ITER(hh, n->remotes, r, next_remote)
+	remote_free(vx, n, r);
+	HASH_ITER(hh, n->endpoints, e, next_endpoint)
+	endpoint_free(vx, e);
+	if (n->desired) {
+		n->desired = false;
+		vx->counters.networks--;
+		vx->guard_dirty = true;
+	}
+	update_live(vx, n);
+	vx_dirty_network(vx, n);
+}
+
+static bool endpoint_same(const struct vx_endpoint *e, const struct driver_endpoint *d)
+{
+	return mac_equal(&e->mac, &d->mac) && ip_equal(&e->ip4, &d->ip4) && ip_equal(&e->ip6, &d->ip6) &&
+	       strcmp(e->peer_name, d->peer_name) == 0;
+}
+
+static struct vx_endpoint *endpoint_get(struct vxlan *vx, struct vx_network *n, const char *id)
+{
+	struct vx_endpoint *e = vx_endpoint_find(n, id);
+	struct vx_have_link *l, *next;
+
+	if (e)
+		return e;
+	e = zalloc(sizeof(*e));
+	snprintf(e->id, sizeof(e->id), "%s", id);
+	e->network = n;
+	HASH_ADD_STR(n->endpoints, id, e);
+	vx->counters.endpoints++;
+	/* A pair that carries its tag may be there: of a life before this one. */
+	if (n->links)
+		HASH_ITER(hh, vx->links, l, next)
+	if (l->network == n && !l->assigned && l->link.kind == VX_VETH && strcmp(l->link.tag.endpoint, id) == 0)
+		vx_link_adopt(vx, l);
+	return e;
+}
+
+void vx_put_endpoint(struct vxlan *vx, const struct driver_endpoint *endpoint, bool make)
+{
+	struct vx_network *n = vx_network_get(vx, &endpoint->network);
+	struct vx_endpoint *e = vx_endpoint_find(n, endpoint->id);
+	uint32_t claimed;
+
+	if (e && e->make == make && endpoint_same(e, endpoint))
+		return;
+	e = endpoint_get(vx, n, endpoint->id);
+	claimed = e->claimed;
+	if (!endpoint_same(e, endpoint))
+		vx_endpoint_claim(vx, e, 0);
+	e->mac = endpoint->mac;
+	e->ip4 = endpoint->ip4;
+	e->ip6 = endpoint->ip6;
+	memcpy(e->peer_name, endpoint->peer_name, sizeof(e->peer_name));
+	e->peer_name[sizeof(e->peer_name) - 1] = '\0';
+	e->make = make;
+	e->pending = true;
+	vx_endpoint_claim(vx, e, claimed);
+	vx_dirty_endpoint(vx, e);
+	update_live(vx, n);
+}
+
+void vx_del_endpoint(struct vxlan *vx, const struct id128 *network, const char *id)
+{
+	struct vx_network *n = vx_network_find(vx, network);
+	struct vx_endpoint *e = n ? vx_endpoint_find(n, id) : NULL;
+
+	if (!e)
+		return;
+	endpoint_free(vx, e);
+	update_live(vx, n);
+	vx_dirty_network(vx, n);
+}
+
+void vx_put_remote(struct vxlan *vx, const struct driver_remote *remote)
+{
+	struct vx_network *n = vx_network_get(vx, &remote->network);
+	struct vx_remote *r;
+
+	HASH_FIND(hh, n->remotes, &remote->mac, sizeof(remote->mac), r);
+	if (r && ip_equal(&r->ip4, &remote->ip4) && ip_equal(&r->ip6, &remote->ip6) && ip_equal(&r->vtep, &remote->vtep))
+		return;
+	if (r)
+		remote_free(vx, n, r);
+	r = zalloc(sizeof(*r));
+	r->mac = remote->mac;
+	r->ip4 = remote->ip4;
+	r->ip6 = remote->ip6;
+	r->vtep = remote->vtep;
+	HASH_ADD(hh, n->remotes, mac, sizeof(r->mac), r);
+	vx->counters.remotes++;
+	if (n->live)
+		remote_rows(vx, n, r, true);
+}
+
+void vx_del_remote(struct vxlan *vx, const struct id128 *network, const struct mac *mac)
+{
+	struct vx_network *n = vx_network_find(vx, network);
+	struct vx_remote *r = NULL;
+
+	if (n)
+		HASH_FIND(hh, n->remotes, mac, sizeof(*mac), r);
+	if (!r)
+		return;
+	remote_free(vx, n, r);
+	vx_dirty_network(vx, n); /* a network nobody speaks of goes with its last remote */
+}
+
+static bool listed(const struct ip *list, size_t count, const struct ip *ip)
+{
+	for (size_t i = 0; i < count; i++)
+		if (ip_equal(&list[i], ip))
+			return true;
+	return false;
+}
+
+/* Our own address in the list would bring each broadcast back to us, so it is left out, and so are repetitions. */
+void vx_set_flood(struct vxlan *vx, const struct id128 *network, const struct ip *vteps, size_t count)
+{
+	struct vx_network *n = count ? vx_network_get(vx, network) : vx_network_find(vx, network);
+	struct ip *old;
+	size_t old_count, kept = 0;
+
+	if (!n)
+		return;
+	old = n->flood;
+	old_count = n->flood_count;
+	n->flood = count ? zalloc(count * sizeof(*n->flood)) : NULL;
+	for (size_t i = 0; i < count; i++)
+		if (!ip_equal(&vteps[i], &vx->local) && !listed(n->flood, kept, &vteps[i]))
+			n->flood[kept++] = vteps[i];
+	n->flood_count = kept;
+	for (size_t i = 0; n->live && i < kept; i++)
+		if (!listed(old, old_count, &n->flood[i]))
+			vx_claim(vx, n, &(struct vx_row){.kind = VX_ROW_FLOOD, .ip = n->flood[i]}, false);
+	for (size_t i = 0; n->live && i < old_count; i++)
+		if (!listed(n->flood, kept, &old[i]))
+			vx_unclaim(vx, n, &(struct vx_row){.kind = VX_ROW_FLOOD, .ip = old[i]});
+	free(old);
+}
+
+void vx_set_members(struct vxlan *vx, const struct ip *vteps, size_t count)
+{
+	size_t bytes = count * sizeof(*vteps);
+
+	if (vx->members_known && vx->member_count == count && (count == 0 || memcmp(vx->members, vteps, bytes) == 0))
+		return;
+	free(vx->members);
+	vx->members = count ? zalloc(bytes) : NULL;
+	if (count)
+		memcpy(vx->members, vteps, bytes);
+	vx->member_count = count;
+	vx->members_known = vx->guard_dirty = true;
+}
+
+void vx_desired_free(struct vxlan *vx)
+{
+	struct vx_network *n, *next_network;
+	struct vx_entry *row, *next_row;
+
+	HASH_ITER(hh, vx->networks, n, next_network)
+	{
+		vx_del_network(vx, &n->id);
+		HASH_ITER(hh, n->rows, row, next_row)
+		vx_entry_free(vx, row);
+		n->links = 0;
+		vx_network_gc(vx, n);
+	}
+	free(vx->members);
+}

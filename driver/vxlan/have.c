@@ -1,0 +1,491 @@
+/* What the kernel has in the fabric: read by dumps, kept current by notices.
+ *
+ * Notices are a total order of all changes, our own included, so after reading all of them the picture is exact; in between it
+ * may show a state that has passed, which is why objects are only marked dirty here and compared later. Our own changes carry no
+ * mark in a notice; they show no difference from what is wanted, and that is how they are told from others'. After an overrun the
+ * queue is read empty first and then dumped, for what is queued may be older than what was lost. */
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver/vxlan/vxlan_internal.h"
+#include "netlink/build.h"
+#include "netlink/link.h"
+#include "netlink/neigh.h"
+
+#define FIRST_INDEX 1000 /* the kernel numbers its own from 2 */
+#define LAST_INDEX 0x7fff0000u
+
+struct vx_have_link *vx_link_find(struct vxlan *vx, uint32_t index)
+{
+	struct vx_have_link *l;
+
+	HASH_FIND(hh, vx->links, &index, sizeof(index), l);
+	return l;
+}
+
+bool vx_name_taken(struct vxlan *vx, const char *name)
+{
+	struct vx_have_link *l, *next;
+
+	HASH_ITER(hh, vx->links, l, next)
+	if (strcmp(l->link.name, name) == 0)
+		return true;
+	return false;
+}
+
+uint32_t vx_new_index(struct vxlan *vx)
+{
+	do {
+		if (vx->next_index < FIRST_INDEX || vx->next_index > LAST_INDEX)
+			vx->next_index = FIRST_INDEX;
+		vx->next_index++;
+	} while (vx_link_find(vx, vx->next_index));
+	return vx->next_index;
+}
+
+void vx_dirty_link(struct vxlan *vx, struct vx_have_link *l)
+{
+	if (l->dirty)
+		return;
+	l->dirty = true;
+	DL_APPEND(vx->dirty_links, l);
+}
+
+struct vx_have_link *vx_find_dying(struct vxlan *vx, const struct vx_network *n, enum vx_kind kind)
+{
+	struct vx_have_link *l, *next;
+
+	if (!vx->dying || !n->links)
+		return NULL;
+	HASH_ITER(hh, vx->links, l, next)
+	if (l->network == n && l->link.kind == kind && l->link.group == VX_GROUP_REAP)
+		return l;
+	return NULL;
+}
+
+/* The tables of had rows follow the devices they are on: another device starts with none. */
+static void use_bridge(struct vxlan *vx, struct vx_network *n, uint32_t index)
+{
+	if (n->rows_bridge == index)
+		return;
+	vx_rows_forget(vx, n, 1u << VX_ROW_PORT | 1u << VX_ROW_NEIGH);
+	n->rows_bridge = index;
+}
+
+static void use_vxlan(struct vxlan *vx, struct vx_network *n, uint32_t index)
+{
+	if (n->rows_vxlan == index)
+		return;
+	vx_rows_forget(vx, n, 1u << VX_ROW_FLOOD | 1u << VX_ROW_REMOTE | 1u << VX_ROW_PORT);
+	n->rows_vxlan = index;
+}
+
+/* Rows wait for the devices; the sync pass skips those of a network without. */
+static void dirty_rows(struct vxlan *vx, struct vx_network *n)
+{
+	struct vx_entry *e, *next;
+
+	HASH_ITER(hh, n->rows, e, next)
+	vx_dirty_row(vx, e);
+}
+
+static void dirty_owner(struct vxlan *vx, struct vx_have_link *l)
+{
+	if (l->endpoint)
+		vx_dirty_endpoint(vx, l->endpoint);
+	else if (l->network)
+		vx_dirty_network(vx, l->network);
+}
+
+void vx_link_revive(struct vxlan *vx, struct vx_have_link *l)
+{
+	struct vx_network *n = l->network;
+	struct vx_endpoint *e;
+
+	if (!n || l->assigned)
+		return;
+	if (l->link.kind == VX_BRIDGE && !l->link.tag.endpoint[0] && !n->bridge) {
+		n->bridge = l;
+		use_bridge(vx, n, l->link.index);
+	} else if (l->link.kind == VX_VXLAN && !l->link.tag.endpoint[0] && !n->vxlan) {
+		n->vxlan = l;
+		use_vxlan(vx, n, l->link.index);
+	} else if (l->link.kind == VX_VETH && (e = vx_endpoint_find(n, l->link.tag.endpoint)) && !e->link) {
+		e->link = l;
+		l->endpoint = e;
+		if (n->live)
+			vx_endpoint_claim(vx, e, l->link.index);
+	} else {
+		return;
+	}
+	l->assigned = true;
+	l->expected = false;
+	if (!l->endpoint)
+		dirty_rows(vx, n);
+	dirty_owner(vx, l);
+}
+
+void vx_link_adopt(struct vxlan *vx, struct vx_have_link *l)
+{
+	if (l->link.group != VX_GROUP_REAP)
+		vx_link_revive(vx, l);
+}
+
+void vx_link_release(struct vxlan *vx, struct vx_have_link *l)
+{
+	struct vx_network *n = l->network;
+
+	if (!l->assigned)
+		return;
+	l->assigned = false;
+	dirty_owner(vx, l);
+	if (n->bridge == l)
+		n->bridge = NULL;
+	if (n->vxlan == l)
+		n->vxlan = NULL;
+	if (l->endpoint) {
+		vx_endpoint_claim(vx, l->endpoint, 0);
+		l->endpoint->link = NULL;
+		l->endpoint = NULL;
+	}
+	vx_dirty_link(vx, l);
+}
+
+static void set_network(struct vxlan *vx, struct vx_have_link *l, struct vx_network *n)
+{
+	if (l->network == n)
+		return;
+	if (n)
+		n->links++;
+	if (l->network) {
+		l->network->links--;
+		vx_dirty_network(vx, l->network); /* perhaps the last to speak of it */
+	}
+	l->network = n;
+}
+
+static void link_gone(struct vxlan *vx, struct vx_have_link *l)
+{
+	struct vx_network *n = l->network;
+
+	vx_link_release(vx, l);
+	if (n && n->rows_bridge == l->link.index)
+		use_bridge(vx, n, 0);
+	if (n && n->rows_vxlan == l->link.index)
+		use_vxlan(vx, n, 0);
+	set_network(vx, l, NULL);
+	if (l->link.group == VX_GROUP_REAP) {
+		vx->dying--;
+		vx->counters.reaped++;
+	}
+	if (l->dirty)
+		DL_DELETE(vx->dirty_links, l);
+	HASH_DEL(vx->links, l);
+	free(l);
+}
+
+static enum vx_kind kind_of(enum nl_link_kind kind)
+{
+	static const enum vx_kind kinds[] = {
+		[NL_LINK_OTHER] = VX_OTHER, [NL_LINK_BRIDGE] = VX_BRIDGE, [NL_LINK_VXLAN] = VX_VXLAN, [NL_LINK_VETH] = VX_VETH};
+
+	return kinds[kind];
+}
+
+static void translate(const struct nl_link *nl, struct vx_link *link)
+{
+	memset(link, 0, sizeof(*link));
+	link->index = nl->index;
+	link->master = nl->master;
+	link->mtu = nl->mtu;
+	link->group = nl->group;
+	link->kind = kind_of(nl->kind);
+	link->up = nl->flags & IFF_UP;
+	link->mac = nl->mac;
+	memcpy(link->name, nl->name, sizeof(link->name));
+	link->tagged = vx_tag_parse(nl->alias, &link->tag);
+	link->port_known = nl->port_known;
+	link->port_flags = nl->port_flags;
+	if (link->kind == VX_VXLAN) {
+		link->tunnel.vni = nl->vxlan.vni;
+		link->tunnel.local = nl->vxlan.local;
+		link->tunnel.port = nl->vxlan.port;
+		link->options_ok = !nl->vxlan.learning;
+	} else if (link->kind == VX_BRIDGE) {
+		link->options_ok = !nl->bridge.stp && !nl->bridge.mcast_snooping && !nl->bridge.ageing_time;
+	}
+}
+
+/* A bridge that goes down, or whose MAC changes, loses its neighbours, permanent ones too, and not all of them with a notice. */
+static void link_lost_neighbours(struct vxlan *vx, struct vx_have_link *l, const struct vx_link *old)
+{
+	if (l->network && l->network->rows_bridge == l->link.index &&
+		(!l->link.up || (old->index && !mac_equal(&old->mac, &l->link.mac))))
+		vx_rows_forget(vx, l->network, 1u << VX_ROW_NEIGH);
+}
+
+static bool same_tag(const struct vx_link *a, const struct vx_link *b)
+{
+	return a->tagged == b->tagged && a->kind == b->kind && id_equal(&a->tag.network, &b->tag.network) &&
+	       strcmp(a->tag.endpoint, b->tag.endpoint) == 0;
+}
+
+static void link_changed(struct vxlan *vx, struct vx_have_link *l, const struct vx_link *old)
+{
+	bool dying = l->link.group == VX_GROUP_REAP;
+
+	vx->dying += dying - (old->group == VX_GROUP_REAP);
+	if (l->assigned && (dying || !same_tag(&l->link, old)))
+		vx_link_release(vx, l);
+	set_network(vx, l, l->link.tagged ? vx_network_get(vx, &l->link.tag.network) : NULL);
+	link_lost_neighbours(vx, l, old);
+	vx_link_adopt(vx, l);
+	if (l->assigned && memcmp(old, &l->link, sizeof(*old)) != 0)
+		dirty_owner(vx, l);
+	else if (!l->assigned && !dying && (l->link.tagged || l->link.group == VX_GROUP_NEW))
+		vx_dirty_link(vx, l);
+}
+
+static struct vx_have_link *link_get(struct vxlan *vx, uint32_t index)
+{
+	struct vx_have_link *l = vx_link_find(vx, index);
+
+	if (l)
+		return l;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		abort();
+	l->link.index = index;
+	HASH_ADD(hh, vx->links, link.index, sizeof(l->link.index), l);
+	l->link.index = index;
+	return l;
+}
+
+/* Notices of the bridge family speak of the port alone: its flags, or that it left. */
+static void port_changed(struct vxlan *vx, const struct nl_link *nl)
+{
+	struct vx_have_link *l = vx_link_find(vx, nl->index);
+	struct vx_link old;
+
+	if (!l || (!nl->deleted && nl->master == 0))
+		return; /* also what a bridge says of itself */
+	old = l->link;
+	l->link.master = nl->deleted ? 0 : nl->master;
+	l->link.port_known = nl->deleted ? 0 : nl->port_known;
+	l->link.port_flags = nl->deleted ? 0 : nl->port_flags;
+	link_changed(vx, l, &old);
+}
+
+static void link_seen(struct vxlan *vx, const struct nl_link *nl)
+{
+	struct vx_have_link *l = link_get(vx, nl->index);
+	struct vx_link old = l->link;
+
+	if (!l->generation)
+		memset(&old, 0, sizeof(old)); /* new to us */
+	translate(nl, &l->link);
+	l->generation = vx->generation;
+	link_changed(vx, l, &old);
+}
+
+static int link_message(struct vxlan *vx, const struct nlmsghdr *h, struct err *err)
+{
+	struct vx_have_link *l;
+	struct nl_link nl;
+
+	if (nl_link_parse(h, &nl, err) < 0)
+		return -1;
+	if (nl.bridge_only)
+		port_changed(vx, &nl);
+	else if (!nl.deleted)
+		link_seen(vx, &nl);
+	else if ((l = vx_link_find(vx, nl.index)))
+		link_gone(vx, l);
+	return 0;
+}
+
+static struct vx_network *network_of(struct vxlan *vx, uint32_t index)
+{
+	struct vx_have_link *l = vx_link_find(vx, index);
+
+	return l ? l->network : NULL;
+}
+
+static void apply_row(struct vxlan *vx, struct vx_network *n, const struct vx_row *row, bool there, bool ours)
+{
+	if (there && ours)
+		vx_row_had(vx, n, row);
+	else
+		vx_row_gone(vx, n, row); /* also: replaced by one of another kind, which CREATE|REPLACE will take over */
+}
+
+static void vxlan_row(struct vxlan *vx, const struct nl_row *nl)
+{
+	struct vx_network *n = network_of(vx, nl->ifindex);
+	struct vx_row row = {.kind = mac_is_zero(&nl->mac) ? VX_ROW_FLOOD : VX_ROW_REMOTE, .mac = nl->mac, .ip = nl->ip};
+
+	if (n && n->rows_vxlan == nl->ifindex && nl->ip.family)
+		apply_row(vx, n, &row, !nl->deleted, nl->state & NUD_PERMANENT);
+}
+
+/* Only static rows are ours. The bridge keeps permanent ones for its ports' own MACs. */
+static void bridge_row(struct vxlan *vx, const struct nl_row *nl)
+{
+	struct vx_network *n = network_of(vx, nl->master);
+	struct vx_row row = {.kind = VX_ROW_PORT, .mac = nl->mac, .port = nl->ifindex};
+
+	if (!n || n->rows_bridge != nl->master)
+		return;
+	if (row.port == n->rows_vxlan)
+		row.port = VX_PORT_TUNNEL;
+	apply_row(vx, n, &row, !nl->deleted, nl->state & NUD_NOARP);
+}
+
+static void neigh_row(struct vxlan *vx, const struct nl_row *nl)
+{
+	struct vx_network *n = network_of(vx, nl->ifindex);
+	struct vx_row row = {.kind = VX_ROW_NEIGH, .mac = nl->mac, .ip = nl->ip};
+
+	if (n && n->rows_bridge == nl->ifindex && nl->ip.family)
+		apply_row(vx, n, &row, !nl->deleted, nl->state & NUD_PERMANENT && nl->protocol == NL_PROTOCOL_OWN);
+}
+
+static int row_message(struct vxlan *vx, const struct nlmsghdr *h, struct err *err)
+{
+	struct nl_row row;
+
+	if (nl_row_parse(h, &row, err) < 0)
+		return -1;
+	if (row.kind == NL_ROW_VXLAN)
+		vxlan_row(vx, &row);
+	else if (row.kind == NL_ROW_BRIDGE)
+		bridge_row(vx, &row);
+	else if (row.kind == NL_ROW_NEIGH)
+		neigh_row(vx, &row);
+	return 0;
+}
+
+static int on_message(void *arg, const struct nlmsghdr *h, struct err *err)
+{
+	struct vxlan *vx = arg;
+
+	switch (h->nlmsg_type) {
+	case RTM_NEWLINK:
+	case RTM_DELLINK:
+		return link_message(vx, h, err);
+	case RTM_NEWNEIGH:
+	case RTM_DELNEIGH:
+		return row_message(vx, h, err);
+	}
+	return 0;
+}
+
+int vx_have_drain(struct vxlan *vx, struct err *err)
+{
+	uint64_t bad = 0;
+	int rc = nl_receive(vx->notices, on_message, vx, &bad, err);
+
+	if (rc == NL_RECEIVE_OVERRUN) { /* all of it may be stale now; the dump that follows starts from an empty queue */
+		vx->overrun = true;
+		vx->counters.overruns++;
+	}
+	if (bad)
+		vx->overrun = true; /* a notice that cannot be read is a lost one */
+	return rc < 0 ? -1 : 0;
+}
+
+/* What an interrupted dump brought does not count as seen. */
+static void next_generation(void *arg)
+{
+	struct vxlan *vx = arg;
+
+	vx->generation++;
+}
+
+static void sweep_links(struct vxlan *vx)
+{
+	struct vx_have_link *l, *next;
+
+	HASH_ITER(hh, vx->links, l, next)
+	if (l->generation != vx->generation)
+		link_gone(vx, l);
+}
+
+static void sweep_rows(struct vxlan *vx, uint32_t kinds)
+{
+	struct vx_network *n, *next_network;
+	struct vx_entry *e, *next;
+
+	HASH_ITER(hh, vx->networks, n, next_network)
+	HASH_ITER(hh, n->rows, e, next)
+	if (e->has && kinds & 1u << e->key.kind && e->generation != vx->generation) {
+		e->has = false;
+		vx_dirty_row(vx, e);
+	}
+}
+
+static int dump(struct vxlan *vx, struct nlb *b, const char *what, struct err *err)
+{
+	if (nl_dump(vx->fabric, b, on_message, next_generation, vx, &vx->counters.dump_restarts, err) < 0)
+		return err_prefix(err, "list %s of the fabric", what);
+	return 0;
+}
+
+/* Neighbours are two dumps; both must have come through before anything counts as gone. */
+static int dump_neighbours(struct vxlan *vx, struct err *err)
+{
+	uint32_t generation;
+	struct nlb b;
+
+	for (unsigned i = 0; i < NL_DUMP_TRIES; i++) {
+		next_generation(vx);
+		generation = vx->generation;
+		nl_neigh_dump_request(&b, 4);
+		if (dump(vx, &b, "IPv4 neighbours", err) < 0)
+			return -1;
+		generation = vx->generation;
+		nl_neigh_dump_request(&b, 6);
+		if (dump(vx, &b, "IPv6 neighbours", err) < 0)
+			return -1;
+		if (generation == vx->generation)
+			return 0;
+	}
+	return err_set(err, ERR_SYSTEM, "list neighbours of the fabric: they keep changing");
+}
+
+int vx_have_dump(struct vxlan *vx, struct err *err)
+{
+	struct nlb b;
+
+	if (vx_have_drain(vx, err) < 0)
+		return -1;
+	vx->overrun = false;
+	next_generation(vx);
+	nl_link_dump_request(&b);
+	if (dump(vx, &b, "links", err) < 0)
+		return -1;
+	sweep_links(vx);
+	next_generation(vx);
+	nl_fdb_dump_request(&b);
+	if (dump(vx, &b, "forwarding rows", err) < 0)
+		return -1;
+	sweep_rows(vx, 1u << VX_ROW_FLOOD | 1u << VX_ROW_REMOTE | 1u << VX_ROW_PORT);
+	if (dump_neighbours(vx, err) < 0)
+		return -1;
+	sweep_rows(vx, 1u << VX_ROW_NEIGH);
+	return vx_have_drain(vx, err);
+}
+
+void vx_have_free(struct vxlan *vx)
+{
+	struct vx_have_link *l, *next;
+
+	HASH_ITER(hh, vx->links, l, next)
+	{
+		l->link.group = 0; /* it stays in the kernel: not reaped */
+		link_gone(vx, l);
+	}
+}

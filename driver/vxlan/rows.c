@@ -1,0 +1,246 @@
+/* Rows of forwarding tables and neighbours, as a table of what is wanted beside what the kernel has.
+ *
+ * Several objects may want one row with different content: two records with one address while an old one has not yet gone, or a
+ * container here and a record elsewhere with its MAC. The winner is chosen by rule, not by order of arrival, so that all hosts
+ * agree and a restart changes nothing: an endpoint of this host before a remote one, then the lower value. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver/vxlan/vxlan_internal.h"
+
+static struct vx_key key_of(const struct vx_row *row)
+{
+	struct vx_key key = {.kind = row->kind};
+
+	if (row->kind == VX_ROW_FLOOD || row->kind == VX_ROW_NEIGH) {
+		key.family = row->ip.family;
+		memcpy(key.bytes, row->ip.bytes, sizeof(row->ip.bytes));
+	} else {
+		memcpy(key.bytes, row->mac.bytes, sizeof(row->mac.bytes));
+	}
+	return key;
+}
+
+static union vx_value value_of(const struct vx_row *row)
+{
+	union vx_value value = {.bytes = {0}};
+
+	switch (row->kind) {
+	case VX_ROW_FLOOD:
+		break;
+	case VX_ROW_REMOTE:
+		value.ip = row->ip;
+		break;
+	case VX_ROW_PORT:
+		value.port = row->port;
+		break;
+	case VX_ROW_NEIGH:
+		value.mac = row->mac;
+		break;
+	}
+	return value;
+}
+
+static int value_compare(const union vx_value *a, const union vx_value *b)
+{
+	return memcmp(a->bytes, b->bytes, sizeof(a->bytes));
+}
+
+struct vx_row vx_entry_row(const struct vx_entry *e, const union vx_value *value)
+{
+	struct vx_row row = {.kind = e->key.kind};
+
+	if (e->key.family) {
+		row.ip.family = e->key.family;
+		memcpy(row.ip.bytes, e->key.bytes, sizeof(row.ip.bytes));
+	} else {
+		memcpy(row.mac.bytes, e->key.bytes, sizeof(row.mac.bytes));
+	}
+	if (row.kind == VX_ROW_REMOTE)
+		row.ip = value->ip;
+	else if (row.kind == VX_ROW_PORT)
+		row.port = value->port;
+	else if (row.kind == VX_ROW_NEIGH)
+		row.mac = value->mac;
+	return row;
+}
+
+static struct vx_entry *find(struct vx_network *n, const struct vx_key *key)
+{
+	struct vx_entry *e;
+
+	HASH_FIND(hh, n->rows, key, sizeof(*key), e);
+	return e;
+}
+
+static struct vx_entry *get(struct vx_network *n, const struct vx_row *row)
+{
+	struct vx_key key = key_of(row);
+	struct vx_entry *e = find(n, &key);
+
+	if (e)
+		return e;
+	e = calloc(1, sizeof(*e));
+	if (!e)
+		abort();
+	e->key = key;
+	e->network = n;
+	HASH_ADD(hh, n->rows, key, sizeof(e->key), e);
+	return e;
+}
+
+void vx_dirty_row(struct vxlan *vx, struct vx_entry *e)
+{
+	if (e->dirty)
+		return;
+	e->dirty = true;
+	DL_APPEND(vx->dirty_rows, e);
+}
+
+void vx_entry_free(struct vxlan *vx, struct vx_entry *e)
+{
+	if (e->dirty)
+		DL_DELETE(vx->dirty_rows, e);
+	HASH_DEL(e->network->rows, e);
+	free(e);
+}
+
+static bool beats(bool local, const union vx_value *value, const struct vx_entry *e)
+{
+	if (local != e->local)
+		return local;
+	return value_compare(value, &e->want) < 0;
+}
+
+static void want(struct vxlan *vx, struct vx_entry *e, const union vx_value *value, bool local)
+{
+	e->want = *value;
+	e->local = local;
+	e->pending = true;
+	vx_dirty_row(vx, e);
+}
+
+void vx_claim(struct vxlan *vx, struct vx_network *n, const struct vx_row *row, bool local)
+{
+	struct vx_entry *e = get(n, row);
+	union vx_value value = value_of(row);
+
+	if (e->claims++ == 0 || beats(local, &value, e))
+		want(vx, e, &value, local);
+	e->ever_wanted = true;
+}
+
+/* One claim that is left: the best so far goes to *best. */
+struct candidates {
+	struct vx_key key;
+	struct vx_entry best; /* only want and local are used */
+	bool found;
+};
+
+static void consider(struct candidates *c, const struct vx_row *row, bool local)
+{
+	struct vx_key key = key_of(row);
+	union vx_value value = value_of(row);
+
+	if (memcmp(&key, &c->key, sizeof(key)) != 0 || (c->found && !beats(local, &value, &c->best)))
+		return;
+	c->found = true;
+	c->best.want = value;
+	c->best.local = local;
+}
+
+static void consider_ip(struct candidates *c, const struct ip *ip, const struct mac *mac, bool local)
+{
+	struct vx_row row = {.kind = VX_ROW_NEIGH, .ip = *ip, .mac = *mac};
+
+	if (ip->family)
+		consider(c, &row, local);
+}
+
+/* Who else wants this row? Only asked when a winner gives up a row that others want too, which takes two records that contradict.
+ */
+static void elect(struct vxlan *vx, struct vx_entry *e)
+{
+	struct candidates c = {.key = e->key};
+	struct vx_row row = {.kind = VX_ROW_PORT};
+	struct vx_endpoint *endpoint, *next_endpoint;
+	struct vx_remote *remote, *next_remote;
+
+	HASH_ITER(hh, e->network->endpoints, endpoint, next_endpoint)
+	{
+		if (!endpoint->claimed)
+			continue;
+		row.mac = endpoint->mac;
+		row.port = endpoint->claimed;
+		consider(&c, &row, true);
+		consider_ip(&c, &endpoint->ip4, &endpoint->mac, true);
+		consider_ip(&c, &endpoint->ip6, &endpoint->mac, true);
+	}
+	row.port = VX_PORT_TUNNEL;
+	HASH_ITER(hh, e->network->remotes, remote, next_remote)
+	{
+		row.mac = remote->mac;
+		consider(&c, &row, false);
+		consider_ip(&c, &remote->ip4, &remote->mac, false);
+		consider_ip(&c, &remote->ip6, &remote->mac, false);
+	}
+	if (c.found)
+		want(vx, e, &c.best.want, c.best.local);
+}
+
+void vx_unclaim(struct vxlan *vx, struct vx_network *n, const struct vx_row *row)
+{
+	struct vx_key key = key_of(row);
+	union vx_value value = value_of(row);
+	struct vx_entry *e = find(n, &key);
+
+	if (!e || e->claims == 0)
+		return;
+	e->claims--;
+	if (e->claims == 0) {
+		e->pending = true;
+		e->local = false;
+		vx_dirty_row(vx, e);
+	} else if (value_compare(&value, &e->want) == 0) {
+		elect(vx, e);
+	}
+}
+
+void vx_row_had(struct vxlan *vx, struct vx_network *n, const struct vx_row *row)
+{
+	struct vx_entry *e = get(n, row);
+	union vx_value value = value_of(row);
+
+	e->generation = vx->generation;
+	if (e->has && value_compare(&value, &e->have) == 0)
+		return;
+	e->has = true;
+	e->have = value;
+	vx_dirty_row(vx, e);
+}
+
+static void forget(struct vxlan *vx, struct vx_entry *e)
+{
+	if (!e->has)
+		return;
+	e->has = false;
+	vx_dirty_row(vx, e);
+}
+
+void vx_row_gone(struct vxlan *vx, struct vx_network *n, const struct vx_row *row)
+{
+	struct vx_key key = key_of(row);
+	struct vx_entry *e = find(n, &key);
+
+	if (e)
+		forget(vx, e);
+}
+
+void vx_rows_forget(struct vxlan *vx, struct vx_network *n, uint32_t kinds)
+{
+	struct vx_entry *e, *next;
+
+	HASH_ITER(hh, n->rows, e, next)
+	if (kinds & 1u << e->key.kind)
+		forget(vx, e);
+}

@@ -1,0 +1,380 @@
+/* One pass over what is dirty: plan, apply, look again.
+ *
+ * Links that nobody wants are marked first, then come the networks' devices, then pairs, then rows: what is made later is put
+ * into what was made earlier. In the common case, one pair more in a network that is there, all of it is one sendmsg. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver/vxlan/vxlan_internal.h"
+
+#define ROUNDS_MAX 3 /* applying makes notices, which make things dirty: a second look finds nothing to do, or a third */
+
+#define MAC_BRIDGE 0x0a
+#define MAC_VXLAN 0x06
+#define MAC_PAIR 0x0e
+
+static void make_room(struct vxlan *vx)
+{
+	if (vx_plan_full(vx->plan))
+		vx_apply(vx);
+}
+
+static void own(struct vxlan *vx, size_t from, unsigned kind, void *owner)
+{
+	for (size_t i = from; i < vx->plan->count; i++) {
+		vx->plan->ops[i].owner_kind = kind;
+		vx->plan->ops[i].owner = owner;
+	}
+}
+
+/* An operation for an object that did not change its mind is a repair; in a full comparison it is drift. */
+static void account(struct vxlan *vx, bool pending, unsigned *drift)
+{
+	if (!pending)
+		vx->counters.repairs++;
+	if (vx->counting && (!pending || vx->first_count))
+		(*drift)++;
+}
+
+static void review_link(struct vxlan *vx, struct vx_have_link *l)
+{
+	vx_link_adopt(vx, l);
+	if (l->assigned || l->link.group == VX_GROUP_REAP || !(l->link.tagged || l->link.group == VX_GROUP_NEW))
+		return;
+	make_room(vx);
+	account(vx, l->expected, &vx->counters.last_drift.foreign);
+	vx_plan_mark(vx->plan, &l->link);
+}
+
+static void pass_links(struct vxlan *vx)
+{
+	/* Not a list of its own: a notice read while applying may free a link. */
+	while (vx->dirty_links) {
+		struct vx_have_link *l = vx->dirty_links;
+
+		DL_DELETE(vx->dirty_links, l);
+		l->dirty = false;
+		review_link(vx, l);
+	}
+}
+
+static void free_name(struct vxlan *vx, char name[VX_NAME_SIZE], const char *prefix, const struct vx_network *n,
+	const char *endpoint, uint32_t *salt)
+{
+	for (;; (*salt)++) {
+		vx_name(name, prefix, &n->id, endpoint, *salt);
+		if (!vx_name_taken(vx, name))
+			return;
+	}
+}
+
+/* A device that waits for its deletion is taken back: it still holds the VNI and its rows. */
+static void revive(struct vxlan *vx, struct vx_network *n, struct vx_have_link *const *at, enum vx_kind kind)
+{
+	struct vx_have_link *l;
+
+	if (*at || !vx_find_dying(vx, n, kind))
+		return;
+	vx_reap_wait(vx);
+	l = vx_find_dying(vx, n, kind);
+	if (l)
+		vx_link_revive(vx, l);
+}
+
+/* Deletes a link that waits for it at once, since it holds what a new one needs. */
+static void delete_now(struct vxlan *vx, const struct vx_have_link *l)
+{
+	struct vx_op *op;
+
+	vx_apply(vx);
+	op = &vx->plan->ops[vx->plan->count++];
+	memset(op, 0, sizeof(*op));
+	op->kind = VX_OP_LINK_DEL;
+	op->index = l->link.index;
+	memcpy(op->name, l->link.name, sizeof(op->name));
+	op->endpoint = "";
+	vx_apply(vx);
+}
+
+/* Another network's device may hold the VNI while it waits for its deletion. */
+static void free_vni(struct vxlan *vx, uint32_t vni)
+{
+	struct vx_have_link *l, *next;
+
+	if (!vx->dying)
+		return;
+	HASH_ITER(hh, vx->links, l, next)
+	if (l->link.group == VX_GROUP_REAP && l->link.kind == VX_VXLAN && l->link.tunnel.vni == vni) {
+		delete_now(vx, l);
+		return; /* a VNI has one device */
+	}
+}
+
+static void want_network(struct vxlan *vx, struct vx_network *n, struct vx_want_network *want)
+{
+	memset(want, 0, sizeof(*want));
+	want->id = n->id;
+	want->mtu = n->mtu;
+	want->tunnel = (struct vx_tunnel){.vni = n->vni, .local = vx->local, .port = vx->port};
+	want->bridge.mac = vx_mac(MAC_BRIDGE, &n->id, "", vx->hostno);
+	want->vxlan.mac = vx_mac(MAC_VXLAN, &n->id, "", vx->hostno);
+	want->bridge.index = vx_new_index(vx);
+	want->vxlan.index = vx_new_index(vx);
+	free_name(vx, want->bridge.name, "tb", n, "", &n->salt);
+	free_name(vx, want->vxlan.name, "tx", n, "", &n->salt);
+}
+
+static void plan_network(struct vxlan *vx, struct vx_network *n)
+{
+	struct vx_want_network want;
+	size_t from;
+
+	revive(vx, n, &n->bridge, VX_BRIDGE);
+	revive(vx, n, &n->vxlan, VX_VXLAN);
+	if (!n->vxlan)
+		free_vni(vx, n->vni);
+	want_network(vx, n, &want);
+	make_room(vx);
+	from = vx->plan->count;
+	vx_plan_network(vx->plan, &want, n->bridge ? &n->bridge->link : NULL, n->vxlan ? &n->vxlan->link : NULL);
+	own(vx, from, VX_OWNER_NETWORK, n);
+	if (vx->plan->count > from)
+		account(vx, n->pending,
+			n->bridge && n->vxlan ? &vx->counters.last_drift.different : &vx->counters.last_drift.missing);
+}
+
+static void retire_network(struct vxlan *vx, struct vx_network *n)
+{
+	struct vx_have_link *devices[] = {n->vxlan, n->bridge};
+
+	make_room(vx);
+	for (unsigned i = 0; i < 2; i++)
+		if (devices[i]) {
+			account(vx, n->pending, &vx->counters.last_drift.foreign);
+			vx_plan_mark(vx->plan, &devices[i]->link);
+		}
+}
+
+static void pass_networks(struct vxlan *vx)
+{
+	struct vx_network *list = vx->dirty_networks;
+
+	vx->dirty_networks = NULL;
+	while (list) {
+		struct vx_network *n = list;
+
+		DL_DELETE(list, n);
+		n->dirty = n->failed = false;
+		free(n->error);
+		n->error = NULL;
+		if (n->live)
+			plan_network(vx, n);
+		else
+			retire_network(vx, n);
+		n->pending = false;
+		if (!n->live)
+			vx_network_gc(vx, n);
+	}
+}
+
+static bool ready(const struct vx_network *n)
+{
+	return n->live && n->bridge && n->vxlan;
+}
+
+/* The pair of an endpoint that was deleted and comes again still holds its peer's name. */
+static void free_peer(struct vxlan *vx, const struct vx_endpoint *e)
+{
+	struct vx_have_link *l, *next;
+
+	if (!vx->dying || !e->network->links)
+		return;
+	HASH_ITER(hh, vx->links, l, next)
+	if (l->network == e->network && l->link.group == VX_GROUP_REAP && l->link.kind == VX_VETH &&
+		strcmp(l->link.tag.endpoint, e->id) == 0) {
+		delete_now(vx, l);
+		return;
+	}
+}
+
+static void plan_endpoint(struct vxlan *vx, struct vx_endpoint *e)
+{
+	struct vx_network *n = e->network;
+	struct vx_want_endpoint want = {
+		.network = n->id, .id = e->id, .bridge = n->bridge->link.index, .mtu = n->mtu, .peer_mac = e->mac};
+	bool create = !e->link && e->make;
+	size_t from;
+
+	memcpy(want.peer_name, e->peer_name, sizeof(want.peer_name));
+	if (create) {
+		free_peer(vx, e);
+		want.device.index = vx_new_index(vx);
+		want.device.mac = vx_mac(MAC_PAIR, &n->id, e->id, vx->hostno);
+		free_name(vx, want.device.name, "tv", n, e->id, &e->salt);
+	}
+	make_room(vx);
+	from = vx->plan->count;
+	vx_plan_endpoint(vx->plan, &want, e->link ? &e->link->link : NULL, e->make);
+	own(vx, from, VX_OWNER_ENDPOINT, e);
+	if (vx->plan->count > from)
+		account(vx, e->pending, e->link ? &vx->counters.last_drift.different : &vx->counters.last_drift.missing);
+	vx_endpoint_claim(vx, e, create ? want.device.index : e->link ? e->link->link.index : 0);
+}
+
+static void pass_endpoints(struct vxlan *vx)
+{
+	struct vx_endpoint *list = vx->dirty_endpoints;
+
+	vx->dirty_endpoints = NULL;
+	while (list) {
+		struct vx_endpoint *e = list;
+
+		DL_DELETE(list, e);
+		e->dirty = e->failed = false;
+		free(e->error);
+		e->error = NULL;
+		if (!ready(e->network)) {
+			if (e->network->live)
+				vx_dirty_endpoint(vx, e); /* for when the devices could be made */
+			continue;
+		}
+		plan_endpoint(vx, e);
+		e->pending = false;
+	}
+}
+
+static bool held(const struct vxlan *vx, const struct vx_entry *e)
+{
+	return vx->hold && !e->claims && !e->ever_wanted;
+}
+
+static void plan_row(struct vxlan *vx, struct vx_entry *e)
+{
+	struct vx_network *n = e->network;
+	struct vx_row want = vx_entry_row(e, &e->want), have = vx_entry_row(e, &e->have);
+	bool on_tunnel = e->key.kind == VX_ROW_FLOOD || e->key.kind == VX_ROW_REMOTE;
+	struct driver_drift *drift = &vx->counters.last_drift;
+	size_t from;
+
+	make_room(vx);
+	from = vx->plan->count;
+	vx_plan_row(vx->plan, e->claims ? &want : NULL, e->has ? &have : NULL,
+		on_tunnel ? n->vxlan->link.index : n->bridge->link.index, n->vxlan->link.index);
+	own(vx, from, VX_OWNER_ROW, e);
+	if (vx->plan->count == from)
+		return;
+	account(vx, e->pending, !e->claims ? &drift->foreign : e->has ? &drift->different : &drift->missing);
+}
+
+static void pass_rows(struct vxlan *vx)
+{
+	struct vx_entry *list = vx->dirty_rows;
+
+	vx->dirty_rows = NULL;
+	while (list) {
+		struct vx_entry *e = list;
+
+		DL_DELETE(list, e);
+		e->dirty = false;
+		if (!e->has && !e->claims) {
+			if (!e->network->desired)
+				vx_dirty_network(vx, e->network);
+			vx_entry_free(vx, e);
+		} else if (ready(e->network) && !held(vx, e)) {
+			plan_row(vx, e);
+			e->pending = false;
+		}
+	}
+}
+
+static void guard(struct vxlan *vx)
+{
+	struct vx_network *n, *next;
+	size_t count = 0;
+	uint32_t *vnis;
+	struct err err;
+
+	/* An empty member list drops every frame, so nothing is done before the members are known. */
+	if (!vx->guard_dirty || !vx->members_known)
+		return;
+	vnis = calloc(HASH_COUNT(vx->networks) + 1, sizeof(*vnis));
+	if (!vnis)
+		return;
+	/* All that exist, not only those with devices here: a forged frame is stopped on the way to others. */
+	HASH_ITER(hh, vx->networks, n, next)
+	if (n->desired)
+		vnis[count++] = n->vni;
+	if (guard_apply(vx->guard, vnis, count, vx->members, vx->member_count, &err) < 0)
+		vx_fail(vx, &err);
+	else
+		vx->guard_dirty = false;
+	free(vnis);
+}
+
+static bool any_dirty(const struct vxlan *vx)
+{
+	return vx->dirty_networks || vx->dirty_endpoints || vx->dirty_rows || vx->dirty_links;
+}
+
+static int sync_pass(struct vxlan *vx, struct err *err)
+{
+	vx->failures = 0;
+	guard(vx);
+	for (unsigned round = 0; round < ROUNDS_MAX && any_dirty(vx) && (round == 0 || vx->failures == 0); round++) {
+		pass_links(vx);
+		pass_networks(vx);
+		/* Pairs go into bridges whose making must have succeeded; if no device had to be made, all goes in one message.
+		 */
+		if (vx->dirty_endpoints || vx->dirty_rows)
+			for (size_t i = 0; i < vx->plan->count; i++)
+				if (vx->plan->ops[i].owner_kind == VX_OWNER_NETWORK) {
+					vx_apply(vx);
+					break;
+				}
+		pass_endpoints(vx);
+		pass_rows(vx);
+		vx_apply(vx);
+		vx->counting = false;
+	}
+	if (!vx->failures)
+		return 0;
+	if (err)
+		*err = vx->failure;
+	if (vx->failures > 1)
+		err_prefix(err, "%u operations failed, the first", vx->failures);
+	return -1;
+}
+
+int vx_sync(struct vxlan *vx, struct err *err)
+{
+	if (vx_have_drain(vx, err) < 0)
+		return -1;
+	if (vx->overrun)
+		return vx_resync(vx, err);
+	vx->counters.syncs++;
+	return sync_pass(vx, err);
+}
+
+int vx_resync(struct vxlan *vx, struct err *err)
+{
+	struct err prepare;
+
+	vx->counters.resyncs++;
+	if (vx_have_dump(vx, err) < 0) {
+		vx->overrun = true; /* what we think the kernel has may be wrong: the next sync tries again */
+		return -1;
+	}
+	vx_dirty_all(vx);
+	vx->guard_dirty = true;
+	vx->counting = true;
+	vx->first_count = vx->counters.resyncs == 1;
+	memset(&vx->counters.last_drift, 0, sizeof(vx->counters.last_drift));
+	if (sync_pass(vx, err) < 0)
+		return -1;
+	if (vx_fabric_prepare(vx->fabric_fd, &prepare) < 0) {
+		if (err)
+			*err = prepare;
+		return -1;
+	}
+	return 0;
+}

@@ -1,0 +1,295 @@
+/* Mode l2 on kernel VXLAN. Theory of operation.
+ *
+ *   container's namespace      the fabric namespace                          the host's namespace
+ *   eth0 ------------- veth -- tv<hash> --+
+ *                                         tb<hash> (bridge) -- tx<hash> (vxlan) . . . . UDP socket, routes, underlay
+ *   eth0 ------------- veth -- tv<hash> --+
+ *
+ * The vxlan device is created by a request from the host's namespace straight into the fabric: its socket stays where the request
+ * came from, so frames travel by the host's routes while host firewalls and network managers never see the devices.
+ *
+ * Nothing is learnt and nothing is flooded for known endpoints. For each endpoint of another host there is a row MAC -> host on
+ * the vxlan device, a row MAC -> vxlan port on the bridge and a neighbour IP -> MAC on the bridge, all three of which the kernel
+ * needs to answer ARP and ND itself (neigh_suppress); for each endpoint here a row MAC -> its port, and the neighbour.
+ * Containers' ports are locked: a frame whose source MAC has no row on the port is dropped. Broadcast is replicated to the hosts
+ * of the network.
+ *
+ * State flows one way. desired.c holds what is wanted, have.c what the kernel has, both by object, rows.c both for rows; plan.c
+ * compares, apply.c sends. Any difference, whether by a change of what is wanted, a notice of what someone did, or a full
+ * comparison, marks the object dirty; sync looks at the dirty ones alone. So attaching one endpoint costs the same among a
+ * thousand.
+ *
+ * Ours is what carries the tag "trestle:<network>:<endpoint>" in ifalias. What carries it and is wanted by nobody is taken down
+ * and deleted; what does not carry it is never touched. A link is born in a group of its own, because the tag can only follow the
+ * create message: one found in that group without a tag was left by a crash between the two. */
+#include "driver/vxlan/vxlan.h"
+
+#include <errno.h>
+#include <linux/rtnetlink.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "driver/vxlan/vxlan_internal.h"
+#include "netlink/build.h"
+#include "netlink/link.h"
+#include "netlink/netns.h"
+
+#define TABLE_DEFAULT "trestle"
+#define LOOPBACK_INDEX 1
+
+static struct vxlan *vx_of(struct driver *d)
+{
+	return (struct vxlan *)d;
+}
+
+static const struct vxlan *vx_of_const(const struct driver *d)
+{
+	return (const struct vxlan *)d;
+}
+
+static void op_close(struct driver *d)
+{
+	struct vxlan *vx = vx_of(d);
+
+	if (!vx)
+		return;
+	if (vx->reaper.running)
+		pthread_join(vx->reaper.thread, NULL);
+	nl_close(vx->reaper.socket);
+	vx_have_free(vx);
+	vx_desired_free(vx);
+	guard_close(vx->guard);
+	nl_close(vx->host);
+	nl_close(vx->fabric);
+	nl_close(vx->notices);
+	nl_batch_free(vx->batch);
+	free(vx->plan);
+	if (vx->host_fd >= 0)
+		close(vx->host_fd);
+	if (vx->fabric_fd >= 0)
+		close(vx->fabric_fd);
+	free(vx->fabric_path);
+	free(vx);
+}
+
+static void op_put_network(struct driver *d, const struct driver_network *network)
+{
+	vx_put_network(vx_of(d), network);
+}
+
+static void op_del_network(struct driver *d, const struct id128 *network)
+{
+	vx_del_network(vx_of(d), network);
+}
+
+static void op_put_endpoint(struct driver *d, const struct driver_endpoint *endpoint, bool make)
+{
+	vx_put_endpoint(vx_of(d), endpoint, make);
+}
+
+static void op_del_endpoint(struct driver *d, const struct id128 *network, const char *id)
+{
+	vx_del_endpoint(vx_of(d), network, id);
+}
+
+static void op_put_remote(struct driver *d, const struct driver_remote *remote)
+{
+	vx_put_remote(vx_of(d), remote);
+}
+
+static void op_del_remote(struct driver *d, const struct id128 *network, const struct mac *mac)
+{
+	vx_del_remote(vx_of(d), network, mac);
+}
+
+static void op_set_flood(struct driver *d, const struct id128 *network, const struct ip *vteps, size_t count)
+{
+	vx_set_flood(vx_of(d), network, vteps, count);
+}
+
+static void op_set_members(struct driver *d, const struct ip *vteps, size_t count)
+{
+	vx_set_members(vx_of(d), vteps, count);
+}
+
+static void op_hold_removals(struct driver *d, bool hold)
+{
+	struct vxlan *vx = vx_of(d);
+	struct vx_network *n, *next_network;
+	struct vx_entry *e, *next;
+
+	if (vx->hold && !hold)
+		HASH_ITER(hh, vx->networks, n, next_network)
+	HASH_ITER(hh, n->rows, e, next)
+	if (!e->claims)
+		vx_dirty_row(vx, e);
+	vx->hold = hold;
+}
+
+static int op_sync(struct driver *d, struct err *err)
+{
+	return vx_sync(vx_of(d), err);
+}
+
+static int op_resync(struct driver *d, struct err *err)
+{
+	return vx_resync(vx_of(d), err);
+}
+
+static int op_reap(struct driver *d, struct err *err)
+{
+	return vx_reap(vx_of(d), err);
+}
+
+static int op_notify_fd(const struct driver *d)
+{
+	return nl_fd(vx_of_const(d)->notices);
+}
+
+static bool op_drain(struct driver *d)
+{
+	struct vxlan *vx = vx_of(d);
+	struct err err;
+
+	if (vx_have_drain(vx, &err) < 0)
+		vx->overrun = true;
+	return vx->overrun || vx->dirty_networks || vx->dirty_endpoints || vx->dirty_rows || vx->dirty_links;
+}
+
+static struct vx_endpoint *find_endpoint(struct vxlan *vx, const struct id128 *network, const char *id)
+{
+	struct vx_network *n = vx_network_find(vx, network);
+
+	return n ? vx_endpoint_find(n, id) : NULL;
+}
+
+static int read_peer(void *arg, const struct nlmsghdr *h, struct err *err)
+{
+	struct nl_link link;
+
+	if (nl_link_parse(h, &link, err) < 0)
+		return -1;
+	*(int32_t *)arg = link.peer_nsid;
+	return 0;
+}
+
+/* Asked, not remembered: a peer that moves while it is down makes no notice at our end. */
+static enum driver_link_state op_endpoint_state(struct driver *d, const struct id128 *network, const char *id)
+{
+	struct vxlan *vx = vx_of(d);
+	struct vx_endpoint *e = find_endpoint(vx, network, id);
+	int32_t nsid = -1;
+	struct err err = {0};
+	struct nlb b;
+
+	if (e && e->link)
+		vx_have_drain(vx, &err);
+	if (!e || !e->link)
+		return DRIVER_LINK_ABSENT;
+	nl_link_get_request(&b, e->link->link.index);
+	if (nl_query(vx->fabric, &b, read_peer, &nsid, &err) < 0 && err.sys_errno == ENODEV)
+		return DRIVER_LINK_ABSENT;
+	return nsid == vx->host_nsid ? DRIVER_LINK_IN_HOST : DRIVER_LINK_AWAY;
+}
+
+static bool op_endpoint_error(struct driver *d, const struct id128 *network, const char *id, struct err *ret_err)
+{
+	struct vx_endpoint *e = find_endpoint(vx_of(d), network, id);
+	const struct err *error = !e ? NULL : e->error ? e->error : e->network->error;
+
+	if (!error)
+		return false;
+	*ret_err = *error;
+	return true;
+}
+
+static const struct driver_counters *op_counters(const struct driver *d)
+{
+	return &vx_of_const(d)->counters;
+}
+
+static int op_guard_counters(struct driver *d, uint64_t *ret_foreign, uint64_t *ret_forged, struct err *err)
+{
+	return guard_counters(vx_of(d)->guard, ret_foreign, ret_forged, err);
+}
+
+static int op_purge(struct driver *d, struct err *err)
+{
+	return vx_purge(vx_of(d), err);
+}
+
+static const struct driver_ops vxlan_ops = {
+	.name = "vxlan",
+	.close = op_close,
+	.put_network = op_put_network,
+	.del_network = op_del_network,
+	.put_endpoint = op_put_endpoint,
+	.del_endpoint = op_del_endpoint,
+	.put_remote = op_put_remote,
+	.del_remote = op_del_remote,
+	.set_flood = op_set_flood,
+	.set_members = op_set_members,
+	.hold_removals = op_hold_removals,
+	.sync = op_sync,
+	.resync = op_resync,
+	.reap = op_reap,
+	.notify_fd = op_notify_fd,
+	.drain = op_drain,
+	.endpoint_state = op_endpoint_state,
+	.endpoint_error = op_endpoint_error,
+	.counters = op_counters,
+	.guard_counters = op_guard_counters,
+	.purge = op_purge,
+};
+
+static int open_sockets(struct vxlan *vx, struct err *err)
+{
+	static const unsigned groups[] = {RTNLGRP_LINK, RTNLGRP_NEIGH};
+	struct nlb b;
+
+	if (nl_open(-1, NULL, 0, &vx->host, err) < 0 || nl_open(vx->fabric_fd, NULL, 0, &vx->fabric, err) < 0 ||
+		nl_open(vx->fabric_fd, groups, sizeof(groups) / sizeof(groups[0]), &vx->notices, err) < 0)
+		return -1;
+	nl_link_set_up_request(&b, LOOPBACK_INDEX, true);
+	if (nl_transact(vx->fabric, &b, err) < 0)
+		return err_prefix(err, "fabric namespace: bring up lo");
+	return netns_id(vx->fabric, vx->host_fd, &vx->host_nsid, err);
+}
+
+static int open_all(struct vxlan *vx, const struct vxlan_config *config, struct err *err)
+{
+	if (!ip_is_set(&config->local))
+		return err_set(err, ERR_INVALID, "vxlan driver: no underlay address; say which one with the option for it");
+	vx->fabric_path = strdup(config->fabric_path);
+	vx->batch = nl_batch_new();
+	vx->plan = calloc(1, sizeof(*vx->plan));
+	if (!vx->fabric_path || !vx->batch || !vx->plan)
+		return err_sys(err, ENOMEM, "vxlan driver");
+	if (netns_open_own(&vx->host_fd, err) < 0 || vx_fabric_open(vx->fabric_path, &vx->fabric_fd, err) < 0 ||
+		vx_fabric_prepare(vx->fabric_fd, err) < 0 || open_sockets(vx, err) < 0)
+		return -1;
+	if (guard_open(config->table ? config->table : TABLE_DEFAULT, vx->port, &vx->guard, err) < 0)
+		return -1;
+	return vx_have_dump(vx, err);
+}
+
+int vxlan_open(const struct vxlan_config *config, struct driver **ret_driver, struct err *err)
+{
+	struct vxlan *vx = calloc(1, sizeof(*vx));
+
+	if (!vx)
+		return err_sys(err, ENOMEM, "vxlan driver");
+	vx->driver.ops = &vxlan_ops;
+	vx->local = config->local;
+	vx->port = config->port ? config->port : VXLAN_PORT;
+	vx->hostno = config->hostno;
+	vx->host_fd = vx->fabric_fd = -1;
+	vx->generation = 1;
+	if (open_all(vx, config, err) < 0) {
+		op_close(&vx->driver);
+		return -1;
+	}
+	*ret_driver = &vx->driver;
+	return 0;
+}

@@ -1,0 +1,204 @@
+/* The driver's tables, shared by its files. Theory of operation: the top of vxlan.c. */
+#ifndef DRIVER_VXLAN_VXLAN_INTERNAL_H
+#define DRIVER_VXLAN_VXLAN_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <uthash.h>
+#include <utlist.h>
+
+#include "driver/driver.h"
+#include "driver/vxlan/guard.h"
+#include "driver/vxlan/plan.h"
+#include "netlink/socket.h"
+
+struct vx_network;
+struct vx_endpoint;
+
+/* The identity of a row; what it says is its value. */
+struct vx_key {
+	uint8_t kind;	/* enum vx_row_kind */
+	uint8_t family; /* of an address; 0: bytes are a MAC */
+	uint8_t bytes[16];
+};
+
+/* All bytes defined, so that memcmp is equality. By kind: FLOOD nothing, REMOTE ip, PORT port, NEIGH mac. */
+union vx_value {
+	uint8_t bytes[20];
+	struct ip ip;
+	uint32_t port;
+	struct mac mac;
+};
+
+/* One row that is wanted, had, or both. It is freed only by the sync pass: operations under way point to it. */
+struct vx_entry {
+	struct vx_key key;
+	union vx_value want, have;
+	bool has, dirty, pending; /* pending: wanted or unwanted since the last sync, so not drift */
+	bool local;		  /* the winning claim is an endpoint's of this host */
+	bool ever_wanted;	  /* in this process's life: then its removal is not held back */
+	uint32_t claims;	  /* objects that want it; 0: unwanted */
+	uint32_t generation;
+	struct vx_network *network;
+	struct vx_entry *prev, *next; /* dirty list */
+	UT_hash_handle hh;	      /* vx_network.rows */
+};
+
+struct vx_remote {
+	struct mac mac;
+	struct ip ip4, ip6, vtep;
+	UT_hash_handle hh; /* vx_network.remotes */
+};
+
+/* A link in the fabric, ours or not. Freed when the kernel says it is gone; operations do not point to it. */
+struct vx_have_link {
+	struct vx_link link;
+	uint32_t generation;
+	bool assigned; /* serves as its network's bridge or vxlan device, or as its endpoint's pair */
+	bool dirty;
+	bool expected;		    /* released by a change of what is wanted: not drift */
+	struct vx_network *network; /* by tag; counted in vx_network.links */
+	struct vx_endpoint *endpoint;
+	struct vx_have_link *prev, *next; /* dirty list */
+	UT_hash_handle hh;		  /* vxlan.links by link.index */
+};
+
+struct vx_endpoint {
+	char id[DRIVER_ENDPOINT_ID_MAX + 1];
+	struct vx_network *network;
+	struct mac mac;
+	struct ip ip4, ip6;
+	char peer_name[DRIVER_IFNAME_SIZE];
+	bool make, dirty, pending, failed;
+	uint32_t claimed; /* the port its rows are claimed for; 0: none are */
+	uint32_t salt;
+	struct vx_have_link *link;
+	struct err *error;		 /* of the last attempt, or NULL */
+	struct vx_endpoint *prev, *next; /* dirty list */
+	UT_hash_handle hh;		 /* vx_network.endpoints */
+};
+
+/* A network that is desired, or that a tag in the kernel speaks of. */
+struct vx_network {
+	struct id128 id;
+	bool desired, live /* has devices: desired and with an endpoint here */, dirty, pending, failed;
+	uint32_t vni, mtu, salt;
+	struct vx_endpoint *endpoints;
+	struct vx_remote *remotes;
+	struct vx_entry *rows;
+	struct ip *flood; /* desired head-end replication list */
+	size_t flood_count;
+	struct vx_have_link *bridge, *vxlan;
+	uint32_t rows_bridge, rows_vxlan; /* devices that the had rows are on */
+	uint32_t links;
+	struct err *error;
+	struct vx_network *prev, *next; /* dirty list */
+	UT_hash_handle hh;		/* vxlan.networks */
+};
+
+struct vx_reaper {
+	bool running;
+	pthread_t thread;
+	atomic_bool finished;
+	struct nl_socket *socket; /* the thread's alone while running */
+	struct err err;
+	int ret;
+};
+
+struct vxlan {
+	struct driver driver; /* first: the ops get this */
+	struct ip local;
+	uint16_t port;
+	uint32_t hostno;
+	char *fabric_path;
+	int host_fd, fabric_fd;
+	int32_t host_nsid; /* the host's namespace as the fabric numbers it */
+	struct nl_socket *host, *fabric, *notices;
+	struct nl_batch *batch;
+	struct vx_plan *plan;
+	struct guard *guard;
+
+	struct vx_network *networks;
+	struct vx_have_link *links;
+	struct vx_network *dirty_networks;
+	struct vx_endpoint *dirty_endpoints;
+	struct vx_entry *dirty_rows;
+	struct vx_have_link *dirty_links;
+	unsigned dying; /* links in VX_GROUP_REAP */
+	uint32_t next_index, generation;
+
+	struct ip *members;
+	size_t member_count;
+	bool members_known, guard_dirty;
+	bool hold, overrun;
+	bool counting, first_count; /* a full comparison is under way; it is the first one */
+	unsigned failures;	    /* of this sync */
+	struct err failure;	    /* the first one */
+	struct vx_reaper reaper;
+	struct driver_counters counters;
+};
+
+enum { VX_OWNER_NONE, VX_OWNER_NETWORK, VX_OWNER_ENDPOINT, VX_OWNER_ROW };
+
+/* desired.c: what is wanted */
+struct vx_network *vx_network_find(struct vxlan *vx, const struct id128 *id);
+struct vx_network *vx_network_get(struct vxlan *vx, const struct id128 *id); /* made when absent */
+void vx_network_gc(struct vxlan *vx, struct vx_network *n);		     /* frees one that nobody speaks of any more */
+struct vx_endpoint *vx_endpoint_find(struct vx_network *n, const char *id);
+void vx_put_network(struct vxlan *vx, const struct driver_network *network);
+void vx_del_network(struct vxlan *vx, const struct id128 *id);
+void vx_put_endpoint(struct vxlan *vx, const struct driver_endpoint *endpoint, bool make);
+void vx_del_endpoint(struct vxlan *vx, const struct id128 *network, const char *id);
+void vx_put_remote(struct vxlan *vx, const struct driver_remote *remote);
+void vx_del_remote(struct vxlan *vx, const struct id128 *network, const struct mac *mac);
+void vx_set_flood(struct vxlan *vx, const struct id128 *network, const struct ip *vteps, size_t count);
+void vx_set_members(struct vxlan *vx, const struct ip *vteps, size_t count);
+void vx_endpoint_claim(struct vxlan *vx, struct vx_endpoint *e, uint32_t port); /* 0: gives its rows up */
+void vx_desired_free(struct vxlan *vx);
+void vx_dirty_network(struct vxlan *vx, struct vx_network *n);
+void vx_dirty_endpoint(struct vxlan *vx, struct vx_endpoint *e);
+void vx_dirty_all(struct vxlan *vx);
+
+/* rows.c: rows wanted and had */
+struct vx_row vx_entry_row(const struct vx_entry *e, const union vx_value *value);
+void vx_claim(struct vxlan *vx, struct vx_network *n, const struct vx_row *row, bool local);
+void vx_unclaim(struct vxlan *vx, struct vx_network *n, const struct vx_row *row);
+/* The kernel has the row with this content; NULL content: has none of this key. */
+void vx_row_had(struct vxlan *vx, struct vx_network *n, const struct vx_row *row);
+void vx_row_gone(struct vxlan *vx, struct vx_network *n, const struct vx_row *key);
+void vx_rows_forget(struct vxlan *vx, struct vx_network *n, uint32_t kinds /* 1 << VX_ROW_... */);
+void vx_dirty_row(struct vxlan *vx, struct vx_entry *e);
+void vx_entry_free(struct vxlan *vx, struct vx_entry *e);
+
+/* have.c: what the kernel has */
+int vx_have_dump(struct vxlan *vx, struct err *err);
+int vx_have_drain(struct vxlan *vx, struct err *err); /* reads all notices */
+struct vx_have_link *vx_link_find(struct vxlan *vx, uint32_t index);
+bool vx_name_taken(struct vxlan *vx, const char *name);
+uint32_t vx_new_index(struct vxlan *vx);
+void vx_dirty_link(struct vxlan *vx, struct vx_have_link *l);
+struct vx_have_link *vx_find_dying(struct vxlan *vx, const struct vx_network *n, enum vx_kind kind);
+void vx_link_release(struct vxlan *vx, struct vx_have_link *l); /* it serves nobody any more: its owner is no longer desired */
+void vx_link_adopt(struct vxlan *vx, struct vx_have_link *l);	/* gives it to its owner, when there is one without */
+void vx_link_revive(struct vxlan *vx, struct vx_have_link *l);	/* the same for one that waits for its deletion */
+void vx_have_free(struct vxlan *vx);
+
+/* apply.c: the plan into messages */
+void vx_apply(struct vxlan *vx); /* sends and empties vx->plan; results go to the owners and to vx_fail */
+void vx_fail(struct vxlan *vx, const struct err *err);
+
+/* sync.c */
+int vx_sync(struct vxlan *vx, struct err *err);
+int vx_resync(struct vxlan *vx, struct err *err);
+
+/* reap.c */
+int vx_reap(struct vxlan *vx, struct err *err);
+void vx_reap_wait(struct vxlan *vx); /* until no deletion is under way */
+int vx_purge(struct vxlan *vx, struct err *err);
+
+/* fabric.c: the namespace that the devices live in */
+int vx_fabric_open(const char *path, int *ret_fd, struct err *err); /* made when absent */
+int vx_fabric_prepare(int fabric_fd, struct err *err);		    /* its sysctls; repeated at each resync */
+
+#endif
