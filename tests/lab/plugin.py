@@ -119,8 +119,8 @@ class Plugin:
 class Container:
     """A container of the small runtime: a namespace in the host, and what it was given."""
 
-    def __init__(self, name, endpoint_id, address, mac):
-        self.name, self.endpoint_id, self.address, self.mac = name, endpoint_id, address, mac
+    def __init__(self, host, name, endpoint_id, address, mac):
+        self.host, self.name, self.endpoint_id, self.address, self.mac = host, name, endpoint_id, address, mac
 
     @property
     def ip(self):
@@ -172,7 +172,7 @@ class Runtime:
             failed(got)
             self._tell(reversed(undo))
             raise
-        return Container(name, endpoint_id, got, mac)
+        return Container(self.host, name, endpoint_id, got, mac)
 
     def _tell(self, calls):
         """Calls that an engine makes whatever their outcome."""
