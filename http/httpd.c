@@ -196,6 +196,17 @@ static int decode_query(struct evhttp_request *req, struct evkeyvalq *ret_query)
 	return evhttp_parse_query_str(raw ? raw : "", ret_query); /* leaves an empty list on failure */
 }
 
+/* evhttp answers in whatever version it was asked in, 0.1 and 1.7 too. */
+static bool version_is_known(struct evhttp_request *req)
+{
+	bool known = req->major == 1;
+
+	req->major = 1;
+	if (!known || req->minor > 1)
+		req->minor = 1;
+	return known;
+}
+
 /* NULL when it was refused. */
 static struct httpd_request *request_new(struct httpd *httpd, struct evhttp_request *req)
 {
@@ -203,6 +214,10 @@ static struct httpd_request *request_new(struct httpd *httpd, struct evhttp_requ
 	enum httpd_method method;
 	char *path;
 
+	if (!version_is_known(req)) {
+		refuse(httpd, req, 400, "bad version: expected HTTP/1.1 or HTTP/1.0\n");
+		return NULL;
+	}
 	if (!method_of(req, &method) || !(httpd->methods & 1u << method)) {
 		refuse_method(httpd, req);
 		return NULL;

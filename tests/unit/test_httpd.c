@@ -435,6 +435,7 @@ static void what_is_no_request_gets_400(void **state)
 		"hello there, this is not HTTP\r\n\r\n",
 		"POST /x\r\n\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
 		"POST /x HTTP/x.y\r\n\r\n",
+		"POST /x HTTP/0.1\r\n\r\n",
 		"POST http://[bad HTTP/1.1\r\n\r\n",
 		"POST /x HTTP/1.1\r\nno colon in this line\r\n\r\n",
 		"POST /x HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
