@@ -110,8 +110,7 @@ static int decode_base64(const char *text, uint8_t *buf, size_t size, size_t *re
 		return err_set(err, ERR_INVALID,
 			"token: character %zu is not one of A-Z a-z 0-9 - _: copy the token again, in one line",
 			TOKEN_PREFIX_LENGTH + good + 1);
-	if (good % 4 == 1 ||
-		sodium_base642bin(buf, size, body, good, NULL, ret_len, NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0)
+	if (sodium_base642bin(buf, size, body, good, NULL, ret_len, NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0)
 		return err_set(err, ERR_INVALID, "token: %zu characters after \"%s\" cannot be a whole token: copy it again",
 			good, TOKEN_PREFIX);
 	return 0;

@@ -498,6 +498,19 @@ static void a_token_without_expiry_and_a_sponsor_without_clock_do_not_expire(voi
 	assert_int_equal(handle(w, w->last_join, w->last_join_len), ADMISSION_OK);
 }
 
+static void a_seed_that_refuses_for_good_is_not_asked_again(void **state)
+{
+	struct world *w = *state;
+
+	w->sponsors[0].now_s = 2001;
+	w->down[1] = true;
+	run(w);
+	assert_int_equal(w->sent_to[0], 1);
+	assert_true(w->sent_to[1] > 3);
+	assert_int_equal(w->now_ms, TIMEOUT_MS);
+	assert_non_null(strstr(w->err.text, "192.0.2.1:7946 refuses (expired)"));
+}
+
 static void a_busy_sponsor_is_asked_again(void **state)
 {
 	struct world *w = *state;
@@ -522,6 +535,20 @@ static void a_cluster_without_numbers_says_so_at_the_end(void **state)
 	assert_int_equal(w->now_ms, TIMEOUT_MS);
 	assert_int_equal(w->err.code, ERR_DENIED);
 	assert_non_null(strstr(w->err.text, "refuses (busy): the member has no free host number"));
+}
+
+static void a_host_whose_name_is_refused_is_told_so(void **state)
+{
+	static const struct joiner_ops ops = {send_packet, fill_random, done};
+	struct world *w = *state;
+	struct gossip_addr self = {.port = 7946};
+	struct ip vtep = {0};
+
+	w->joiner = joiner_new(&w->token, &w->joiner_identity, "two\nlines", &self, &vtep, TIMEOUT_MS, &ops, w, 0);
+	assert_int_equal(joiner_tick(w->joiner, joiner_tick(w->joiner, 0)), UINT64_MAX);
+	assert_int_equal(w->err.code, ERR_DENIED);
+	assert_non_null(strstr(w->err.text, "192.0.2.2:7946 refuses (content): the member does not accept this host's name"));
+	assert_int_equal(w->done_calls, 1);
 }
 
 static void a_refusal_from_an_unknown_address_is_remembered(void **state)
@@ -733,6 +760,71 @@ static void a_welcome_whose_sponsor_did_not_sign_is_ignored(void **state)
 	assert_int_equal(admission_reply_open(&request, w->last_reply, w->last_reply_len, &welcome), ADMISSION_TOKEN);
 }
 
+/* Changes one byte of a WELCOME's plaintext and seals it again, as a holder of the token could who had the ephemeral secret. */
+static void change_inside_welcome(struct world *w, const struct admission_request *request, size_t at)
+{
+	static const uint8_t nonce[24];
+	uint8_t text[17 + 96] = "trestle welcome 1", aad[37 + 32], plain[GOSSIP_PACKET_MAX], key[32];
+	uint8_t *packet = w->last_reply;
+	size_t len = w->last_reply_len - 37;
+
+	assert_int_equal(crypto_scalarmult(text + 17, request->ephemeral_secret, packet + 5), 0);
+	crypto_scalarmult_base(text + 17 + 32, request->ephemeral_secret);
+	memcpy(text + 17 + 64, packet + 5, 32);
+	crypto_generichash(key, sizeof(key), text, sizeof(text), w->token.secret, sizeof(w->token.secret));
+	memcpy(aad, packet, 37);
+	memcpy(aad + 37, w->cluster_id.bytes, 16);
+	memcpy(aad + 37 + 16, w->token.token_id.bytes, 16);
+	assert_int_equal(
+		crypto_aead_xchacha20poly1305_ietf_decrypt(plain, NULL, NULL, packet + 37, len, aad, sizeof(aad), nonce, key), 0);
+	plain[at] ^= 1;
+	crypto_aead_xchacha20poly1305_ietf_encrypt(packet + 37, NULL, plain, len - 16, aad, sizeof(aad), NULL, nonce, key);
+}
+
+static void everything_in_a_welcome_is_signed(void **state)
+{
+	struct world *w = *state;
+	struct admission_request request;
+	struct admission_welcome welcome;
+	size_t at;
+
+	make_join(w, &request);
+	assert_int_equal(handle(w, w->last_join, w->last_join_len), ADMISSION_OK);
+	for (at = 0; at < w->last_reply_len - 37 - 16; at++) {
+		change_inside_welcome(w, &request, at);
+		assert_in_range(admission_reply_open(&request, w->last_reply, w->last_reply_len, &welcome), ADMISSION_KIND,
+			ADMISSION_TOKEN);
+		change_inside_welcome(w, &request, at);
+	}
+	assert_int_equal(admission_reply_open(&request, w->last_reply, w->last_reply_len, &welcome), ADMISSION_OK);
+}
+
+static void everything_in_a_join_is_signed_or_zero(void **state)
+{
+	static const uint8_t nonce[24];
+	enum { SIGNED = 32 + 6 + 5 + 2 + 1, SIGNATURE_END = SIGNED + 64 };
+	struct world *w = *state;
+	struct admission_request request;
+	uint8_t text[14 + 32] = "trestle join 1", plain[GOSSIP_PACKET_MAX], key[32], *packet = w->last_join;
+	size_t len = GOSSIP_PACKET_MAX - 77, at;
+
+	make_join(w, &request);
+	memcpy(text + 14, packet + 45, 32);
+	crypto_generichash(key, sizeof(key), text, sizeof(text), w->token.secret, sizeof(w->token.secret));
+	assert_int_equal(
+		crypto_aead_xchacha20poly1305_ietf_decrypt(plain, NULL, NULL, packet + 77, len, packet, 77, nonce, key), 0);
+	for (at = 0; at < len - 16; at++) {
+		plain[at] ^= 1;
+		crypto_aead_xchacha20poly1305_ietf_encrypt(packet + 77, NULL, plain, len - 16, packet, 77, NULL, nonce, key);
+		if (at < SIGNATURE_END)
+			assert_in_range(handle(w, packet, GOSSIP_PACKET_MAX), ADMISSION_SIGNATURE, ADMISSION_CONTENT);
+		else
+			assert_int_equal(handle(w, packet, GOSSIP_PACKET_MAX), ADMISSION_CONTENT);
+		plain[at] ^= 1;
+	}
+	assert_int_equal(w->admits, 0);
+}
+
 static void a_degenerate_ephemeral_key_is_refused(void **state)
 {
 	struct world *w = *state;
@@ -828,6 +920,19 @@ static void an_admission_holds_only_as_its_sponsor_signed_it(void **state)
 	assert_int_equal(err.code, ERR_DENIED);
 	assert_non_null(strstr(err.text, "(gamma, number 300): not signed by its sponsor"));
 	assert_int_equal(admission_verify(&admission, &w->cluster_id, w->identities[1].public_key, &err), -1);
+}
+
+static void an_admission_signed_in_the_name_of_another_does_not_hold(void **state)
+{
+	struct world *w = *state;
+	struct admission admission = {.hostno = 9, .host_id = w->joiner_identity.id, .name = "gamma"};
+	struct identity liar = w->identities[1];
+
+	liar.id = w->identities[0].id;
+	memcpy(admission.public_key, w->joiner_identity.public_key, sizeof(admission.public_key));
+	admission_sign(&admission, &w->cluster_id, &liar, 1);
+	assert_int_equal(admission_verify(&admission, &w->cluster_id, w->identities[0].public_key, NULL), -1);
+	assert_int_equal(admission_verify(&admission, &w->cluster_id, w->identities[1].public_key, NULL), -1);
 }
 
 static void the_first_host_admits_itself(void **state)
@@ -941,8 +1046,10 @@ int main(void)
 		test(an_expired_token_ends_the_attempt_at_once),
 		test(a_token_is_good_to_its_last_second_and_by_one_sponsor),
 		test(a_token_without_expiry_and_a_sponsor_without_clock_do_not_expire),
+		test(a_seed_that_refuses_for_good_is_not_asked_again),
 		test(a_busy_sponsor_is_asked_again),
 		test(a_cluster_without_numbers_says_so_at_the_end),
+		test(a_host_whose_name_is_refused_is_told_so),
 		test(a_refusal_from_an_unknown_address_is_remembered),
 		test(a_forged_token_meets_silence),
 		test(a_longer_expiry_than_was_given_is_a_forged_token),
@@ -954,10 +1061,13 @@ int main(void)
 		test(an_answer_changed_or_cut_anywhere_is_ignored),
 		test(an_answer_to_someone_else_is_ignored),
 		test(a_welcome_whose_sponsor_did_not_sign_is_ignored),
+		test(everything_in_a_welcome_is_signed),
+		test(everything_in_a_join_is_signed_or_zero),
 		test(a_degenerate_ephemeral_key_is_refused),
 		test(a_saved_member_changed_in_shape_is_refused),
 		test(the_largest_records_fit_their_buffers),
 		test(an_admission_holds_only_as_its_sponsor_signed_it),
+		test(an_admission_signed_in_the_name_of_another_does_not_hold),
 		test(the_first_host_admits_itself),
 		test(the_packets_are_the_documented_ones),
 		test(the_saved_pairs_are_the_documented_ones),
