@@ -1,0 +1,277 @@
+/* What the files of the core share: the object itself, its members, and who calls whom.
+ *
+ *	gossip.c         entry points, dispatch, own records, admission
+ *	members.c        the table: who there is, merging of claims, news
+ *	members_probe.c  SWIM: probing, suspicion, verification
+ *	sync.c           comparing roots, vectors, pulls
+ *	sync_push.c      own changes to everyone, with cursors
+ *	shards.c         records and rules R1-R6; knows none of the above
+ *
+ * All run on one thread within a call of gossip.h. `g->now` is set at the door. */
+#ifndef GOSSIP_CORE_INTERNAL_H
+#define GOSSIP_CORE_INTERNAL_H
+
+#include <uthash.h>
+
+#include "gossip/admission_internal.h"
+#include "gossip/frame_internal.h"
+#include "gossip/gossip.h"
+#include "gossip/proto_internal.h"
+#include "gossip/shards_internal.h"
+
+#define NEVER UINT64_MAX
+
+/* Constants of time, in ms. Where they come from: the top of gossip.c. */
+#define PROBE_PERIOD_MS 1000
+#define ACK_MIN_MS 20
+#define ACK_MAX_MS 500
+#define ACK_UNKNOWN_MS 200 /* before a round trip was measured */
+#define HELPERS 3
+#define HEALTH_MAX 8
+#define VERIFIERS 5
+#define VERIFY_QUORUM 3
+#define VERIFY_GAP_MS 200
+#define REFUTE_WINDOW_MS 600
+#define SUSPECT_MIN_MS 2000
+#define SUSPECT_MAX_MS 12000
+#define SUSPECT_PAIR_MS 3000 /* two hosts: nobody else to ask */
+#define UNHEARD_MS 5000
+#define PAUSE_MS (2 * PROBE_PERIOD_MS)
+#define NEWS_DELAY_MS 5
+#define NEWS_FANOUT 4
+#define NEWS_ALL_MAX 64
+#define PIGGYBACK_MAX 8
+#define TABLE_EVERY_MS 1000
+#define MISMATCH_MS 300
+#define SETTLE_MS 1000
+#define PUSH_RTO_MS 15
+#define PUSH_TRIES 3
+#define PUSH_COALESCE_MS 5
+#define PUSH_WINDOW 16	 /* packets on their way to one peer */
+#define BUCKET_RATE 8000 /* bytes per ms for push and sync */
+#define BUCKET_BURST 1000000
+#define PULL_PACKETS 8	  /* of one shard for one pull */
+#define ANSWER_PACKETS 32 /* for one packet that asks */
+#define SHARDS_TICK_MS 5000
+#define SEQ_RESERVE 65536
+#define PINGS 256 /* power of two; the oldest gives way */
+#define CHECKS 32
+
+enum ping_kind { PING_NONE, PING_PROBE, PING_HELP, PING_OTHER };
+
+/* A ping on its way. */
+struct ping {
+	enum ping_kind kind;
+	uint32_t seq;
+	uint32_t target;
+	uint64_t sent_ms;
+	uint64_t deadline_ms;	      /* HELP: when to say NACK */
+	uint32_t for_hostno, for_seq; /* HELP */
+};
+
+/* The one probe of this period. */
+struct probe {
+	enum { PROBE_IDLE, PROBE_DIRECT, PROBE_INDIRECT } phase;
+	uint32_t target;
+	uint32_t seq;
+	uint64_t started_ms, deadline_ms;
+	unsigned helpers, nacks;
+};
+
+/* We verify a suspicion for somebody. */
+struct check {
+	uint32_t target; /* 0 = free */
+	uint32_t for_hostno;
+	uint32_t epoch, incarnation;
+	uint64_t started_ms, next_ms;
+	unsigned pings;
+};
+
+struct member {
+	uint32_t hostno;
+	unsigned slot;
+	struct id128 host_id;
+	uint8_t public_key[IDENTITY_PUBLIC_SIZE];
+	char name[GOSSIP_NAME_MAX + 1];
+	struct gossip_addr addr;
+	struct ip vtep;
+
+	uint32_t epoch, incarnation;
+	enum gossip_state state;
+	uint64_t since_ms;
+	bool at_start; /* known when we started */
+	bool unheard;  /* known from an admission or the disk only: suspected in silence until it speaks */
+	uint64_t digest;
+	struct frame_peer frame;
+	uint64_t heard_ms;
+	uint32_t srtt_us, rttvar_us;
+
+	/* While suspect. */
+	uint64_t suspect_until_ms;
+	uint32_t accusers[4];
+	unsigned accuser_count;
+	bool mine; /* we raised it and asked the verifiers */
+	unsigned asked, confirmed;
+	bool vetoed;	    /* a verifier reached it */
+	uint64_t window_ms; /* not dead before */
+
+	/* News about it. */
+	enum { NEWS_NONE, NEWS_FORWARD, NEWS_ALL } news;
+	unsigned spread; /* piggybacks left */
+
+	/* Comparing with it. */
+	bool in_step;	      /* found equal since both of us started */
+	uint64_t mismatch_ms; /* since when roots differ, 0 = equal */
+	uint64_t sync_ms;     /* when to ask for its root, NEVER */
+	uint64_t vector_ms;   /* last vector sent */
+	uint64_t table_ms;    /* last table sent */
+	bool table_now;
+
+	/* Pushing to it. */
+	uint64_t push_ms; /* when to look at its cursors, NEVER */
+	uint64_t push_last_ms;
+	unsigned unacked;
+
+	UT_hash_handle hh, hh_id;
+};
+
+/* A saved admission, until gossip_start publishes it. */
+struct kept {
+	struct kept *next;
+	size_t val_len;
+	uint8_t key[SAVED_KEY_SIZE];
+	uint8_t val[ADMISSION_MAX];
+};
+
+struct gossip {
+	struct gossip_config config;
+	struct gossip_ops ops;
+	void *ctx;
+	uint64_t now;
+	bool started, left;
+	struct frame_sender sender;
+	struct frame_ring ring;
+	struct gossip_counters counters;
+
+	struct member *self;
+	struct member *by_hostno, *by_id;
+	struct member **slots; /* by member slot; only grows */
+	unsigned member_count, slot_capacity;
+	uint64_t digest;
+	unsigned state_count[4];
+	uint64_t news_ms;
+
+	unsigned health; /* Lifeguard's local health, 0 = fine */
+	uint64_t called_ms;
+	uint32_t ping_seq;
+	struct ping pings[PINGS];
+	unsigned helping; /* pings of kind HELP */
+	struct probe probe;
+	uint64_t probe_ms, dead_ms, unheard_ms;
+	unsigned period;
+	struct check checks[CHECKS];
+
+	struct shards shards;
+	struct shard **sorted; /* by (topic, origin) */
+	unsigned sorted_count;
+	uint64_t sorted_shape;
+	uint64_t vector_ms; /* next vector not before */
+	uint64_t shards_ms;
+	uint64_t heads_ms;
+	unsigned heads_left;
+	bool settled;
+	uint64_t seq_reserved;
+	bool admissions_open; /* some could not be verified yet */
+	bool members_grew;
+	uint64_t conflicts; /* besides those of shards */
+	struct kept *kept;  /* admissions to publish at start */
+	unsigned depth;	    /* of entry: callbacks may come back in */
+	int64_t bucket;
+	uint64_t bucket_ms;
+	struct shard **dirty;
+	unsigned dirty_count, dirty_capacity;
+};
+
+/* gossip.c */
+void core_send(struct gossip *g, struct member *m, enum frame_class class, const struct proto_packet *packet);
+void core_hello(struct gossip *g, struct member *m);
+uint32_t core_random(struct gossip *g, uint32_t below);
+void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, size_t len);
+void core_publish_self(struct gossip *g);
+void core_raise_epoch(struct gossip *g, uint32_t epoch, uint64_t past_seq);
+
+static inline void sooner(uint64_t *at, uint64_t when)
+{
+	if (when < *at)
+		*at = when;
+}
+
+/* members.c */
+struct member *members_add(struct gossip *g, const struct member_save *save);
+struct member *members_find(const struct gossip *g, uint32_t hostno);
+struct member *members_by_id(const struct gossip *g, const struct id128 *host_id);
+void members_describe(
+	struct gossip *g, struct member *m, const char *name, const struct gossip_addr *addr, const struct ip *vtep);
+void members_show(const struct gossip *g, const struct member *m, struct gossip_member *ret_member);
+void members_save(struct gossip *g, const struct member *m);
+static inline bool member_usable(const struct gossip *g, const struct member *m) /* worth sending to */
+{
+	return m != g->self && (m->state == GOSSIP_ALIVE || m->state == GOSSIP_SUSPECT);
+}
+void members_entry(const struct member *m, struct proto_entry *ret_entry);
+/* Somebody says so. Returns whether what we know outranks the claim. */
+bool members_claim(struct gossip *g, struct member *from, const struct proto_entry *claim);
+void members_set_state(struct gossip *g, struct member *m, enum gossip_state state);
+void members_tell(struct gossip *g, struct member *m, int news); /* marks it as news */
+void members_announce_self(struct gossip *g);
+void members_flush(struct gossip *g);
+void members_piggyback(struct gossip *g, const struct member *to, struct proto_packet *packet);
+void members_compare(struct gossip *g, struct member *m, uint64_t digest);
+void members_table(struct gossip *g, struct member *m);
+void members_update_digest(struct gossip *g, struct member *m);
+
+/* members_probe.c */
+void probe_start(struct gossip *g);
+uint64_t probe_tick(struct gossip *g);
+void probe_paused(struct gossip *g, uint64_t gap_ms);
+void probe_ping(struct gossip *g, struct member *m, enum ping_kind kind);
+void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool hearsay_dead);
+void probe_on_ping(struct gossip *g, struct member *m, const struct proto_ping *ping);
+void probe_on_ack(struct gossip *g, struct member *m, const struct proto_ping *ack);
+void probe_on_ping_req(struct gossip *g, struct member *m, const struct proto_ping_req *req);
+void probe_on_nack(struct gossip *g, struct member *m, uint32_t seq);
+void probe_on_indirect_ack(struct gossip *g, uint32_t seq);
+void probe_on_verify(struct gossip *g, struct member *m, const struct proto_entry *suspect);
+void probe_on_verdict(struct gossip *g, const struct proto_verdict *verdict);
+void probe_unhealthy(struct gossip *g, int by);
+
+/* sync.c */
+void sync_reset(struct gossip *g, struct member *m);
+void sync_compare(struct gossip *g, struct member *m, u128 root);
+void sync_on_root(struct gossip *g, struct member *m, const struct proto_root *root);
+bool sync_on_vector(struct gossip *g, struct member *m, struct bytes_reader *body);
+bool sync_on_pull(struct gossip *g, struct member *m, struct bytes_reader *body);
+bool sync_on_heads(struct gossip *g, struct member *m, struct bytes_reader *body);
+void sync_poke(struct gossip *g, struct member *m, const struct shard *shard);
+void sync_heads(struct gossip *g, struct member *m);
+uint64_t sync_tick(struct gossip *g);
+/* Batches of one packet are answered together. */
+struct sync_answer {
+	struct proto_packet acks, pulls;
+	struct proto_list ack_list, pull_list;
+	unsigned ack_count, pull_count;
+};
+void sync_answer_open(struct sync_answer *answer);
+void sync_on_batch(struct gossip *g, struct member *m, const struct proto_batch *batch, struct sync_answer *answer);
+void sync_answer_send(struct gossip *g, struct member *m, struct sync_answer *answer);
+
+/* sync_push.c */
+void push_changed(struct gossip *g, struct shard *shard); /* an own shard has a new head */
+void push_flush(struct gossip *g);
+void push_reset(struct gossip *g, struct member *m, bool from_zero);
+void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_t head, bool exact);
+bool push_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body);
+uint64_t push_tick(struct gossip *g);
+bool push_afford(struct gossip *g);
+
+#endif

@@ -1,0 +1,982 @@
+/* The core of gossip: entry points, dispatch, own records, admission.
+ *
+ * What it promises, and how:
+ *
+ * Membership. Every member is probed by some other within a second or two (members_probe.c), a suspicion is checked by others
+ * before it becomes a death, and a death only suspends: a dead host is asked for ever and its records stay. States merge by
+ * (epoch, incarnation) (members.c).
+ *
+ * Records. Each host writes its own shards and nobody else's (shards.c, rules R1-R6), pushes each change straight to every alive
+ * member (sync_push.c), and compares roots with whom it probes anyway (sync.c). Nothing is queued: what has to be sent is always
+ * read from the state. So a burst costs what is live, and a host that was away for a second or a week is brought up to date by
+ * the same path.
+ *
+ * Identity. A host is its key; a member is known from an *admission*, signed by the sponsor and kept in the sponsor's shard of
+ * topic 0, or from what we saved. Its host record (name, addresses) is a record of its own shard of topic 0. Both are internal:
+ * keys of topic 0 that begin like theirs are refused in gossip_put and never shown.
+ *
+ * Restarts. An epoch that rose tells the others to replace what they have of us; what is put again before gossip_start, or in the
+ * second after it, never flickers (R5). With the same epoch the sequence numbers go on: a saved reservation is stepped over.
+ *
+ * Constants (core_internal.h) and where they come from. PROBE_PERIOD 1 s, 3 helpers, suspicion 2-12 s, health 0-8: memberlist's
+ * LAN profile and the Lifeguard paper (arXiv 1707.00788), with an ack timeout that follows the measured round trip (RFC 6298)
+ * between 20 and 500 ms instead of a fixed 500. VERIFIERS 5, quorum 3, window 600 ms: two pings 200 ms apart and two round trips
+ * fit; detection p50 1.9 s in simulation, whatever the size. PUSH_RTO 15 ms: above a scheduling hiccup, below what anybody
+ * notices; three tries cover 5 % loss to 1e-4. MISMATCH 300 ms: above the last retry. BUCKET 8 MB/s: a quarter of what one core
+ * can seal. */
+#include "gossip/core_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define HOST_RECORD_VERSION 1
+#define HOST_RECORD_KEY "h"
+#define RESERVE_KEY "q"
+#define RESERVE_VERSION 1
+
+/* --- door
+ * ------------------------------------------------------------------------------------------------------------------------ */
+
+static void enter(struct gossip *g, uint64_t now_ms)
+{
+	if (now_ms > g->now)
+		g->now = now_ms;
+	g->depth++;
+}
+
+static void rescan_admissions(struct gossip *g);
+
+/* What the call caused leaves together. */
+static void leave_door(struct gossip *g)
+{
+	if (g->depth == 1 && g->started) {
+		while (g->members_grew && g->admissions_open) {
+			g->members_grew = false;
+			rescan_admissions(g);
+		}
+		push_flush(g);
+		members_flush(g);
+	}
+	g->depth--;
+}
+
+uint32_t core_random(struct gossip *g, uint32_t below)
+{
+	uint32_t value;
+
+	if (below < 2)
+		return 0;
+	g->ops.random(g->ctx, &value, sizeof(value));
+	return value % below;
+}
+
+static uint64_t fresh(struct gossip *g)
+{
+	uint64_t value;
+
+	g->ops.random(g->ctx, &value, sizeof(value));
+	return value;
+}
+
+static void put_on_wire(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len)
+{
+	if (len == 0 || !ip_is_set(&to->ip))
+		return;
+	g->counters.packets_out++;
+	g->counters.bytes_out += len;
+	g->ops.send(g->ctx, to, packet, len);
+}
+
+void core_send(struct gossip *g, struct member *m, enum frame_class class, const struct proto_packet *packet)
+{
+	uint8_t sealed[GOSSIP_PACKET_MAX];
+	size_t len = frame_seal(&g->sender, &g->ring, class, &m->host_id, packet->bytes, packet->len, sealed);
+
+	if (class == FRAME_CLASS_PUSH || class == FRAME_CLASS_SYNC)
+		g->bucket -= (int64_t)len;
+	put_on_wire(g, &m->addr, sealed, len);
+}
+
+static void send_hello(struct gossip *g, struct member *m, const struct gossip_addr *to, const struct frame_hello *hello)
+{
+	uint8_t sealed[GOSSIP_PACKET_MAX];
+
+	put_on_wire(g, to, sealed, frame_hello_seal(&g->sender, &g->ring, &m->host_id, hello, sealed));
+}
+
+void core_hello(struct gossip *g, struct member *m)
+{
+	struct frame_hello hello;
+
+	if (frame_peer_ask(&m->frame, GOSSIP_PACKET_MAX, fresh(g), g->now, &hello))
+		send_hello(g, m, &m->addr, &hello);
+}
+
+/* --- own records
+ * ------------------------------------------------------------------------------------------------------------------- */
+
+/* Sequence numbers of this epoch are reserved on disk before they are used, so that a restart in the same epoch repeats none. */
+static void reserve_seq(struct gossip *g)
+{
+	uint8_t val[13];
+	struct bytes_writer w;
+
+	if (g->shards.seq < g->seq_reserved)
+		return;
+	g->seq_reserved = g->shards.seq + SEQ_RESERVE;
+	bw_init(&w, val, sizeof(val));
+	bw_u8(&w, RESERVE_VERSION);
+	bw_u32(&w, g->self->epoch);
+	bw_u64(&w, g->seq_reserved);
+	g->ops.save(g->ctx, RESERVE_KEY, 1, val, w.len);
+}
+
+static bool is_internal(uint64_t topic, const uint8_t *key, size_t key_len)
+{
+	if (topic != 0)
+		return false;
+	return (key_len == 1 && key[0] == HOST_RECORD_KEY[0]) || (key_len == SAVED_KEY_SIZE && key[0] == 'a');
+}
+
+static bool put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
+{
+	struct shard *shard;
+	bool full;
+
+	reserve_seq(g);
+	shard = shards_put(&g->shards, topic, key, key_len, val, val_len, g->now, &full);
+	if (!shard)
+		return !full;
+	if (g->settled)
+		shard->settled = true;
+	push_changed(g, shard);
+	return true;
+}
+
+int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len, uint64_t now_ms,
+	struct err *err)
+{
+	bool ok;
+
+	if (key_len == 0 || key_len > GOSSIP_KEY_MAX)
+		return err_set(err, ERR_TOO_BIG, "gossip record key: expected 1..%d bytes, found %zu", GOSSIP_KEY_MAX, key_len);
+	if (len > GOSSIP_VALUE_MAX)
+		return err_set(
+			err, ERR_TOO_BIG, "gossip record value: expected at most %d bytes, found %zu", GOSSIP_VALUE_MAX, len);
+	if (is_internal(topic, key, key_len))
+		return err_set(err, ERR_INVALID, "gossip record key of topic 0 belongs to the membership: use another key");
+	enter(g, now_ms);
+	ok = put(g, topic, key, key_len, len > 0 ? val : "", len);
+	leave_door(g);
+	if (!ok)
+		return err_set(err, ERR_EXHAUSTED, "gossip records: %llu are kept, the limit; the record is not published",
+			(unsigned long long)g->shards.record_count);
+	return 0;
+}
+
+void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms)
+{
+	struct shard *shard;
+
+	if (is_internal(topic, key, key_len))
+		return;
+	enter(g, now_ms);
+	reserve_seq(g);
+	shard = shards_del(&g->shards, topic, key, key_len, g->now);
+	if (shard)
+		push_changed(g, shard);
+	leave_door(g);
+}
+
+const void *gossip_get(const struct gossip *g, uint32_t origin, uint64_t topic, const void *key, size_t key_len, size_t *ret_len)
+{
+	const struct shard *shard = shards_find(&g->shards, origin, topic);
+	const struct record *r =
+		shard && !is_internal(topic, key, key_len) ? shards_record(shard, &g->shards, key, key_len) : NULL;
+
+	if (!r)
+		return NULL;
+	*ret_len = r->val_len;
+	return record_val(r);
+}
+
+void gossip_each_record(const struct gossip *g,
+	void (*fn)(void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len),
+	void *ctx)
+{
+	for (size_t i = 0; i < g->shards.table_size; i++) {
+		for (const struct record *r = g->shards.table[i]; r; r = r->chain) {
+			if (!r->deleted && !is_internal(r->shard->id.topic, r->bytes, r->key_len))
+				fn(ctx, r->shard->id.origin, r->shard->id.topic, r->bytes, r->key_len, record_val(r), r->val_len);
+		}
+	}
+}
+
+/* --- host records
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+void core_publish_self(struct gossip *g)
+{
+	uint8_t val[16 + 1 + 17 + 2 + 17 + 1 + GOSSIP_NAME_MAX];
+	struct bytes_writer w;
+
+	bw_init(&w, val, sizeof(val));
+	bw_u8(&w, HOST_RECORD_VERSION);
+	bw_id(&w, &g->self->host_id);
+	bw_ip(&w, &g->self->addr.ip);
+	bw_u16(&w, g->self->addr.port);
+	bw_ip(&w, &g->self->vtep);
+	bw_text(&w, g->self->name);
+	put(g, 0, HOST_RECORD_KEY, 1, val, w.len);
+}
+
+static void read_host_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t len)
+{
+	struct member *m = members_find(g, origin);
+	struct bytes_reader r;
+	struct id128 host_id;
+	struct gossip_addr addr = {0};
+	struct ip vtep;
+	char name[GOSSIP_NAME_MAX + 1];
+
+	if (!m || m == g->self)
+		return;
+	br_init(&r, val, len);
+	if (br_u8(&r) != HOST_RECORD_VERSION)
+		return; /* a newer host: what we know from its admission has to do */
+	br_id(&r, &host_id);
+	br_ip(&r, &addr.ip);
+	addr.port = br_u16(&r);
+	br_ip(&r, &vtep);
+	br_text(&r, name, sizeof(name));
+	if (!br_done(&r) || !id_equal(&host_id, &m->host_id)) {
+		g->counters.refused_decode++;
+		return;
+	}
+	members_describe(g, m, name, &addr, &vtep);
+}
+
+/* --- admissions
+ * -------------------------------------------------------------------------------------------------------------------- */
+
+static void new_member(struct gossip *g, const struct member_save *save)
+{
+	struct member *m = members_add(g, save);
+	struct shard *shard;
+	const struct record *r;
+	struct gossip_member shown;
+
+	if (!m)
+		return;
+	g->members_grew = true;
+	members_save(g, m);
+	members_show(g, m, &shown);
+	g->ops.member(g->ctx, &shown, GOSSIP_LEFT);
+	shard = shards_find(&g->shards, m->hostno, 0);
+	r = shard ? shards_record(shard, &g->shards, HOST_RECORD_KEY, 1) : NULL;
+	if (r)
+		read_host_record(g, m->hostno, record_val(r), r->val_len);
+	sooner(&g->unheard_ms, g->now);
+}
+
+/* Returns false when the sponsor is not known yet. */
+static bool read_admission(struct gossip *g, const uint8_t *key, size_t key_len, const uint8_t *val, size_t len)
+{
+	struct admission a;
+	const struct member *sponsor, *known;
+	struct member_save save = {0};
+
+	if (admission_decode(key, key_len, val, len, &a, NULL) < 0) {
+		g->counters.refused_decode++;
+		return true;
+	}
+	known = members_by_id(g, &a.host_id);
+	if (known || members_find(g, a.hostno)) {
+		g->conflicts += !known || known->hostno != a.hostno;
+		return true;
+	}
+	sponsor = members_by_id(g, &a.sponsor_id);
+	if (!sponsor && !id_equal(&a.sponsor_id, &a.host_id))
+		return false;
+	if (admission_verify(&a, &g->config.cluster_id, sponsor ? sponsor->public_key : a.public_key, NULL) < 0) {
+		g->counters.refused_join++;
+		return true;
+	}
+	save.hostno = a.hostno;
+	save.host_id = a.host_id;
+	memcpy(save.public_key, a.public_key, sizeof(save.public_key));
+	memcpy(save.name, a.name, sizeof(save.name));
+	new_member(g, &save);
+	return true;
+}
+
+/* A sponsor's own admission may arrive behind those that it signed. */
+static void rescan_admissions(struct gossip *g)
+{
+	struct shard *shard, *tmp;
+
+	g->admissions_open = false;
+	HASH_ITER(hh, g->shards.by_id, shard, tmp)
+	{
+		if (shard->id.topic != 0)
+			continue;
+		for (const struct record *r = shard->live.first; r; r = r->next)
+			if (!r->deleted && r->key_len == SAVED_KEY_SIZE && r->bytes[0] == 'a' &&
+				!read_admission(g, r->bytes, r->key_len, record_val(r), r->val_len))
+				g->admissions_open = true;
+	}
+}
+
+static uint32_t admit(void *ctx, const struct id128 *host_id)
+{
+	struct gossip *g = ctx;
+	const struct member *known = members_by_id(g, host_id);
+	uint32_t hostno;
+
+	if (known)
+		return known == g->self ? 0 : known->hostno;
+	hostno = g->ops.admit ? g->ops.admit(g->ctx, host_id) : 0;
+	return members_find(g, hostno) ? 0 : hostno;
+}
+
+static void sponsor_random(void *ctx, void *buf, size_t len)
+{
+	struct gossip *g = ctx;
+
+	g->ops.random(g->ctx, buf, len);
+}
+
+static void member_to_save(const struct member *m, struct member_save *ret_save)
+{
+	*ret_save = (struct member_save){
+		.hostno = m->hostno, .host_id = m->host_id, .epoch = m->epoch, .addr = m->addr, .vtep = m->vtep};
+	memcpy(ret_save->public_key, m->public_key, sizeof(m->public_key));
+	memcpy(ret_save->name, m->name, sizeof(m->name));
+}
+
+/* Ourselves first, then a random sample of who is alive. */
+static unsigned introduce(struct gossip *g, struct member_save saves[ADMISSION_WELCOME_MEMBERS_MAX])
+{
+	unsigned count = 1, start = core_random(g, g->member_count);
+
+	member_to_save(g->self, &saves[0]);
+	for (unsigned i = 0; i < g->member_count && count < ADMISSION_WELCOME_MEMBERS_MAX; i++) {
+		const struct member *m = g->slots[(start + i) % g->member_count];
+
+		if (m != g->self && m->state == GOSSIP_ALIVE && ip_is_set(&m->addr.ip))
+			member_to_save(m, &saves[count++]);
+	}
+	return count;
+}
+
+/* The admission is on disk and on its way to all before the joiner hears of it. */
+static void welcome(struct gossip *g, const struct admission_result *result)
+{
+	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
+	size_t len = admission_encode(&result->admission, key, val);
+
+	g->ops.save(g->ctx, key, sizeof(key), val, len);
+	put(g, 0, key, sizeof(key), val, len);
+	new_member(g, &result->member);
+}
+
+static void on_join(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len)
+{
+	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];
+	struct admission_result result;
+	struct admission_sponsor sponsor = {
+		.identity = g->config.identity,
+		.cluster_id = g->config.cluster_id,
+		.cluster_key = g->config.cluster_key,
+		.hostno = g->self->hostno,
+		.members = members,
+		.member_count = introduce(g, members),
+		.now_s = g->ops.wall_s ? g->ops.wall_s(g->ctx) : 0,
+		.random = sponsor_random,
+		.admit = admit,
+		.ctx = g,
+	};
+
+	if (admission_handle(&sponsor, from, packet, len, &result) == ADMISSION_OK) {
+		if (!members_by_id(g, &result.member.host_id))
+			welcome(g, &result);
+	} else {
+		g->counters.refused_join++;
+	}
+	put_on_wire(g, from, result.reply, result.reply_len);
+}
+
+/* --- records of others
+ * --------------------------------------------------------------------------------------------------------------- */
+
+static void on_record(void *ctx, const struct shard *shard, const void *key, size_t key_len, const void *val, size_t val_len)
+{
+	struct gossip *g = ctx;
+
+	if (!is_internal(shard->id.topic, key, key_len)) {
+		g->ops.record(g->ctx, shard->id.origin, shard->id.topic, key, key_len, val, val_len);
+		return;
+	}
+	if (!val)
+		return; /* who was admitted stays known */
+	if (key_len == 1)
+		read_host_record(g, shard->id.origin, val, val_len);
+	else if (!read_admission(g, key, key_len, val, val_len))
+		g->admissions_open = true;
+}
+
+static void on_conflict(void *ctx, const struct shard *shard, uint64_t seq)
+{
+	(void)ctx; /* counted in shards.conflicts; the origin is refused from here on */
+	(void)shard;
+	(void)seq;
+}
+
+/* --- packets
+ * ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool on_members(struct gossip *g, struct member *m, struct bytes_reader *body)
+{
+	struct proto_packet packet = {0};
+	struct proto_list better;
+	struct proto_entry claim;
+	unsigned count = 0;
+	uint8_t flags;
+
+	if (!proto_get_members_flags(body, &flags))
+		return false;
+	proto_members_open(&better, &packet, 0);
+	while (proto_get_entry(body, &claim)) {
+		struct member *about;
+		struct proto_entry ours;
+
+		if (!members_claim(g, m, &claim) || (about = members_find(g, claim.hostno)) == NULL)
+			continue;
+		members_entry(about, &ours);
+		if (!about->unheard && proto_members_add(&better, &ours))
+			count++;
+	}
+	if (count > 0 && proto_list_close(&better))
+		core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packet);
+	return br_done(body);
+}
+
+static bool on_tell(struct gossip *g, struct member *m, struct bytes_reader *body)
+{
+	const uint8_t *bytes;
+	size_t len;
+	uint8_t kind;
+
+	if (!proto_get_tell(body, &kind, &bytes, &len))
+		return false;
+	g->ops.told(g->ctx, m->hostno, kind, bytes, len);
+	return true;
+}
+
+static bool on_seq(struct gossip *g, struct member *m, uint8_t type, struct bytes_reader *body)
+{
+	uint32_t seq;
+
+	if (!proto_get_seq(body, &seq))
+		return false;
+	if (type == PROTO_NACK)
+		probe_on_nack(g, m, seq);
+	else
+		probe_on_indirect_ack(g, seq);
+	return true;
+}
+
+static bool on_probe(struct gossip *g, struct member *m, uint8_t type, struct bytes_reader *body)
+{
+	union {
+		struct proto_ping ping;
+		struct proto_ping_req req;
+		struct proto_entry suspect;
+		struct proto_verdict verdict;
+	} u;
+
+	switch (type) {
+	case PROTO_PING:
+		if (!proto_get_ping(body, &u.ping))
+			return false;
+		probe_on_ping(g, m, &u.ping);
+		return true;
+	case PROTO_ACK:
+		if (!proto_get_ping(body, &u.ping))
+			return false;
+		probe_on_ack(g, m, &u.ping);
+		return true;
+	case PROTO_PING_REQ:
+		if (!proto_get_ping_req(body, &u.req))
+			return false;
+		probe_on_ping_req(g, m, &u.req);
+		return true;
+	case PROTO_VERIFY:
+		if (!proto_get_verify(body, &u.suspect))
+			return false;
+		probe_on_verify(g, m, &u.suspect);
+		return true;
+	case PROTO_VERDICT:
+		if (!proto_get_verdict(body, &u.verdict))
+			return false;
+		probe_on_verdict(g, &u.verdict);
+		return true;
+	default:
+		return on_seq(g, m, type, body);
+	}
+}
+
+static bool dispatch(struct gossip *g, struct member *m, uint8_t type, struct bytes_reader *body, struct sync_answer *answer)
+{
+	struct proto_batch batch;
+	struct proto_root root;
+
+	switch (type) {
+	case PROTO_PING:
+	case PROTO_ACK:
+	case PROTO_PING_REQ:
+	case PROTO_NACK:
+	case PROTO_INDIRECT_ACK:
+	case PROTO_VERIFY:
+	case PROTO_VERDICT:
+		return on_probe(g, m, type, body);
+	case PROTO_MEMBERS:
+		return on_members(g, m, body);
+	case PROTO_BATCH:
+		if (!proto_get_batch(body, &batch))
+			return false;
+		sync_on_batch(g, m, &batch, answer);
+		return true;
+	case PROTO_PUSH_ACK:
+		return push_on_ack(g, m, body);
+	case PROTO_ROOT:
+		if (!proto_get_root(body, &root))
+			return false;
+		sync_on_root(g, m, &root);
+		return true;
+	case PROTO_VECTOR:
+		return sync_on_vector(g, m, body);
+	case PROTO_PULL:
+		return sync_on_pull(g, m, body);
+	case PROTO_HEADS:
+		return sync_on_heads(g, m, body);
+	case PROTO_TELL:
+		return on_tell(g, m, body);
+	default:
+		return true; /* of a newer version */
+	}
+}
+
+/* The messages of one authentic packet. Also the entry of the fuzzer. */
+void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, size_t len)
+{
+	struct sync_answer answer;
+	struct bytes_reader packet, body;
+	uint8_t type;
+
+	sync_answer_open(&answer);
+	br_init(&packet, plain, len);
+	while (proto_next(&packet, &type, &body)) {
+		if (dispatch(g, m, type, &body, &answer))
+			continue;
+		packet.bad = true;
+		break;
+	}
+	if (packet.bad)
+		g->counters.refused_decode++;
+	sync_answer_send(g, m, &answer);
+}
+
+/* The peer started since we last spoke, or we did: what it has of us and we of it is unknown. */
+static void on_established(struct gossip *g, struct member *m)
+{
+	m->heard_ms = g->now;
+	sync_reset(g, m);
+	push_reset(g, m, true);
+	m->table_now = true;
+	probe_ping(g, m, PING_OTHER);
+	if (g->settled)
+		sync_heads(g, m);
+}
+
+static void count_verdict(struct gossip *g, enum frame_verdict verdict)
+{
+	uint64_t *const counter[] = {
+		[FRAME_OK] = NULL,
+		[FRAME_SHORT] = &g->counters.refused_short,
+		[FRAME_VERSION_UNKNOWN] = &g->counters.refused_version,
+		[FRAME_SENDER] = &g->counters.refused_sender,
+		[FRAME_BOOT] = &g->counters.refused_boot,
+		[FRAME_KEY] = &g->counters.refused_key,
+		[FRAME_REPLAY] = &g->counters.refused_replay,
+		[FRAME_DECODE] = &g->counters.refused_decode,
+	};
+
+	if (counter[verdict])
+		(*counter[verdict])++;
+}
+
+static void on_hello(struct gossip *g, struct member *m, const struct gossip_addr *from, const void *packet, size_t len)
+{
+	struct frame_hello_outcome outcome = {0};
+	enum frame_verdict verdict = frame_hello_handle(&m->frame, &g->sender, &g->ring, packet, len, fresh(g), g->now, &outcome);
+
+	count_verdict(g, verdict);
+	if (verdict != FRAME_OK)
+		return;
+	if (!ip_is_set(&m->addr.ip))
+		m->addr = *from;
+	if (outcome.answer)
+		send_hello(g, m, from, &outcome.reply);
+	if (outcome.established)
+		on_established(g, m);
+}
+
+static void on_frame(struct gossip *g, struct member *m, const struct gossip_addr *from, const void *packet, size_t len)
+{
+	uint8_t plain[GOSSIP_PACKET_MAX];
+	size_t plain_len = 0;
+	enum frame_verdict verdict = frame_open(&m->frame, &g->sender, &g->ring, packet, len, plain, &plain_len);
+	struct frame_hello hello;
+
+	count_verdict(g, verdict);
+	if (verdict == FRAME_BOOT && frame_peer_ask(&m->frame, len, fresh(g), g->now, &hello))
+		send_hello(g, m, from, &hello);
+	if (verdict != FRAME_OK)
+		return;
+	if (!ip_is_set(&m->addr.ip))
+		m->addr = *from;
+	m->heard_ms = g->now;
+	core_messages(g, m, plain, plain_len);
+}
+
+void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms)
+{
+	struct frame_header header;
+	enum frame_verdict verdict;
+	struct member *m;
+
+	if (!g->started || g->left)
+		return;
+	enter(g, now_ms);
+	g->counters.packets_in++;
+	g->counters.bytes_in += len;
+	verdict = frame_peek(packet, len, &header);
+	m = verdict == FRAME_OK && header.class != FRAME_CLASS_ADMISSION ? members_find(g, header.hostno) : NULL;
+	if (verdict != FRAME_OK)
+		count_verdict(g, verdict);
+	else if (header.class == FRAME_CLASS_ADMISSION)
+		on_join(g, from, packet, len);
+	else if (!m || m == g->self)
+		g->counters.refused_sender++;
+	else if (header.class == FRAME_CLASS_HELLO)
+		on_hello(g, m, from, packet, len);
+	else
+		on_frame(g, m, from, packet, len);
+	leave_door(g);
+}
+
+/* --- life
+ * --------------------------------------------------------------------------------------------------------------------------- */
+
+struct gossip *gossip_new(const struct gossip_config *config, const struct gossip_ops *ops, void *ctx, uint64_t now_ms)
+{
+	static const struct shards_ops shards_ops = {.record = on_record, .conflict = on_conflict};
+	struct gossip *g = calloc(1, sizeof(*g));
+	struct member_save self = {.hostno = config->hostno, .epoch = config->epoch, .addr = config->addr, .vtep = config->vtep};
+
+	if (!g)
+		return NULL;
+	g->config = *config;
+	g->ops = *ops;
+	g->ctx = ctx;
+	g->now = g->called_ms = g->bucket_ms = now_ms;
+	g->bucket = BUCKET_BURST;
+	g->news_ms = g->probe_ms = g->dead_ms = g->unheard_ms = g->shards_ms = g->heads_ms = NEVER;
+	g->sender = (struct frame_sender){.hostno = config->hostno,
+		.host_id = config->identity->id,
+		.cluster_id = config->cluster_id,
+		.boot = config->boot_tag};
+	frame_ring_init(&g->ring);
+	frame_ring_add(&g->ring, FRAME_KEY_ID_FIRST, config->cluster_key, NULL);
+	shards_init(&g->shards, config->hostno, config->epoch, &shards_ops, g);
+	self.host_id = config->identity->id;
+	memcpy(self.public_key, config->identity->public_key, sizeof(self.public_key));
+	memcpy(self.name, config->name, sizeof(self.name));
+	g->self = members_add(g, &self);
+	if (!g->self)
+		abort();
+	g->self->unheard = false;
+	members_set_state(g, g->self, GOSSIP_ALIVE);
+	return g;
+}
+
+void gossip_free(struct gossip *g)
+{
+	struct kept *kept;
+
+	if (!g)
+		return;
+	HASH_CLEAR(hh, g->by_hostno);
+	HASH_CLEAR(hh_id, g->by_id);
+	for (unsigned i = 0; i < g->member_count; i++) {
+		frame_peer_fini(&g->slots[i]->frame);
+		free(g->slots[i]);
+	}
+	while ((kept = g->kept)) {
+		g->kept = kept->next;
+		free(kept);
+	}
+	shards_fini(&g->shards);
+	frame_ring_wipe(&g->ring);
+	free(g->slots);
+	free(g->sorted);
+	free(g->dirty);
+	free(g);
+}
+
+static int restore_member(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
+{
+	struct member_save save;
+	struct member *m;
+
+	if (member_save_decode(key, key_len, val, len, &save, err) < 0)
+		return -1;
+	if (id_equal(&save.host_id, &g->self->host_id)) {
+		/* Only written when somebody proved a later epoch of ours. */
+		if (save.epoch > g->self->epoch)
+			core_raise_epoch(g, save.epoch + (save.epoch < UINT32_MAX), 0);
+		return 0;
+	}
+	if (members_find(g, save.hostno) || members_by_id(g, &save.host_id))
+		return 0;
+	m = members_add(g, &save);
+	if (!m)
+		return err_set(err, ERR_EXHAUSTED, "gossip members: more than %d are saved", GOSSIP_MEMBERS_MAX);
+	m->at_start = true;
+	return 0;
+}
+
+static int restore_admission(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
+{
+	struct admission a;
+	struct kept *kept;
+
+	if (admission_decode(key, key_len, val, len, &a, err) < 0)
+		return -1;
+	kept = calloc(1, sizeof(*kept));
+	if (!kept)
+		return err_set(err, ERR_EXHAUSTED, "gossip: out of memory for the admission of host %u", a.hostno);
+	memcpy(kept->key, key, sizeof(kept->key));
+	memcpy(kept->val, val, len);
+	kept->val_len = len;
+	kept->next = g->kept;
+	g->kept = kept;
+	return 0;
+}
+
+static int restore_reserve(struct gossip *g, const void *val, size_t len, struct err *err)
+{
+	struct bytes_reader r;
+	uint8_t version;
+	uint32_t epoch;
+	uint64_t seq;
+
+	br_init(&r, val, len);
+	version = br_u8(&r);
+	if (!r.bad && version > RESERVE_VERSION)
+		return err_set(
+			err, ERR_VERSION, "gossip sequence reservation: expected version %d, found %u", RESERVE_VERSION, version);
+	epoch = br_u32(&r);
+	seq = br_u64(&r);
+	if (!br_done(&r) || version != RESERVE_VERSION)
+		return err_set(
+			err, ERR_CORRUPT, "gossip sequence reservation: expected 13 bytes, found %zu that do not decode", len);
+	if (epoch == g->self->epoch && seq > g->shards.seq)
+		g->shards.seq = g->shards.base = g->seq_reserved = seq;
+	return 0;
+}
+
+int gossip_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
+{
+	const uint8_t *kind = key;
+
+	if (key_len == SAVED_KEY_SIZE && kind[0] == 'm')
+		return restore_member(g, key, key_len, val, len, err);
+	if (key_len == SAVED_KEY_SIZE && kind[0] == 'a')
+		return restore_admission(g, key, key_len, val, len, err);
+	if (key_len == 1 && kind[0] == RESERVE_KEY[0])
+		return restore_reserve(g, val, len, err);
+	return err_set(err, ERR_CORRUPT, "gossip saved pair: expected a key of kind m, a or q, found one of %zu bytes", key_len);
+}
+
+/* The first host has nobody to admit it. */
+static void admit_self(struct gossip *g)
+{
+	struct admission a = {.hostno = g->self->hostno, .host_id = g->self->host_id};
+	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
+	size_t len;
+
+	memcpy(a.public_key, g->self->public_key, sizeof(a.public_key));
+	memcpy(a.name, g->self->name, sizeof(a.name));
+	admission_sign(&a, &g->config.cluster_id, g->config.identity, g->self->hostno);
+	len = admission_encode(&a, key, val);
+	g->ops.save(g->ctx, key, sizeof(key), val, len);
+	put(g, 0, key, sizeof(key), val, len);
+}
+
+static void publish_admissions(struct gossip *g)
+{
+	bool own = false;
+
+	for (struct kept *kept; (kept = g->kept);) {
+		own |= memcmp(kept->key + 1, g->self->host_id.bytes, sizeof(g->self->host_id.bytes)) == 0;
+		put(g, 0, kept->key, sizeof(kept->key), kept->val, kept->val_len);
+		/* A host that we admitted just before a crash may be known from here alone. */
+		read_admission(g, kept->key, sizeof(kept->key), kept->val, kept->val_len);
+		g->kept = kept->next;
+		free(kept);
+	}
+	if (!own)
+		admit_self(g);
+}
+
+void gossip_start(struct gossip *g, uint64_t now_ms)
+{
+	enter(g, now_ms);
+	g->started = true;
+	g->called_ms = g->now;
+	for (unsigned i = 0; i < g->member_count; i++)
+		g->slots[i]->suspect_until_ms = g->now + UNHEARD_MS;
+	core_publish_self(g);
+	publish_admissions(g);
+	probe_start(g);
+	g->shards_ms = g->now + SHARDS_TICK_MS;
+	g->heads_ms = g->now + SETTLE_MS;
+	g->heads_left = 2;
+	leave_door(g);
+}
+
+uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
+{
+	uint64_t next, gap;
+
+	if (!g->started || g->left)
+		return NEVER;
+	enter(g, now_ms);
+	gap = g->now - g->called_ms;
+	g->called_ms = g->now;
+	if (gap > PAUSE_MS)
+		probe_paused(g, gap);
+	next = probe_tick(g);
+	sooner(&next, sync_tick(g));
+	leave_door(g);
+	enter(g, now_ms);
+	sooner(&next, push_tick(g));
+	leave_door(g);
+	sooner(&next, g->news_ms);
+	for (unsigned i = 0; i < g->member_count; i++) {
+		sooner(&next, g->slots[i]->sync_ms);
+		sooner(&next, g->slots[i]->push_ms);
+	}
+	return next > g->now ? next : g->now + 1;
+}
+
+/* Somebody knows of a later epoch of ours than we do: our state was set back. Nothing of the old numbering may be used again. */
+void core_raise_epoch(struct gossip *g, uint32_t epoch, uint64_t past_seq)
+{
+	shards_raise_own_epoch(&g->shards, epoch, past_seq);
+	g->self->epoch = epoch;
+	g->self->incarnation = 0;
+	members_announce_self(g);
+	members_save(g, g->self);
+	if (!g->started)
+		return;
+	g->seq_reserved = 0;
+	reserve_seq(g);
+	for (unsigned i = 0; i < g->member_count; i++)
+		if (g->slots[i] != g->self)
+			push_reset(g, g->slots[i], true);
+}
+
+int gossip_tell(
+	struct gossip *g, uint32_t to_hostno, uint8_t kind, const void *body, size_t len, uint64_t now_ms, struct err *err)
+{
+	struct member *m = members_find(g, to_hostno);
+	struct proto_packet packet = {0};
+
+	if (len > GOSSIP_TELL_MAX)
+		return err_set(err, ERR_TOO_BIG, "gossip message: expected at most %d bytes, found %zu", GOSSIP_TELL_MAX, len);
+	if (!m || m == g->self)
+		return err_set(err, ERR_NOT_FOUND, "gossip message to host %u: no such other member", to_hostno);
+	if (m->state == GOSSIP_LEFT)
+		return err_set(
+			err, ERR_UNREACHABLE, "gossip message to host %u (%s): it has left the cluster", to_hostno, m->name);
+	enter(g, now_ms);
+	proto_put_tell(&packet, kind, body, len);
+	core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packet);
+	leave_door(g);
+	return 0;
+}
+
+bool gossip_in_step(const struct gossip *g)
+{
+	for (unsigned i = 0; i < g->member_count; i++) {
+		const struct member *m = g->slots[i];
+
+		if (m == g->self || m->in_step)
+			continue;
+		if (m->state == GOSSIP_ALIVE || (m->unheard && m->at_start))
+			return false;
+	}
+	return true;
+}
+
+/* Twice, since nobody acknowledges it; who misses both hears it from the others, or sees a death. */
+void gossip_leave(struct gossip *g, uint64_t now_ms)
+{
+	struct proto_packet packet = {0};
+	struct proto_list list;
+	struct proto_entry entry;
+
+	if (!g->started || g->left)
+		return;
+	enter(g, now_ms);
+	push_flush(g);
+	members_set_state(g, g->self, GOSSIP_LEFT);
+	members_entry(g->self, &entry);
+	proto_members_open(&list, &packet, 0);
+	proto_members_add(&list, &entry);
+	proto_list_close(&list);
+	for (unsigned i = 0; i < 2 * g->member_count; i++) {
+		struct member *m = g->slots[i % g->member_count];
+
+		if (member_usable(g, m))
+			core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packet);
+	}
+	g->left = true;
+	g->depth--;
+}
+
+void gossip_set_self(struct gossip *g, const char *name, const struct gossip_addr *addr, const struct ip *vtep, uint64_t now_ms)
+{
+	enter(g, now_ms);
+	memset(g->self->name, 0, sizeof(g->self->name));
+	memcpy(g->self->name, name, strnlen(name, GOSSIP_NAME_MAX));
+	g->self->addr = *addr;
+	g->self->vtep = *vtep;
+	if (g->started)
+		core_publish_self(g);
+	leave_door(g);
+}
+
+const struct gossip_counters *gossip_counters(const struct gossip *g)
+{
+	struct gossip_counters *c = (struct gossip_counters *)&g->counters; /* the object itself is not const */
+
+	c->records_refused = g->shards.refused;
+	c->record_count = g->shards.live_count;
+	c->resets = g->shards.resets;
+	c->conflicts = g->conflicts + g->shards.conflicts;
+	return c;
+}

@@ -1,0 +1,482 @@
+/* The member table: who there is, what is believed of whom, and how beliefs meet.
+ *
+ * A belief is (epoch, incarnation, state). Higher (epoch, incarnation) wins; at equal ones alive < suspect < dead < left. Only a
+ * host itself raises its incarnation, to refute. What is stored is the maximum of all evidence, also when the state stays: else a
+ * delayed "alive" could undo a death that was heard of twice.
+ *
+ * Two departures from SWIM. Nobody leaves the table: a dead host is asked for ever, or a cut longer than some timeout would never
+ * heal. And hearsay of a death does not kill a host that we see alive: it becomes suspect and is asked at once, with the
+ * accusation in the ping, so that after a cut the two sides do not kill each other's healthy hosts before those could refute. */
+#include "gossip/core_internal.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const uint8_t siphash_key[crypto_shorthash_KEYBYTES];
+
+const char *gossip_state_name(enum gossip_state state)
+{
+	static const char *const names[] = {
+		[GOSSIP_ALIVE] = "alive", [GOSSIP_SUSPECT] = "suspect", [GOSSIP_DEAD] = "dead", [GOSSIP_LEFT] = "left"};
+
+	return names[state];
+}
+
+struct member *members_find(const struct gossip *g, uint32_t hostno)
+{
+	struct member *m;
+
+	HASH_FIND(hh, g->by_hostno, &hostno, sizeof(hostno), m);
+	return m;
+}
+
+struct member *members_by_id(const struct gossip *g, const struct id128 *host_id)
+{
+	struct member *m;
+
+	HASH_FIND(hh_id, g->by_id, host_id, sizeof(*host_id), m);
+	return m;
+}
+
+void members_show(const struct gossip *g, const struct member *m, struct gossip_member *ret_member)
+{
+	*ret_member = (struct gossip_member){
+		.hostno = m->hostno,
+		.host_id = m->host_id,
+		.epoch = m->epoch,
+		.incarnation = m->incarnation,
+		.state = m->state,
+		.since_ms = m->since_ms,
+		.addr = m->addr,
+		.vtep = m->vtep,
+		.rtt_us = m->srtt_us,
+		.self = m == g->self,
+	};
+	memcpy(ret_member->name, m->name, sizeof(ret_member->name));
+}
+
+static void show_change(struct gossip *g, const struct member *m, enum gossip_state old)
+{
+	struct gossip_member member;
+
+	if (m == g->self)
+		return;
+	members_show(g, m, &member);
+	g->ops.member(g->ctx, &member, old);
+}
+
+void members_save(struct gossip *g, const struct member *m)
+{
+	struct member_save save = {
+		.hostno = m->hostno, .host_id = m->host_id, .epoch = m->epoch, .addr = m->addr, .vtep = m->vtep};
+	uint8_t key[SAVED_KEY_SIZE], val[MEMBER_SAVE_MAX];
+	size_t len;
+
+	memcpy(save.public_key, m->public_key, sizeof(save.public_key));
+	memcpy(save.name, m->name, sizeof(save.name));
+	len = member_save_encode(&save, key, val);
+	g->ops.save(g->ctx, key, sizeof(key), val, len);
+}
+
+/* Suspects count as alive: their state is not the same everywhere and soon settles. */
+void members_update_digest(struct gossip *g, struct member *m)
+{
+	uint8_t in[16], out[crypto_shorthash_BYTES];
+	struct bytes_writer w;
+	struct bytes_reader r;
+	uint64_t digest;
+
+	bw_init(&w, in, sizeof(in));
+	bw_u32(&w, m->hostno);
+	bw_u32(&w, m->epoch);
+	bw_u32(&w, m->incarnation);
+	bw_u8(&w, m->state == GOSSIP_DEAD || m->state == GOSSIP_LEFT ? (uint8_t)m->state : 0);
+	crypto_shorthash(out, in, w.len, siphash_key);
+	br_init(&r, out, sizeof(out));
+	digest = br_u64(&r);
+	g->digest += digest - m->digest;
+	m->digest = digest;
+}
+
+static bool grow_slots(struct gossip *g)
+{
+	unsigned capacity = g->slot_capacity ? g->slot_capacity * 2 : 16;
+	struct member **slots;
+
+	if (g->member_count < g->slot_capacity)
+		return true;
+	slots = realloc(g->slots, capacity * sizeof(*slots));
+	if (!slots)
+		return false;
+	g->slots = slots;
+	g->slot_capacity = capacity;
+	return true;
+}
+
+struct member *members_add(struct gossip *g, const struct member_save *save)
+{
+	struct member *m;
+
+	if (g->member_count >= GOSSIP_MEMBERS_MAX || !grow_slots(g))
+		return NULL;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return NULL;
+	m->hostno = save->hostno;
+	m->host_id = save->host_id;
+	memcpy(m->public_key, save->public_key, sizeof(m->public_key));
+	memcpy(m->name, save->name, sizeof(m->name));
+	m->addr = save->addr;
+	m->vtep = save->vtep;
+	m->epoch = save->epoch;
+	m->state = GOSSIP_SUSPECT;
+	m->unheard = true;
+	m->since_ms = g->now;
+	m->suspect_until_ms = g->now + UNHEARD_MS;
+	m->sync_ms = m->push_ms = NEVER;
+	m->frame.hostno = save->hostno;
+	m->frame.host_id = save->host_id;
+	m->slot = g->member_count;
+	g->slots[g->member_count++] = m;
+	g->state_count[m->state]++;
+	HASH_ADD(hh, g->by_hostno, hostno, sizeof(m->hostno), m);
+	HASH_ADD(hh_id, g->by_id, host_id, sizeof(m->host_id), m);
+	members_update_digest(g, m);
+	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
+	return m;
+}
+
+void members_describe(struct gossip *g, struct member *m, const char *name, const struct gossip_addr *addr, const struct ip *vtep)
+{
+	bool moved = !ip_equal(&m->addr.ip, &addr->ip) || m->addr.port != addr->port;
+
+	if (!moved && ip_equal(&m->vtep, vtep) && strcmp(m->name, name) == 0)
+		return;
+	memset(m->name, 0, sizeof(m->name));
+	memcpy(m->name, name, strnlen(name, GOSSIP_NAME_MAX));
+	m->addr = *addr;
+	m->vtep = *vtep;
+	members_save(g, m);
+	show_change(g, m, m->state);
+}
+
+void members_entry(const struct member *m, struct proto_entry *ret_entry)
+{
+	*ret_entry =
+		(struct proto_entry){.hostno = m->hostno, .state = m->state, .epoch = m->epoch, .incarnation = m->incarnation};
+}
+
+static void forget_suspicion(struct member *m)
+{
+	m->accuser_count = 0;
+	m->mine = m->vetoed = false;
+	m->asked = m->confirmed = 0;
+	m->suspect_until_ms = NEVER;
+}
+
+/* It is there (again): own changes first, then a comparison, and what either side missed of the others. */
+static void came_alive(struct gossip *g, struct member *m)
+{
+	m->unheard = false;
+	push_reset(g, m, false);
+	sooner(&m->sync_ms, g->now + (m->in_step ? MISMATCH_MS + core_random(g, 100) : core_random(g, 20)));
+	m->table_now = true;
+	if (m->heard_ms + PROBE_PERIOD_MS < g->now || m->heard_ms == 0)
+		probe_ping(g, m, PING_OTHER);
+}
+
+void members_set_state(struct gossip *g, struct member *m, enum gossip_state state)
+{
+	enum gossip_state old = m->state;
+	bool was_unheard = m->unheard;
+
+	forget_suspicion(m);
+	if (state == GOSSIP_DEAD)
+		g->counters.deaths++;
+	if (state == GOSSIP_DEAD || state == GOSSIP_LEFT) {
+		m->unheard = false;
+		m->push_ms = m->sync_ms = NEVER;
+		m->in_step = m->in_step && state == GOSSIP_DEAD;
+	}
+	g->state_count[old]--;
+	g->state_count[state]++;
+	m->state = state;
+	members_update_digest(g, m);
+	if (state != old)
+		m->since_ms = g->now;
+	if (state == GOSSIP_ALIVE && (old != GOSSIP_ALIVE || was_unheard) && (was_unheard || old != GOSSIP_SUSPECT))
+		came_alive(g, m);
+	if (state != old)
+		show_change(g, m, old);
+}
+
+static unsigned spread_times(const struct gossip *g)
+{
+	unsigned times = 6;
+
+	for (unsigned n = g->member_count; n > 10; n /= 10)
+		times += 6;
+	return times;
+}
+
+void members_tell(struct gossip *g, struct member *m, int news)
+{
+	if ((int)m->news < news)
+		m->news = news;
+	m->spread = spread_times(g);
+	sooner(&g->news_ms, news == NEWS_ALL ? g->now : g->now + NEWS_DELAY_MS);
+}
+
+void members_announce_self(struct gossip *g)
+{
+	members_update_digest(g, g->self);
+	members_tell(g, g->self, NEWS_ALL);
+}
+
+/* Somebody believes of us what is not so. A claim that we ourselves never made means an older state of ours is known: go past it.
+ */
+static bool claim_about_self(struct gossip *g, const struct proto_entry *claim)
+{
+	struct member *me = g->self;
+
+	if (claim->epoch < me->epoch || (claim->epoch == me->epoch && claim->incarnation < me->incarnation))
+		return true;
+	if (claim->epoch == me->epoch && claim->incarnation == me->incarnation && claim->state == me->state)
+		return false;
+	if (g->left)
+		return false;
+	if (claim->epoch > me->epoch)
+		core_raise_epoch(g, claim->epoch == UINT32_MAX ? claim->epoch : claim->epoch + 1, 0);
+	else
+		me->incarnation = claim->incarnation + 1;
+	if (claim->state != GOSSIP_ALIVE)
+		probe_unhealthy(g, 1);
+	g->counters.refutations++;
+	members_announce_self(g);
+	return false;
+}
+
+static void raise_version(struct gossip *g, struct member *m, const struct proto_entry *claim)
+{
+	bool new_epoch = claim->epoch > m->epoch;
+
+	m->epoch = claim->epoch;
+	m->incarnation = claim->incarnation;
+	members_update_digest(g, m);
+	if (!new_epoch)
+		return;
+	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
+	members_save(g, m);
+}
+
+/* A claim that outranks what is believed. */
+static void believe(struct gossip *g, struct member *m, const struct member *from, const struct proto_entry *claim)
+{
+	bool seen_alive = m->state == GOSSIP_ALIVE && !m->unheard;
+
+	raise_version(g, m, claim);
+	switch (claim->state) {
+	case GOSSIP_ALIVE:
+	case GOSSIP_LEFT:
+		members_set_state(g, m, claim->state);
+		break;
+	case GOSSIP_SUSPECT:
+		if (m->state != GOSSIP_DEAD && m->state != GOSSIP_LEFT)
+			probe_suspect(g, m, from->hostno, false);
+		break;
+	case GOSSIP_DEAD:
+		if (seen_alive)
+			probe_suspect(g, m, from->hostno, true);
+		else
+			members_set_state(g, m, GOSSIP_DEAD);
+		break;
+	}
+	members_tell(g, m, NEWS_FORWARD);
+}
+
+bool members_claim(struct gossip *g, struct member *from, const struct proto_entry *claim)
+{
+	struct member *m = members_find(g, claim->hostno);
+
+	if (!m)
+		return false;
+	if (m == g->self)
+		return claim_about_self(g, claim);
+	if (claim->epoch < m->epoch || (claim->epoch == m->epoch && claim->incarnation < m->incarnation))
+		return true;
+	if (claim->epoch == m->epoch && claim->incarnation == m->incarnation && !m->unheard) {
+		if (claim->state == GOSSIP_SUSPECT && m->state == GOSSIP_SUSPECT) {
+			probe_suspect(g, m, from->hostno, false);
+			return false;
+		}
+		if (claim->state == GOSSIP_DEAD && m->state == GOSSIP_SUSPECT && m->heard_ms + REFUTE_WINDOW_MS > g->now) {
+			probe_suspect(g, m, from->hostno, true);
+			return false;
+		}
+		if (claim->state <= m->state)
+			return claim->state < m->state;
+	}
+	believe(g, m, from, claim);
+	return false;
+}
+
+/* --- news ---------------------------------------------------------------------------------------------------------------------
+ */
+
+/* All that is marked, in as few packets as possible. */
+static unsigned pack_news(struct gossip *g, struct proto_packet *packets, unsigned max)
+{
+	struct proto_list list;
+	unsigned count = 0, entries = 0;
+
+	for (unsigned i = 0; i < g->member_count && count < max; i++) {
+		struct proto_entry entry;
+
+		if (g->slots[i]->news == NEWS_NONE)
+			continue;
+		if (entries == 0) {
+			packets[count].len = 0;
+			proto_members_open(&list, &packets[count], 0);
+		}
+		members_entry(g->slots[i], &entry);
+		if (!proto_members_add(&list, &entry)) {
+			proto_list_close(&list);
+			count++;
+			entries = 0;
+			i--;
+			continue;
+		}
+		entries++;
+		g->slots[i]->news = NEWS_NONE;
+	}
+	if (entries > 0 && count < max) {
+		proto_list_close(&list);
+		count++;
+	}
+	return count;
+}
+
+static void send_news(struct gossip *g, struct member *m, const struct proto_packet *packets, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packets[i]);
+}
+
+/* What starts here goes to everyone, what is only passed on to a few: with the fan-out of all, each event reaches all in one or
+ * two hops, and what was lost comes with the piggybacks and the table. */
+void members_flush(struct gossip *g)
+{
+	struct proto_packet packets[4];
+	bool all = false;
+	unsigned count, targets, start;
+
+	if (g->news_ms > g->now)
+		return;
+	g->news_ms = NEVER;
+	for (unsigned i = 0; i < g->member_count; i++)
+		all |= g->slots[i]->news == NEWS_ALL;
+	count = pack_news(g, packets, 4);
+	for (unsigned i = 0; i < g->member_count; i++)
+		if (g->slots[i]->news != NEWS_NONE)
+			g->news_ms = g->now;
+	targets = all ? NEWS_ALL_MAX : NEWS_FANOUT;
+	start = core_random(g, g->member_count);
+	for (unsigned i = 0; i < g->member_count && targets > 0 && count > 0; i++) {
+		struct member *m = g->slots[(start + i) % g->member_count];
+
+		/* Neighbouring slots would meet the same receivers again and again: a fan-out takes every other on average. */
+		if (!member_usable(g, m) || m->unheard || (!all && g->member_count > 2 * NEWS_FANOUT && core_random(g, 2)))
+			continue;
+		send_news(g, m, packets, count);
+		targets--;
+	}
+}
+
+void members_piggyback(struct gossip *g, const struct member *to, struct proto_packet *packet)
+{
+	struct proto_list list;
+	struct proto_entry entry;
+	unsigned count = 0, start = core_random(g, g->member_count);
+
+	for (unsigned i = 0; i < g->member_count && count < PIGGYBACK_MAX; i++) {
+		struct member *m = g->slots[(start + i) % g->member_count];
+
+		if (m->spread == 0 || m == to)
+			continue;
+		if (count++ == 0)
+			proto_members_open(&list, packet, 0);
+		members_entry(m, &entry);
+		proto_members_add(&list, &entry);
+		m->spread--;
+	}
+	if (count > 0)
+		proto_list_close(&list);
+}
+
+/* --- tables -------------------------------------------------------------------------------------------------------------------
+ */
+
+void members_table(struct gossip *g, struct member *m)
+{
+	struct proto_packet packet = {0};
+	struct proto_list list;
+
+	m->table_ms = g->now;
+	m->table_now = false;
+	proto_members_open(&list, &packet, PROTO_MEMBERS_TABLE);
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct proto_entry entry;
+
+		if (g->slots[i]->unheard)
+			continue;
+		members_entry(g->slots[i], &entry);
+		if (proto_members_add(&list, &entry))
+			continue;
+		proto_list_close(&list);
+		core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packet);
+		packet.len = 0;
+		proto_members_open(&list, &packet, PROTO_MEMBERS_TABLE);
+		i--;
+	}
+	proto_list_close(&list);
+	core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packet);
+}
+
+void members_compare(struct gossip *g, struct member *m, uint64_t digest)
+{
+	if (digest == g->digest) {
+		m->table_now = false;
+		return;
+	}
+	if (m->table_now || m->table_ms + TABLE_EVERY_MS <= g->now)
+		members_table(g, m);
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------------------------
+ */
+
+bool gossip_member_get(const struct gossip *g, uint32_t hostno, struct gossip_member *ret_member)
+{
+	const struct member *m = members_find(g, hostno);
+
+	if (!m)
+		return false;
+	members_show(g, m, ret_member);
+	return true;
+}
+
+void gossip_each_member(const struct gossip *g, void (*fn)(void *ctx, const struct gossip_member *member), void *ctx)
+{
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct gossip_member member;
+
+		members_show(g, g->slots[i], &member);
+		fn(ctx, &member);
+	}
+}
+
+unsigned gossip_member_count(const struct gossip *g, enum gossip_state state)
+{
+	return g->state_count[state];
+}

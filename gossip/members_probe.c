@@ -1,0 +1,658 @@
+/* Failure detection: SWIM with Lifeguard, and verifiers.
+ *
+ * Each period one member is pinged. No ack in time: HELPERS others ping it for us, and say NACK when they had no answer, so that
+ * we can tell a dead host from a deaf self. No ack then either: it is suspect. We ask up to VERIFIERS hosts, picked by a hash
+ * that all compute alike, to try for themselves; VERIFY_QUORUM that fail make it dead after the window in which it may refute. A
+ * cluster too small for a quorum, or one whose verifiers stay silent, waits by Lifeguard's rule: the more confirm, the shorter.
+ *
+ * Whoever pings a suspect puts the accusation first in the packet: the accused refutes with a higher incarnation. */
+#include "gossip/core_internal.h"
+
+#include <sodium.h>
+#include <string.h>
+
+/* --- pings --------------------------------------------------------------------------------------------------------------------
+ */
+
+static uint64_t ack_timeout(const struct gossip *g, const struct member *m)
+{
+	uint64_t timeout = ACK_UNKNOWN_MS;
+
+	if (m->srtt_us > 0) {
+		timeout = (m->srtt_us + 4u * m->rttvar_us) / 1000;
+		timeout = timeout < ACK_MIN_MS ? ACK_MIN_MS : timeout > ACK_MAX_MS ? ACK_MAX_MS : timeout;
+	}
+	return timeout * (1 + g->health);
+}
+
+/* RFC 6298's estimator. The clock has milliseconds: an answer within one counts as half of it. */
+static void measured(struct member *m, uint64_t rtt_ms)
+{
+	uint32_t rtt = rtt_ms == 0 ? 500 : rtt_ms > 10000 ? 10000000 : (uint32_t)rtt_ms * 1000;
+	uint32_t off = rtt > m->srtt_us ? rtt - m->srtt_us : m->srtt_us - rtt;
+
+	if (m->srtt_us == 0) {
+		m->srtt_us = rtt;
+		m->rttvar_us = rtt / 2;
+		return;
+	}
+	m->rttvar_us += off / 4 - m->rttvar_us / 4;
+	m->srtt_us += rtt / 8 - m->srtt_us / 8;
+}
+
+void probe_unhealthy(struct gossip *g, int by)
+{
+	int health = (int)g->health + by;
+
+	g->health = health < 0 ? 0 : health > HEALTH_MAX ? HEALTH_MAX : (unsigned)health;
+}
+
+static struct ping *ping_slot(struct gossip *g, uint32_t seq)
+{
+	return &g->pings[seq & (PINGS - 1)];
+}
+
+static void fill_ping(const struct gossip *g, struct proto_ping *ping, uint32_t seq)
+{
+	*ping = (struct proto_ping){
+		.seq = seq,
+		.epoch = g->self->epoch,
+		.incarnation = g->self->incarnation,
+		.root = g->shards.root,
+		.members = g->digest,
+	};
+}
+
+static void accuse(struct proto_packet *packet, const struct member *m)
+{
+	struct proto_list list;
+	struct proto_entry entry;
+
+	members_entry(m, &entry);
+	proto_members_open(&list, packet, 0);
+	proto_members_add(&list, &entry);
+	proto_list_close(&list);
+}
+
+static struct ping *send_ping(struct gossip *g, struct member *m, enum ping_kind kind)
+{
+	struct proto_packet packet = {0};
+	struct proto_ping body;
+	struct ping *ping = ping_slot(g, ++g->ping_seq);
+
+	if (ping->kind == PING_HELP)
+		g->helping--;
+	*ping = (struct ping){.kind = kind, .seq = g->ping_seq, .target = m->hostno, .sent_ms = g->now};
+	if (m->state != GOSSIP_ALIVE && !m->unheard)
+		accuse(&packet, m);
+	fill_ping(g, &body, ping->seq);
+	proto_put_ping(&packet, PROTO_PING, &body);
+	members_piggyback(g, m, &packet);
+	g->counters.probes++;
+	core_send(g, m, FRAME_CLASS_PROBE, &packet);
+	return ping;
+}
+
+void probe_ping(struct gossip *g, struct member *m, enum ping_kind kind)
+{
+	send_ping(g, m, kind);
+}
+
+/* --- who is next --------------------------------------------------------------------------------------------------------------
+ */
+
+static uint64_t keyed_hash(uint32_t a, uint32_t b, uint32_t c)
+{
+	static const uint8_t key[crypto_shorthash_KEYBYTES];
+	uint8_t in[12], out[crypto_shorthash_BYTES];
+	struct bytes_writer w;
+	struct bytes_reader r;
+
+	bw_init(&w, in, sizeof(in));
+	bw_u32(&w, a);
+	bw_u32(&w, b);
+	bw_u32(&w, c);
+	crypto_shorthash(out, in, w.len, key);
+	br_init(&r, out, sizeof(out));
+	return br_u64(&r);
+}
+
+/* The successor of ourselves on one of two rings. Each host then has one prober per ring at any time, instead of a number that
+ * varies by chance, which takes the long tail off the wait for the first probe. */
+static struct member *ring_successor(struct gossip *g, uint32_t ring)
+{
+	uint64_t here = keyed_hash(ring, g->self->hostno, 0), best = UINT64_MAX;
+	struct member *next = NULL;
+
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[i];
+		uint64_t distance;
+
+		if (!member_usable(g, m))
+			continue;
+		distance = keyed_hash(ring, m->hostno, 0) - here;
+		if (!next || distance < best) {
+			best = distance;
+			next = m;
+		}
+	}
+	return next;
+}
+
+static struct member *random_of(struct gossip *g, bool dead)
+{
+	unsigned start = core_random(g, g->member_count);
+
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[(start + i) % g->member_count];
+
+		if (m != g->self && (dead ? m->state == GOSSIP_DEAD : member_usable(g, m)))
+			return m;
+	}
+	return NULL;
+}
+
+/* Three of four periods go round the rings; the fourth covers views that differ and a ring neighbour that does not probe. */
+static struct member *next_target(struct gossip *g)
+{
+	switch (g->period++ % 4) {
+	case 0:
+		return ring_successor(g, 1);
+	case 1:
+		return ring_successor(g, 2);
+	case 2:
+		return ring_successor(g, 1 + core_random(g, 2));
+	default:
+		return random_of(g, false);
+	}
+}
+
+/* --- the probe of the period
+ * ---------------------------------------------------------------------------------------------------- */
+
+static void begin_probe(struct gossip *g)
+{
+	struct member *m = next_target(g);
+
+	if (!m)
+		return;
+	g->probe = (struct probe){
+		.phase = PROBE_DIRECT,
+		.target = m->hostno,
+		.seq = send_ping(g, m, PING_PROBE)->seq,
+		.started_ms = g->now,
+		.deadline_ms = g->now + ack_timeout(g, m),
+	};
+}
+
+static void ask_helpers(struct gossip *g, struct member *target)
+{
+	uint64_t timeout = ack_timeout(g, target);
+	struct proto_ping_req req = {.seq = g->probe.seq,
+		.hostno = target->hostno,
+		.timeout_ms = (uint16_t)(timeout * 4 / 5 > 60000 ? 60000 : timeout * 4 / 5)};
+	unsigned start = core_random(g, g->member_count);
+
+	for (unsigned i = 0; i < g->member_count && g->probe.helpers < HELPERS; i++) {
+		struct member *m = g->slots[(start + i) % g->member_count];
+		struct proto_packet packet = {0};
+
+		if (m == g->self || m == target || m->state != GOSSIP_ALIVE)
+			continue;
+		proto_put_ping_req(&packet, &req);
+		core_send(g, m, FRAME_CLASS_PROBE, &packet);
+		g->probe.helpers++;
+	}
+	g->probe.phase = PROBE_INDIRECT;
+	g->probe.deadline_ms = g->now + 2 * timeout;
+	send_ping(g, target, PING_OTHER);
+}
+
+static void probe_done(struct gossip *g, bool alive)
+{
+	if (alive)
+		probe_unhealthy(g, -1);
+	g->probe.phase = PROBE_IDLE;
+}
+
+static void probe_failed(struct gossip *g, struct member *m)
+{
+	/* Helpers that did not even say NACK: the fault may be ours. Lifeguard. */
+	probe_unhealthy(g, (int)g->probe.helpers - (int)g->probe.nacks);
+	probe_done(g, false);
+	g->counters.probe_timeouts++;
+	if (m->state != GOSSIP_ALIVE)
+		return;
+	probe_suspect(g, m, g->self->hostno, false);
+	members_tell(g, m, NEWS_ALL);
+}
+
+/* Anything authentic from it since the probe went out counts as an ack. */
+static void step_probe(struct gossip *g)
+{
+	struct member *m;
+
+	if (g->probe.phase == PROBE_IDLE || g->now < g->probe.deadline_ms)
+		return;
+	m = members_find(g, g->probe.target);
+	if (m->heard_ms >= g->probe.started_ms && m->heard_ms != 0) {
+		probe_done(g, true);
+		return;
+	}
+	if (g->probe.phase == PROBE_DIRECT)
+		ask_helpers(g, m);
+	else
+		probe_failed(g, m);
+}
+
+/* --- suspicion
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+static unsigned others(const struct gossip *g) /* who could verify: all but us and the suspect */
+{
+	unsigned up = g->state_count[GOSSIP_ALIVE];
+
+	return up > 0 ? up - 1 : 0; /* ourselves are among them, the suspect is not any more */
+}
+
+/* Lifeguard's dynamic suspicion: from max down to min as more hosts confirm, by log(confirmations + 1) / log(k + 1), k of them
+ * being enough. The logarithms in thousandths, so that every host computes the same without libm. */
+static uint64_t suspicion_time(const struct gossip *g, unsigned confirmations)
+{
+	static const uint16_t share[4][4] = {{0}, {0, 1000}, {0, 631, 1000}, {0, 500, 792, 1000}};
+	unsigned k = others(g) < 3 ? others(g) : 3;
+
+	if (k == 0)
+		return SUSPECT_PAIR_MS * (1 + g->health);
+	if (confirmations > k)
+		confirmations = k;
+	return (SUSPECT_MAX_MS - (SUSPECT_MAX_MS - SUSPECT_MIN_MS) * share[k][confirmations] / 1000) * (1 + g->health);
+}
+
+/* The verifiers: highest hash of (suspect, epoch, host) among the alive. */
+static unsigned pick_verifiers(const struct gossip *g, const struct member *suspect, struct member *ret[VERIFIERS])
+{
+	uint64_t weight[VERIFIERS];
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[i];
+		uint64_t w = keyed_hash(suspect->hostno, suspect->epoch, m->hostno);
+		unsigned at;
+
+		if (m == g->self || m == suspect || m->state != GOSSIP_ALIVE)
+			continue;
+		for (at = count; at > 0 && weight[at - 1] < w; at--) {
+			if (at < VERIFIERS) {
+				weight[at] = weight[at - 1];
+				ret[at] = ret[at - 1];
+			}
+		}
+		if (at < VERIFIERS) {
+			weight[at] = w;
+			ret[at] = m;
+			count += count < VERIFIERS;
+		}
+	}
+	return count;
+}
+
+static void ask_verifiers(struct gossip *g, struct member *suspect)
+{
+	struct member *verifiers[VERIFIERS];
+	struct proto_packet packet = {0};
+	struct proto_entry entry;
+
+	members_entry(suspect, &entry);
+	proto_put_verify(&packet, &entry);
+	suspect->mine = true;
+	suspect->window_ms = g->now + REFUTE_WINDOW_MS * (1 + g->health);
+	suspect->asked = pick_verifiers(g, suspect, verifiers);
+	for (unsigned i = 0; i < suspect->asked; i++)
+		core_send(g, verifiers[i], FRAME_CLASS_MEMBERSHIP, &packet);
+}
+
+static bool add_accuser(struct member *m, uint32_t accuser)
+{
+	for (unsigned i = 0; i < m->accuser_count; i++)
+		if (m->accusers[i] == accuser)
+			return false;
+	if (m->accuser_count == sizeof(m->accusers) / sizeof(m->accusers[0]))
+		return false;
+	m->accusers[m->accuser_count++] = accuser;
+	return true;
+}
+
+static void set_deadline(struct gossip *g, struct member *m)
+{
+	unsigned confirmations = m->accuser_count > 0 ? m->accuser_count - 1 : 0;
+
+	if (m->mine && m->confirmed > confirmations)
+		confirmations = m->confirmed;
+	m->suspect_until_ms = m->since_ms + suspicion_time(g, confirmations);
+}
+
+void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool hearsay_dead)
+{
+	bool fresh = m->state != GOSSIP_SUSPECT || m->unheard;
+
+	if (fresh) {
+		m->unheard = false;
+		members_set_state(g, m, GOSSIP_SUSPECT);
+		m->since_ms = g->now;
+		g->counters.suspicions++;
+	}
+	if (add_accuser(m, accuser) || fresh)
+		set_deadline(g, m);
+	if (hearsay_dead) {
+		sooner(&m->suspect_until_ms, g->now + REFUTE_WINDOW_MS * (1 + g->health));
+		send_ping(g, m, PING_OTHER);
+		return;
+	}
+	if (fresh && accuser == g->self->hostno)
+		ask_verifiers(g, m);
+}
+
+static void declare_dead(struct gossip *g, struct member *m)
+{
+	bool silent = m->unheard;
+
+	members_set_state(g, m, GOSSIP_DEAD);
+	if (!silent)
+		members_tell(g, m, NEWS_ALL);
+}
+
+/* Whether the verifiers have spoken. */
+static bool verified_dead(const struct gossip *g, const struct member *m)
+{
+	return m->mine && !m->vetoed && m->confirmed >= VERIFY_QUORUM && g->now >= m->window_ms;
+}
+
+static uint64_t step_suspects(struct gossip *g)
+{
+	uint64_t next = NEVER;
+
+	if (g->state_count[GOSSIP_SUSPECT] == 0)
+		return next;
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[i];
+
+		if (m->state != GOSSIP_SUSPECT)
+			continue;
+		if (g->now >= m->suspect_until_ms || verified_dead(g, m)) {
+			declare_dead(g, m);
+			continue;
+		}
+		sooner(&next, m->suspect_until_ms);
+		if (m->mine && m->confirmed >= VERIFY_QUORUM && !m->vetoed)
+			sooner(&next, m->window_ms);
+	}
+	return next;
+}
+
+/* --- verifying for others
+ * --------------------------------------------------------------------------------------------------------- */
+
+void probe_on_verify(struct gossip *g, struct member *m, const struct proto_entry *suspect)
+{
+	struct member *target = members_find(g, suspect->hostno);
+	struct check *free_check = NULL;
+	struct proto_entry claim = *suspect;
+
+	claim.state = GOSSIP_SUSPECT;
+	members_claim(g, m, &claim);
+	if (!target || target == g->self)
+		return;
+	for (unsigned i = 0; i < CHECKS; i++) {
+		struct check *c = &g->checks[i];
+
+		if (c->target == suspect->hostno && c->for_hostno == m->hostno)
+			return;
+		if (c->target == 0)
+			free_check = c;
+	}
+	if (!free_check)
+		return;
+	*free_check = (struct check){
+		.target = suspect->hostno,
+		.for_hostno = m->hostno,
+		.epoch = suspect->epoch,
+		.incarnation = suspect->incarnation,
+		.started_ms = g->now,
+		.next_ms = g->now,
+	};
+}
+
+static void finish_check(struct gossip *g, struct check *c, bool alive)
+{
+	struct member *asker = members_find(g, c->for_hostno);
+	struct proto_verdict verdict = {.hostno = c->target, .epoch = c->epoch, .incarnation = c->incarnation, .alive = alive};
+	struct proto_packet packet = {0};
+
+	c->target = 0;
+	proto_put_verdict(&packet, &verdict);
+	if (asker && asker != g->self)
+		core_send(g, asker, FRAME_CLASS_MEMBERSHIP, &packet);
+}
+
+static uint64_t step_checks(struct gossip *g)
+{
+	uint64_t next = NEVER;
+
+	for (unsigned i = 0; i < CHECKS; i++) {
+		struct check *c = &g->checks[i];
+		struct member *m;
+
+		if (c->target == 0)
+			continue;
+		m = members_find(g, c->target);
+		if (m->heard_ms >= c->started_ms && c->pings > 0) {
+			finish_check(g, c, true);
+			continue;
+		}
+		if (g->now >= c->next_ms) {
+			if (c->pings == 2) {
+				finish_check(g, c, false);
+				continue;
+			}
+			send_ping(g, m, PING_OTHER);
+			c->pings++;
+			c->next_ms = g->now + VERIFY_GAP_MS;
+		}
+		sooner(&next, c->next_ms);
+	}
+	return next;
+}
+
+void probe_on_verdict(struct gossip *g, const struct proto_verdict *verdict)
+{
+	struct member *m = members_find(g, verdict->hostno);
+
+	if (!m || m->state != GOSSIP_SUSPECT || !m->mine || m->epoch != verdict->epoch || m->incarnation != verdict->incarnation)
+		return;
+	if (verdict->alive) {
+		m->vetoed = true;
+		return;
+	}
+	m->confirmed++;
+	set_deadline(g, m);
+}
+
+/* --- answers
+ * -------------------------------------------------------------------------------------------------------------------- */
+
+static void compare(struct gossip *g, struct member *m, const struct proto_ping *ping)
+{
+	struct proto_entry alive = {
+		.hostno = m->hostno, .state = GOSSIP_ALIVE, .epoch = ping->epoch, .incarnation = ping->incarnation};
+
+	members_claim(g, m, &alive);
+	members_compare(g, m, ping->members);
+	sync_compare(g, m, ping->root);
+}
+
+void probe_on_ping(struct gossip *g, struct member *m, const struct proto_ping *ping)
+{
+	struct proto_packet packet = {0};
+	struct proto_ping ack;
+
+	compare(g, m, ping);
+	if (m->state != GOSSIP_ALIVE)
+		accuse(&packet, m);
+	fill_ping(g, &ack, ping->seq);
+	proto_put_ping(&packet, PROTO_ACK, &ack);
+	members_piggyback(g, m, &packet);
+	core_send(g, m, FRAME_CLASS_PROBE, &packet);
+}
+
+static void help_done(struct gossip *g, struct ping *ping, enum proto_type answer)
+{
+	struct member *asker = members_find(g, ping->for_hostno);
+	struct proto_packet packet = {0};
+
+	g->helping--;
+	ping->kind = PING_NONE;
+	proto_put_seq(&packet, answer, ping->for_seq);
+	if (asker)
+		core_send(g, asker, FRAME_CLASS_PROBE, &packet);
+}
+
+void probe_on_ack(struct gossip *g, struct member *m, const struct proto_ping *ack)
+{
+	struct ping *ping = ping_slot(g, ack->seq);
+
+	compare(g, m, ack);
+	if (ping->kind == PING_NONE || ping->seq != ack->seq || ping->target != m->hostno)
+		return;
+	measured(m, g->now - ping->sent_ms);
+	if (ping->kind == PING_PROBE && g->probe.phase != PROBE_IDLE && g->probe.seq == ping->seq)
+		probe_done(g, true);
+	if (ping->kind == PING_HELP)
+		help_done(g, ping, PROTO_INDIRECT_ACK);
+	ping->kind = PING_NONE;
+}
+
+void probe_on_ping_req(struct gossip *g, struct member *m, const struct proto_ping_req *req)
+{
+	struct member *target = members_find(g, req->hostno);
+	struct ping *ping;
+
+	if (!target || target == g->self)
+		return;
+	ping = send_ping(g, target, PING_HELP);
+	ping->for_hostno = m->hostno;
+	ping->for_seq = req->seq;
+	ping->deadline_ms = g->now + req->timeout_ms;
+	g->helping++;
+}
+
+void probe_on_nack(struct gossip *g, struct member *m, uint32_t seq)
+{
+	(void)m;
+	if (g->probe.phase == PROBE_INDIRECT && g->probe.seq == seq && g->probe.nacks < g->probe.helpers)
+		g->probe.nacks++;
+}
+
+void probe_on_indirect_ack(struct gossip *g, uint32_t seq)
+{
+	if (g->probe.phase == PROBE_INDIRECT && g->probe.seq == seq)
+		probe_done(g, true);
+}
+
+static uint64_t step_help(struct gossip *g)
+{
+	uint64_t next = NEVER;
+
+	for (unsigned i = 0; i < PINGS && g->helping > 0; i++) {
+		struct ping *ping = &g->pings[i];
+
+		if (ping->kind != PING_HELP)
+			continue;
+		if (g->now >= ping->deadline_ms)
+			help_done(g, ping, PROTO_NACK);
+		else
+			sooner(&next, ping->deadline_ms);
+	}
+	return next;
+}
+
+/* --- time
+ * ----------------------------------------------------------------------------------------------------------------------- */
+
+/* The dead are asked for ever: one in a second by each host, so that n hosts on each side of a cut meet about 1/n s after the
+ * heal. Alone, a host asks harder: it is all it has to do. */
+static uint64_t dead_period(const struct gossip *g)
+{
+	return g->state_count[GOSSIP_ALIVE] <= 2 ? PROBE_PERIOD_MS / 2 : PROBE_PERIOD_MS;
+}
+
+static void step_unheard(struct gossip *g)
+{
+	unsigned asked = 0, start = core_random(g, g->member_count);
+
+	g->unheard_ms = NEVER;
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[(start + i) % g->member_count];
+
+		if (!m->unheard)
+			continue;
+		g->unheard_ms = g->now + PROBE_PERIOD_MS / 2;
+		if (asked++ < NEWS_ALL_MAX)
+			core_hello(g, m);
+	}
+}
+
+void probe_start(struct gossip *g)
+{
+	g->probe_ms = g->now + core_random(g, PROBE_PERIOD_MS);
+	g->dead_ms = g->now + core_random(g, PROBE_PERIOD_MS);
+	g->unheard_ms = g->now;
+}
+
+uint64_t probe_tick(struct gossip *g)
+{
+	uint64_t next;
+
+	step_probe(g);
+	if (g->now >= g->probe_ms) {
+		g->probe_ms = g->now + PROBE_PERIOD_MS;
+		if (g->probe.phase == PROBE_IDLE)
+			begin_probe(g);
+	}
+	if (g->now >= g->dead_ms) {
+		struct member *m = random_of(g, true);
+
+		g->dead_ms = g->now + dead_period(g);
+		if (m)
+			send_ping(g, m, PING_OTHER);
+	}
+	if (g->now >= g->unheard_ms)
+		step_unheard(g);
+	next = step_suspects(g);
+	sooner(&next, step_checks(g));
+	sooner(&next, step_help(g));
+	sooner(&next, g->probe_ms);
+	sooner(&next, g->dead_ms);
+	sooner(&next, g->unheard_ms);
+	if (g->probe.phase != PROBE_IDLE)
+		sooner(&next, g->probe.deadline_ms);
+	return next;
+}
+
+/* We were stopped for a while (SIGSTOP, a suspended VM): nobody else is to blame for what we did not hear. */
+void probe_paused(struct gossip *g, uint64_t gap_ms)
+{
+	g->probe.phase = PROBE_IDLE;
+	g->health = HEALTH_MAX;
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[i];
+
+		if (m->state != GOSSIP_SUSPECT)
+			continue;
+		m->since_ms += gap_ms;
+		m->suspect_until_ms += gap_ms;
+		m->window_ms += gap_ms;
+	}
+	for (unsigned i = 0; i < CHECKS; i++)
+		g->checks[i].target = 0;
+}

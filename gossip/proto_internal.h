@@ -1,0 +1,196 @@
+/* Messages inside a frame: bytes <-> plain values. The bytes: docs/wire.md, "Messages".
+ *
+ *	plaintext of a frame = message*        message = type u8 | length varint | body
+ *
+ * Unknown types are skipped, so that a newer host can talk to us; a known type whose body is short, long, out of range or not in
+ * shortest form spoils the packet: what stood before it in the packet has been handled, the rest is dropped and counted. Nothing
+ * here keeps state, allocates or recurses. Decoded values borrow from the packet. */
+#ifndef GOSSIP_PROTO_INTERNAL_H
+#define GOSSIP_PROTO_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "gossip/frame_internal.h"
+#include "gossip/gossip.h"
+
+#define PROTO_PLAIN_MAX FRAME_PLAIN_MAX
+
+enum proto_type {
+	PROTO_PING = 1,	    /* probe; carries what both ends compare */
+	PROTO_ACK,	    /* the same fields, the ping's seq */
+	PROTO_PING_REQ,	    /* ping somebody for me */
+	PROTO_NACK,	    /* I did, in vain, but you see that I live */
+	PROTO_INDIRECT_ACK, /* I did, it lives */
+	PROTO_MEMBERS,	    /* states of hosts: news, accusations, whole tables */
+	PROTO_VERIFY,	    /* I suspect it, probe it yourself */
+	PROTO_VERDICT,	    /* what came of it */
+	PROTO_BATCH,	    /* records of one shard */
+	PROTO_PUSH_ACK,	    /* heads of the addressee's own shards */
+	PROTO_ROOT,	    /* level 0 apart from probes */
+	PROTO_VECTOR,	    /* level 1: heads in a range of shards */
+	PROTO_PULL,	    /* level 2: send me these shards after these heads */
+	PROTO_HEADS,	    /* all shards of the sender: what else you have of it goes */
+	PROTO_TELL,	    /* application message */
+	PROTO_TYPE_MAX
+};
+
+/* What fits: plain values, and one writer. */
+struct proto_packet {
+	size_t len;
+	uint8_t bytes[PROTO_PLAIN_MAX];
+};
+
+struct proto_ping {
+	uint32_t seq;
+	uint32_t epoch, incarnation; /* of the sender */
+	u128 root;		     /* over the shards, see sync.c */
+	uint64_t members;	     /* over the member table, see members.c */
+};
+
+struct proto_ping_req {
+	uint32_t seq;
+	uint32_t hostno;
+	uint16_t timeout_ms;
+};
+
+struct proto_entry {
+	uint32_t hostno;
+	enum gossip_state state;
+	uint32_t epoch, incarnation;
+};
+
+#define PROTO_MEMBERS_TABLE 1u /* part of a whole table: answer with what you know better */
+
+struct proto_verdict {
+	uint32_t hostno, epoch, incarnation;
+	bool alive; /* the verifier got an answer from it */
+};
+
+struct proto_root {
+	bool want_reply;
+	u128 root;
+	uint64_t members;
+};
+
+struct proto_head {
+	uint32_t origin;
+	uint64_t topic;
+	uint32_t epoch;
+	uint64_t head;
+};
+
+#define PROTO_PULL_LISTING 1u /* head is progress in a listing from 0, see shards.c */
+
+struct proto_pull {
+	struct proto_head after;
+	uint8_t flags;
+};
+
+/* (from, to]: all changes that are still live, and all deletions above floor, with from < seq <= to, in order of seq. */
+#define PROTO_BATCH_SETTLED 1u /* the origin has put all that it had before its restart */
+#define PROTO_BATCH_LISTING 2u /* part of a listing of all live records from 0: rule R4 */
+#define PROTO_BATCH_MORE 4u    /* the answer to a pull ends here, but the shard goes on: pull again */
+#define PROTO_BATCH_PUSH 8u    /* from the origin, wants PUSH_ACK */
+#define PROTO_BATCH_FLAGS 15u
+
+struct proto_batch {
+	uint32_t origin;
+	uint64_t topic;
+	uint32_t epoch;
+	uint8_t flags;
+	uint64_t from, to;
+	uint64_t floor; /* of the sender's copy */
+	uint64_t head;	/* of the sender's copy, >= to */
+	const uint8_t *records;
+	size_t records_len;
+};
+
+struct proto_record {
+	uint64_t seq;
+	const uint8_t *key;
+	size_t key_len;
+	const uint8_t *val; /* NULL: deleted */
+	size_t val_len;
+};
+
+/* A range of shards, ordered by (topic, origin), both ends included. */
+struct proto_range {
+	uint64_t topic_lo, topic_hi;
+	uint32_t origin_lo, origin_hi;
+};
+
+struct proto_heads {
+	uint32_t epoch;
+	uint64_t seq; /* the sender's last one */
+	uint64_t topic_lo, topic_hi;
+};
+
+/* A message under construction whose entries are added until one no longer fits. */
+struct proto_list {
+	struct proto_packet *packet;
+	uint8_t type;
+	struct bytes_writer w;
+	uint8_t body[PROTO_PLAIN_MAX];
+};
+
+/* All false (and nothing written) when it does not fit. */
+bool proto_put_ping(struct proto_packet *packet, enum proto_type ping_or_ack, const struct proto_ping *ping);
+bool proto_put_ping_req(struct proto_packet *packet, const struct proto_ping_req *req);
+bool proto_put_seq(struct proto_packet *packet, enum proto_type nack_or_indirect_ack, uint32_t seq);
+bool proto_put_verify(struct proto_packet *packet, const struct proto_entry *suspect);
+bool proto_put_verdict(struct proto_packet *packet, const struct proto_verdict *verdict);
+bool proto_put_root(struct proto_packet *packet, const struct proto_root *root);
+bool proto_put_tell(struct proto_packet *packet, uint8_t kind, const void *body, size_t len);
+
+void proto_members_open(struct proto_list *list, struct proto_packet *packet, uint8_t flags);
+bool proto_members_add(struct proto_list *list, const struct proto_entry *entry);
+void proto_push_ack_open(struct proto_list *list, struct proto_packet *packet);
+bool proto_push_ack_add(struct proto_list *list, uint64_t topic, uint32_t epoch, uint64_t head);
+void proto_vector_open(struct proto_list *list, struct proto_packet *packet, const struct proto_range *range);
+bool proto_vector_add(struct proto_list *list, const struct proto_head *head);
+void proto_pull_open(struct proto_list *list, struct proto_packet *packet);
+bool proto_pull_add(struct proto_list *list, const struct proto_pull *pull);
+void proto_heads_open(struct proto_list *list, struct proto_packet *packet, const struct proto_heads *heads);
+bool proto_heads_add(struct proto_list *list, uint64_t topic, uint64_t head);
+/* Ends the message. False: the packet has no room (its entries were added against the room left at open, so only an interleaved
+ * message can cause this). */
+bool proto_list_close(struct proto_list *list);
+/* Closes a vector or heads message whose range turned out narrower than it was opened with. */
+bool proto_vector_close_at(struct proto_list *list, const struct proto_range *range);
+bool proto_heads_close_at(struct proto_list *list, uint64_t topic_hi);
+
+/* Batches: open with all fields but to; add in order of seq; close states how far the batch reaches. */
+bool proto_batch_open(struct proto_list *list, struct proto_packet *packet);
+bool proto_batch_add(struct proto_list *list, uint64_t last_seq, const struct proto_record *record);
+bool proto_batch_close(struct proto_list *list, const struct proto_batch *batch);
+
+/* Next message of a packet; false at the end, and when it is malformed (`packet->bad` is then set). */
+bool proto_next(struct bytes_reader *packet, uint8_t *ret_type, struct bytes_reader *ret_body);
+
+/* All: false when the body is not exactly that. */
+bool proto_get_ping(struct bytes_reader *body, struct proto_ping *ret);
+bool proto_get_ping_req(struct bytes_reader *body, struct proto_ping_req *ret);
+bool proto_get_seq(struct bytes_reader *body, uint32_t *ret_seq);
+bool proto_get_verify(struct bytes_reader *body, struct proto_entry *ret);
+bool proto_get_verdict(struct bytes_reader *body, struct proto_verdict *ret);
+bool proto_get_root(struct bytes_reader *body, struct proto_root *ret);
+bool proto_get_tell(struct bytes_reader *body, uint8_t *ret_kind, const uint8_t **ret_body, size_t *ret_len);
+/* Checks every record, so that proto_batch_next cannot fail. */
+bool proto_get_batch(struct bytes_reader *body, struct proto_batch *ret);
+/* Walks the records of a checked batch; start with *pos = 0 and record->seq = batch->from. */
+bool proto_batch_next(const struct proto_batch *batch, size_t *pos, struct proto_record *record);
+
+/* Lists: read the opening, then entries until false; the list was sound if br_done(body). */
+bool proto_get_members_flags(struct bytes_reader *body, uint8_t *ret_flags);
+bool proto_get_entry(struct bytes_reader *body, struct proto_entry *ret);
+bool proto_get_push_ack(struct bytes_reader *body, uint64_t *ret_topic, uint32_t *ret_epoch, uint64_t *ret_head);
+bool proto_get_range(struct bytes_reader *body, struct proto_range *ret);
+bool proto_get_head(struct bytes_reader *body, struct proto_head *ret);
+bool proto_get_pull(struct bytes_reader *body, struct proto_pull *ret);
+bool proto_get_heads_open(struct bytes_reader *body, struct proto_heads *ret);
+bool proto_get_heads_entry(struct bytes_reader *body, uint64_t *ret_topic, uint64_t *ret_head);
+
+#endif

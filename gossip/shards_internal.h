@@ -1,0 +1,209 @@
+/* Replicated records: shards with one writer, and the rules R1-R6 by which copies of them meet. Pure data; no members, no
+ * packets.
+ *
+ * A *shard* is (origin host, topic). Only its origin writes it. Each change or deletion takes a new sequence number (seq) of the
+ * origin and puts the record behind all others of the shard, so that a shard is a list in order of seq, and what a copy knows of
+ * it is one number, its *head*: everything up to it has been seen.
+ *
+ * R1 Only the origin makes a seq. They need not be dense.
+ * R2 A batch says "(from, to]: all changes that are still live, and all deletions, with from < seq <= to". A copy with head >=
+ * from may take head = to. One that is further behind applies the records (highest seq of a key wins) and remembers the range, at
+ * most SHARD_RANGES_MAX of them. R3 With everything up to h known, a key that is absent or newer is deleted or superseded in
+ * whatever a peer offers with seq <= h. So no third party can bring anything back, and deletions need no tombstone with a clock.
+ * R4 Deletions are kept, as records without a value, down to a *floor*. Who is below the floor gets a *listing* of all live
+ * records from 0, packet by packet; what a complete listing did not confirm goes, the rest never flickers. See "Listings" below.
+ * R5 A higher epoch of the origin replaces its shards: records of the old epoch stay visible until the new one is complete and
+ *    *settled* (the origin has put what it had before), at most SHARDS_OLD_EPOCH_MS; then what was not put again goes.
+ * R6 Equal (epoch, seq) with different content is corruption or a cloned identity: counted, and the origin is refused until its
+ *    epoch rises.
+ *
+ * Listings. A batch with PROTO_BATCH_LISTING leaves out deletions at or below its floor, so absence counts. A copy joins such
+ * batches from 0 upwards: `listed` is how far, `as_of` the lowest head of a sender among them. A further batch fits when its
+ * floor is not above as_of: every deletion after what was listed earlier is then above the floor and hence in this or a later
+ * batch. The listing is complete when a batch reaches its own sender's head. */
+#ifndef GOSSIP_SHARDS_INTERNAL_H
+#define GOSSIP_SHARDS_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uthash.h>
+
+#include "gossip/proto_internal.h"
+
+#define SHARD_RANGES_MAX 16
+#define SHARDS_MAX 200000
+#define SHARDS_OLD_EPOCH_MS 30000
+#define SHARDS_FLOOR_EVERY_MS                                                                                                    \
+	600000 /* deletions are kept between one and two of these when somebody does not acknowledge them                        \
+		*/
+
+struct shard;
+
+/* One allocation: node, key, value. */
+struct record {
+	struct record *next, *prev; /* in the shard's list, by seq; old-epoch records in a list of their own */
+	struct record *chain;	    /* in the table by (shard, key) */
+	struct shard *shard;
+	uint64_t seq;
+	uint16_t val_len;
+	uint8_t key_len;
+	bool deleted : 1;
+	bool unconfirmed : 1; /* not seen in the listing under way */
+	bool old_epoch : 1;
+	uint8_t bytes[];
+};
+
+struct record_list {
+	struct record *first, *last;
+};
+
+struct seq_range {
+	uint64_t from, to; /* (from, to] */
+};
+
+struct origin;
+
+/* Progress of a push to one peer; own shards only. Owned by push.c. */
+struct shard_cursor {
+	uint64_t acked; /* the peer has everything up to here */
+	uint64_t sent;	/* packets up to here are on their way */
+	uint64_t sent_ms;
+	uint8_t tries; /* of the packets on their way */
+	bool given_up; /* silent: left to anti-entropy */
+};
+
+struct shard {
+	struct {
+		uint64_t topic;
+		uint32_t origin;
+		uint32_t zero;
+	} id;
+	uint32_t epoch;
+	unsigned deleted_count;
+	uint64_t head, floor;
+	uint64_t floor_next, floor_at_ms; /* floor rises to floor_next at floor_at_ms */
+	uint64_t old_until_ms;		  /* R5: when records of the old epoch go at the latest, 0 = there are none */
+	bool settled;
+	bool sweep_due; /* listing complete, waiting for settled */
+	bool listing;
+	uint64_t listed, as_of;
+	unsigned range_count;
+	struct seq_range *ranges; /* SHARD_RANGES_MAX, NULL until needed; sorted, disjoint, above head */
+	struct record_list live;  /* of this epoch, deletions too */
+	struct record_list old;	  /* of an earlier epoch, not confirmed yet */
+	u128 root;		  /* our part of shards.root */
+	uint64_t pulled_ms;	  /* sync.c: when a peer was asked for it */
+	struct origin *of;
+	struct shard *next_of_origin;
+	struct shard_cursor *cursors; /* by member slot */
+	unsigned cursor_count;
+	UT_hash_handle hh;
+};
+
+/* What is common to all shards of a host. */
+struct origin {
+	uint32_t hostno;
+	uint32_t epoch; /* highest seen */
+	uint64_t epoch_since_ms;
+	bool refused; /* R6, until epoch rises */
+	struct shard *shards;
+	UT_hash_handle hh;
+};
+
+struct shards_ops {
+	/* Somebody else's record appeared, changed or went (val NULL). */
+	void (*record)(void *ctx, const struct shard *shard, const void *key, size_t key_len, const void *val, size_t val_len);
+	void (*conflict)(void *ctx, const struct shard *shard, uint64_t seq); /* R6 */
+};
+
+struct shards {
+	uint32_t self;
+	uint64_t seq;  /* last one given to an own change */
+	uint64_t base; /* numbers up to here were another process's, in the same epoch: below the floor of every own shard */
+	const struct shards_ops *ops;
+	void *ctx;
+	struct shard *by_id;
+	struct origin *origins;
+	struct record **table; /* power of two */
+	size_t table_size;
+	uint64_t record_count; /* live and deleted */
+	uint64_t live_count;
+	uint64_t records_max;
+	uint64_t refused;   /* over a limit */
+	uint64_t conflicts; /* R6 */
+	uint64_t resets;    /* listings completed */
+	u128 root;	    /* sum over shards of the current epoch of SipHash-128(topic, origin, epoch, head) */
+	uint64_t shape;	    /* changes when a shard comes or goes */
+	bool no_r3;	    /* tests only: break rule R3, to see that the checker notices */
+};
+
+void shards_init(struct shards *s, uint32_t self, uint32_t epoch, const struct shards_ops *ops, void *ctx);
+void shards_fini(struct shards *s);
+
+/* Finds or makes an empty copy of somebody else's shard. NULL at the limit. */
+struct shard *shards_make(struct shards *s, uint32_t origin, uint64_t topic, uint32_t epoch, uint64_t now_ms);
+struct shard *shards_find(const struct shards *s, uint32_t origin, uint64_t topic);
+struct origin *shards_origin(const struct shards *s, uint32_t hostno);
+const struct record *shards_record(const struct shard *shard, const struct shards *s, const void *key, size_t key_len);
+static inline const uint8_t *record_key(const struct record *r)
+{
+	return r->bytes;
+}
+static inline const uint8_t *record_val(const struct record *r)
+{
+	return r->deleted ? NULL : r->bytes + r->key_len;
+}
+
+/* Own records. Return the shard when something changed, NULL when not (equal value, absent key) or when a limit refused it (then
+ * *ret_full). */
+struct shard *shards_put(struct shards *s, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len,
+	uint64_t now_ms, bool *ret_full);
+struct shard *shards_del(struct shards *s, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms);
+/* Our own epoch rises (somebody proved a later one of ours): own shards start again in it, their records keep their seq. */
+void shards_raise_own_epoch(struct shards *s, uint32_t epoch, uint64_t past_seq);
+
+enum shards_verdict {
+	SHARDS_APPLIED, /* something was learned */
+	SHARDS_KNOWN,	/* nothing new */
+	SHARDS_BEHIND,	/* of an older epoch than we know: the sender needs news from us */
+	SHARDS_GAP,	/* a listing that does not join what we have: pull again */
+	SHARDS_REFUSED, /* R6 or a limit */
+	SHARDS_OURS	/* claims more of our own shard than we made ourselves */
+};
+enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *batch, uint64_t now_ms);
+
+/* A higher epoch of a host is known: its shards of lower ones leave the root and go after SHARDS_OLD_EPOCH_MS. */
+void shards_saw_epoch(struct shards *s, uint32_t hostno, uint32_t epoch, uint64_t now_ms);
+/* The origin says: at this epoch, up to my seq, these are all my topics in [topic_lo, topic_hi], and they are settled. */
+struct shards_settled {
+	uint32_t hostno, epoch;
+	uint64_t seq, topic_lo, topic_hi;
+	bool (*has)(void *ctx, uint64_t topic, uint64_t *ret_head);
+	void *ctx;
+};
+void shards_settle(struct shards *s, const struct shards_settled *all, uint64_t now_ms);
+/* Own shards count as settled from here on. */
+void shards_settle_own(struct shards *s);
+
+/* Whether a shard can be compared and given away: it is of its origin's current epoch and knows something. */
+static inline bool shard_current(const struct shard *shard)
+{
+	return shard->head > 0 && shard->epoch == shard->of->epoch && !shard->of->refused;
+}
+
+/* Writes the batch of `shard` after `from` into the packet, as many records as fit; from < floor makes it a listing, which the
+ * caller begins at 0. Returns how far it reaches, or `from` when not even one record fits. */
+uint64_t shards_encode(const struct shard *shard, uint64_t from, bool listing, uint8_t flags, struct proto_packet *packet);
+/* What to ask for when a peer has more: the head, or the progress of a listing. */
+void shards_pull(const struct shard *shard, struct proto_pull *ret_pull);
+
+/* Deletions at or below `floor` are forgotten. */
+void shards_raise_floor(struct shards *s, struct shard *shard, uint64_t floor);
+/* Timers of R4 and R5, every few seconds. */
+void shards_tick(struct shards *s, uint64_t now_ms);
+
+/* Tests: recomputes root and counts, checks order, ranges and lists. NULL when sound, else what is wrong. */
+const char *shards_check(const struct shards *s);
+
+#endif

@@ -1,0 +1,543 @@
+/* Anti-entropy: the safety net under the pushes, whose cost follows the difference.
+ *
+ * Level 0: every ping and ack carries the root, 16 bytes over all shards. Equal roots end it. A mismatch is looked at when it
+ * lasts MISMATCH_MS (changes are on their way all the time), at once with a host that we have not been equal with since it or we
+ * started. Level 1: our version vector, shard by shard (topic, origin, epoch, head), cut into ranges that fit a packet. The other
+ * side gives what we lack and pulls what it lacks, so that one side's vector repairs both. Level 2: a pull names a shard and a
+ * head; the answer is the tail behind it, or a listing (rule R4), PULL_PACKETS at a time.
+ *
+ * One vector at a time leaves each host: many peers differ for the same reason, and the first answer cures most of it. */
+#include "gossip/core_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define VECTOR_GAP_MS 50    /* between two vectors to different peers */
+#define VECTOR_EVERY_MS 150 /* to the same peer */
+#define PULL_EVERY_MS 100   /* of the same shard, from different peers */
+#define RETRY_MS 200	    /* root asked again while unequal */
+
+static void send_root(struct gossip *g, struct member *m, bool want_reply)
+{
+	struct proto_packet packet = {0};
+	struct proto_root root = {.want_reply = want_reply, .root = g->shards.root, .members = g->digest};
+
+	proto_put_root(&packet, &root);
+	core_send(g, m, FRAME_CLASS_SYNC, &packet);
+}
+
+void sync_reset(struct gossip *g, struct member *m)
+{
+	m->in_step = false;
+	m->mismatch_ms = 0;
+	m->vector_ms = 0;
+	m->sync_ms = g->now + core_random(g, 10);
+}
+
+/* --- level 1: vectors
+ * --------------------------------------------------------------------------------------------------------------- */
+
+static int compare_ids(uint64_t topic_a, uint32_t origin_a, uint64_t topic_b, uint32_t origin_b)
+{
+	if (topic_a != topic_b)
+		return topic_a < topic_b ? -1 : 1;
+	return origin_a < origin_b ? -1 : origin_a > origin_b;
+}
+
+static int compare_shards(const void *a, const void *b)
+{
+	const struct shard *const *x = a, *const *y = b;
+
+	return compare_ids((*x)->id.topic, (*x)->id.origin, (*y)->id.topic, (*y)->id.origin);
+}
+
+/* The shards in order; rebuilt only when one came or went. */
+static bool sort_shards(struct gossip *g)
+{
+	struct shard *shard, *tmp;
+	unsigned count = HASH_COUNT(g->shards.by_id);
+	struct shard **sorted;
+
+	if (g->sorted_shape == g->shards.shape && g->sorted)
+		return true;
+	sorted = realloc(g->sorted, (count + 1) * sizeof(*sorted));
+	if (!sorted)
+		return false;
+	g->sorted = sorted;
+	g->sorted_count = 0;
+	HASH_ITER(hh, g->shards.by_id, shard, tmp)
+	g->sorted[g->sorted_count++] = shard;
+	qsort(g->sorted, g->sorted_count, sizeof(*g->sorted), compare_shards);
+	g->sorted_shape = g->shards.shape;
+	return true;
+}
+
+static void head_of(const struct shard *shard, struct proto_head *ret_head)
+{
+	*ret_head = (struct proto_head){
+		.origin = shard->id.origin, .topic = shard->id.topic, .epoch = shard->epoch, .head = shard->head};
+}
+
+static void send_vector(struct gossip *g, struct member *m)
+{
+	struct proto_range range = {.topic_hi = UINT64_MAX, .origin_hi = 0xffffff};
+	struct proto_packet packet = {0};
+	struct proto_list list;
+
+	if (!sort_shards(g))
+		return;
+	m->vector_ms = g->now;
+	g->vector_ms = g->now + VECTOR_GAP_MS;
+	g->counters.syncs++;
+	proto_vector_open(&list, &packet, &range);
+	for (unsigned i = 0; i < g->sorted_count; i++) {
+		struct proto_head head;
+
+		if (!shard_current(g->sorted[i]))
+			continue;
+		head_of(g->sorted[i], &head);
+		if (proto_vector_add(&list, &head))
+			continue;
+		/* This range ends just before the shard that did not fit, and the next begins with it. */
+		range.topic_hi = head.topic;
+		range.origin_hi = head.origin - 1;
+		proto_vector_close_at(&list, &range);
+		core_send(g, m, FRAME_CLASS_SYNC, &packet);
+		packet.len = 0;
+		range = (struct proto_range){
+			.topic_lo = head.topic, .origin_lo = head.origin, .topic_hi = UINT64_MAX, .origin_hi = 0xffffff};
+		proto_vector_open(&list, &packet, &range);
+		i--;
+	}
+	proto_list_close(&list);
+	core_send(g, m, FRAME_CLASS_SYNC, &packet);
+}
+
+/* Tells one peer where one shard stands, so that it pulls. */
+void sync_poke(struct gossip *g, struct member *m, const struct shard *shard)
+{
+	struct proto_range range = {.topic_lo = shard->id.topic,
+		.topic_hi = shard->id.topic,
+		.origin_lo = shard->id.origin,
+		.origin_hi = shard->id.origin};
+	struct proto_packet packet = {0};
+	struct proto_list list;
+	struct proto_head head;
+
+	head_of(shard, &head);
+	proto_vector_open(&list, &packet, &range);
+	proto_vector_add(&list, &head);
+	proto_list_close(&list);
+	core_send(g, m, FRAME_CLASS_SYNC, &packet);
+}
+
+/* --- level 0: roots
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+void sync_compare(struct gossip *g, struct member *m, u128 root)
+{
+	if (root == g->shards.root) {
+		m->in_step = true;
+		m->mismatch_ms = 0;
+		m->sync_ms = NEVER;
+		return;
+	}
+	if (m->mismatch_ms == 0)
+		m->mismatch_ms = g->now;
+	if (m->in_step && g->now < m->mismatch_ms + MISMATCH_MS) {
+		sooner(&m->sync_ms, m->mismatch_ms + MISMATCH_MS);
+		return;
+	}
+	if (g->now < g->vector_ms || (m->vector_ms != 0 && g->now < m->vector_ms + VECTOR_EVERY_MS)) {
+		sooner(&m->sync_ms, (g->vector_ms > g->now ? g->vector_ms : g->now + VECTOR_GAP_MS) + core_random(g, 20));
+		return;
+	}
+	m->sync_ms = g->now + RETRY_MS;
+	send_vector(g, m);
+}
+
+void sync_on_root(struct gossip *g, struct member *m, const struct proto_root *root)
+{
+	if (root->want_reply)
+		send_root(g, m, false);
+	members_compare(g, m, root->members);
+	if (!root->want_reply || root->root == g->shards.root)
+		sync_compare(g, m, root->root);
+}
+
+/* --- level 2: giving and pulling
+ * ------------------------------------------------------------------------------------------------------ */
+
+/* Packets filled with batches for one peer. */
+struct gift {
+	struct gossip *g;
+	struct member *m;
+	struct proto_packet packet;
+	unsigned packets;
+};
+
+static void hand_over(struct gift *gift)
+{
+	if (gift->packet.len == 0)
+		return;
+	gift->packets++;
+	core_send(gift->g, gift->m, FRAME_CLASS_SYNC, &gift->packet);
+	gift->packet.len = 0;
+}
+
+static bool room_for(struct gift *gift)
+{
+	return gift->packets < ANSWER_PACKETS && push_afford(gift->g);
+}
+
+/* The shard after `from`. Each piece is flagged MORE unless it reaches the head: the peer pulls on when the last of them arrives,
+ * and knows it for the last by its own progress. */
+static void give(struct gift *gift, const struct shard *shard, uint64_t from, bool listing)
+{
+	unsigned limit = gift->packets + PULL_PACKETS;
+
+	if (from < shard->floor && !listing) {
+		listing = true;
+		from = 0;
+	}
+	while (from < shard->head && gift->packets < limit && room_for(gift)) {
+		bool last = gift->packets + 1 >= limit || gift->packets + 1 >= ANSWER_PACKETS;
+		uint64_t to = shards_encode(shard, from, listing, last ? PROTO_BATCH_MORE : 0, &gift->packet);
+
+		if (to == from)
+			hand_over(gift);
+		else
+			from = to;
+	}
+}
+
+static struct shard *first_in(const struct gossip *g, const struct proto_range *range, unsigned *ret_index)
+{
+	unsigned lo = 0, hi = g->sorted_count;
+
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+		const struct shard *shard = g->sorted[mid];
+
+		if (compare_ids(shard->id.topic, shard->id.origin, range->topic_lo, range->origin_lo) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	*ret_index = lo;
+	return lo < g->sorted_count ? g->sorted[lo] : NULL;
+}
+
+struct comparison {
+	struct gossip *g;
+	struct member *m;
+	struct gift gift;
+	struct proto_packet pulls;
+	struct proto_list pull_list;
+	unsigned pull_count;
+};
+
+/* Many peers offer the same shard at once when we are new: one is asked. */
+static void want(struct comparison *c, struct shard *shard, const struct proto_pull *pull)
+{
+	if (shard && c->g->now < shard->pulled_ms + PULL_EVERY_MS)
+		return;
+	if (!proto_pull_add(&c->pull_list, pull))
+		return;
+	c->pull_count++;
+	if (shard)
+		shard->pulled_ms = c->g->now;
+}
+
+/* The peer's copy of a shard of ours. More than we made ourselves means that we were set back to an older state, or have a clone.
+ */
+static void compare_own(struct comparison *c, const struct proto_head *theirs, struct shard *ours)
+{
+	struct gossip *g = c->g;
+
+	if (theirs->epoch > g->self->epoch || (theirs->epoch == g->self->epoch && theirs->head > g->shards.seq)) {
+		g->conflicts++;
+		core_raise_epoch(g, theirs->epoch + (theirs->epoch < UINT32_MAX), theirs->head);
+		return;
+	}
+	if (!ours)
+		return;
+	if (theirs->epoch < ours->epoch)
+		push_acked(g, c->m, ours, 0, true);
+	else
+		push_acked(g, c->m, ours, theirs->head < ours->head ? theirs->head : ours->head, true);
+}
+
+/* The peer has this of one shard; what do we have of it? */
+static void compare_entry(struct comparison *c, const struct proto_head *theirs)
+{
+	struct gossip *g = c->g;
+	struct origin *origin = shards_origin(&g->shards, theirs->origin);
+	struct shard *ours = shards_find(&g->shards, theirs->origin, theirs->topic);
+	struct proto_pull pull = {.after = *theirs};
+
+	if (theirs->origin == g->self->hostno) {
+		compare_own(c, theirs, ours);
+		return;
+	}
+	if (origin && (origin->refused || theirs->epoch < origin->epoch)) {
+		if (ours && shard_current(ours))
+			give(&c->gift, ours, 0, false);
+		return;
+	}
+	if (!ours || ours->epoch < theirs->epoch) {
+		pull.after.head = 0;
+		want(c, ours ? ours : shards_make(&g->shards, theirs->origin, theirs->topic, theirs->epoch, g->now), &pull);
+	} else if (ours->head < theirs->head) {
+		shards_pull(ours, &pull);
+		want(c, ours, &pull);
+	} else if (ours->head > theirs->head) {
+		give(&c->gift, ours, theirs->head, false);
+	}
+}
+
+static void peer_lacks(struct comparison *c, struct shard *ours)
+{
+	if (!shard_current(ours) || ours->id.origin == c->m->hostno)
+		return;
+	if (ours->id.origin == c->g->self->hostno)
+		push_acked(c->g, c->m, ours, 0, true);
+	else
+		give(&c->gift, ours, 0, false);
+}
+
+static void finish_comparison(struct comparison *c)
+{
+	hand_over(&c->gift);
+	if (c->pull_count > 0 && proto_list_close(&c->pull_list))
+		core_send(c->g, c->m, FRAME_CLASS_SYNC, &c->pulls);
+}
+
+/* Walks both sides' sorted lists over the range of the packet. */
+bool sync_on_vector(struct gossip *g, struct member *m, struct bytes_reader *body)
+{
+	struct comparison c = {.g = g, .m = m, .gift = {.g = g, .m = m}};
+	struct proto_range range;
+	struct proto_head theirs;
+	unsigned i;
+
+	if (!proto_get_range(body, &range))
+		return false;
+	if (!sort_shards(g))
+		return true;
+	proto_pull_open(&c.pull_list, &c.pulls);
+	first_in(g, &range, &i);
+	while (proto_get_head(body, &theirs)) {
+		for (; i < g->sorted_count; i++) {
+			struct shard *ours = g->sorted[i];
+			int order = compare_ids(ours->id.topic, ours->id.origin, theirs.topic, theirs.origin);
+
+			if (order == 0)
+				i++;
+			if (order >= 0)
+				break;
+			peer_lacks(&c, ours);
+		}
+		compare_entry(&c, &theirs);
+	}
+	for (; i < g->sorted_count &&
+		compare_ids(g->sorted[i]->id.topic, g->sorted[i]->id.origin, range.topic_hi, range.origin_hi) <= 0;
+		i++)
+		peer_lacks(&c, g->sorted[i]);
+	finish_comparison(&c);
+	return br_done(body);
+}
+
+bool sync_on_pull(struct gossip *g, struct member *m, struct bytes_reader *body)
+{
+	struct gift gift = {.g = g, .m = m};
+	struct proto_pull pull;
+
+	while (proto_get_pull(body, &pull)) {
+		struct shard *shard = shards_find(&g->shards, pull.after.origin, pull.after.topic);
+		bool same;
+
+		if (!shard || !shard_current(shard) || shard->epoch < pull.after.epoch)
+			continue;
+		same = shard->epoch == pull.after.epoch;
+		give(&gift, shard, same ? pull.after.head : 0, same && (pull.flags & PROTO_PULL_LISTING));
+	}
+	hand_over(&gift);
+	return br_done(body);
+}
+
+/* --- batches
+ * -------------------------------------------------------------------------------------------------------------------------- */
+
+void sync_answer_open(struct sync_answer *answer)
+{
+	answer->acks.len = answer->pulls.len = 0;
+	answer->ack_count = answer->pull_count = 0;
+	proto_push_ack_open(&answer->ack_list, &answer->acks);
+	proto_pull_open(&answer->pull_list, &answer->pulls);
+}
+
+static void pull_more(struct gossip *g, struct sync_answer *answer, const struct proto_batch *batch)
+{
+	struct shard *shard = shards_find(&g->shards, batch->origin, batch->topic);
+	struct proto_pull pull;
+
+	if (!shard)
+		return;
+	shards_pull(shard, &pull);
+	if (pull.after.head >= batch->head || !proto_pull_add(&answer->pull_list, &pull))
+		return;
+	answer->pull_count++;
+	shard->pulled_ms = g->now;
+}
+
+void sync_on_batch(struct gossip *g, struct member *m, const struct proto_batch *batch, struct sync_answer *answer)
+{
+	enum shards_verdict verdict;
+	const struct shard *shard;
+
+	if (!members_find(g, batch->origin) && g->member_count >= GOSSIP_MEMBERS_MAX)
+		return;
+	verdict = shards_apply(&g->shards, batch, g->now);
+	if (verdict == SHARDS_OURS) {
+		g->conflicts++;
+		core_raise_epoch(g, batch->epoch + (batch->epoch < UINT32_MAX), batch->to);
+	}
+	if (verdict == SHARDS_GAP || batch->flags & PROTO_BATCH_MORE)
+		pull_more(g, answer, batch);
+	if (!(batch->flags & PROTO_BATCH_PUSH)) {
+		if (verdict == SHARDS_APPLIED && (m->mismatch_ms != 0 || !m->in_step))
+			sooner(&m->sync_ms, g->now + 20);
+		return;
+	}
+	shard = shards_find(&g->shards, batch->origin, batch->topic);
+	if (shard && batch->origin == m->hostno && proto_push_ack_add(&answer->ack_list, batch->topic, shard->epoch, shard->head))
+		answer->ack_count++;
+}
+
+void sync_answer_send(struct gossip *g, struct member *m, struct sync_answer *answer)
+{
+	if (answer->ack_count > 0 && proto_list_close(&answer->ack_list))
+		core_send(g, m, FRAME_CLASS_PROBE, &answer->acks);
+	if (answer->pull_count > 0 && proto_list_close(&answer->pull_list))
+		core_send(g, m, FRAME_CLASS_SYNC, &answer->pulls);
+}
+
+/* --- the list of all own shards
+ * --------------------------------------------------------------------------------------------------------- */
+
+/* Sent when we are settled (R5): what others still hold of us from an earlier life goes. */
+void sync_heads(struct gossip *g, struct member *m)
+{
+	struct proto_heads heads = {.epoch = g->self->epoch, .seq = g->shards.seq, .topic_hi = UINT64_MAX};
+	struct proto_packet packet = {0};
+	struct proto_list list;
+
+	if (!sort_shards(g))
+		return;
+	proto_heads_open(&list, &packet, &heads);
+	for (unsigned i = 0; i < g->sorted_count; i++) {
+		const struct shard *shard = g->sorted[i];
+
+		if (shard->id.origin != g->self->hostno || shard->head == 0)
+			continue;
+		if (proto_heads_add(&list, shard->id.topic, shard->head))
+			continue;
+		proto_heads_close_at(&list, shard->id.topic - 1);
+		core_send(g, m, FRAME_CLASS_SYNC, &packet);
+		packet.len = 0;
+		heads.topic_lo = shard->id.topic;
+		proto_heads_open(&list, &packet, &heads);
+		i--;
+	}
+	proto_list_close(&list);
+	core_send(g, m, FRAME_CLASS_SYNC, &packet);
+}
+
+#define HEADS_MAX 128 /* entries of one packet: 1,167 / 9 */
+
+struct named {
+	unsigned count;
+	uint64_t topic[HEADS_MAX], head[HEADS_MAX];
+};
+
+static bool is_named(void *ctx, uint64_t topic, uint64_t *ret_head)
+{
+	const struct named *named = ctx;
+
+	for (unsigned i = 0; i < named->count; i++) {
+		if (named->topic[i] == topic) {
+			*ret_head = named->head[i];
+			return true;
+		}
+	}
+	return false;
+}
+
+bool sync_on_heads(struct gossip *g, struct member *m, struct bytes_reader *body)
+{
+	struct named named = {0};
+	struct proto_heads heads;
+	uint64_t topic, head;
+
+	if (!proto_get_heads_open(body, &heads))
+		return false;
+	while (proto_get_heads_entry(body, &topic, &head)) {
+		if (named.count == HEADS_MAX)
+			return false;
+		named.topic[named.count] = topic;
+		named.head[named.count++] = head;
+	}
+	if (!br_done(body))
+		return false;
+	shards_settle(&g->shards,
+		&(struct shards_settled){.hostno = m->hostno,
+			.epoch = heads.epoch,
+			.seq = heads.seq,
+			.topic_lo = heads.topic_lo,
+			.topic_hi = heads.topic_hi,
+			.has = is_named,
+			.ctx = &named},
+		g->now);
+	return true;
+}
+
+static void step_heads(struct gossip *g)
+{
+	if (g->now < g->heads_ms)
+		return;
+	if (!g->settled) {
+		g->settled = true;
+		shards_settle_own(&g->shards);
+	}
+	for (unsigned i = 0; i < g->member_count; i++)
+		if (member_usable(g, g->slots[i]) && !g->slots[i]->unheard)
+			sync_heads(g, g->slots[i]);
+	g->heads_ms = --g->heads_left > 0 ? g->now + SETTLE_MS : NEVER;
+}
+
+uint64_t sync_tick(struct gossip *g)
+{
+	uint64_t next;
+
+	step_heads(g);
+	if (g->now >= g->shards_ms) {
+		shards_tick(&g->shards, g->now);
+		g->shards_ms = g->now + SHARDS_TICK_MS;
+	}
+	next = g->shards_ms;
+	sooner(&next, g->heads_ms);
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[i];
+
+		if (g->now >= m->sync_ms) {
+			m->sync_ms = m->in_step && m->mismatch_ms == 0 ? NEVER : g->now + RETRY_MS;
+			if (member_usable(g, m) && !m->unheard)
+				send_root(g, m, true);
+			else
+				m->sync_ms = NEVER;
+		}
+		sooner(&next, m->sync_ms);
+	}
+	return next;
+}

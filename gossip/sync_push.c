@@ -1,0 +1,297 @@
+/* Own changes to everyone, in one hop.
+ *
+ * There is no queue. For each own shard and peer there is a cursor: what the peer has acknowledged, and what is on its way. What
+ * has to be sent is the shard's tail behind the cursor, read when there is room for it, so that a change which was superseded
+ * meanwhile is never sent and a backlog is bounded by what is live, not by how often it changed.
+ *
+ * The first packet leaves at once. While a peer has something unacknowledged, further changes are gathered for PUSH_COALESCE_MS,
+ * and at most PUSH_WINDOW packets are on their way: a burst goes out at the pace of the acks. A silent peer gets PUSH_TRIES
+ * repetitions; after that anti-entropy has it, and only new changes are sent to it. */
+#include "gossip/core_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Push and sync share a token bucket per host; core_send takes from it. */
+bool push_afford(struct gossip *g)
+{
+	g->bucket += (int64_t)(g->now - g->bucket_ms) * BUCKET_RATE;
+	g->bucket_ms = g->now;
+	if (g->bucket > BUCKET_BURST)
+		g->bucket = BUCKET_BURST;
+	return g->bucket > 0;
+}
+
+static struct shard_cursor *cursor_of(const struct gossip *g, struct shard *shard, const struct member *m)
+{
+	if (m->slot >= shard->cursor_count) {
+		unsigned count = g->slot_capacity;
+		struct shard_cursor *cursors = realloc(shard->cursors, count * sizeof(*cursors));
+
+		if (!cursors)
+			return NULL;
+		memset(cursors + shard->cursor_count, 0, (count - shard->cursor_count) * sizeof(*cursors));
+		shard->cursors = cursors;
+		shard->cursor_count = count;
+	}
+	return &shard->cursors[m->slot];
+}
+
+static bool pushes_to(const struct gossip *g, const struct member *m)
+{
+	return member_usable(g, m) && !m->unheard;
+}
+
+/* A packet to one peer under construction. */
+struct train {
+	struct gossip *g;
+	struct member *m;
+	struct proto_packet packet;
+};
+
+static void depart(struct train *t)
+{
+	if (t->packet.len == 0)
+		return;
+	t->m->unacked++;
+	t->m->push_last_ms = t->g->now;
+	t->g->counters.pushes++;
+	core_send(t->g, t->m, FRAME_CLASS_PUSH, &t->packet);
+	t->packet.len = 0;
+}
+
+static bool may_send(const struct train *t)
+{
+	if (t->m->unacked >= PUSH_WINDOW)
+		return false;
+	if (push_afford(t->g))
+		return true;
+	sooner(&t->m->push_ms, t->g->now + PUSH_COALESCE_MS);
+	return false;
+}
+
+/* The peer is below the floor: a small shard goes as a whole, for a bigger one the peer is told to pull. */
+static uint64_t load_listing(struct train *t, const struct shard *shard)
+{
+	uint64_t to;
+
+	depart(t);
+	to = shards_encode(shard, 0, true, PROTO_BATCH_PUSH, &t->packet);
+	if (to == shard->head)
+		return to;
+	t->packet.len = 0;
+	sync_poke(t->g, t->m, shard);
+	return shard->head;
+}
+
+static void load(struct train *t, struct shard *shard, struct shard_cursor *c)
+{
+	uint64_t from = c->acked > c->sent ? c->acked : c->sent, to;
+
+	while (from < shard->head && may_send(t)) {
+		if (from < shard->floor) {
+			to = load_listing(t, shard);
+		} else {
+			to = shards_encode(shard, from, false, PROTO_BATCH_PUSH, &t->packet);
+			if (to == from) {
+				depart(t);
+				continue;
+			}
+		}
+		from = c->sent = to;
+		c->sent_ms = t->g->now;
+		c->tries = 0;
+	}
+}
+
+static uint64_t rto(const struct member *m, const struct shard_cursor *c)
+{
+	uint64_t base = 3 * (uint64_t)m->srtt_us / 1000;
+
+	return (base > PUSH_RTO_MS ? base : PUSH_RTO_MS) << c->tries;
+}
+
+/* Takes back what was not acknowledged in time, or gives up. */
+static void check_rto(struct gossip *g, struct member *m, struct shard_cursor *c)
+{
+	if (c->sent <= c->acked || c->given_up || g->now < c->sent_ms + rto(m, c))
+		return;
+	m->unacked = 0;
+	if (c->tries + 1 >= PUSH_TRIES) {
+		c->given_up = true;
+		sooner(&m->sync_ms, g->now + MISMATCH_MS);
+		return;
+	}
+	g->counters.push_retries++;
+	c->sent = c->acked;
+}
+
+static void load_checked(struct train *t, struct shard *shard)
+{
+	struct shard_cursor *c = cursor_of(t->g, shard, t->m);
+	uint8_t tries;
+
+	if (!c)
+		return;
+	tries = c->tries;
+	if (c->sent > c->acked && !c->given_up && t->g->now >= c->sent_ms + rto(t->m, c)) {
+		check_rto(t->g, t->m, c);
+		load(t, shard, c);
+		if (c->sent > c->acked && !c->given_up)
+			c->tries = (uint8_t)(tries + 1);
+	} else {
+		if (c->given_up && c->sent < shard->head)
+			c->given_up = false;
+		load(t, shard, c);
+	}
+	if (c->sent > c->acked && !c->given_up)
+		sooner(&t->m->push_ms, c->sent_ms + rto(t->m, c));
+}
+
+static void push_member(struct gossip *g, struct member *m)
+{
+	struct train t = {.g = g, .m = m};
+
+	m->push_ms = NEVER;
+	if (!pushes_to(g, m) || !g->started)
+		return;
+	for (struct shard *shard = shards_origin(&g->shards, g->self->hostno)->shards; shard; shard = shard->next_of_origin)
+		load_checked(&t, shard);
+	depart(&t);
+}
+
+void push_changed(struct gossip *g, struct shard *shard)
+{
+	for (unsigned i = 0; i < g->dirty_count; i++)
+		if (g->dirty[i] == shard)
+			return;
+	if (g->dirty_count == g->dirty_capacity) {
+		unsigned capacity = g->dirty_capacity ? g->dirty_capacity * 2 : 8;
+		struct shard **dirty = realloc(g->dirty, capacity * sizeof(*dirty));
+
+		if (!dirty)
+			return; /* anti-entropy brings it */
+		g->dirty = dirty;
+		g->dirty_capacity = capacity;
+	}
+	g->dirty[g->dirty_count++] = shard;
+}
+
+void push_flush(struct gossip *g)
+{
+	unsigned count = g->dirty_count;
+
+	if (count == 0 || !g->started)
+		return;
+	g->dirty_count = 0;
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[i];
+		struct train t = {.g = g, .m = m};
+
+		if (!pushes_to(g, m))
+			continue;
+		if (m->unacked > 0 && g->now < m->push_last_ms + PUSH_COALESCE_MS) {
+			sooner(&m->push_ms, m->push_last_ms + PUSH_COALESCE_MS);
+			continue;
+		}
+		for (unsigned s = 0; s < count; s++)
+			load_checked(&t, g->dirty[s]);
+		depart(&t);
+	}
+}
+
+void push_reset(struct gossip *g, struct member *m, bool from_zero)
+{
+	struct origin *us = shards_origin(&g->shards, g->self->hostno);
+
+	m->unacked = 0;
+	for (struct shard *shard = us ? us->shards : NULL; shard; shard = shard->next_of_origin) {
+		struct shard_cursor *c = cursor_of(g, shard, m);
+
+		if (!c)
+			continue;
+		if (from_zero)
+			c->acked = 0;
+		c->sent = c->acked;
+		c->tries = 0;
+		c->given_up = false;
+	}
+	sooner(&m->push_ms, g->now);
+}
+
+/* R4: deletions that every alive host has seen need not be kept. */
+static void maybe_raise_floor(struct gossip *g, struct shard *shard)
+{
+	uint64_t lowest = shard->head;
+
+	if (shard->deleted_count == 0)
+		return;
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[i];
+
+		if (m == g->self || m->state == GOSSIP_DEAD || m->state == GOSSIP_LEFT)
+			continue;
+		if (m->slot >= shard->cursor_count)
+			return;
+		if (shard->cursors[m->slot].acked < lowest)
+			lowest = shard->cursors[m->slot].acked;
+	}
+	shards_raise_floor(&g->shards, shard, lowest);
+}
+
+void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_t head, bool exact)
+{
+	struct shard_cursor *c = cursor_of(g, shard, m);
+
+	if (!c)
+		return;
+	if (exact && head < c->acked)
+		c->sent = c->acked = head; /* it restarted, or lost it some other way */
+	if (head > c->acked)
+		c->acked = head;
+	if (c->acked >= c->sent) {
+		c->sent = c->acked;
+		c->tries = 0;
+		c->given_up = false;
+	}
+	if (exact && c->acked < shard->head) {
+		c->sent = c->acked;
+		c->given_up = false;
+		sooner(&m->push_ms, g->now);
+	}
+	if (c->acked == shard->head)
+		maybe_raise_floor(g, shard);
+}
+
+bool push_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body)
+{
+	uint64_t topic, head;
+	uint32_t epoch;
+
+	if (m->unacked > 0)
+		m->unacked--;
+	while (proto_get_push_ack(body, &topic, &epoch, &head)) {
+		struct shard *shard = shards_find(&g->shards, g->self->hostno, topic);
+
+		if (shard && epoch == shard->epoch && head <= shard->head)
+			push_acked(g, m, shard, head, false);
+	}
+	if (!br_done(body))
+		return false;
+	push_member(g, m);
+	return true;
+}
+
+uint64_t push_tick(struct gossip *g)
+{
+	uint64_t next = NEVER;
+
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[i];
+
+		if (g->now >= m->push_ms)
+			push_member(g, m);
+		sooner(&next, m->push_ms);
+	}
+	return next;
+}
