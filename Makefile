@@ -44,10 +44,11 @@ programs_of = $(patsubst %.c,$(B)/%,$(wildcard $(1)))
 ARCHIVES := $(foreach m,$(MODULES),$(if $(call objects,$(m)),$(B)/lib$(m).a))
 PROGRAMS := $(if $(wildcard daemon/main.c),$(B)/trestled) $(if $(wildcard cli/main.c),$(B)/trestle)
 UNIT := $(call programs_of,tests/unit/test_*.c)
-SIM := $(call programs_of,tests/sim/test_*.c)
+SIM_MAINS := $(shell grep -ls '^int main\>' tests/sim/*.c)
+SIM := $(call programs_of,$(SIM_MAINS))
 FUZZ := $(call programs_of,tests/fuzz/fuzz_*.c)
-# Everything else in tests/sim is shared by its tests.
-SIM_SHARED := $(patsubst %.c,$(B)/%.o,$(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c)))
+# Everything else in tests/sim is shared by its programs.
+SIM_SHARED := $(patsubst %.c,$(B)/%.o,$(filter-out $(SIM_MAINS),$(wildcard tests/sim/*.c)))
 C_SOURCES := $(foreach m,$(MODULES),$(call sources,$(m))) $(wildcard tests/*/*.c)
 C_FILES := $(C_SOURCES) $(foreach m,$(MODULES),$(wildcard $(m)/*.h $(m)/*/*.h)) $(wildcard tests/*/*.h)
 
