@@ -1,0 +1,888 @@
+/* What the control API answers, in the schema of docs/api.md. Reads the tables, changes nothing but through the calls of the others. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/version.h"
+#include "daemon/node_internal.h"
+
+#define COUNT_MAX 0x7fffffffffffffffULL
+#define TOKEN_TTL_S 3600
+
+/* ---- small values ---- */
+
+static json_t *text_or_null(const char *text)
+{
+	return text && *text ? json_string(text) : json_null();
+}
+
+static json_t *ip_json(const struct ip *ip)
+{
+	char text[IP_TEXT_SIZE];
+	return text_or_null(ip_format(ip, text));
+}
+
+static json_t *id_json(const struct id128 *id)
+{
+	char text[ID_TEXT_SIZE];
+	return json_string(id_format(id, text));
+}
+
+static json_t *count_json(u128 count)
+{
+	return json_integer(count > COUNT_MAX ? (json_int_t)COUNT_MAX : (json_int_t)count);
+}
+
+static json_t *addr_json(const struct gossip_addr *addr)
+{
+	char ip[IP_TEXT_SIZE];
+
+	ip_format(&addr->ip, ip);
+	return addr->ip.family == 6 ? json_sprintf("[%s]:%u", ip, addr->port) : json_sprintf("%s:%u", ip, addr->port);
+}
+
+static uint64_t rss_bytes(void)
+{
+	unsigned long size = 0, resident = 0;
+	char *data;
+	size_t len;
+
+	if (file_read("/proc/self/statm", 4096, &data, &len, NULL) < 0)
+		return 0;
+	if (sscanf(data, "%lu %lu", &size, &resident) != 2)
+		resident = 0;
+	free(data);
+	return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* ---- status ---- */
+
+static json_t *gossip_counters_json(const struct gossip *g)
+{
+	const struct gossip_counters *c = gossip_counters(g);
+	json_t *o = json_object();
+
+#define PUT(name) json_object_set_new(o, #name, json_integer((json_int_t)c->name))
+	PUT(packets_in), PUT(packets_out), PUT(bytes_in), PUT(bytes_out);
+	PUT(refused_short), PUT(refused_version), PUT(refused_sender), PUT(refused_key), PUT(refused_replay), PUT(refused_boot);
+	PUT(refused_decode), PUT(refused_join);
+	PUT(probes), PUT(probe_timeouts), PUT(suspicions), PUT(refutations), PUT(deaths);
+	PUT(pushes), PUT(push_retries), PUT(syncs), PUT(resets), PUT(conflicts), PUT(records_refused), PUT(record_count);
+#undef PUT
+	return o;
+}
+
+static json_t *driver_counters_json(const struct node *node)
+{
+	const struct driver_counters *c = datapath_counters(node);
+	json_t *o = json_object();
+	uint64_t foreign, forged;
+
+#define PUT(name) json_object_set_new(o, #name, json_integer((json_int_t)c->name))
+	PUT(syncs), PUT(resyncs), PUT(messages), PUT(repairs), PUT(overruns), PUT(dump_restarts), PUT(reaped);
+	PUT(networks), PUT(endpoints), PUT(remotes);
+#undef PUT
+	datapath_guard_counts(node, &foreign, &forged);
+	json_object_set_new(o, "dropped_foreign", json_integer((json_int_t)foreign));
+	json_object_set_new(o, "dropped_forged", json_integer((json_int_t)forged));
+	return o;
+}
+
+static json_t *ipam_counters_json(const struct ipam *ipam)
+{
+	const struct ipam_counters *c = ipam_counters(ipam);
+	json_t *o = json_object();
+
+#define PUT(name) json_object_set_new(o, #name, json_integer((json_int_t)c->name))
+	PUT(requests), PUT(local_grants), PUT(transfers_in), PUT(transfers_out), PUT(denied), PUT(bad_messages), PUT(repeated);
+#undef PUT
+	return o;
+}
+
+static void warn_networks(struct node *node, json_t *warnings)
+{
+	unsigned underlay = underlay_mtu(&node->options.vtep), overhead = node->options.vtep.family == 6 ? 70 : 50;
+	struct network *n, *next;
+	char text[400];
+
+	HASH_ITER(hh, node->networks, n, next) {
+		if (network_conflict(node, n, text, sizeof(text)))
+			json_array_append_new(warnings, json_string(text));
+		if (n->local_count && n->def.mtu + overhead > underlay)
+			json_array_append_new(warnings, json_sprintf("network \"%s\" has MTU %u, but this host's underlay carries only %u: larger packets are "
+								     "lost. Raise the underlay's MTU to %u",
+							n->def.name, n->def.mtu, underlay - overhead, n->def.mtu + overhead));
+	}
+}
+
+static json_t *warnings_json(struct node *node)
+{
+	json_t *warnings = json_array();
+	const char *error = datapath_last_error(node);
+	unsigned dead = gossip_member_count(node->gossip, GOSSIP_DEAD), suspect = gossip_member_count(node->gossip, GOSSIP_SUSPECT);
+
+	if (*error)
+		json_array_append_new(warnings, json_sprintf("the kernel is not as it should be: %s", error));
+	if (dead)
+		json_array_append_new(warnings, json_sprintf("%u hosts are dead; `trestle members` names them", dead));
+	if (suspect)
+		json_array_append_new(warnings, json_sprintf("%u hosts do not answer and are suspected; `trestle members` names them", suspect));
+	if (node->duplicates_seen)
+		json_array_append_new(warnings, json_sprintf("%llu times an address was seen on two hosts; create networks with --ipam-driver trestle",
+						(unsigned long long)node->duplicates_seen));
+	if (gossip_counters(node->gossip)->conflicts)
+		json_array_append_new(warnings, json_string("two hosts speak with one identity: is one a copy of the other's state directory?"));
+	warn_networks(node, warnings);
+	return warnings;
+}
+
+static json_t *drift_json(const struct node *node)
+{
+	const struct driver_drift *d = &datapath_counters(node)->last_drift;
+
+	return json_pack("{s:i, s:i, s:i}", "missing", (int)d->missing, "foreign", (int)d->foreign, "different", (int)d->different);
+}
+
+static json_t *member_counts_json(const struct node *node)
+{
+	json_t *o = json_object();
+
+	for (int s = GOSSIP_ALIVE; s <= GOSSIP_LEFT; s++)
+		json_object_set_new(o, gossip_state_name((enum gossip_state)s), json_integer(gossip_member_count(node->gossip, (enum gossip_state)s)));
+	return o;
+}
+
+static json_t *status(struct node *node)
+{
+	uint64_t now = clock_boot_ms();
+	struct gossip_addr listen = node->options.listen;
+	json_t *o = json_object();
+
+	json_object_set_new(o, "version", json_string(TRESTLE_VERSION));
+	json_object_set_new(o, "name", json_string(node->options.name));
+	json_object_set_new(o, "host_id", id_json(&node->identity.id));
+	json_object_set_new(o, "hostno", json_integer(node->cluster.hostno));
+	json_object_set_new(o, "cluster_id", id_json(&node->cluster.cluster_id));
+	json_object_set_new(o, "epoch", json_integer(node->cluster.epoch));
+	json_object_set_new(o, "state", json_string(node->join ? "joining" : node->leaving ? "leaving" : "running"));
+	json_object_set_new(o, "listen", addr_json(&listen));
+	json_object_set_new(o, "vtep", ip_json(&node->options.vtep));
+	json_object_set_new(o, "members", member_counts_json(node));
+	json_object_set_new(o, "networks", json_integer(HASH_COUNT(node->networks)));
+	json_object_set_new(o, "endpoints", json_pack("{s:i, s:i}", "local", (int)HASH_COUNT(node->endpoints), "remote", (int)node->remote_count));
+	json_object_set_new(o, "pools", json_integer(HASH_COUNT(node->pools)));
+	json_object_set_new(o, "drift", drift_json(node));
+	json_object_set_new(o, "in_step", json_boolean(gossip_in_step(node->gossip)));
+	json_object_set_new(o, "last_resync_age_ms", json_integer((json_int_t)(now - datapath_last_resync_ms(node))));
+	json_object_set_new(o, "rss_bytes", json_integer((json_int_t)rss_bytes()));
+	json_object_set_new(o, "uptime_s", json_integer((json_int_t)((now - node->start_ms) / 1000)));
+	json_object_set_new(o, "counters",
+		json_pack("{s:o, s:o, s:o, s:{s:i}}", "gossip", gossip_counters_json(node->gossip), "driver", driver_counters_json(node), "ipam",
+			ipam_counters_json(node->ipam), "plugin", "queued", (int)worker_depth(node->worker)));
+	json_object_set_new(o, "warnings", warnings_json(node));
+	return o;
+}
+
+static json_t *version(void)
+{
+#ifdef TRESTLE_COMMIT
+	json_t *commit = text_or_null(TRESTLE_COMMIT);
+#else
+	json_t *commit = json_null();
+#endif
+	return json_pack("{s:s, s:i, s:i, s:o}", "version", TRESTLE_VERSION, "api", TRESTLE_API, "wire", TRESTLE_WIRE, "commit", commit);
+}
+
+/* ---- members ---- */
+
+struct listing {
+	struct node *node;
+	json_t *array;
+	const struct network *network; /* only of this one; NULL: all */
+};
+
+static unsigned endpoints_of(struct node *node, uint32_t hostno, uint64_t topic)
+{
+	struct segment *s, *next;
+	struct segment_host *sh;
+	unsigned count = 0;
+
+	if (hostno == node->cluster.hostno) {
+		struct endpoint *ep, *next_ep;
+		HASH_ITER(hh, node->endpoints, ep, next_ep)
+			count += !topic || topic_of(&ep->state.network) == topic;
+		return count;
+	}
+	HASH_ITER(hh, node->segments, s, next) {
+		HASH_FIND(hh, s->hosts, &hostno, sizeof(hostno), sh);
+		if (sh && (!topic || s->topic == topic))
+			count += sh->endpoints;
+	}
+	return count;
+}
+
+static void add_member(void *ctx, const struct gossip_member *m)
+{
+	struct listing *l = ctx;
+	json_t *o = json_object();
+
+	json_object_set_new(o, "hostno", json_integer(m->hostno));
+	json_object_set_new(o, "name", json_string(m->name));
+	json_object_set_new(o, "host_id", id_json(&m->host_id));
+	json_object_set_new(o, "state", json_string(gossip_state_name(m->state)));
+	json_object_set_new(o, "since_s", json_integer((json_int_t)((clock_boot_ms() - m->since_ms) / 1000)));
+	json_object_set_new(o, "address", addr_json(&m->addr));
+	json_object_set_new(o, "vtep", ip_json(&m->vtep));
+	json_object_set_new(o, "rtt_us", m->rtt_us && !m->self ? json_integer(m->rtt_us) : json_null());
+	json_object_set_new(o, "epoch", json_integer(m->epoch));
+	json_object_set_new(o, "incarnation", json_integer(m->incarnation));
+	json_object_set_new(o, "self", json_boolean(m->self));
+	json_object_set_new(o, "endpoints", json_integer(endpoints_of(l->node, m->hostno, 0)));
+	json_array_append_new(l->array, o);
+}
+
+/* Sorts an array of objects by up to three members, integers as integers. */
+static const char *const *sort_keys;
+
+static int compare_values(const json_t *a, const json_t *b)
+{
+	if (json_is_integer(a) && json_is_integer(b))
+		return (json_integer_value(a) > json_integer_value(b)) - (json_integer_value(a) < json_integer_value(b));
+	if (json_is_string(a) && json_is_string(b))
+		return strcmp(json_string_value(a), json_string_value(b));
+	return json_is_string(a) - json_is_string(b);
+}
+
+static int compare_objects(const void *x, const void *y)
+{
+	const json_t *a = *(json_t *const *)x, *b = *(json_t *const *)y;
+	int order = 0;
+
+	for (const char *const *key = sort_keys; *key && !order; key++)
+		order = compare_values(json_object_get(a, *key), json_object_get(b, *key));
+	return order;
+}
+
+static json_t *sorted(json_t *array, const char *const *keys)
+{
+	size_t n = json_array_size(array);
+	json_t **items = calloc(n + 1, sizeof(json_t *)), *result = json_array();
+
+	if (!items)
+		abort();
+	for (size_t i = 0; i < n; i++)
+		items[i] = json_array_get(array, i);
+	sort_keys = keys;
+	qsort(items, n, sizeof(json_t *), compare_objects);
+	for (size_t i = 0; i < n; i++)
+		json_array_append(result, items[i]);
+	free(items);
+	json_decref(array);
+	return result;
+}
+
+static const char *const by_hostno[] = {"hostno", NULL};
+static const char *const by_name[] = {"name", "id", NULL};
+static const char *const by_network[] = {"network", "hostno", "ipv4", "ipv6", NULL};
+static const char *const by_pool[] = {"pool", "space", "pool_id", NULL};
+
+static json_t *members(struct node *node)
+{
+	struct listing l = {.node = node, .array = json_array()};
+
+	gossip_each_member(node->gossip, add_member, &l);
+	return json_pack("{s:o}", "members", sorted(l.array, by_hostno));
+}
+
+/* ---- endpoints ---- */
+
+static const char *const link_names[] = {[DRIVER_LINK_ABSENT] = "absent", [DRIVER_LINK_IN_HOST] = "in-host", [DRIVER_LINK_AWAY] = "away"};
+
+static json_t *endpoint_json(const struct network *n, const char *id, const char *host, uint32_t hostno, const struct ip *ip4,
+	const struct ip *ip6, const struct mac *mac, uint64_t since_s, const struct ip *vtep)
+{
+	int64_t age = clock_wall_s() - (int64_t)since_s;
+	char mac_text[MAC_TEXT_SIZE];
+	json_t *o = json_object();
+
+	json_object_set_new(o, "id", json_string(id));
+	json_object_set_new(o, "network", json_string(n->def.name));
+	json_object_set_new(o, "network_id", id_json(&n->id));
+	json_object_set_new(o, "host", json_string(host));
+	json_object_set_new(o, "hostno", json_integer(hostno));
+	json_object_set_new(o, "ipv4", ip_json(ip4));
+	json_object_set_new(o, "ipv6", ip_json(ip6));
+	json_object_set_new(o, "mac", json_string(mac_format(mac, mac_text)));
+	json_object_set_new(o, "since_s", json_integer(age > 0 ? age : 0));
+	json_object_set_new(o, "vtep", ip_json(vtep));
+	return o;
+}
+
+static json_t *local_json(struct node *node, const struct endpoint *ep)
+{
+	json_t *o = endpoint_json(ep->network, ep->id, node->options.name, node->cluster.hostno, &ep->state.address4.ip, &ep->state.address6.ip,
+		&ep->state.mac, ep->state.since_s, &node->options.vtep);
+
+	json_object_set_new(o, "state", json_string(ep->state.joined ? "joined" : "created"));
+	json_object_set_new(o, "link", json_string(link_names[ep->link]));
+	json_object_set_new(o, "docker_network_id", json_string(ep->state.docker_network));
+	json_object_set_new(o, "error", json_null());
+	return o;
+}
+
+static json_t *remote_json(struct node *node, const struct network *n, const struct remote *r)
+{
+	struct host *host = cluster_host(node, r->key.origin);
+	bool up = host && host->state == GOSSIP_ALIVE;
+	char name[GOSSIP_NAME_MAX + 1];
+	struct ip none = {0};
+	json_t *o = endpoint_json(n, r->record.short_id, host_label(node, r->key.origin, name, sizeof(name)), r->key.origin, &r->record.ip4,
+		&r->record.ip6, &r->record.mac, r->record.since_s, host ? &host->vtep : &none);
+
+	json_object_set_new(o, "state", json_string(up ? "up" : "suspended"));
+	json_object_set_new(o, "link", json_string("remote"));
+	json_object_set_new(o, "docker_network_id", json_null());
+	json_object_set_new(o, "error", r->shadowed4 || r->shadowed6 ? json_string("another endpoint has the same address and gets its traffic") : json_null());
+	return o;
+}
+
+static json_t *endpoint_list(struct node *node, const struct network *only)
+{
+	json_t *array = json_array();
+	struct endpoint *ep, *next;
+	struct segment *s, *next_segment;
+
+	HASH_ITER(hh, node->endpoints, ep, next)
+		if (!ep->closing && ep->network && (!only || ep->network == only))
+			json_array_append_new(array, local_json(node, ep));
+	HASH_ITER(hh, node->segments, s, next_segment) {
+		struct network *n = network_by_topic(node, s->topic);
+		struct remote *r, *next_remote;
+		if (!n || (only && n != only))
+			continue;
+		HASH_ITER(hh, s->remotes, r, next_remote)
+			json_array_append_new(array, remote_json(node, n, r));
+	}
+	return sorted(array, by_network);
+}
+
+static struct network *need_network(struct node *node, const char *name, struct err *err)
+{
+	struct network *n = network_find(node, name);
+
+	if (!n)
+		err_set(err, ERR_NOT_FOUND, "network \"%s\" is not known here: `trestle network ls` lists the known ones", name);
+	return n;
+}
+
+static json_t *endpoints(struct node *node, const char *filter, struct err *err)
+{
+	struct network *only = NULL;
+
+	if (filter && !(only = need_network(node, filter, err)))
+		return NULL;
+	return json_pack("{s:o}", "endpoints", endpoint_list(node, only));
+}
+
+static bool matches(const json_t *e, const char *text)
+{
+	static const char *const members_of[] = {"ipv4", "ipv6", "mac"};
+	const char *id = json_string_value(json_object_get(e, "id"));
+
+	for (size_t i = 0; i < 3; i++) {
+		const char *value = json_string_value(json_object_get(e, members_of[i]));
+		if (value && strcasecmp(value, text) == 0)
+			return true;
+	}
+	/* Of other hosts only the first digits are known: a longer id fits too. */
+	return id && strlen(text) >= 4 && (strncmp(id, text, strlen(text)) == 0 || (strlen(id) == ENDPOINT_SHORT_MAX && strncmp(id, text, strlen(id)) == 0));
+}
+
+static json_t *endpoint_inspect(struct node *node, const char *text, struct err *err)
+{
+	json_t *all = endpoint_list(node, NULL), *found = NULL, *e;
+	char ids[256] = "";
+	unsigned count = 0;
+	size_t i;
+
+	json_array_foreach(all, i, e) {
+		if (!matches(e, text))
+			continue;
+		if (++count <= 4)
+			snprintf(ids + strlen(ids), sizeof(ids) - strlen(ids), "%s%.12s", count > 1 ? ", " : "", json_string_value(json_object_get(e, "id")));
+		found = e;
+	}
+	if (count == 1)
+		json_incref(found);
+	else if (!count)
+		err_set(err, ERR_NOT_FOUND, "no endpoint has the id or address \"%s\": `trestle endpoint ls` lists the known ones", text);
+	else
+		err_set(err, ERR_CONFLICT, "%u endpoints fit \"%s\": %s; name one by its id", count, text, ids);
+	json_decref(all);
+	return count == 1 ? found : NULL;
+}
+
+/* ---- networks ---- */
+
+static json_t *pools_json(const struct network *n)
+{
+	json_t *array = json_array();
+	char text[PREFIX_TEXT_SIZE];
+
+	for (int family = 4; family <= 6; family += 2)
+		for (unsigned i = 0; i < n->def.pool_count; i++)
+			if (n->def.pools[i].ip.family == family)
+				json_array_append_new(array, json_string(prefix_format(&n->def.pools[i], text)));
+	return array;
+}
+
+static json_t *network_json(struct node *node, const struct network *n)
+{
+	struct segment *s = segment_find(node, n->topic);
+	char conflict[400];
+	json_t *o = json_object();
+
+	json_object_set_new(o, "id", id_json(&n->id));
+	json_object_set_new(o, "name", json_string(n->def.name));
+	json_object_set_new(o, "vni", json_integer(n->def.vni));
+	json_object_set_new(o, "mode", json_string("l2"));
+	json_object_set_new(o, "mtu", json_integer(n->def.mtu));
+	json_object_set_new(o, "pools", pools_json(n));
+	json_object_set_new(o, "internal", json_boolean(n->def.internal));
+	json_object_set_new(o, "endpoints_local", json_integer(n->local_count));
+	json_object_set_new(o, "endpoints_total", json_integer(n->local_count + segment_size(s)));
+	json_object_set_new(o, "hosts", json_integer((s ? HASH_COUNT(s->hosts) : 0) + (n->local_count > 0)));
+	json_object_set_new(o, "conflict", network_conflict(node, n, conflict, sizeof(conflict)) ? json_string(conflict) : json_null());
+	json_object_set_new(o, "pinned", json_boolean(n->pinned));
+	return o;
+}
+
+static json_t *networks(struct node *node)
+{
+	json_t *array = json_array();
+	struct network *n, *next;
+
+	HASH_ITER(hh, node->networks, n, next)
+		json_array_append_new(array, network_json(node, n));
+	return json_pack("{s:o}", "networks", sorted(array, by_name));
+}
+
+static void add_network_member(void *ctx, const struct gossip_member *m)
+{
+	struct listing *l = ctx;
+	unsigned count = endpoints_of(l->node, m->hostno, l->network->topic);
+
+	if (count)
+		json_array_append_new(l->array,
+			json_pack("{s:i, s:s, s:o, s:s, s:i}", "hostno", (int)m->hostno, "name", m->name, "vtep", ip_json(&m->vtep), "state",
+				gossip_state_name(m->state), "endpoints", (int)count));
+}
+
+static json_t *network_full(struct node *node, const struct network *n)
+{
+	struct listing l = {.node = node, .array = json_array(), .network = n};
+	json_t *o = network_json(node, n), *ids = json_array();
+	struct docker_network *d, *next;
+
+	HASH_ITER(hh, node->docker_networks, d, next)
+		if (id_equal(&d->state.network, &n->id))
+			json_array_append_new(ids, json_string(d->id));
+	gossip_each_member(node->gossip, add_network_member, &l);
+	json_object_set_new(o, "docker_ids", ids);
+	json_object_set_new(o, "members", sorted(l.array, by_hostno));
+	json_object_set_new(o, "endpoints", endpoint_list(node, n));
+	return o;
+}
+
+struct create_call {
+	struct node *node;
+	struct control_call *call;
+	struct network_spec spec;
+	struct id128 network;
+	unsigned at; /* next pool to obtain */
+};
+
+static void answer_network(void *arg)
+{
+	struct create_call *c = arg;
+	struct network *n = network_by_id(c->node, &c->network);
+	struct err err = {0};
+
+	if (n) {
+		control_done(c->call, network_full(c->node, n));
+	} else {
+		err_set(&err, ERR_CONFLICT, "the network was removed meanwhile");
+		control_fail(c->call, &err);
+	}
+	free(c);
+}
+
+static void network_made(void *arg, struct network *n, const struct err *err)
+{
+	struct create_call *c = arg;
+
+	if (err) {
+		control_fail(c->call, err);
+		free(c);
+		return;
+	}
+	n->pinned = true;
+	network_keep(c->node, n);
+	c->network = n->id;
+	outbox_call(c->node->outbox, answer_network, c);
+}
+
+static void next_pool(struct create_call *c);
+
+static void pool_made(void *arg, struct pool *p, const struct err *err)
+{
+	struct create_call *c = arg;
+
+	if (err) {
+		control_fail(c->call, err);
+		free(c);
+		return;
+	}
+	p->state.pinned = true;
+	pool_keep(c->node, p);
+	c->at++;
+	next_pool(c);
+}
+
+/* The pools of a network made by name wait for its engines: they are pinned with it. */
+static void next_pool(struct create_call *c)
+{
+	struct pool_spec spec = {.space = POOL_SPACE_LOCAL, .name = c->spec.name};
+
+	if (c->at == c->spec.pool_count) {
+		network_obtain(c->node, &c->spec, network_made, c);
+		return;
+	}
+	spec.prefix = c->spec.pools[c->at];
+	spec.family = spec.prefix.ip.family;
+	pool_obtain(c->node, &spec, pool_made, c);
+}
+
+static int read_subnet(struct network_spec *spec, json_t *body, const char *name, uint8_t family, struct err *err)
+{
+	const char *text = json_string_value(json_object_get(body, name));
+	struct prefix prefix;
+
+	if (!text)
+		return 0;
+	if (prefix_parse(text, &prefix, err) < 0)
+		return err_prefix(err, "%s", name);
+	if (prefix.ip.family != family)
+		return err_set(err, ERR_INVALID, "%s: expected an IPv%u prefix, found %s", name, family, text);
+	spec->pools[spec->pool_count++] = prefix_masked(&prefix);
+	return 0;
+}
+
+static void network_create(struct node *node, struct control_call *call, json_t *body)
+{
+	struct create_call *c = calloc(1, sizeof(*c));
+	const char *name = json_string_value(json_object_get(body, "name"));
+	struct err err = {0};
+
+	if (!c)
+		abort();
+	c->node = node;
+	c->call = call;
+	snprintf(c->spec.name, sizeof(c->spec.name), "%s", name ? name : "");
+	c->spec.mtu = (uint32_t)json_integer_value(json_object_get(body, "mtu"));
+	c->spec.vni = (uint32_t)json_integer_value(json_object_get(body, "vni"));
+	c->spec.internal = json_is_true(json_object_get(body, "internal"));
+	if (read_subnet(&c->spec, body, "subnet", 4, &err) < 0 || read_subnet(&c->spec, body, "subnet6", 6, &err) < 0) {
+		control_fail(call, &err);
+		free(c);
+		return;
+	}
+	next_pool(c);
+}
+
+static int may_remove(struct node *node, const struct network *n, struct err *err)
+{
+	struct segment *s = segment_find(node, n->topic);
+	char name[GOSSIP_NAME_MAX + 1];
+
+	if (n->local_count)
+		return err_set(err, ERR_CONFLICT, "network \"%s\" has %u endpoints on this host; stop their containers first", n->def.name, n->local_count);
+	if (segment_size(s))
+		return err_set(err, ERR_CONFLICT, "network \"%s\" has %u endpoints on other hosts, one of them %s; stop their containers first",
+			n->def.name, segment_size(s), host_label(node, s->hosts->hostno, name, sizeof(name)));
+	if (n->docker_count)
+		return err_set(err, ERR_CONFLICT, "the engine of this host has network \"%s\"; use `docker network rm`", n->def.name);
+	if (!n->pinned)
+		return err_set(err, ERR_CONFLICT,
+			"network \"%s\" is used by %u other hosts and was not created on this one; remove it there (`docker network rm`, `trestle network rm`)",
+			n->def.name, n->host_count);
+	return 0;
+}
+
+static void unpin_pools(struct node *node, const struct network *n)
+{
+	struct pool *p, *next;
+
+	HASH_ITER(hh, node->pools, p, next)
+		if (p->state.pinned && strcmp(p->state.def.name, n->def.name) == 0) {
+			p->state.pinned = false;
+			pool_unuse(node, p);
+		}
+}
+
+static json_t *network_rm(struct node *node, const char *name, struct err *err)
+{
+	struct network *n = need_network(node, name, err);
+	json_t *answer;
+
+	if (!n || may_remove(node, n, err) < 0)
+		return NULL;
+	answer = json_pack("{s:o}", "removed", id_json(&n->id));
+	unpin_pools(node, n);
+	n->pinned = false;
+	network_unuse(node, n);
+	return answer;
+}
+
+static json_t *network_inspect(struct node *node, const char *name, struct err *err)
+{
+	struct network *n = need_network(node, name, err);
+
+	return n ? network_full(node, n) : NULL;
+}
+
+/* ---- ipam ---- */
+
+static void add_share(void *ctx, const struct ipam_share *share)
+{
+	struct listing *l = ctx;
+	char name[GOSSIP_NAME_MAX + 1];
+
+	json_array_append_new(l->array,
+		json_pack("{s:s, s:i, s:o, s:o, s:i, s:b}", "host", host_label(l->node, share->hostno, name, sizeof(name)), "hostno", (int)share->hostno,
+			"held", count_json(share->held), "free", count_json(share->free_held), "fragments", (int)share->fragments, "wanted",
+			(int)share->wanted));
+}
+
+static const char *network_of_pool(struct node *node, const struct pool *p)
+{
+	struct network *n, *next;
+
+	HASH_ITER(hh, node->networks, n, next)
+		for (unsigned i = 0; i < n->def.pool_count; i++)
+			if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
+				return n->def.name;
+	return p->state.def.name;
+}
+
+static json_t *pool_json(struct node *node, const struct pool *p)
+{
+	struct listing l = {.node = node, .array = json_array()};
+	struct ipam_totals totals = {0};
+	char text[PREFIX_TEXT_SIZE];
+	json_t *o = json_object();
+
+	ipam_pool_totals(node->ipam, &p->id, &totals);
+	ipam_each_share(node->ipam, &p->id, add_share, &l);
+	json_object_set_new(o, "pool", json_string(prefix_format(&p->state.def.prefix, text)));
+	json_object_set_new(o, "pool_id", id_json(&p->id));
+	json_object_set_new(o, "network", text_or_null(network_of_pool(node, p)));
+	json_object_set_new(o, "space", json_string(pool_space_name(p->state.def.space)));
+	json_object_set_new(o, "size", count_json(totals.size));
+	json_object_set_new(o, "reserved", count_json(totals.reserved));
+	json_object_set_new(o, "leases", json_integer(totals.leases));
+	json_object_set_new(o, "shares", sorted(l.array, by_hostno));
+	return o;
+}
+
+static json_t *ipam_show(struct node *node, const char *filter, struct err *err)
+{
+	json_t *array = json_array();
+	struct pool *p, *next;
+	char text[PREFIX_TEXT_SIZE];
+
+	HASH_ITER(hh, node->pools, p, next)
+		if (!filter || strcmp(prefix_format(&p->state.def.prefix, text), filter) == 0)
+			json_array_append_new(array, pool_json(node, p));
+	if (filter && !json_array_size(array)) {
+		json_decref(array);
+		err_set(err, ERR_NOT_FOUND, "pool %s is not known here: `trestle ipam show` lists the known ones", filter);
+		return NULL;
+	}
+	return json_pack("{s:o}", "pools", sorted(array, by_pool));
+}
+
+/* ---- token, join, leave ---- */
+
+static json_t *token(struct node *node, json_t *body, struct err *err)
+{
+	json_t *ttl = json_object_get(body, "ttl_s");
+	char text[512];
+	int64_t expires_s;
+
+	if (cluster_token(node, ttl ? json_integer_value(ttl) : TOKEN_TTL_S, text, &expires_s, err) < 0)
+		return NULL;
+	return json_pack("{s:s, s:I}", "token", text, "expires_s", (json_int_t)expires_s);
+}
+
+struct pending {
+	struct node *node;
+	struct control_call *call;
+};
+
+static struct pending *pending_new(struct node *node, struct control_call *call)
+{
+	struct pending *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		abort();
+	p->node = node;
+	p->call = call;
+	return p;
+}
+
+struct sponsor {
+	char name[GOSSIP_NAME_MAX + 1];
+};
+
+static void first_other(void *ctx, const struct gossip_member *m)
+{
+	struct sponsor *s = ctx;
+
+	if (!m->self && !s->name[0])
+		snprintf(s->name, sizeof(s->name), "%s", m->name);
+}
+
+static json_t *joined_json(struct node *node)
+{
+	struct sponsor s = {""};
+
+	gossip_each_member(node->gossip, first_other, &s);
+	return json_pack("{s:o, s:i, s:o}", "cluster_id", id_json(&node->cluster.cluster_id), "hostno", (int)node->cluster.hostno, "sponsor",
+		text_or_null(s.name));
+}
+
+static void joined(void *arg, const struct err *err)
+{
+	struct pending *p = arg;
+
+	if (err)
+		control_fail(p->call, err);
+	else
+		control_done(p->call, joined_json(p->node));
+	free(p);
+}
+
+static void join(struct node *node, struct control_call *call, json_t *body)
+{
+	struct pending *p = pending_new(node, call);
+	struct err err = {0};
+
+	if (cluster_join(node, json_string_value(json_object_get(body, "token")), joined, p, &err) == 0)
+		return;
+	if (err.code == ERR_EXISTS && !cluster_alone(node))
+		control_done(call, joined_json(node));
+	else
+		control_fail(call, &err);
+	free(p);
+}
+
+static void left(void *arg, const struct err *err)
+{
+	struct pending *p = arg;
+
+	if (err)
+		control_fail(p->call, err);
+	else
+		control_done(p->call, json_pack("{s:b}", "left", 1));
+	free(p);
+}
+
+static void endpoints_gone(void *arg)
+{
+	struct pending *p = arg;
+	struct err err = {0};
+
+	if (cluster_leave(p->node, left, p, &err) < 0) {
+		control_fail(p->call, &err);
+		free(p);
+	}
+}
+
+static void leave(struct node *node, struct control_call *call, json_t *body)
+{
+	bool force = json_is_true(json_object_get(body, "force"));
+	unsigned count = HASH_COUNT(node->endpoints);
+	struct err err = {0};
+
+	if (count && !force) {
+		err_set(&err, ERR_CONFLICT, "%u endpoints of this host would lose their network; stop their containers first, or use --force", count);
+		control_fail(call, &err);
+		return;
+	}
+	endpoints_remove_all_of(node, NULL, endpoints_gone, pending_new(node, call));
+}
+
+/* ---- dispatch ---- */
+
+static void handle(void *ctx, struct control_call *call, const struct control_request *request)
+{
+	struct node *node = ctx;
+	struct err err = {0};
+	json_t *answer = NULL;
+
+	if (!node->gossip || !node->ipam) {
+		err_set(&err, ERR_UNREACHABLE, "this host is changing its cluster; try again in a second");
+		control_fail(call, &err);
+		return;
+	}
+	switch (request->verb) {
+	case CONTROL_STATUS:
+		answer = status(node);
+		break;
+	case CONTROL_VERSION:
+		answer = version();
+		break;
+	case CONTROL_MEMBERS:
+		answer = members(node);
+		break;
+	case CONTROL_NETWORKS:
+		answer = networks(node);
+		break;
+	case CONTROL_NETWORK_CREATE:
+		network_create(node, call, request->body);
+		return;
+	case CONTROL_NETWORK_INSPECT:
+		answer = network_inspect(node, request->object, &err);
+		break;
+	case CONTROL_NETWORK_RM:
+		answer = network_rm(node, request->object, &err);
+		break;
+	case CONTROL_ENDPOINTS:
+		answer = endpoints(node, request->filter, &err);
+		break;
+	case CONTROL_ENDPOINT_INSPECT:
+		answer = endpoint_inspect(node, request->object, &err);
+		break;
+	case CONTROL_IPAM:
+		answer = ipam_show(node, request->filter, &err);
+		break;
+	case CONTROL_TOKEN:
+		answer = token(node, request->body, &err);
+		break;
+	case CONTROL_JOIN:
+		join(node, call, request->body);
+		return;
+	case CONTROL_LEAVE:
+		leave(node, call, request->body);
+		return;
+	}
+	if (answer)
+		control_done(call, answer);
+	else
+		control_fail(call, &err);
+}
+
+const struct control_backend api_backend = {.handle = handle};

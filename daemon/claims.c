@@ -1,0 +1,239 @@
+/* Before something with a cluster-wide name is made, the name's *home* is asked: the alive host with the highest rendezvous hash. The
+ * home knows what exists, and remembers who asked first for what does not yet, so two hosts that create the same name at once get
+ * one answer: the first definition. A home that does not answer within CLAIM_MS does not stop anybody: the asker creates alone, and
+ * if two did so on the two sides of a cut, both objects exist and are shown as a conflict.
+ *
+ *   CLAIM         xid u32, key text, definition
+ *   CLAIM_ANSWER  xid u32, definition that counts
+ */
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "daemon/node_internal.h"
+
+#define CLAIM_MS 200
+#define CLAIM_RESEND_MS 50
+#define CLAIM_KEEP_MS 30000 /* by then the record has spread */
+#define CLAIM_KEY_MAX 128
+#define CLAIMS_MAX 4096
+#define CLAIM_VALUE_MAX (GOSSIP_TELL_MAX - CLAIM_KEY_MAX - 16)
+
+struct claim {
+	char key[CLAIM_KEY_MAX + 1];
+	uint64_t until_ms;
+	size_t len;
+	UT_hash_handle hh;
+	uint8_t value[];
+};
+
+struct pending_claim {
+	uint32_t xid;
+	uint32_t home;
+	uint64_t deadline_ms, resend_ms;
+	char key[CLAIM_KEY_MAX + 1];
+	void (*fn)(void *arg, const void *winner, size_t len);
+	void *arg;
+	size_t len;
+	UT_hash_handle hh;
+	uint8_t value[];
+};
+
+/* ---- home ---- */
+
+/* What exists already under the key: "n:NAME" or "p:...". */
+static const void *existing(struct node *node, const char *key, void *buf, size_t size, size_t *ret_len)
+{
+	return key[0] == 'n' ? network_claimed(node, key + 2, buf, size, ret_len) : pool_claimed(node, key, buf, size, ret_len);
+}
+
+static void forget_old(struct node *node, uint64_t now)
+{
+	struct claim *c, *next;
+
+	HASH_ITER(hh, node->claims, c, next) {
+		if (c->until_ms > now)
+			continue;
+		HASH_DEL(node->claims, c);
+		free(c);
+	}
+}
+
+/* Borrowed until the next call. */
+static const void *decide(struct node *node, const char *key, const void *value, size_t len, size_t *ret_len)
+{
+	static uint8_t buf[GOSSIP_VALUE_MAX];
+	const void *known = existing(node, key, buf, sizeof(buf), ret_len);
+	struct claim *c;
+
+	if (known)
+		return known;
+	HASH_FIND_STR(node->claims, key, c);
+	if (!c) {
+		if (HASH_COUNT(node->claims) >= CLAIMS_MAX) {
+			*ret_len = len;
+			return value;
+		}
+		c = calloc(1, sizeof(*c) + len);
+		if (!c)
+			abort();
+		snprintf(c->key, sizeof(c->key), "%s", key);
+		memcpy(c->value, value, len);
+		c->len = len;
+		c->until_ms = clock_boot_ms() + CLAIM_KEEP_MS;
+		HASH_ADD_STR(node->claims, key, c);
+	}
+	*ret_len = c->len;
+	return c->value;
+}
+
+static void on_claim(struct node *node, uint32_t from, struct bytes_reader *r)
+{
+	char key[CLAIM_KEY_MAX + 1];
+	uint8_t body[GOSSIP_TELL_MAX];
+	struct bytes_writer w;
+	uint32_t xid = br_u32(r);
+	const void *winner;
+	size_t len;
+
+	br_text(r, key, sizeof(key));
+	if (r->bad || br_left(r) > CLAIM_VALUE_MAX)
+		return;
+	winner = decide(node, key, r->at, br_left(r), &len);
+	bw_init(&w, body, sizeof(body));
+	bw_u32(&w, xid);
+	bw_bytes(&w, winner, len);
+	if (!w.overflow)
+		gossip_tell(node->gossip, from, TELL_CLAIM_ANSWER, body, w.len, clock_boot_ms(), NULL);
+}
+
+/* ---- asker ---- */
+
+struct rendezvous {
+	const char *key;
+	uint32_t home;
+	uint64_t best;
+};
+
+static void weigh(void *ctx, const struct gossip_member *m)
+{
+	struct rendezvous *r = ctx;
+	uint8_t hash[crypto_generichash_BYTES_MIN];
+	uint64_t weight = 0;
+
+	if (m->state != GOSSIP_ALIVE)
+		return;
+	crypto_generichash(hash, sizeof(hash), (const uint8_t *)r->key, strlen(r->key), m->host_id.bytes, sizeof(m->host_id.bytes));
+	for (size_t i = 0; i < 8; i++)
+		weight = weight << 8 | hash[i];
+	if (weight >= r->best) {
+		r->best = weight;
+		r->home = m->hostno;
+	}
+}
+
+static void finish(struct node *node, struct pending_claim *p, const void *winner, size_t len)
+{
+	HASH_DEL(node->pending_claims, p);
+	p->fn(p->arg, winner, len);
+	free(p);
+}
+
+static void send_claim(struct node *node, struct pending_claim *p, uint64_t now)
+{
+	uint8_t body[GOSSIP_TELL_MAX];
+	struct bytes_writer w;
+
+	bw_init(&w, body, sizeof(body));
+	bw_u32(&w, p->xid);
+	bw_text(&w, p->key);
+	bw_bytes(&w, p->value, p->len);
+	p->resend_ms = now + CLAIM_RESEND_MS;
+	if (!w.overflow)
+		gossip_tell(node->gossip, p->home, TELL_CLAIM, body, w.len, now, NULL);
+	cluster_poke(node);
+}
+
+void claim_name(
+	struct node *node, const char *key, const void *mine, size_t len, void (*fn)(void *arg, const void *winner, size_t len), void *arg)
+{
+	struct rendezvous r = {.key = key, .home = node->cluster.hostno};
+	uint64_t now = clock_boot_ms();
+	struct pending_claim *p;
+
+	gossip_each_member(node->gossip, weigh, &r);
+	if (r.home == node->cluster.hostno) {
+		size_t winner_len;
+		const void *winner = decide(node, key, mine, len, &winner_len);
+		fn(arg, winner, winner_len);
+		return;
+	}
+	p = calloc(1, sizeof(*p) + len);
+	if (!p)
+		abort();
+	p->xid = ++node->next_claim;
+	p->home = r.home;
+	p->deadline_ms = now + CLAIM_MS;
+	snprintf(p->key, sizeof(p->key), "%s", key);
+	p->fn = fn;
+	p->arg = arg;
+	p->len = len;
+	memcpy(p->value, mine, len);
+	HASH_ADD(hh, node->pending_claims, xid, sizeof(p->xid), p);
+	send_claim(node, p, now);
+	housekeeping_soon(node);
+}
+
+static void on_answer(struct node *node, uint32_t from, struct bytes_reader *r)
+{
+	uint32_t xid = br_u32(r);
+	struct pending_claim *p;
+
+	HASH_FIND(hh, node->pending_claims, &xid, sizeof(xid), p);
+	if (p && !r->bad && p->home == from)
+		finish(node, p, r->at, br_left(r));
+}
+
+void claims_told(struct node *node, uint32_t from, uint8_t kind, const void *body, size_t len)
+{
+	struct bytes_reader r;
+
+	br_init(&r, body, len);
+	if (kind == TELL_CLAIM)
+		on_claim(node, from, &r);
+	else if (kind == TELL_CLAIM_ANSWER)
+		on_answer(node, from, &r);
+}
+
+void claims_tick(struct node *node, uint64_t now)
+{
+	struct pending_claim *p, *next;
+
+	HASH_ITER(hh, node->pending_claims, p, next) {
+		if (now >= p->deadline_ms) {
+			char name[GOSSIP_NAME_MAX + 1];
+			log_warn("claims", "host %s did not answer about \"%s\" within %d ms, creating it alone",
+				host_label(node, p->home, name, sizeof(name)), p->key, CLAIM_MS);
+			finish(node, p, p->value, p->len);
+		} else if (now >= p->resend_ms) {
+			send_claim(node, p, now);
+		}
+	}
+	forget_old(node, now);
+}
+
+void claims_free(struct node *node)
+{
+	struct pending_claim *p, *next_pending;
+	struct claim *c, *next;
+
+	HASH_ITER(hh, node->pending_claims, p, next_pending) {
+		HASH_DEL(node->pending_claims, p);
+		free(p);
+	}
+	HASH_ITER(hh, node->claims, c, next) {
+		HASH_DEL(node->claims, c);
+		free(c);
+	}
+}

@@ -1,0 +1,976 @@
+/* Who this host is, and gossip's side effects.
+ *
+ * A new host is the first of its own cluster: random cluster id and key, host number 1. Joining another cluster is possible while it
+ * is alone and uses no network: what it had is then dropped, its key pair stays. The UDP socket is bound once and serves the joiner
+ * and the core alike. Each start takes the next epoch, on disk before the first packet. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/node_internal.h"
+#include "gossip/joiner.h"
+#include "gossip/token.h"
+
+#define FIRST_HOSTNO 1
+#define HOSTNO_SPARES 16 /* so that a sponsor works inside a cut from its own reserve */
+#define JOIN_TIMEOUT_MS 10000
+#define LEAVE_MS 5000 /* for handing addresses over */
+#define RECEIVE_BATCH 32
+#define SOCKET_BUFFER (4 * 1024 * 1024)
+
+struct join {
+	struct joiner *joiner;
+	struct event *timer;
+	void (*fn)(void *arg, const struct err *err);
+	void *arg;
+	bool ended;
+	struct joiner_result result;
+	struct err err;
+	struct node *node;
+};
+
+void random_bytes(void *ctx, void *buf, size_t len)
+{
+	(void)ctx;
+	randombytes_buf(buf, len);
+}
+
+struct id128 random_id(void)
+{
+	struct id128 id;
+	randombytes_buf(&id, sizeof(id));
+	return id;
+}
+
+const char *host_label(struct node *node, uint32_t hostno, char *buf, size_t size)
+{
+	struct gossip_member m;
+
+	if (node->gossip && gossip_member_get(node->gossip, hostno, &m))
+		snprintf(buf, size, "%s", m.name);
+	else
+		snprintf(buf, size, "host number %u", hostno);
+	return buf;
+}
+
+/* ---- identity and cluster state ---- */
+
+struct blob {
+	bool found;
+	uint8_t bytes[RECORD_MAX];
+	size_t len;
+};
+
+static int take_blob(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
+{
+	struct blob *b = ctx;
+
+	(void)key, (void)key_len;
+	if (len > sizeof(b->bytes))
+		return err_set(err, ERR_CORRUPT, "a stored value has %zu bytes", len);
+	memcpy(b->bytes, val, len);
+	b->len = len;
+	b->found = true;
+	return 0;
+}
+
+static int save_now(struct node *node, enum store_kind kind, const void *val, size_t len, struct err *err)
+{
+	struct store_change *c = store_change_new(STORE_STATE, kind, "", 0, val, len, true);
+	int result = c ? store_apply(node->store, STORE_STATE, c, NULL, err) : err_set(err, ERR_INTERNAL, "out of memory");
+
+	free(c);
+	return result;
+}
+
+static int load_identity(struct node *node, struct err *err)
+{
+	struct blob b = {0};
+
+	if (store_each(node->store, STORE_STATE, STORE_IDENTITY, take_blob, &b, err) < 0)
+		return -1;
+	if (b.found && b.len != IDENTITY_SEED_SIZE)
+		return err_set(err, ERR_CORRUPT, "the stored host key has %zu bytes, expected %d", b.len, IDENTITY_SEED_SIZE);
+	if (!b.found) {
+		randombytes_buf(b.bytes, IDENTITY_SEED_SIZE);
+		if (save_now(node, STORE_IDENTITY, b.bytes, IDENTITY_SEED_SIZE, err) < 0)
+			return -1;
+	}
+	identity_from_seed(&node->identity, b.bytes);
+	sodium_memzero(&b, sizeof(b));
+	return 0;
+}
+
+static int save_cluster_now(struct node *node, struct err *err)
+{
+	uint8_t buf[RECORD_MAX];
+	size_t len = cluster_state_encode(&node->cluster, buf, sizeof(buf));
+
+	return save_now(node, STORE_CLUSTER, buf, len, err);
+}
+
+void cluster_save(struct node *node)
+{
+	uint8_t buf[RECORD_MAX];
+	size_t len = cluster_state_encode(&node->cluster, buf, sizeof(buf));
+
+	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_CLUSTER, "", 0, buf, len, true));
+}
+
+static int load_cluster(struct node *node, struct err *err)
+{
+	struct blob b = {0};
+
+	if (store_each(node->store, STORE_STATE, STORE_CLUSTER, take_blob, &b, err) < 0)
+		return -1;
+	if (b.found) {
+		if (cluster_state_decode(b.bytes, b.len, &node->cluster, err) < 0)
+			return -1;
+	} else {
+		node->cluster.cluster_id = random_id();
+		randombytes_buf(node->cluster.key, sizeof(node->cluster.key));
+		node->cluster.hostno = FIRST_HOSTNO;
+		node->cluster.hostno_pool = random_id();
+	}
+	sodium_memzero(&b, sizeof(b));
+	node->cluster.epoch++;
+	return save_cluster_now(node, err);
+}
+
+/* ---- the socket ---- */
+
+static socklen_t to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss)
+{
+	memset(ss, 0, sizeof(*ss));
+	if (addr->ip.family == 4) {
+		struct sockaddr_in *s = (struct sockaddr_in *)ss;
+		s->sin_family = AF_INET;
+		s->sin_port = htons(addr->port);
+		memcpy(&s->sin_addr, addr->ip.bytes, 4);
+		return sizeof(*s);
+	}
+	struct sockaddr_in6 *s = (struct sockaddr_in6 *)ss;
+	s->sin6_family = AF_INET6;
+	s->sin6_port = htons(addr->port);
+	memcpy(&s->sin6_addr, addr->ip.bytes, 16);
+	return sizeof(*s);
+}
+
+static void from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	if (ss->ss_family == AF_INET) {
+		const struct sockaddr_in *s = (const struct sockaddr_in *)ss;
+		ret->ip.family = 4;
+		memcpy(ret->ip.bytes, &s->sin_addr, 4);
+		ret->port = ntohs(s->sin_port);
+	} else if (ss->ss_family == AF_INET6) {
+		const struct sockaddr_in6 *s = (const struct sockaddr_in6 *)ss;
+		ret->ip.family = 6;
+		memcpy(ret->ip.bytes, &s->sin6_addr, 16);
+		ret->port = ntohs(s->sin6_port);
+	}
+}
+
+/* A datagram that cannot be sent is a lost one: the core repeats what matters. */
+static void send_packet(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
+{
+	struct node *node = ctx;
+	struct sockaddr_storage ss;
+	socklen_t ss_len;
+
+	if (to->ip.family != node->options.listen.ip.family)
+		return;
+	ss_len = to_sockaddr(to, &ss);
+	if (sendto(node->udp_fd, packet, len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&ss, ss_len) < 0)
+		log_debug("cluster", "a packet of %zu bytes was not sent: %s", len, strerror(errno));
+}
+
+static void on_packets(evutil_socket_t fd, short what, void *arg)
+{
+	struct node *node = arg;
+	static uint8_t buffers[RECEIVE_BATCH][GOSSIP_PACKET_MAX + 1];
+	struct sockaddr_storage from[RECEIVE_BATCH];
+	struct mmsghdr msgs[RECEIVE_BATCH];
+	struct iovec iov[RECEIVE_BATCH];
+	uint64_t now = clock_boot_ms();
+	int count;
+
+	(void)what;
+	memset(msgs, 0, sizeof(msgs));
+	for (int i = 0; i < RECEIVE_BATCH; i++) {
+		iov[i] = (struct iovec){.iov_base = buffers[i], .iov_len = sizeof(buffers[i])};
+		msgs[i].msg_hdr = (struct msghdr){.msg_name = &from[i], .msg_namelen = sizeof(from[i]), .msg_iov = &iov[i], .msg_iovlen = 1};
+	}
+	count = recvmmsg(fd, msgs, RECEIVE_BATCH, MSG_DONTWAIT, NULL);
+	for (int i = 0; i < count; i++) {
+		struct gossip_addr addr;
+		from_sockaddr(&from[i], &addr);
+		if (node->join && !node->join->ended)
+			joiner_packet(node->join->joiner, &addr, buffers[i], msgs[i].msg_len, now);
+		else if (node->gossip && !node->left)
+			gossip_packet(node->gossip, &addr, buffers[i], msgs[i].msg_len, now);
+	}
+	cluster_poke(node);
+	custody_poke(node);
+}
+
+static int open_socket(struct node *node, struct err *err)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = to_sockaddr(&node->options.listen, &ss);
+	int on = 1, size = SOCKET_BUFFER;
+	char text[IP_TEXT_SIZE];
+
+	node->udp_fd = socket(ss.ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (node->udp_fd < 0)
+		return err_sys(err, errno, "UDP socket");
+	if (ss.ss_family == AF_INET6)
+		setsockopt(node->udp_fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+	setsockopt(node->udp_fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+	if (bind(node->udp_fd, (struct sockaddr *)&ss, len) < 0)
+		return err_sys(err, errno, "cannot listen on UDP %s port %u (is the address on this host, and no other daemon on the port?)",
+			ip_format(&node->options.listen.ip, text), node->options.listen.port);
+	node->udp_event = event_new(node->base, node->udp_fd, EV_READ | EV_PERSIST, on_packets, node);
+	if (!node->udp_event || event_add(node->udp_event, NULL) < 0)
+		return err_set(err, ERR_INTERNAL, "cannot watch the UDP socket");
+	return 0;
+}
+
+int cluster_start(struct node *node, struct err *err)
+{
+	if (load_identity(node, err) < 0 || load_cluster(node, err) < 0)
+		return -1;
+	return open_socket(node, err);
+}
+
+/* ---- effects of the core ---- */
+
+struct host *cluster_host(struct node *node, uint32_t hostno)
+{
+	struct host *host;
+	HASH_FIND(hh, node->hosts, &hostno, sizeof(hostno), host);
+	return host;
+}
+
+static void tell_members(struct node *node)
+{
+	unsigned count = 0, max = HASH_COUNT(node->hosts) + 1;
+	struct ip *vteps = calloc(max, sizeof(*vteps));
+	struct host *host, *next;
+
+	if (!vteps)
+		abort();
+	vteps[count++] = node->options.vtep;
+	HASH_ITER(hh, node->hosts, host, next)
+		if (host->state != GOSSIP_LEFT)
+			vteps[count++] = host->vtep;
+	datapath_set_members(node, vteps, count);
+	free(vteps);
+}
+
+static void on_member(void *ctx, const struct gossip_member *m, enum gossip_state old)
+{
+	struct node *node = ctx;
+	struct host *host = cluster_host(node, m->hostno);
+	bool moved;
+
+	if (!host) {
+		host = calloc(1, sizeof(*host));
+		if (!host)
+			abort();
+		host->hostno = m->hostno;
+		host->state = GOSSIP_LEFT;
+		HASH_ADD(hh, node->hosts, hostno, sizeof(host->hostno), host);
+	}
+	moved = !ip_equal(&host->vtep, &m->vtep) || (m->state == GOSSIP_LEFT) != (host->state == GOSSIP_LEFT);
+	if (host->state != m->state)
+		log_info("cluster", "host %s (number %u) is %s, was %s", m->name, m->hostno, gossip_state_name(m->state), gossip_state_name(old));
+	host->state = m->state;
+	host->since_ms = m->since_ms;
+	host->vtep = m->vtep;
+	if (moved || (host->hidden && m->state <= GOSSIP_SUSPECT)) {
+		host->hidden = m->state == GOSSIP_LEFT;
+		tell_members(node);
+		segments_host_changed(node, host);
+	}
+	if (node->ipam)
+		ipam_peer_alive(node->ipam, m->hostno, m->state <= GOSSIP_SUSPECT, clock_boot_ms());
+}
+
+static void on_record(void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
+{
+	struct node *node = ctx;
+	const uint8_t *k = key;
+	struct id128 id;
+
+	if (key_len < 1 + sizeof(id))
+		return;
+	memcpy(&id, k + 1, sizeof(id));
+	switch (k[0]) {
+	case RECORD_NETWORK:
+		network_changed(node, &id);
+		break;
+	case RECORD_POOL:
+		pool_changed(node, &id);
+		break;
+	case RECORD_CUSTODY:
+		custody_record(node, origin, key, key_len, val, val_len);
+		break;
+	case RECORD_ENDPOINT:
+		segments_record(node, origin, topic, key, key_len, val, val_len);
+		break;
+	default: /* of a newer release */
+		break;
+	}
+}
+
+static void on_told(void *ctx, uint32_t from, uint8_t kind, const void *body, size_t len)
+{
+	struct node *node = ctx;
+
+	if (kind == TELL_IPAM)
+		ipam_message(node->ipam, from, body, len, clock_boot_ms());
+	else
+		claims_told(node, from, kind, body, len);
+}
+
+static void on_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
+{
+	struct node *node = ctx;
+	struct store_change *c = store_change_new(STORE_STATE, STORE_GOSSIP, key, key_len, val, len, false);
+
+	if (c)
+		outbox_save(node->outbox, c);
+}
+
+static int64_t wall(void *ctx)
+{
+	(void)ctx;
+	return clock_wall_s();
+}
+
+/* ---- host numbers ---- */
+
+/* A number once granted belongs to that host for good: MACs carry it. Kept in the state file and leased again at each start. */
+struct hostno_grant {
+	struct node *node;
+	struct id128 host_id;
+	uint32_t hostno; /* 0 = being asked for */
+	bool saved;
+	UT_hash_handle hh;
+};
+
+static const struct prefix hostno_prefix = {.ip = {.family = 4}, .length = 12}; /* 2^20 numbers: gossip's limit */
+
+static void grant_saved(void *arg)
+{
+	struct hostno_grant *g = arg;
+	g->saved = true;
+}
+
+static void grant_result(void *arg, const struct ipam_result *result)
+{
+	struct hostno_grant *g = arg;
+	struct node *node = g->node;
+	uint32_t hostno;
+
+	if (result->code != IPAM_GRANTED) {
+		struct err err = {0};
+		custody_explain(node, result, NULL, &hostno_prefix, &err);
+		log_warn("cluster", "no host number for a joiner: %s; it asks again", err.text);
+		HASH_DEL(node->grants, g);
+		free(g);
+		return;
+	}
+	hostno = (uint32_t)ip_number(&result->address);
+	g->hostno = hostno;
+	outbox_save(node->outbox,
+		store_change_new(STORE_STATE, STORE_HOSTNO, &g->host_id, sizeof(g->host_id), &hostno, sizeof(hostno), true));
+	outbox_call(node->outbox, grant_saved, g);
+}
+
+static struct hostno_grant *grant_new(struct node *node, const struct id128 *host_id)
+{
+	struct hostno_grant *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		abort();
+	g->node = node;
+	g->host_id = *host_id;
+	HASH_ADD(hh, node->grants, host_id, sizeof(g->host_id), g);
+	return g;
+}
+
+static void ask_hostno(struct node *node, struct hostno_grant *g, uint32_t hostno)
+{
+	char owner[ID_TEXT_SIZE];
+	struct ipam_want want = {.pool = node->cluster.hostno_pool, .owner = id_format(&g->host_id, owner)};
+
+	if (hostno)
+		want.address = ip_from_number(4, hostno);
+	custody_ask(node, &want, grant_result, g);
+}
+
+static uint32_t on_admit(void *ctx, const struct id128 *host_id)
+{
+	struct node *node = ctx;
+	struct hostno_grant *g;
+
+	HASH_FIND(hh, node->grants, host_id, sizeof(*host_id), g);
+	if (g)
+		return g->saved ? g->hostno : 0;
+	if (id_is_zero(&node->cluster.hostno_pool))
+		return 0;
+	ask_hostno(node, grant_new(node, host_id), 0);
+	return 0; /* not before it is on disk: the joiner repeats */
+}
+
+static int load_grant(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
+{
+	struct node *node = ctx;
+	struct hostno_grant *g;
+	struct id128 id;
+
+	if (key_len != sizeof(id) || len != sizeof(g->hostno))
+		return err_set(err, ERR_CORRUPT, "a stored host number has %zu bytes", len);
+	memcpy(&id, key, sizeof(id));
+	g = grant_new(node, &id);
+	memcpy(&g->hostno, val, sizeof(g->hostno));
+	g->saved = true;
+	return 0;
+}
+
+static void lease_again(void *arg, const struct ipam_result *result)
+{
+	const struct hostno_grant *g = arg;
+
+	if (result->code != IPAM_GRANTED)
+		log_error("cluster", "host number %u, granted by this host, is not in its custody any more", g->hostno);
+}
+
+/* The first host makes the pool and takes its own number; later starts lease again what was granted. */
+static int start_hostnos(struct node *node, struct err *err)
+{
+	struct ipam_pool_def def = {.id = node->cluster.hostno_pool, .prefix = hostno_prefix, .edges_reserved = true};
+	struct hostno_grant *g, *next;
+	struct ipam_totals totals;
+	uint64_t now = clock_boot_ms();
+
+	if (id_is_zero(&def.id))
+		return 0; /* joined; whose pool it is comes with the records */
+	if (node->cluster.hostno == FIRST_HOSTNO && !ipam_pool_totals(node->ipam, &def.id, &totals)) {
+		if (ipam_pool_create(node->ipam, &def, now, err) < 0)
+			return -1;
+		ask_hostno(node, grant_new(node, &node->identity.id), FIRST_HOSTNO);
+	} else {
+		if (ipam_pool_join(node->ipam, &def, now, err) < 0)
+			return -1;
+		HASH_ITER(hh, node->grants, g, next) {
+			char owner[ID_TEXT_SIZE];
+			struct ipam_want want = {.pool = def.id, .owner = id_format(&g->host_id, owner),
+				.address = ip_from_number(4, g->hostno)};
+			if (g->saved)
+				custody_ask(node, &want, lease_again, g);
+		}
+	}
+	ipam_pool_want(node->ipam, &def.id, true, HOSTNO_SPARES, now);
+	return 0;
+}
+
+static void publish_hostno_pool(struct node *node)
+{
+	struct pool_def def = {.id = node->cluster.hostno_pool, .space = POOL_SPACE_HOSTNO, .prefix = hostno_prefix, .wanted = true};
+	uint8_t key[17], buf[GOSSIP_VALUE_MAX];
+
+	if (id_is_zero(&def.id))
+		return;
+	key[0] = RECORD_POOL;
+	memcpy(key + 1, &def.id, sizeof(def.id));
+	publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, pool_def_encode(&def, buf, sizeof(buf)));
+}
+
+void cluster_pool_seen(struct node *node, const struct pool_def *def)
+{
+	struct err err = {0};
+
+	if (!id_is_zero(&node->cluster.hostno_pool) || !node->ipam)
+		return;
+	node->cluster.hostno_pool = def->id;
+	cluster_save(node);
+	if (start_hostnos(node, &err) < 0)
+		log_error("cluster", "the pool of host numbers: %s", err.text);
+	custody_feed_pool(node, &def->id);
+	publish_hostno_pool(node);
+}
+
+/* ---- running the core ---- */
+
+static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	cluster_poke(arg);
+}
+
+void cluster_poke(struct node *node)
+{
+	uint64_t now = clock_boot_ms(), next;
+	struct timeval tv;
+
+	if (!node->gossip || node->left)
+		return;
+	next = gossip_tick(node->gossip, now);
+	next = next > now ? next - now : 1;
+	if (next > 1000)
+		next = 1000;
+	tv = (struct timeval){.tv_sec = (time_t)(next / 1000), .tv_usec = (suseconds_t)(next % 1000) * 1000};
+	event_add(node->gossip_timer, &tv);
+}
+
+static const struct gossip_ops gossip_ops = {
+	.send = send_packet,
+	.random = random_bytes,
+	.member = on_member,
+	.record = on_record,
+	.told = on_told,
+	.admit = on_admit,
+	.save = on_save,
+	.wall_s = wall,
+};
+
+static int restore_gossip(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
+{
+	struct node *node = ctx;
+	return gossip_restore(node->gossip, key, key_len, val, len, err);
+}
+
+static struct gossip *make_core(struct node *node)
+{
+	struct gossip_config c = {
+		.identity = &node->identity,
+		.cluster_id = node->cluster.cluster_id,
+		.hostno = node->cluster.hostno,
+		.epoch = node->cluster.epoch,
+		.addr = node->options.listen,
+		.vtep = node->options.vtep,
+	};
+	struct gossip *g;
+
+	memcpy(c.cluster_key, node->cluster.key, sizeof(c.cluster_key));
+	randombytes_buf(&c.boot_tag, sizeof(c.boot_tag));
+	snprintf(c.name, sizeof(c.name), "%s", node->options.name);
+	g = gossip_new(&c, &gossip_ops, node, clock_boot_ms());
+	sodium_memzero(&c, sizeof(c));
+	return g;
+}
+
+int cluster_run_gossip(struct node *node, struct err *err)
+{
+	if (!node->gossip_timer)
+		node->gossip_timer = evtimer_new(node->base, on_gossip_timer, node);
+	node->gossip = make_core(node);
+	if (!node->gossip || !node->gossip_timer)
+		return err_set(err, ERR_INTERNAL, "out of memory");
+	if (store_each(node->store, STORE_STATE, STORE_GOSSIP, restore_gossip, node, err) < 0 ||
+		store_each(node->store, STORE_STATE, STORE_HOSTNO, load_grant, node, err) < 0)
+		return -1;
+	gossip_start(node->gossip, clock_boot_ms());
+	if (start_hostnos(node, err) < 0)
+		return -1;
+	publish_hostno_pool(node);
+	tell_members(node);
+	cluster_poke(node);
+	return 0;
+}
+
+static void drop_core(struct node *node)
+{
+	struct host *host, *next_host;
+	struct hostno_grant *grant, *next_grant;
+
+	gossip_free(node->gossip);
+	node->gossip = NULL;
+	HASH_ITER(hh, node->hosts, host, next_host) {
+		HASH_DEL(node->hosts, host);
+		free(host);
+	}
+	HASH_ITER(hh, node->grants, grant, next_grant) {
+		HASH_DEL(node->grants, grant);
+		free(grant);
+	}
+}
+
+void cluster_stop(struct node *node)
+{
+	if (node->join) {
+		joiner_free(node->join->joiner);
+		event_free(node->join->timer);
+		free(node->join);
+		node->join = NULL;
+	}
+	if (node->udp_event)
+		event_free(node->udp_event);
+	if (node->gossip_timer)
+		event_free(node->gossip_timer);
+	if (node->udp_fd >= 0)
+		close(node->udp_fd);
+	drop_core(node);
+	identity_wipe(&node->identity);
+	sodium_memzero(&node->cluster, sizeof(node->cluster));
+}
+
+void publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len)
+{
+	struct err err = {0};
+
+	if (!node->gossip)
+		return;
+	if (!val)
+		gossip_del(node->gossip, topic, key, key_len, clock_boot_ms());
+	else if (gossip_put(node->gossip, topic, key, key_len, val, len, clock_boot_ms(), &err) < 0)
+		log_error("cluster", "a record of kind %c is not published: %s", *(const char *)key, err.text);
+	cluster_poke(node);
+}
+
+/* ---- tokens, joining, leaving ---- */
+
+bool cluster_alone(const struct node *node)
+{
+	return HASH_COUNT(node->hosts) == 0;
+}
+
+struct own_share {
+	uint32_t hostno;
+	bool held;
+};
+
+static void see_share(void *ctx, const struct ipam_share *share)
+{
+	struct own_share *own = ctx;
+
+	if (share->hostno == own->hostno && share->free_held) /* numbers given to hosts stay theirs */
+		own->held = true;
+}
+
+static bool holds(struct node *node, const struct id128 *pool)
+{
+	struct own_share own = {.hostno = node->cluster.hostno};
+
+	ipam_each_share(node->ipam, pool, see_share, &own);
+	return own.held;
+}
+
+struct seed_list {
+	struct token *token;
+};
+
+static void add_seed(void *ctx, const struct gossip_member *m)
+{
+	struct token *token = ((struct seed_list *)ctx)->token;
+
+	if (m->state == GOSSIP_ALIVE && !m->self && token->seed_count < TOKEN_SEEDS_MAX)
+		token->seeds[token->seed_count++] = m->addr;
+}
+
+int cluster_token(struct node *node, int64_t ttl_s, char ret_text[512], int64_t *ret_expires_s, struct err *err)
+{
+	struct token token = {.cluster_id = node->cluster.cluster_id, .token_id = random_id(), .expires_s = clock_wall_s() + ttl_s};
+	struct seed_list list = {&token};
+	char text[TOKEN_TEXT_MAX];
+
+	token.seeds[token.seed_count++] = node->options.listen;
+	gossip_each_member(node->gossip, add_seed, &list);
+	token_secret(node->cluster.key, &token.token_id, token.expires_s, token.secret);
+	if (token_encode(&token, text, err) < 0)
+		return -1;
+	snprintf(ret_text, 512, "%s", text);
+	*ret_expires_s = token.expires_s;
+	return 0;
+}
+
+static void end_join(struct node *node, const struct err *err)
+{
+	struct join *j = node->join;
+
+	node->join = NULL;
+	j->fn(j->arg, err);
+	joiner_free(j->joiner);
+	event_free(j->timer);
+	sodium_memzero(j, sizeof(*j));
+	free(j);
+}
+
+/* ---- becoming somebody else: a member of another cluster, or again the first of one's own ---- */
+
+struct change {
+	struct node *node;
+	struct worker_job job;
+	struct joiner_result result; /* saved pairs for the new core */
+	uint8_t seed[IDENTITY_SEED_SIZE];
+	bool new_identity;
+	void (*fn)(void *arg, const struct err *err);
+	void *arg;
+	int failed;
+	struct err err;
+};
+
+/* On the worker: what this host was before goes, what it is now is written. */
+static void change_run(void *arg)
+{
+	static const enum store_kind kinds[] = {STORE_GOSSIP, STORE_IPAM, STORE_NETWORK, STORE_DOCKER_NETWORK, STORE_POOL, STORE_HOSTNO};
+	struct change *c = arg;
+	struct node *node = c->node;
+
+	c->failed = -1;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (store_wipe(node->store, STORE_STATE, kinds[i], &c->err) < 0)
+			return;
+	for (unsigned i = 0; i < c->result.saved_count; i++) {
+		struct store_change *s = store_change_new(STORE_STATE, STORE_GOSSIP, c->result.saved[i].key, c->result.saved[i].key_len,
+			c->result.saved[i].val, c->result.saved[i].val_len, true);
+		int result = s ? store_apply(node->store, STORE_STATE, s, NULL, &c->err) : err_set(&c->err, ERR_INTERNAL, "out of memory");
+		free(s);
+		if (result < 0)
+			return;
+	}
+	if (c->new_identity && save_now(node, STORE_IDENTITY, c->seed, sizeof(c->seed), &c->err) < 0)
+		return;
+	c->failed = save_cluster_now(node, &c->err);
+}
+
+static void change_done(void *arg)
+{
+	struct change *c = arg;
+	struct node *node = c->node;
+
+	if (!c->failed && store_wipe(node->store, STORE_BOOT, STORE_LEASE, &c->err) == 0 && custody_start(node, &c->err) == 0 &&
+		cluster_run_gossip(node, &c->err) == 0) {
+		custody_begin(node);
+		datapath_reopen(node);
+		tell_members(node);
+		c->fn(c->arg, NULL);
+	} else {
+		log_error("cluster", "changing the cluster failed half way: %s; start the daemon again", c->err.text);
+		c->fn(c->arg, &c->err);
+	}
+	sodium_memzero(c, sizeof(*c));
+	free(c);
+}
+
+/* Takes c. node->cluster is set already. */
+static void change_cluster(struct change *c)
+{
+	struct node *node = c->node;
+
+	custody_stop(node);
+	drop_core(node);
+	segments_free(node);
+	networks_stop(node);
+	pools_stop(node);
+	if (c->new_identity)
+		identity_from_seed(&node->identity, c->seed);
+	c->job = (struct worker_job){.run = change_run, .done = change_done, .arg = c};
+	if (worker_submit(node->worker, &c->job, &c->err) < 0) {
+		c->failed = -1;
+		change_done(c);
+	}
+}
+
+static void now_member(void *arg, const struct err *err)
+{
+	struct node *node = arg;
+
+	if (!err)
+		log_info("cluster", "joined: this host has number %u", node->cluster.hostno);
+	end_join(node, err);
+}
+
+static void become_member(struct node *node)
+{
+	struct change *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		abort();
+	c->node = node;
+	c->result = node->join->result;
+	c->fn = now_member;
+	c->arg = node;
+	node->cluster.cluster_id = c->result.cluster_id;
+	memcpy(node->cluster.key, c->result.cluster_key, sizeof(node->cluster.key));
+	node->cluster.hostno = c->result.hostno;
+	node->cluster.epoch = 1;
+	memset(&node->cluster.hostno_pool, 0, sizeof(node->cluster.hostno_pool));
+	change_cluster(c);
+}
+
+static void on_join_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct node *node = arg;
+	struct join *j = node->join;
+	uint64_t now = clock_boot_ms(), next;
+	struct timeval tv;
+
+	(void)fd, (void)what;
+	if (j->ended) { /* out of the joiner's callback */
+		if (j->err.code)
+			end_join(node, &j->err);
+		else
+			become_member(node);
+		return;
+	}
+	next = joiner_tick(j->joiner, now);
+	if (j->ended)
+		return;
+	next = next > now ? next - now : 1;
+	tv = (struct timeval){.tv_sec = (time_t)(next / 1000), .tv_usec = (suseconds_t)(next % 1000) * 1000};
+	event_add(j->timer, &tv);
+}
+
+static void on_joined(void *ctx, const struct joiner_result *result, const struct err *err)
+{
+	struct node *node = ctx;
+	struct join *j = node->join;
+	struct timeval at_once = {0};
+
+	j->ended = true;
+	if (result)
+		j->result = *result;
+	else
+		j->err = *err;
+	event_add(j->timer, &at_once);
+}
+
+static int may_join(struct node *node, const struct token *token, struct err *err)
+{
+	if (node->join)
+		return err_set(err, ERR_CONFLICT, "this host is joining already; wait for the answer");
+	if (id_equal(&token->cluster_id, &node->cluster.cluster_id))
+		return err_set(err, ERR_EXISTS, "this host is a member of that cluster already");
+	if (!cluster_alone(node))
+		return err_set(err, ERR_CONFLICT,
+			"this host is in another cluster with %u other hosts; `trestle leave` first", HASH_COUNT(node->hosts));
+	if (node->docker_networks || node->endpoints || node->networks || node->pools)
+		return err_set(err, ERR_CONFLICT,
+			"this host has %u networks, %u pools and %u endpoints of its own, which would be lost; remove them first "
+			"(`docker network rm`, `trestle network rm`)",
+			HASH_COUNT(node->networks), HASH_COUNT(node->pools), HASH_COUNT(node->endpoints));
+	return 0;
+}
+
+int cluster_join(struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err)
+{
+	static const struct joiner_ops ops = {.send = send_packet, .random = random_bytes, .done = on_joined};
+	struct timeval at_once = {0};
+	struct token token;
+	struct join *j;
+
+	if (token_decode(token_text, &token, err) < 0 || may_join(node, &token, err) < 0)
+		return -1;
+	j = calloc(1, sizeof(*j));
+	if (!j)
+		return err_set(err, ERR_INTERNAL, "out of memory");
+	j->node = node;
+	j->fn = fn;
+	j->arg = arg;
+	j->timer = evtimer_new(node->base, on_join_timer, node);
+	node->join = j;
+	j->joiner = joiner_new(&token, &node->identity, node->options.name, &node->options.listen, &node->options.vtep, JOIN_TIMEOUT_MS, &ops,
+		node, clock_boot_ms());
+	if (!j->timer || !j->joiner)
+		abort();
+	event_add(j->timer, &at_once);
+	return 0;
+}
+
+struct leave {
+	struct node *node;
+	struct event *timer;
+	uint64_t deadline_ms;
+	void (*fn)(void *arg, const struct err *err);
+	void *arg;
+};
+
+static void left(void *arg, const struct err *err)
+{
+	struct leave *l = arg;
+
+	l->node->leaving = false;
+	l->node->left = false;
+	l->fn(l->arg, err);
+	event_free(l->timer);
+	free(l);
+}
+
+static bool holds_addresses(struct node *node)
+{
+	struct pool *p, *next;
+
+	HASH_ITER(hh, node->pools, p, next)
+		if (p->joined && p->wanted_elsewhere && holds(node, &p->id))
+			return true;
+	return holds(node, &node->cluster.hostno_pool);
+}
+
+/* What this host held has been handed over, or nobody takes it in time: goodbye. */
+static void on_leave_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct leave *l = arg;
+	struct node *node = l->node;
+	struct timeval soon = {.tv_usec = 50000};
+	struct change *c;
+
+	(void)fd, (void)what;
+	if (!cluster_alone(node) && holds_addresses(node) && clock_boot_ms() < l->deadline_ms) {
+		event_add(l->timer, &soon);
+		return;
+	}
+	if (holds_addresses(node) && !cluster_alone(node))
+		log_warn("cluster", "leaving with addresses in custody that no other host took: they are lost to the cluster until it forgets this host");
+	gossip_leave(node->gossip, clock_boot_ms());
+	node->left = true;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		abort();
+	c->node = node;
+	c->new_identity = true;
+	randombytes_buf(c->seed, sizeof(c->seed));
+	c->fn = left;
+	c->arg = l;
+	node->cluster.cluster_id = random_id();
+	randombytes_buf(node->cluster.key, sizeof(node->cluster.key));
+	node->cluster.hostno = FIRST_HOSTNO;
+	node->cluster.epoch = 1;
+	node->cluster.hostno_pool = random_id();
+	change_cluster(c);
+}
+
+int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err)
+{
+	struct timeval at_once = {0};
+	struct pool *p, *next;
+	struct leave *l;
+
+	if (node->leaving || node->join)
+		return err_set(err, ERR_CONFLICT, "this host is joining or leaving already; wait for the answer");
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return err_set(err, ERR_INTERNAL, "out of memory");
+	*l = (struct leave){.node = node, .fn = fn, .arg = arg, .deadline_ms = clock_boot_ms() + LEAVE_MS};
+	l->timer = evtimer_new(node->base, on_leave_timer, l);
+	if (!l->timer)
+		abort();
+	node->leaving = true;
+	HASH_ITER(hh, node->pools, p, next)
+		if (p->joined)
+			ipam_pool_want(node->ipam, &p->id, false, 0, clock_boot_ms());
+	if (!cluster_alone(node) && !id_is_zero(&node->cluster.hostno_pool))
+		ipam_pool_want(node->ipam, &node->cluster.hostno_pool, false, 0, clock_boot_ms());
+	event_add(l->timer, &at_once);
+	return 0;
+}

@@ -1,0 +1,564 @@
+/* Between the loop, which decides what is desired, and the driver, which lives on the worker.
+ *
+ * What is desired is collected as commands; a commit hands all collected ones to the worker as one job: apply the commands, sync, tell
+ * the loop. So a burst of records costs one sync, and an attach waits for exactly one. The driver's descriptor is watched by the
+ * loop and read by the worker. Full comparison at start, after lost notices, and once a minute; links are reaped in groups. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/node_internal.h"
+#include "driver/vxlan/vxlan.h"
+
+#define RESYNC_MS 60000
+#define REAP_MS 100       /* a group of deleted links shares one wait of the kernel (16-20 ms, RCU) */
+#define LINKS_MS 2000
+#define RETRY_MS 1000
+
+enum command_kind { PUT_NETWORK, DEL_NETWORK, PUT_ENDPOINT, DEL_ENDPOINT, PUT_REMOTE, DEL_REMOTE, SET_FLOOD, SET_MEMBERS };
+
+struct command {
+	struct command *next;
+	enum command_kind kind;
+	union {
+		struct driver_network network;
+		struct {
+			struct driver_endpoint endpoint;
+			bool make;
+		};
+		struct driver_remote remote;
+		struct {
+			struct id128 id;
+			struct mac mac;
+			char endpoint_id[DRIVER_ENDPOINT_ID_MAX + 1];
+			size_t count;
+			struct ip *vteps;
+		};
+	};
+};
+
+enum job_kind { JOB_SYNC, JOB_RESYNC, JOB_REAP, JOB_DRAIN, JOB_LINKS, JOB_PURGE, JOB_REOPEN };
+
+struct link_query {
+	struct id128 network;
+	char id[DRIVER_ENDPOINT_ID_MAX + 1];
+	enum driver_link_state state;
+};
+
+struct job {
+	struct worker_job job;
+	struct datapath *dp;
+	enum job_kind kind;
+	struct command *commands;
+	bool hold;
+	/* what a commit asks about */
+	struct id128 network;
+	char endpoint_id[DRIVER_ENDPOINT_ID_MAX + 1];
+	void (*fn)(void *arg, const struct err *err);
+	void *arg;
+	/* results */
+	int result;
+	struct err err, endpoint_err;
+	bool endpoint_failed, more;
+	int left; /* to be reaped */
+	struct driver_counters counters;
+	uint64_t foreign, forged;
+	size_t query_count;
+	struct link_query *queries;
+};
+
+struct datapath {
+	struct node *node;
+	struct driver *driver; /* the worker's, after start */
+	struct vxlan_config config;
+	struct command *head, **tail;
+	struct event *flush, *notify, *reap, *resync, *links;
+	bool reap_wanted, links_running, resync_queued;
+	bool hold;
+	/* copies for the loop, as of the last job */
+	struct driver_counters counters;
+	uint64_t last_resync_ms, foreign, forged;
+	char last_error[ERR_TEXT_SIZE];
+};
+
+/* ---- on the worker ---- */
+
+static void run_command(struct driver *d, const struct command *c)
+{
+	switch (c->kind) {
+	case PUT_NETWORK:
+		d->ops->put_network(d, &c->network);
+		break;
+	case DEL_NETWORK:
+		d->ops->del_network(d, &c->id);
+		break;
+	case PUT_ENDPOINT:
+		d->ops->put_endpoint(d, &c->endpoint, c->make);
+		break;
+	case DEL_ENDPOINT:
+		d->ops->del_endpoint(d, &c->id, c->endpoint_id);
+		break;
+	case PUT_REMOTE:
+		d->ops->put_remote(d, &c->remote);
+		break;
+	case DEL_REMOTE:
+		d->ops->del_remote(d, &c->id, &c->mac);
+		break;
+	case SET_FLOOD:
+		d->ops->set_flood(d, &c->id, c->vteps, c->count);
+		break;
+	case SET_MEMBERS:
+		d->ops->set_members(d, c->vteps, c->count);
+		break;
+	}
+}
+
+static void commands_free(struct command *list)
+{
+	while (list) {
+		struct command *next = list->next;
+		if (list->kind == SET_FLOOD || list->kind == SET_MEMBERS)
+			free(list->vteps);
+		free(list);
+		list = next;
+	}
+}
+
+static void query_links(struct driver *d, struct job *j)
+{
+	for (size_t i = 0; i < j->query_count; i++)
+		j->queries[i].state = d->ops->endpoint_state(d, &j->queries[i].network, j->queries[i].id);
+}
+
+static void reopen(struct job *j)
+{
+	struct datapath *dp = j->dp;
+	struct driver *fresh;
+
+	if (vxlan_open(&dp->config, &fresh, &j->err) < 0) {
+		j->result = -1;
+		return;
+	}
+	dp->driver->ops->close(dp->driver);
+	dp->driver = fresh;
+	j->result = fresh->ops->resync(fresh, &j->err);
+}
+
+static void job_run(void *arg)
+{
+	struct job *j = arg;
+	struct driver *d = j->dp->driver;
+
+	d->ops->hold_removals(d, j->hold);
+	for (struct command *c = j->commands; c; c = c->next)
+		run_command(d, c);
+	switch (j->kind) {
+	case JOB_SYNC:
+		j->result = d->ops->sync(d, &j->err);
+		break;
+	case JOB_RESYNC:
+		j->result = d->ops->resync(d, &j->err);
+		d->ops->guard_counters(d, &j->foreign, &j->forged, NULL);
+		break;
+	case JOB_REAP:
+		j->left = d->ops->reap(d, &j->err);
+		break;
+	case JOB_DRAIN:
+		j->more = d->ops->drain(d);
+		break;
+	case JOB_LINKS:
+		query_links(d, j);
+		break;
+	case JOB_PURGE:
+		j->result = d->ops->purge(d, &j->err);
+		break;
+	case JOB_REOPEN:
+		reopen(j);
+		d = j->dp->driver;
+		break;
+	}
+	if (j->endpoint_id[0])
+		j->endpoint_failed = d->ops->endpoint_error(d, &j->network, j->endpoint_id, &j->endpoint_err);
+	j->counters = *d->ops->counters(d);
+}
+
+/* ---- on the loop ---- */
+
+static void arm(struct event *event, unsigned ms)
+{
+	struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000};
+
+	if (event && !evtimer_pending(event, NULL))
+		event_add(event, &tv);
+}
+
+static struct job *job_new(struct datapath *dp, enum job_kind kind);
+static void submit(struct job *j);
+
+static void request_resync(struct datapath *dp)
+{
+	if (dp->resync_queued)
+		return;
+	dp->resync_queued = true;
+	submit(job_new(dp, JOB_RESYNC));
+}
+
+static void links_done(struct datapath *dp, struct job *j)
+{
+	dp->links_running = false;
+	for (size_t i = 0; i < j->query_count; i++) {
+		struct endpoint *ep;
+		HASH_FIND_STR(dp->node->endpoints, j->queries[i].id, ep);
+		if (ep)
+			ep->link = j->queries[i].state;
+	}
+	endpoints_links_seen(dp->node);
+}
+
+static void note_result(struct datapath *dp, const struct job *j)
+{
+	if (j->result < 0 && strcmp(dp->last_error, j->err.text) != 0)
+		log_error("datapath", "%s; trying again in %d ms", j->err.text, RETRY_MS);
+	snprintf(dp->last_error, sizeof(dp->last_error), "%s", j->result < 0 ? j->err.text : "");
+	if (j->result < 0)
+		arm(dp->flush, RETRY_MS);
+}
+
+static void job_done(void *arg)
+{
+	struct job *j = arg;
+	struct datapath *dp = j->dp;
+
+	dp->counters = j->counters;
+	switch (j->kind) {
+	case JOB_SYNC:
+	case JOB_REOPEN:
+		note_result(dp, j);
+		break;
+	case JOB_RESYNC:
+		note_result(dp, j);
+		dp->resync_queued = false;
+		dp->last_resync_ms = clock_boot_ms();
+		dp->foreign = j->foreign;
+		dp->forged = j->forged;
+		break;
+	case JOB_REAP:
+		dp->reap_wanted = j->left > 0;
+		if (j->left > 0)
+			arm(dp->reap, REAP_MS);
+		break;
+	case JOB_DRAIN:
+		event_add(dp->notify, NULL);
+		if (j->more)
+			request_resync(dp);
+		break;
+	case JOB_LINKS:
+		links_done(dp, j);
+		break;
+	case JOB_PURGE:
+		break;
+	}
+	if (j->kind == JOB_SYNC && dp->reap_wanted)
+		arm(dp->reap, REAP_MS);
+	if (j->fn)
+		j->fn(j->arg, j->endpoint_failed ? &j->endpoint_err : j->result < 0 && !j->endpoint_id[0] ? &j->err : NULL);
+	commands_free(j->commands);
+	free(j->queries);
+	free(j);
+}
+
+static struct job *job_new(struct datapath *dp, enum job_kind kind)
+{
+	struct job *j = calloc(1, sizeof(*j));
+
+	if (!j)
+		abort();
+	j->dp = dp;
+	j->kind = kind;
+	j->hold = dp->hold;
+	j->commands = dp->head;
+	dp->head = NULL;
+	dp->tail = &dp->head;
+	j->job = (struct worker_job){.run = job_run, .done = job_done, .arg = j};
+	return j;
+}
+
+static void submit(struct job *j)
+{
+	if (worker_submit(j->dp->node->worker, &j->job, &j->err) == 0)
+		return;
+	j->result = -1;
+	job_done(j);
+}
+
+static void on_flush(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	submit(job_new(arg, JOB_SYNC));
+}
+
+static void on_notify(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	submit(job_new(arg, JOB_DRAIN)); /* not persistent: watched again when it is done */
+}
+
+static void on_reap(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	submit(job_new(arg, JOB_REAP));
+}
+
+static void on_resync(evutil_socket_t fd, short what, void *arg)
+{
+	struct datapath *dp = arg;
+
+	(void)fd, (void)what;
+	request_resync(dp);
+	arm(dp->resync, RESYNC_MS);
+}
+
+static void on_links(evutil_socket_t fd, short what, void *arg)
+{
+	struct datapath *dp = arg;
+
+	(void)fd, (void)what;
+	datapath_look_at_links(dp->node);
+	arm(dp->links, LINKS_MS);
+}
+
+void datapath_look_at_links(struct node *node)
+{
+	struct datapath *dp = node->datapath;
+	struct endpoint *ep, *next;
+	struct job *j;
+
+	if (dp->links_running || !node->endpoints)
+		return;
+	dp->links_running = true;
+	j = job_new(dp, JOB_LINKS);
+	j->queries = calloc(HASH_COUNT(node->endpoints), sizeof(*j->queries));
+	if (!j->queries)
+		abort();
+	HASH_ITER(hh, node->endpoints, ep, next) {
+		struct link_query *q = &j->queries[j->query_count++];
+		q->network = ep->state.network;
+		snprintf(q->id, sizeof(q->id), "%s", ep->id);
+	}
+	submit(j);
+}
+
+/* ---- what is desired ---- */
+
+static struct command *add(struct node *node, enum command_kind kind)
+{
+	struct datapath *dp = node->datapath;
+	struct command *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		abort();
+	c->kind = kind;
+	*dp->tail = c;
+	dp->tail = &c->next;
+	if (dp->flush)
+		event_active(dp->flush, EV_TIMEOUT, 0);
+	return c;
+}
+
+void datapath_put_network(struct node *node, const struct network *n)
+{
+	add(node, PUT_NETWORK)->network = (struct driver_network){.id = n->id, .vni = n->def.vni, .mtu = n->def.mtu};
+}
+
+void datapath_del_network(struct node *node, const struct id128 *id)
+{
+	add(node, DEL_NETWORK)->id = *id;
+	node->datapath->reap_wanted = true;
+}
+
+void datapath_put_endpoint(struct node *node, const struct endpoint *ep)
+{
+	struct command *c = add(node, PUT_ENDPOINT);
+
+	c->endpoint = (struct driver_endpoint){.network = ep->state.network, .mac = ep->state.mac, .ip4 = ep->state.address4.ip,
+		.ip6 = ep->state.address6.ip};
+	snprintf(c->endpoint.id, sizeof(c->endpoint.id), "%s", ep->id);
+	snprintf(c->endpoint.peer_name, sizeof(c->endpoint.peer_name), "%s", ep->state.peer_name);
+	c->make = ep->make;
+}
+
+void datapath_del_endpoint(struct node *node, const struct id128 *network, const char *id)
+{
+	struct command *c = add(node, DEL_ENDPOINT);
+
+	c->id = *network;
+	snprintf(c->endpoint_id, sizeof(c->endpoint_id), "%s", id);
+	node->datapath->reap_wanted = true;
+}
+
+void datapath_put_remote(struct node *node, const struct driver_remote *remote)
+{
+	add(node, PUT_REMOTE)->remote = *remote;
+}
+
+void datapath_del_remote(struct node *node, const struct id128 *network, const struct mac *mac)
+{
+	struct command *c = add(node, DEL_REMOTE);
+
+	c->id = *network;
+	c->mac = *mac;
+}
+
+static void set_vteps(struct command *c, const struct ip *vteps, size_t count)
+{
+	c->vteps = calloc(count + 1, sizeof(*vteps));
+	if (!c->vteps)
+		abort();
+	memcpy(c->vteps, vteps, count * sizeof(*vteps));
+	c->count = count;
+}
+
+void datapath_set_flood(struct node *node, const struct id128 *network, const struct ip *vteps, size_t count)
+{
+	struct command *c = add(node, SET_FLOOD);
+
+	c->id = *network;
+	set_vteps(c, vteps, count);
+}
+
+void datapath_set_members(struct node *node, const struct ip *vteps, size_t count)
+{
+	set_vteps(add(node, SET_MEMBERS), vteps, count);
+}
+
+void datapath_commit(
+	struct node *node, const struct id128 *network, const char *id, void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	struct job *j = job_new(node->datapath, JOB_SYNC);
+
+	j->network = *network;
+	if (id)
+		snprintf(j->endpoint_id, sizeof(j->endpoint_id), "%s", id);
+	j->fn = fn;
+	j->arg = arg;
+	submit(j);
+}
+
+void datapath_hold(struct node *node, bool hold)
+{
+	struct datapath *dp = node->datapath;
+
+	if (dp->hold == hold)
+		return;
+	dp->hold = hold;
+	request_resync(dp);
+}
+
+void datapath_purge(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	struct job *j = job_new(node->datapath, JOB_PURGE);
+
+	j->fn = fn;
+	j->arg = arg;
+	submit(j);
+}
+
+void datapath_reopen(struct node *node)
+{
+	struct datapath *dp = node->datapath;
+
+	dp->config.hostno = node->cluster.hostno;
+	submit(job_new(dp, JOB_REOPEN));
+}
+
+const struct driver_counters *datapath_counters(const struct node *node)
+{
+	return &node->datapath->counters;
+}
+
+uint64_t datapath_last_resync_ms(const struct node *node)
+{
+	return node->datapath->last_resync_ms;
+}
+
+void datapath_guard_counts(const struct node *node, uint64_t *ret_foreign, uint64_t *ret_forged)
+{
+	*ret_foreign = node->datapath->foreign;
+	*ret_forged = node->datapath->forged;
+}
+
+const char *datapath_last_error(const struct node *node)
+{
+	return node->datapath->last_error;
+}
+
+/* ---- start and end ---- */
+
+int datapath_start(struct node *node, struct err *err)
+{
+	struct datapath *dp = calloc(1, sizeof(*dp));
+
+	if (!dp)
+		return err_set(err, ERR_INTERNAL, "out of memory");
+	dp->node = node;
+	dp->tail = &dp->head;
+	dp->hold = true;
+	dp->config = (struct vxlan_config){.fabric_path = node->options.fabric, .port = node->options.vxlan_port, .local = node->options.vtep,
+		.hostno = node->cluster.hostno, .table = node->options.nft_table};
+	node->datapath = dp;
+	return vxlan_open(&dp->config, &dp->driver, err);
+}
+
+/* The first comparison is made before anybody can call: what an earlier process left is adopted, what it began is finished. */
+int datapath_adopt(struct node *node, struct err *err)
+{
+	struct datapath *dp = node->datapath;
+	struct job *j = job_new(dp, JOB_RESYNC);
+	int result;
+
+	job_run(j);
+	result = j->result;
+	dp->counters = j->counters;
+	dp->last_resync_ms = clock_boot_ms();
+	if (result < 0 && err)
+		*err = j->err;
+	commands_free(j->commands);
+	free(j);
+	dp->flush = event_new(node->base, -1, 0, on_flush, dp);
+	dp->reap = evtimer_new(node->base, on_reap, dp);
+	dp->resync = evtimer_new(node->base, on_resync, dp);
+	dp->links = evtimer_new(node->base, on_links, dp);
+	dp->notify = event_new(node->base, dp->driver->ops->notify_fd(dp->driver), EV_READ, on_notify, dp);
+	if (!dp->flush || !dp->reap || !dp->resync || !dp->links || !dp->notify)
+		return err_set(err, ERR_INTERNAL, "out of memory");
+	event_add(dp->notify, NULL);
+	dp->reap_wanted = true;
+	arm(dp->reap, REAP_MS);
+	arm(dp->resync, RESYNC_MS);
+	arm(dp->links, LINKS_MS);
+	return result;
+}
+
+/* After the worker has ended. The kernel stays as it is: traffic goes on without us. */
+void datapath_stop(struct node *node)
+{
+	struct datapath *dp = node->datapath;
+
+	if (!dp)
+		return;
+	if (dp->driver)
+		dp->driver->ops->close(dp->driver);
+	if (dp->flush)
+		event_free(dp->flush);
+	if (dp->notify)
+		event_free(dp->notify);
+	if (dp->reap)
+		event_free(dp->reap);
+	if (dp->resync)
+		event_free(dp->resync);
+	if (dp->links)
+		event_free(dp->links);
+	commands_free(dp->head);
+	free(dp);
+	node->datapath = NULL;
+}

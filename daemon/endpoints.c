@@ -1,0 +1,763 @@
+/* This host's endpoints, and the half of the Docker protocol that is about them.
+ *
+ * Life of an endpoint:  CreateEndpoint: addresses are made sure of, saved, the pair is made, published, answered with its MAC.
+ * Join: only a note and two names; the engine moves the container's end itself. Leave: a note. DeleteEndpoint: unpublished, taken out
+ * of the bridge, answered; the links are deleted later in groups. Nothing here waits for another host, except for an address that
+ * only another host can give.
+ *
+ * Whose address: with our IPAM the lease is here already and is bound. Without (Docker's own IPAM used by mistake) two hosts can hand
+ * out one address; then a pool of ours that covers it is asked, or what other hosts publish is looked at, and the second is refused.
+ *
+ * An engine can forget an endpoint (killed, its call lost): one that no container uses for --lease-grace seconds is collected. "Used" is
+ * what the kernel says: the container's end is in another namespace. */
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/node_internal.h"
+
+#define ENDPOINT_KEY_SIZE 33
+
+struct create_wait {
+	struct plugin_call *call;
+	struct create_wait *next;
+};
+
+struct gone_wait {
+	void (*fn)(void *arg);
+	void *arg;
+	struct gone_wait *next;
+};
+
+/* ---- lookup and bytes ---- */
+
+static struct endpoint *find(struct node *node, const char *id)
+{
+	struct endpoint *ep;
+	HASH_FIND_STR(node->endpoints, id, ep);
+	return ep;
+}
+
+struct endpoint *endpoint_with_ip(struct node *node, const struct id128 *network, const struct ip *ip)
+{
+	struct endpoint *ep, *next;
+
+	if (!ip_is_set(ip))
+		return NULL;
+	HASH_ITER(hh, node->endpoints, ep, next)
+		if (!ep->closing && id_equal(&ep->state.network, network) &&
+			(ip_equal(&ep->state.address4.ip, ip) || ip_equal(&ep->state.address6.ip, ip)))
+			return ep;
+	return NULL;
+}
+
+static void record_key(const struct endpoint *ep, uint8_t key[ENDPOINT_KEY_SIZE])
+{
+	key[0] = RECORD_ENDPOINT;
+	memcpy(key + 1, &ep->state.network, 16);
+	crypto_generichash(key + 17, 16, (const uint8_t *)ep->id, strlen(ep->id), NULL, 0);
+}
+
+static void publish_endpoint(struct node *node, const struct endpoint *ep)
+{
+	struct endpoint_record r = {.mac = ep->state.mac, .ip4 = ep->state.address4.ip, .ip6 = ep->state.address6.ip, .since_s = ep->state.since_s};
+	uint8_t key[ENDPOINT_KEY_SIZE], buf[GOSSIP_VALUE_MAX];
+
+	snprintf(r.short_id, sizeof(r.short_id), "%.*s", ENDPOINT_SHORT_MAX, ep->id);
+	record_key(ep, key);
+	publish(node, topic_of(&ep->state.network), key, sizeof(key), buf, endpoint_record_encode(&r, buf, sizeof(buf)));
+}
+
+static void unpublish_endpoint(struct node *node, const struct endpoint *ep)
+{
+	uint8_t key[ENDPOINT_KEY_SIZE];
+
+	record_key(ep, key);
+	publish(node, topic_of(&ep->state.network), key, sizeof(key), NULL, 0);
+}
+
+void endpoints_publish(struct node *node)
+{
+	struct endpoint *ep, *next;
+
+	HASH_ITER(hh, node->endpoints, ep, next)
+		if (ep->ready && !ep->closing)
+			publish_endpoint(node, ep);
+}
+
+static void save_endpoint(struct node *node, const struct endpoint *ep)
+{
+	uint8_t buf[RECORD_MAX];
+
+	outbox_save(node->outbox, store_change_new(STORE_BOOT, STORE_ENDPOINT, ep->id, strlen(ep->id), buf,
+					  endpoint_state_encode(&ep->state, buf, sizeof(buf)), false));
+}
+
+static void unsave_endpoint(struct node *node, const struct endpoint *ep)
+{
+	outbox_save(node->outbox, store_change_new(STORE_BOOT, STORE_ENDPOINT, ep->id, strlen(ep->id), NULL, 0, false));
+}
+
+/* A locally administered unicast address: host number (20 bits) and 26 random ones. Not made from the IP address, so that a reused
+ * address cannot meet a row of its former owner. */
+static struct mac new_mac(struct node *node)
+{
+	struct endpoint *ep, *next;
+	struct mac mac;
+	uint64_t bits;
+	bool taken;
+
+	do {
+		bits = (uint64_t)node->cluster.hostno << 26 | randombytes_uniform(1u << 26);
+		mac.bytes[0] = (uint8_t)(bits >> 40 << 2 | 2);
+		for (int i = 1; i < 6; i++)
+			mac.bytes[i] = (uint8_t)(bits >> (40 - 8 * i));
+		taken = false;
+		HASH_ITER(hh, node->endpoints, ep, next)
+			taken |= mac_equal(&ep->state.mac, &mac);
+	} while (taken);
+	return mac;
+}
+
+/* ---- the network's kernel objects exist while an endpoint does ---- */
+
+static void attach_network(struct node *node, struct network *n)
+{
+	if (n->local_count++ || n->programmed)
+		return;
+	n->programmed = true;
+	datapath_put_network(node, n);
+	segment_program(node, n);
+}
+
+static void detach_network(struct node *node, struct network *n)
+{
+	if (--n->local_count)
+		return;
+	n->programmed = false;
+	datapath_del_network(node, &n->id);
+	network_unuse(node, n);
+}
+
+/* ---- addresses ---- */
+
+static struct pool *pool_of(struct node *node, const struct network *n, const struct ip *ip)
+{
+	static const enum pool_space spaces[] = {POOL_SPACE_LOCAL, POOL_SPACE_GLOBAL};
+
+	for (unsigned i = 0; i < n->def.pool_count; i++) {
+		if (!prefix_contains(&n->def.pools[i], ip))
+			continue;
+		for (size_t s = 0; s < 2; s++) {
+			struct pool *p = pool_find(node, spaces[s], &n->def.pools[i]);
+			if (p && pool_in_use(p))
+				return p;
+		}
+	}
+	return NULL;
+}
+
+static const struct ip *address_of(const struct endpoint *ep, unsigned which)
+{
+	return which == 0 ? &ep->state.address4.ip : &ep->state.address6.ip;
+}
+
+static void bind_lease(struct node *node, struct endpoint *ep, unsigned which)
+{
+	const struct ip *ip = address_of(ep, which);
+	struct pool *p = ip_is_set(ip) ? pool_of(node, ep->network, ip) : NULL;
+	char owner[64];
+
+	snprintf(owner, sizeof(owner), "endpoint %.12s", ep->id);
+	if (p && p->joined)
+		ep->bound[which] = ipam_bind(node->ipam, &p->id, ip, true, owner, clock_boot_ms());
+}
+
+static void unbind_lease(struct node *node, struct endpoint *ep, unsigned which)
+{
+	bool own = which == 0 ? ep->state.own_lease4 : ep->state.own_lease6;
+	const struct ip *ip = address_of(ep, which);
+	struct pool *p = ep->bound[which] ? pool_of(node, ep->network, ip) : NULL;
+
+	if (!p || !p->joined)
+		return;
+	ep->bound[which] = false;
+	if (own)
+		ipam_release(node->ipam, &p->id, ip, clock_boot_ms());
+	else
+		ipam_bind(node->ipam, &p->id, ip, false, "", clock_boot_ms());
+}
+
+/* ---- the end of an endpoint ---- */
+
+static void removed(void *arg, const struct err *err)
+{
+	struct endpoint *ep = arg;
+	struct gone_wait *wait = ep->gone, *next;
+
+	(void)err; /* the driver keeps what is undesired on its list; resync takes it away */
+	free(ep);
+	for (; wait; wait = next) {
+		next = wait->next;
+		wait->fn(wait->arg);
+		free(wait);
+	}
+}
+
+static void finish_removal(struct node *node, struct endpoint *ep)
+{
+	struct id128 network = ep->state.network;
+
+	HASH_DEL(node->endpoints, ep);
+	datapath_del_endpoint(node, &network, ep->id);
+	if (ep->network) {
+		segment_program_ip(node, ep->network, &ep->state.address4.ip);
+		segment_program_ip(node, ep->network, &ep->state.address6.ip);
+		detach_network(node, ep->network);
+	}
+	datapath_commit(node, &network, NULL, removed, ep);
+}
+
+void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *arg), void *arg)
+{
+	if (fn) {
+		struct gone_wait *wait = calloc(1, sizeof(*wait));
+		if (!wait)
+			abort();
+		*wait = (struct gone_wait){.fn = fn, .arg = arg, .next = ep->gone};
+		ep->gone = wait;
+	}
+	if (ep->closing)
+		return;
+	ep->closing = true;
+	unpublish_endpoint(node, ep);
+	if (ep->network) {
+		unbind_lease(node, ep, 0);
+		unbind_lease(node, ep, 1);
+	}
+	unsave_endpoint(node, ep);
+	custody_poke(node);
+	if (!ep->creating) /* else its creation ends it */
+		finish_removal(node, ep);
+}
+
+/* ---- CreateEndpoint ---- */
+
+struct create {
+	struct node *node;
+	struct endpoint *ep;
+	unsigned step; /* 0: IPv4's lease, 1: IPv6's, 2: the kernel */
+};
+
+static void create_step(struct create *c);
+
+static void answer_waiting(struct endpoint *ep, const struct err *err)
+{
+	struct create_wait *wait = ep->waiting, *next;
+	struct plugin_endpoint_created made = {.mac = ep->state.mac};
+
+	ep->waiting = NULL;
+	for (; wait; wait = next) {
+		next = wait->next;
+		if (err)
+			plugin_fail(wait->call, err);
+		else
+			plugin_done_endpoint(wait->call, ep->state.mac_given ? NULL : &made);
+		free(wait);
+	}
+}
+
+static void create_failed(struct create *c, const struct err *err)
+{
+	struct endpoint *ep = c->ep;
+
+	log_debug("endpoints", "endpoint %.12s: %s", ep->id, err->text);
+	answer_waiting(ep, err);
+	ep->creating = false;
+	if (ep->closing)
+		finish_removal(c->node, ep);
+	else
+		endpoint_remove(c->node, ep, NULL, NULL);
+	free(c);
+}
+
+static void kernel_done(void *arg, const struct err *err)
+{
+	struct create *c = arg;
+	struct endpoint *ep = c->ep;
+	struct err gone = {0};
+
+	if (!err && ep->closing) {
+		err_set(&gone, ERR_CONFLICT, "endpoint %.12s was deleted while it was made", ep->id);
+		err = &gone;
+	}
+	if (err) {
+		create_failed(c, err);
+		return;
+	}
+	ep->creating = false;
+	ep->ready = true;
+	ep->link = DRIVER_LINK_IN_HOST;
+	publish_endpoint(c->node, ep);
+	answer_waiting(ep, NULL);
+	free(c);
+}
+
+static void make_links(void *arg)
+{
+	struct create *c = arg;
+
+	segment_program_ip(c->node, c->ep->network, &c->ep->state.address4.ip);
+	segment_program_ip(c->node, c->ep->network, &c->ep->state.address6.ip);
+	datapath_put_endpoint(c->node, c->ep);
+	datapath_commit(c->node, &c->ep->state.network, c->ep->id, kernel_done, c);
+}
+
+static int refuse_duplicate(struct node *node, struct endpoint *ep, const struct ip *ip, struct err *err)
+{
+	struct remote *r = segment_with_ip(node, ep->network->topic, ip);
+	char name[GOSSIP_NAME_MAX + 1], text[IP_TEXT_SIZE];
+
+	if (!r)
+		return 0;
+	return err_set(err, ERR_CONFLICT,
+		"address %s of network \"%s\" is used by endpoint %s on host %s. Docker's own IPAM gives addresses per host; create the network with "
+		"--ipam-driver trestle on every host",
+		ip_format(ip, text), ep->network->def.name, r->record.short_id, host_label(node, r->key.origin, name, sizeof(name)));
+}
+
+static void explain_refusal(struct create *c, const struct ipam_result *result, const struct ip *ip, const struct pool *p, struct err *err)
+{
+	char name[GOSSIP_NAME_MAX + 1], text[IP_TEXT_SIZE];
+
+	if (result->code != IPAM_IN_USE) {
+		custody_explain(c->node, result, ip, &p->state.def.prefix, err);
+		return;
+	}
+	host_label(c->node, result->holder_hostno ? result->holder_hostno : c->node->cluster.hostno, name, sizeof(name));
+	err_set(err, ERR_CONFLICT,
+		"address %s of network \"%s\" is leased by host %s%s%s and was not given to this engine by trestle. Docker's own IPAM gives addresses "
+		"per host; create the network with --ipam-driver trestle on every host",
+		ip_format(ip, text), c->ep->network->def.name, name, result->owner[0] ? " for " : "", result->owner);
+}
+
+static void lease_given(void *arg, const struct ipam_result *result)
+{
+	struct create *c = arg;
+	const struct ip *ip = address_of(c->ep, c->step);
+	struct pool *p = pool_of(c->node, c->ep->network, ip);
+	struct err err = {0};
+
+	if (result->code != IPAM_GRANTED) {
+		if (p)
+			explain_refusal(c, result, ip, p, &err);
+		else
+			err_set(&err, ERR_CONFLICT, "the pool went away meanwhile");
+		create_failed(c, &err);
+		return;
+	}
+	*(c->step == 0 ? &c->ep->state.own_lease4 : &c->ep->state.own_lease6) = true;
+	if (c->ep->closing && p) /* deleted meanwhile: endpoint_remove has not seen this lease */
+		ipam_release(c->node->ipam, &p->id, ip, clock_boot_ms());
+	else
+		bind_lease(c->node, c->ep, c->step);
+	c->step++;
+	create_step(c);
+}
+
+/* One address: bound if leased here, asked for if a pool of ours covers it, else compared with what others publish. */
+static bool secure_address(struct create *c)
+{
+	struct node *node = c->node;
+	const struct ip *ip = address_of(c->ep, c->step);
+	struct pool *p = ip_is_set(ip) ? pool_of(node, c->ep->network, ip) : NULL;
+	char owner[64];
+	struct ipam_want want = {.owner = owner};
+	struct ipam_lease lease;
+	struct err err = {0};
+
+	if (!ip_is_set(ip))
+		return true;
+	if (!p) {
+		if (refuse_duplicate(node, c->ep, ip, &err) == 0)
+			return true;
+		create_failed(c, &err);
+		return false;
+	}
+	pool_join_core(node, p);
+	if (ipam_lookup(node->ipam, &p->id, ip, &lease) && lease.use == IPAM_USE_ENDPOINT && !lease.bound) {
+		bind_lease(node, c->ep, c->step);
+		return true;
+	}
+	snprintf(owner, sizeof(owner), "endpoint %.12s", c->ep->id);
+	want.pool = p->id;
+	want.address = *ip;
+	custody_ask(node, &want, lease_given, c);
+	return false;
+}
+
+static void create_step(struct create *c)
+{
+	for (; c->step < 2; c->step++)
+		if (!secure_address(c))
+			return;
+	save_endpoint(c->node, c->ep);
+	custody_poke(c->node);
+	outbox_call(c->node->outbox, make_links, c);
+}
+
+static bool same_request(const struct endpoint *ep, const struct plugin_create_endpoint *req)
+{
+	bool mac_given = !mac_is_zero(&req->mac);
+
+	return strcmp(ep->state.docker_network, req->network_id) == 0 && prefix_equal(&ep->state.address4, &req->address4) &&
+	       prefix_equal(&ep->state.address6, &req->address6) && ep->state.mac_given == mac_given &&
+	       (!mac_given || mac_equal(&ep->state.mac, &req->mac));
+}
+
+static int check_address(const struct network *n, const struct prefix *address, struct err *err)
+{
+	char text[PREFIX_TEXT_SIZE];
+
+	if (!prefix_is_set(address))
+		return 0;
+	for (unsigned i = 0; i < n->def.pool_count; i++)
+		if (prefix_contains(&n->def.pools[i], &address->ip))
+			return 0;
+	return err_set(err, ERR_INVALID, "address %s lies in no subnet of network \"%s\"", prefix_format(address, text), n->def.name);
+}
+
+static int check_create(struct node *node, const struct plugin_create_endpoint *req, struct network **ret_network, struct err *err)
+{
+	struct docker_network *d = docker_network_find(node, req->network_id);
+	struct network *n = d ? network_by_id(node, &d->state.network) : NULL;
+
+	if (!n)
+		return err_set(err, ERR_NOT_FOUND,
+			"network %s is not known to trestled on this host; remove it with `docker network rm` and create it again", req->network_id);
+	if (!prefix_is_set(&req->address4) && !prefix_is_set(&req->address6))
+		return err_set(err, ERR_INVALID, "endpoint %.12s has no address; create the network with --ipam-driver trestle", req->endpoint_id);
+	if ((prefix_is_set(&req->address4) && req->address4.ip.family != 4) || (prefix_is_set(&req->address6) && req->address6.ip.family != 6))
+		return err_set(err, ERR_INVALID, "endpoint %.12s has an address of the wrong family", req->endpoint_id);
+	if (!mac_is_zero(&req->mac) && (req->mac.bytes[0] & 1))
+		return err_set(err, ERR_INVALID, "endpoint %.12s: a multicast MAC address cannot be an endpoint's", req->endpoint_id);
+	if (check_address(n, &req->address4, err) < 0 || check_address(n, &req->address6, err) < 0)
+		return -1;
+	*ret_network = n;
+	return 0;
+}
+
+/* An engine that gives an address again has lost its former endpoint. */
+static void retire_former(struct node *node, const struct network *n, const struct ip *ip)
+{
+	struct endpoint *old = endpoint_with_ip(node, &n->id, ip);
+	char text[IP_TEXT_SIZE];
+
+	if (!old)
+		return;
+	log_warn("endpoints", "address %s is given again by the engine: its former endpoint %.12s is dead, removing it", ip_format(ip, text), old->id);
+	endpoint_remove(node, old, NULL, NULL);
+}
+
+static struct endpoint *endpoint_new(struct node *node, const struct plugin_create_endpoint *req, struct network *n)
+{
+	struct endpoint *ep = calloc(1, sizeof(*ep));
+
+	if (!ep)
+		abort();
+	snprintf(ep->id, sizeof(ep->id), "%s", req->endpoint_id);
+	ep->network = n;
+	ep->state = (struct endpoint_state){.network = n->id, .address4 = req->address4, .address6 = req->address6,
+		.since_s = (uint64_t)clock_wall_s()};
+	snprintf(ep->state.docker_network, sizeof(ep->state.docker_network), "%s", req->network_id);
+	ep->state.mac_given = !mac_is_zero(&req->mac);
+	ep->state.mac = ep->state.mac_given ? req->mac : new_mac(node);
+	snprintf(ep->state.peer_name, sizeof(ep->state.peer_name), "tr%08x", randombytes_random());
+	ep->make = true;
+	ep->creating = true;
+	HASH_ADD_STR(node->endpoints, id, ep);
+	attach_network(node, n);
+	return ep;
+}
+
+static void wait_for_creation(struct endpoint *ep, struct plugin_call *call)
+{
+	struct create_wait *wait = calloc(1, sizeof(*wait));
+
+	if (!wait)
+		abort();
+	wait->call = call;
+	wait->next = ep->waiting;
+	ep->waiting = wait;
+}
+
+static void create_again(struct endpoint *ep, struct plugin_call *call, const struct plugin_create_endpoint *req)
+{
+	struct plugin_endpoint_created made = {.mac = ep->state.mac};
+	struct err err = {0};
+
+	if (!same_request(ep, req)) {
+		err_set(&err, ERR_EXISTS, "endpoint %.12s exists with other addresses; delete it first", ep->id);
+		plugin_fail(call, &err);
+	} else if (ep->closing) {
+		err_set(&err, ERR_CONFLICT, "endpoint %.12s is being deleted; try again", ep->id);
+		plugin_fail(call, &err);
+	} else if (ep->creating) {
+		wait_for_creation(ep, call);
+	} else {
+		plugin_done_endpoint(call, ep->state.mac_given ? NULL : &made);
+	}
+}
+
+void endpoints_create(void *ctx, struct plugin_call *call, const struct plugin_create_endpoint *req)
+{
+	struct node *node = ctx;
+	struct endpoint *ep = find(node, req->endpoint_id);
+	struct network *n;
+	struct create *c;
+	struct err err = {0};
+
+	if (ep) {
+		create_again(ep, call, req);
+		return;
+	}
+	if (check_create(node, req, &n, &err) < 0) {
+		plugin_fail(call, &err);
+		return;
+	}
+	retire_former(node, n, &req->address4.ip);
+	retire_former(node, n, &req->address6.ip);
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		abort();
+	c->node = node;
+	c->ep = endpoint_new(node, req, n);
+	wait_for_creation(c->ep, call);
+	create_step(c);
+}
+
+/* ---- Join, Leave, Program, DeleteEndpoint ---- */
+
+struct join_call {
+	struct plugin_call *call;
+	struct plugin_joined joined;
+};
+
+static void answer_join(void *arg)
+{
+	struct join_call *c = arg;
+	plugin_done_join(c->call, &c->joined);
+	free(c);
+}
+
+static int check_join(const struct endpoint *ep, const char *endpoint_id, const char *sandbox, struct err *err)
+{
+	if (!ep || ep->closing || !ep->ready)
+		return err_set(err, ERR_NOT_FOUND, "endpoint %s is not known to trestled on this host", endpoint_id);
+	if (strlen(sandbox) >= sizeof(ep->state.sandbox))
+		return err_set(err, ERR_TOO_BIG, "endpoint %.12s: the SandboxKey has %zu bytes, expected at most %zu", endpoint_id, strlen(sandbox),
+			sizeof(ep->state.sandbox) - 1);
+	if (ep->state.joined && strcmp(ep->state.sandbox, sandbox) != 0)
+		return err_set(err, ERR_CONFLICT, "endpoint %.12s has joined sandbox %s already, asked to join %s", endpoint_id, ep->state.sandbox, sandbox);
+	return 0;
+}
+
+void endpoints_join(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id, const char *sandbox)
+{
+	struct node *node = ctx;
+	struct endpoint *ep = find(node, endpoint_id);
+	struct docker_network *d = docker_network_find(node, network_id);
+	struct join_call *c;
+	struct err err = {0};
+
+	if (check_join(ep, endpoint_id, sandbox, &err) < 0) {
+		plugin_fail(call, &err);
+		return;
+	}
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		abort();
+	c->call = call;
+	snprintf(c->joined.src_name, sizeof(c->joined.src_name), "%s", ep->state.peer_name);
+	snprintf(c->joined.dst_prefix, sizeof(c->joined.dst_prefix), "%s", d ? d->state.if_prefix : "eth");
+	if (!ep->state.joined) {
+		ep->state.joined = true;
+		ep->state.left = false;
+		snprintf(ep->state.sandbox, sizeof(ep->state.sandbox), "%s", sandbox);
+		ep->idle_since_ms = 0;
+		ep->make = false; /* from here on the pair lives and dies with the container */
+		datapath_put_endpoint(node, ep);
+		save_endpoint(node, ep);
+	}
+	outbox_call(node->outbox, answer_join, c);
+}
+
+static void answer_done(void *arg)
+{
+	plugin_done(arg);
+}
+
+void endpoints_leave(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id)
+{
+	struct node *node = ctx;
+	struct endpoint *ep = find(node, endpoint_id);
+
+	(void)network_id;
+	if (ep && !ep->closing && ep->state.joined) {
+		ep->state.joined = false;
+		ep->state.left = true;
+		ep->state.sandbox[0] = 0;
+		save_endpoint(node, ep);
+	}
+	outbox_call(node->outbox, answer_done, call);
+}
+
+void endpoints_program(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id)
+{
+	struct endpoint *ep = find(ctx, endpoint_id);
+	struct err err = {0};
+
+	(void)network_id;
+	if (ep && !ep->closing) {
+		plugin_done(call); /* docker_gwbridge publishes the ports */
+		return;
+	}
+	err_set(&err, ERR_NOT_FOUND, "endpoint %s is not known to trestled on this host", endpoint_id);
+	plugin_fail(call, &err);
+}
+
+struct delete_call {
+	struct node *node;
+	struct plugin_call *call;
+};
+
+static void deleted(void *arg)
+{
+	struct delete_call *c = arg;
+
+	outbox_call(c->node->outbox, answer_done, c->call);
+	free(c);
+}
+
+void endpoints_delete(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id)
+{
+	struct node *node = ctx;
+	struct endpoint *ep = find(node, endpoint_id);
+	struct delete_call *c;
+
+	(void)network_id;
+	if (!ep) {
+		plugin_done(call);
+		return;
+	}
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		abort();
+	c->node = node;
+	c->call = call;
+	endpoint_remove(node, ep, deleted, c);
+}
+
+struct remove_all {
+	unsigned open;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static void one_removed(void *arg)
+{
+	struct remove_all *r = arg;
+
+	if (--r->open)
+		return;
+	r->fn(r->arg);
+	free(r);
+}
+
+void endpoints_remove_all_of(struct node *node, const char *docker_network, void (*fn)(void *arg), void *arg)
+{
+	struct remove_all *r = calloc(1, sizeof(*r));
+	struct endpoint *ep, *next;
+
+	if (!r)
+		abort();
+	*r = (struct remove_all){.open = 1, .fn = fn, .arg = arg};
+	HASH_ITER(hh, node->endpoints, ep, next)
+		if (!docker_network || strcmp(ep->state.docker_network, docker_network) == 0) {
+			r->open++;
+			endpoint_remove(node, ep, one_removed, r);
+		}
+	one_removed(r);
+}
+
+/* ---- collecting what no container uses ---- */
+
+static bool idle(const struct endpoint *ep)
+{
+	return !ep->state.joined || ep->link != DRIVER_LINK_AWAY;
+}
+
+void endpoints_links_seen(struct node *node)
+{
+	uint64_t now = clock_boot_ms(), grace = (uint64_t)node->options.lease_grace_s * 1000;
+	struct endpoint *ep, *next;
+
+	HASH_ITER(hh, node->endpoints, ep, next) {
+		if (!ep->ready || ep->closing)
+			continue;
+		if (!idle(ep)) {
+			ep->idle_since_ms = 0;
+		} else if (!ep->idle_since_ms) {
+			ep->idle_since_ms = now;
+		} else if (now - ep->idle_since_ms >= grace) {
+			log_info("endpoints", "endpoint %.12s of network \"%s\" has not been used by a container for %u s: the engine has lost it, collecting",
+				ep->id, ep->network ? ep->network->def.name : "?", node->options.lease_grace_s);
+			endpoint_remove(node, ep, NULL, NULL);
+		}
+	}
+}
+
+/* ---- start and end ---- */
+
+static int load_endpoint(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
+{
+	struct node *node = ctx;
+	struct endpoint *ep = calloc(1, sizeof(*ep));
+
+	if (!ep || key_len >= sizeof(ep->id) || endpoint_state_decode(val, len, &ep->state, err) < 0) {
+		free(ep);
+		return err_prefix(err, "endpoint %.*s", key_len < 12 ? (int)key_len : 12, (const char *)key);
+	}
+	memcpy(ep->id, key, key_len);
+	ep->network = network_by_id(node, &ep->state.network);
+	if (!ep->network) {
+		log_warn("endpoints", "endpoint %.12s belongs to a network that is gone, dropping it", ep->id);
+		unsave_endpoint(node, ep);
+		free(ep);
+		return 0;
+	}
+	ep->ready = true;
+	ep->make = !ep->state.joined && !ep->state.left;
+	HASH_ADD_STR(node->endpoints, id, ep);
+	attach_network(node, ep->network);
+	datapath_put_endpoint(node, ep);
+	bind_lease(node, ep, 0);
+	bind_lease(node, ep, 1);
+	return 0;
+}
+
+int endpoints_start(struct node *node, struct err *err)
+{
+	return store_each(node->store, STORE_BOOT, STORE_ENDPOINT, load_endpoint, node, err);
+}
+
+void endpoints_stop(struct node *node)
+{
+	struct endpoint *ep, *next;
+
+	HASH_ITER(hh, node->endpoints, ep, next) {
+		HASH_DEL(node->endpoints, ep);
+		free(ep);
+	}
+}

@@ -1,0 +1,164 @@
+/* Construction in order, the slow timer, the end. */
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/node_internal.h"
+
+#define HOUSEKEEPING_MS 1000
+#define CLAIMS_PENDING_MS 25
+#define JOIN_AGAIN_MS 10000
+
+static const struct plugin_backend plugin_backend = {
+	.create_network = networks_create,
+	.delete_network = networks_delete,
+	.create_endpoint = endpoints_create,
+	.delete_endpoint = endpoints_delete,
+	.join = endpoints_join,
+	.leave = endpoints_leave,
+	.program = endpoints_program,
+	.request_pool = pools_request,
+	.release_pool = pools_release,
+	.request_address = pools_request_address,
+	.release_address = pools_release_address,
+};
+
+void housekeeping_soon(struct node *node)
+{
+	struct timeval tv = {.tv_usec = CLAIMS_PENDING_MS * 1000};
+
+	if (node->housekeeping)
+		event_add(node->housekeeping, &tv);
+}
+
+/* Rows of a host that has been dead for long leave the kernel; its records stay, and the rows return with it. */
+static void hide_dead_hosts(struct node *node, uint64_t now)
+{
+	struct host *host, *next;
+
+	HASH_ITER(hh, node->hosts, host, next)
+		if (!host->hidden && host->state == GOSSIP_DEAD && now - host->since_ms > ROWS_GRACE_MS) {
+			host->hidden = true;
+			segments_host_changed(node, host);
+		}
+}
+
+static void release_hold(struct node *node, uint64_t now)
+{
+	if (node->gossip && (gossip_in_step(node->gossip) || now - node->start_ms > HOLD_MAX_MS))
+		datapath_hold(node, false);
+}
+
+static void join_ended(void *arg, const struct err *err)
+{
+	(void)arg;
+	if (err)
+		log_warn("node", "--join: %s; trying again", err->text);
+}
+
+static void join_by_option(struct node *node, uint64_t now)
+{
+	struct err err = {0};
+
+	if (!node->options.join[0] || !cluster_alone(node) || node->join || now < node->next_join_ms)
+		return;
+	node->next_join_ms = now + JOIN_AGAIN_MS;
+	if (cluster_join(node, node->options.join, join_ended, NULL, &err) < 0) {
+		if (err.code != ERR_EXISTS)
+			log_warn("node", "--join: %s", err.text);
+		node->options.join[0] = 0; /* a member already, or never possible */
+	}
+}
+
+static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
+{
+	struct node *node = arg;
+	uint64_t now = clock_boot_ms();
+	struct timeval tv = {.tv_sec = HOUSEKEEPING_MS / 1000};
+
+	(void)fd, (void)what;
+	claims_tick(node, now);
+	if (now - node->last_housekeeping_ms >= HOUSEKEEPING_MS) {
+		node->last_housekeeping_ms = now;
+		hide_dead_hosts(node, now);
+		release_hold(node, now);
+		pools_tick(node);
+		pools_collect_leases(node, now);
+		join_by_option(node, now);
+	}
+	if (node->pending_claims)
+		housekeeping_soon(node);
+	else
+		event_add(node->housekeeping, &tv);
+}
+
+static int load_state(struct node *node, struct err *err)
+{
+	if (store_open(node->options.state_dir, node->options.run_dir, node->options.boot_id, &node->store, &node->new_boot, err) < 0)
+		return -1;
+	if (worker_start(node->base, &node->worker, err) < 0)
+		return -1;
+	node->outbox = outbox_new(node->base, node->store, node->worker);
+	if (cluster_start(node, err) < 0 || custody_start(node, err) < 0 || networks_start(node, err) < 0 || pools_start(node, err) < 0)
+		return -1;
+	return 0;
+}
+
+static int adopt_kernel(struct node *node, struct err *err)
+{
+	struct err adopt = {0};
+
+	if (datapath_start(node, err) < 0 || endpoints_start(node, err) < 0)
+		return -1;
+	if (datapath_adopt(node, &adopt) < 0)
+		log_error("node", "%s; going on, it is tried again", adopt.text);
+	return 0;
+}
+
+static int open_doors(struct node *node, struct err *err)
+{
+	if (plugin_open(node->base, node->options.plugin_socket, &plugin_backend, node, &node->plugin, err) < 0)
+		return -1;
+	return control_open(node->base, node->options.control_socket, &api_backend, node, &node->control, err);
+}
+
+int node_start(struct node *node, const struct options *options, struct event_base *base, struct err *err)
+{
+	memset(node, 0, sizeof(*node));
+	node->options = *options;
+	node->base = base;
+	node->udp_fd = -1;
+	node->start_ms = clock_boot_ms();
+	if (sodium_init() < 0)
+		return err_set(err, ERR_INTERNAL, "libsodium does not start");
+	node->housekeeping = evtimer_new(base, on_housekeeping, node);
+	if (!node->housekeeping)
+		return err_set(err, ERR_INTERNAL, "out of memory");
+	if (load_state(node, err) < 0 || adopt_kernel(node, err) < 0 || cluster_run_gossip(node, err) < 0)
+		return -1;
+	custody_begin(node);
+	networks_publish(node);
+	pools_publish(node);
+	endpoints_publish(node);
+	housekeeping_soon(node);
+	return open_doors(node, err);
+}
+
+void node_stop(struct node *node)
+{
+	plugin_close(node->plugin);
+	control_close(node->control);
+	worker_stop(node->worker);
+	outbox_free(node->outbox);
+	datapath_stop(node);
+	claims_free(node);
+	custody_stop(node);
+	segments_free(node);
+	endpoints_stop(node);
+	cluster_stop(node);
+	networks_stop(node);
+	pools_stop(node);
+	store_close(node->store);
+	if (node->housekeeping)
+		event_free(node->housekeeping);
+}

@@ -1,0 +1,336 @@
+/* The daemon's state and who may call what. One loop thread owns everything here; the worker sees only what a job carries.
+ *
+ *   cluster.c    who we are, the UDP socket, gossip's effects, joining and leaving
+ *   claims.c     asking a name's home before a network or pool is made
+ *   custody.c    ipam's effects and timers: from its ordered actions to store, gossip and answers
+ *   networks.c   definitions of networks: ours, others', winner, VNI
+ *   pools.c      pools and their references; the IPAM half of the plugin
+ *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot
+ *   segments.c   endpoints of other hosts, per network
+ *   datapath.c   desired state to the driver, on the worker
+ *   api.c        the control API's answers
+ *   node.c       construction in order, timers, end
+ */
+#ifndef DAEMON_NODE_INTERNAL_H
+#define DAEMON_NODE_INTERNAL_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uthash.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "control/control.h"
+#include "daemon/options.h"
+#include "daemon/outbox.h"
+#include "daemon/records.h"
+#include "daemon/store.h"
+#include "daemon/worker.h"
+#include "driver/driver.h"
+#include "gossip/gossip.h"
+#include "ipam/ipam.h"
+#include "plugin/plugin.h"
+
+/* Kinds of gossip_tell messages. */
+enum tell_kind { TELL_IPAM = 1, TELL_CLAIM = 2, TELL_CLAIM_ANSWER = 3 };
+
+/* First byte of a gossip record's key. */
+enum record_kind { RECORD_NETWORK = 'N', RECORD_POOL = 'P', RECORD_CUSTODY = 'C', RECORD_ENDPOINT = 'E' };
+
+#define TOPIC_CLUSTER 0
+#define ROWS_GRACE_MS (10 * 60 * 1000) /* a dead host's rows stay so long: they lead only to a host that may be back */
+#define HOLD_MAX_MS 30000              /* after a start, rows of unknown endpoints are kept at most so long */
+
+struct network {
+	struct id128 id;
+	uint64_t topic;
+	struct network_def def; /* the one that counts */
+	bool mine;              /* we publish it: an engine or the operator here uses it */
+	bool pinned;
+	unsigned docker_count;  /* engine networks of this host that stand for it */
+	unsigned local_count;   /* endpoints of this host */
+	unsigned host_count;    /* other hosts that publish it */
+	bool programmed;        /* the driver knows it */
+	UT_hash_handle hh, hh_topic;
+};
+
+struct docker_network {
+	char id[PLUGIN_ID_MAX + 1];
+	struct docker_network_state state;
+	UT_hash_handle hh;
+};
+
+struct pool {
+	struct id128 id;
+	struct pool_state state;
+	bool joined;         /* the ipam core knows it */
+	unsigned host_count; /* other hosts that publish it */
+	bool wanted_elsewhere;
+	UT_hash_handle hh;
+};
+
+struct endpoint {
+	char id[PLUGIN_ID_MAX + 1];
+	struct endpoint_state state;
+	struct network *network;
+	bool ready;                /* the kernel has it */
+	bool bound[2];             /* it holds the lease of its IPv4, IPv6 address */
+	bool closing;              /* on its way out: unpublished, rows going */
+	bool make;                 /* the driver may (re)make its pair */
+	enum driver_link_state link;
+	uint64_t idle_since_ms;    /* 0 = in use; else when it was first seen unused */
+	bool creating;
+	struct create_wait *waiting; /* calls that want its creation */
+	struct gone_wait *gone;      /* who waits for its end */
+	UT_hash_handle hh;
+};
+
+struct remote {
+	struct remote_key {
+		uint32_t origin;
+		uint8_t hash[16];
+	} key;
+	struct endpoint_record record;
+	bool shadowed4, shadowed6; /* another endpoint has this address and wins */
+	UT_hash_handle hh, hh_ip4, hh_ip6;
+};
+
+struct segment_host {
+	uint32_t hostno;
+	unsigned endpoints;
+	UT_hash_handle hh;
+};
+
+struct segment { /* what other hosts have in one network */
+	uint64_t topic;
+	struct remote *remotes, *by_ip4, *by_ip6;
+	struct segment_host *hosts;
+	unsigned shadows;
+	UT_hash_handle hh;
+};
+
+struct host { /* a member, as far as rows need it */
+	uint32_t hostno;
+	enum gossip_state state;
+	uint64_t since_ms;
+	struct ip vtep;
+	bool hidden; /* dead for long, or left: its rows are out of the kernel */
+	UT_hash_handle hh;
+};
+
+struct create_wait;
+struct gone_wait;
+struct hostno_grant;
+struct ticket;
+struct claim;
+struct pending_claim;
+struct datapath;
+
+struct node {
+	struct options options;
+	struct event_base *base;
+	struct store *store;
+	struct worker *worker;
+	struct outbox *outbox;
+	bool new_boot;
+	uint64_t start_ms;
+
+	struct identity identity;
+	struct cluster_state cluster;
+	struct hostno_grant *grants; /* numbers this host gave to others */
+	struct gossip *gossip;
+	int udp_fd;
+	struct event *udp_event, *gossip_timer;
+	struct host *hosts;
+	struct join *join; /* in progress; NULL otherwise */
+	bool leaving, left;
+
+	struct claim *claims;                /* as home */
+	struct pending_claim *pending_claims; /* as asker */
+	uint32_t next_claim;
+
+	struct ipam *ipam;
+	struct event *ipam_timer;
+	struct ticket *tickets;
+	uint64_t next_ticket;
+
+	struct network *networks, *networks_by_topic;
+	struct docker_network *docker_networks;
+	struct pool *pools;
+	struct endpoint *endpoints;
+	struct segment *segments;
+	unsigned remote_count;
+	uint64_t duplicates_seen;
+
+	struct datapath *datapath;
+	struct event *housekeeping;
+	uint64_t last_housekeeping_ms, next_join_ms;
+
+	struct plugin *plugin;
+	struct control *control;
+};
+
+static inline uint64_t topic_of(const struct id128 *id)
+{
+	uint64_t topic = 0;
+	for (int i = 0; i < 8; i++)
+		topic = topic << 8 | id->bytes[i];
+	return topic ? topic : 1; /* 0 is the cluster's */
+}
+
+void random_bytes(void *ctx, void *buf, size_t len);
+struct id128 random_id(void);
+/* "n2 (host number 7)" or "host number 7" when unknown. */
+const char *host_label(struct node *node, uint32_t hostno, char *buf, size_t size);
+
+/* cluster.c */
+int cluster_start(struct node *node, struct err *err); /* identity, cluster state with the new epoch, socket */
+int cluster_run_gossip(struct node *node, struct err *err); /* core restored and started */
+void cluster_stop(struct node *node);
+void cluster_poke(struct node *node); /* after anything that may have changed gossip's next deadline */
+bool cluster_alone(const struct node *node);
+int cluster_token(struct node *node, int64_t ttl_s, char ret_text[512], int64_t *ret_expires_s, struct err *err);
+/* fn is called once: err NULL = joined. */
+int cluster_join(struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err);
+void cluster_save(struct node *node);
+/* Hands addresses over, says goodbye, becomes the first host of a cluster of its own, with a new identity. Then fn. */
+int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err);
+void cluster_pool_seen(struct node *node, const struct pool_def *def); /* the pool of host numbers became known */
+struct host *cluster_host(struct node *node, uint32_t hostno);
+void publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len); /* val NULL: withdraw */
+
+/* claims.c */
+void claim_name(struct node *node, const char *key, const void *mine, size_t len,
+		void (*fn)(void *arg, const void *winner, size_t len), void *arg);
+void claims_told(struct node *node, uint32_t from, uint8_t kind, const void *body, size_t len);
+void claims_tick(struct node *node, uint64_t now_ms);
+void claims_free(struct node *node);
+
+/* custody.c */
+int custody_start(struct node *node, struct err *err); /* core made and restored */
+void custody_begin(struct node *node);                 /* after gossip runs */
+void custody_stop(struct node *node);
+void custody_poke(struct node *node);
+uint64_t custody_ask(struct node *node, const struct ipam_want *want, void (*fn)(void *arg, const struct ipam_result *result), void *arg);
+void custody_abandon(struct node *node, uint64_t ticket); /* fn will not be called; what is granted is given back */
+void custody_record(struct node *node, uint32_t origin, const void *key, size_t key_len, const void *val, size_t len);
+void custody_feed_pool(struct node *node, const struct id128 *pool); /* replays what others published of it */
+/* A sentence for a result that is not a grant. */
+void custody_explain(struct node *node, const struct ipam_result *result, const struct ip *asked, const struct prefix *pool,
+		     struct err *err);
+
+/* networks.c */
+struct network_spec {
+	char name[NETWORK_NAME_MAX + 1]; /* "" = after its first pool */
+	unsigned pool_count;
+	struct prefix pools[NETWORK_POOLS_MAX];
+	uint32_t mtu, vni; /* 0 = automatic */
+	bool internal;
+};
+int networks_start(struct node *node, struct err *err);
+void networks_stop(struct node *node);
+void networks_publish(struct node *node);
+void network_obtain(struct node *node, const struct network_spec *spec, void (*fn)(void *arg, struct network *network, const struct err *err),
+		    void *arg);
+struct network *network_find(struct node *node, const char *name_or_id); /* lowest id of that name */
+struct network *network_by_id(struct node *node, const struct id128 *id);
+struct network *network_by_topic(struct node *node, uint64_t topic);
+void network_changed(struct node *node, const struct id128 *id); /* somebody's definition came or went */
+void network_keep(struct node *node, struct network *network);   /* save and publish as ours, as it is now */
+void network_unuse(struct node *node, struct network *network);  /* after docker_count, pinned or local_count fell */
+const void *network_claimed(struct node *node, const char *name, void *buf, size_t size, size_t *ret_len);
+bool network_conflict(struct node *node, const struct network *network, char *buf, size_t size); /* a sentence when its name or VNI is shared */
+struct docker_network *docker_network_find(struct node *node, const char *id);
+void networks_create(void *ctx, struct plugin_call *call, const struct plugin_create_network *req);
+void networks_delete(void *ctx, struct plugin_call *call, const char *network_id);
+unsigned underlay_mtu(const struct ip *own);
+
+/* pools.c */
+struct pool_spec {
+	enum pool_space space;
+	uint8_t family;
+	struct prefix prefix; /* unset: choose */
+	uint8_t length;       /* with prefix unset: of the pool; 0 = default */
+	const char *name;     /* NULL or "": not tied */
+};
+int pools_start(struct node *node, struct err *err);
+void pools_stop(struct node *node);
+void pools_publish(struct node *node);
+void pool_join_core(struct node *node, struct pool *pool);
+void pools_collect_leases(struct node *node, uint64_t now_ms);
+bool pool_in_use(const struct pool *pool);
+void pools_tick(struct node *node);
+void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err), void *arg);
+void pool_changed(struct node *node, const struct id128 *id);
+struct pool *pool_find(struct node *node, enum pool_space space, const struct prefix *prefix);
+struct pool *pool_by_id(struct node *node, const struct id128 *id);
+void pool_keep(struct node *node, struct pool *pool);
+void pool_unuse(struct node *node, struct pool *pool);
+const void *pool_claimed(struct node *node, const char *key, void *buf, size_t size, size_t *ret_len);
+const char *pool_space_name(enum pool_space space);
+void pools_request(void *ctx, struct plugin_call *call, const struct plugin_request_pool *req);
+void pools_release(void *ctx, struct plugin_call *call, const char *pool_id);
+void pools_request_address(void *ctx, struct plugin_call *call, const struct plugin_request_address *req);
+void pools_release_address(void *ctx, struct plugin_call *call, const char *pool_id, const struct ip *address);
+
+/* endpoints.c */
+int endpoints_start(struct node *node, struct err *err);
+void endpoints_publish(struct node *node);
+void endpoints_create(void *ctx, struct plugin_call *call, const struct plugin_create_endpoint *req);
+void endpoints_delete(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
+void endpoints_join(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id, const char *sandbox);
+void endpoints_leave(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
+void endpoints_program(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
+void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *arg), void *arg); /* fn: when its rows are gone; may be NULL */
+struct endpoint *endpoint_with_ip(struct node *node, const struct id128 *network, const struct ip *ip);
+/* NULL: of every engine network. */
+void endpoints_remove_all_of(struct node *node, const char *docker_network, void (*fn)(void *arg), void *arg);
+void endpoints_links_seen(struct node *node); /* fresh `link` members: collect what nobody uses */
+void endpoints_stop(struct node *node);
+
+/* segments.c */
+void segments_record(struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len);
+struct segment *segment_find(struct node *node, uint64_t topic);
+struct remote *segment_with_ip(struct node *node, uint64_t topic, const struct ip *ip);
+void segment_program(struct node *node, struct network *network); /* tells the driver all of it */
+void segment_program_ip(struct node *node, const struct network *network, const struct ip *ip); /* a local endpoint took or left it */
+void segments_host_changed(struct node *node, struct host *host); /* vtep or hidden changed */
+void segments_free(struct node *node);
+unsigned segment_size(const struct segment *segment);
+
+/* datapath.c */
+int datapath_start(struct node *node, struct err *err);
+int datapath_adopt(struct node *node, struct err *err); /* first comparison, on the calling thread, before the worker is used */
+void datapath_hold(struct node *node, bool hold);       /* keep rows that nobody desires */
+void datapath_stop(struct node *node);
+void datapath_put_network(struct node *node, const struct network *network);
+void datapath_del_network(struct node *node, const struct id128 *id);
+void datapath_put_endpoint(struct node *node, const struct endpoint *ep);
+void datapath_del_endpoint(struct node *node, const struct id128 *network, const char *id);
+void datapath_put_remote(struct node *node, const struct driver_remote *remote);
+void datapath_del_remote(struct node *node, const struct id128 *network, const struct mac *mac);
+void datapath_set_flood(struct node *node, const struct id128 *network, const struct ip *vteps, size_t count);
+void datapath_set_members(struct node *node, const struct ip *vteps, size_t count);
+/* fn when the kernel agrees with everything put so far, or not about this endpoint (err). id NULL: nothing particular. */
+void datapath_commit(struct node *node, const struct id128 *network, const char *id, void (*fn)(void *arg, const struct err *err),
+		     void *arg);
+void datapath_look_at_links(struct node *node); /* then endpoints_links_seen */
+void datapath_purge(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg);
+void datapath_reopen(struct node *node); /* our host number changed: close, open, everything desired is told again by the caller */
+const struct driver_counters *datapath_counters(const struct node *node); /* as of the last sync */
+uint64_t datapath_last_resync_ms(const struct node *node);
+void datapath_guard_counts(const struct node *node, uint64_t *ret_foreign, uint64_t *ret_forged);
+const char *datapath_last_error(const struct node *node); /* "" when the last sync was fine */
+
+/* api.c */
+extern const struct control_backend api_backend;
+
+/* node.c */
+void housekeeping_soon(struct node *node);
+int node_start(struct node *node, const struct options *options, struct event_base *base, struct err *err);
+void node_stop(struct node *node);
+
+#endif

@@ -1,0 +1,364 @@
+/* Options as one table: name, meaning, default, how the text is read. The help text, the file and the flags all come from it. */
+#include "daemon/options.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/number.h"
+
+#define CONFIG_FILE_MAX 65536
+
+struct option_row {
+	const char *name;
+	const char *argument;
+	const char *fallback; /* NULL: found out by options_read */
+	const char *help;
+	int (*read)(struct options *o, const char *text, struct err *err);
+};
+
+static int copy_text(char *buf, size_t size, const char *text, struct err *err)
+{
+	if (!*text || strlen(text) >= size)
+		return err_set(err, ERR_INVALID, "expected 1 to %zu characters, found %zu", size - 1, strlen(text));
+	snprintf(buf, size, "%s", text);
+	return 0;
+}
+
+#define TEXT_OPTION(field)                                                                                                       \
+	static int read_##field(struct options *o, const char *text, struct err *err)                                            \
+	{                                                                                                                        \
+		return copy_text(o->field, sizeof(o->field), text, err);                                                         \
+	}
+TEXT_OPTION(state_dir)
+TEXT_OPTION(run_dir)
+TEXT_OPTION(plugin_socket)
+TEXT_OPTION(control_socket)
+TEXT_OPTION(fabric)
+TEXT_OPTION(nft_table)
+TEXT_OPTION(boot_id)
+TEXT_OPTION(join)
+
+static int read_name(struct options *o, const char *text, struct err *err)
+{
+	for (const char *p = text; *p; p++)
+		if (!isalnum((unsigned char)*p) && *p != '-' && *p != '.' && *p != '_')
+			return err_set(err, ERR_INVALID, "a host name has letters, digits, '-', '.' and '_', found '%c'", *p);
+	return copy_text(o->name, sizeof(o->name), text, err);
+}
+
+/* "192.0.2.1", "192.0.2.1:7946", "[2001:db8::1]:7946", "2001:db8::1" */
+static int read_listen(struct options *o, const char *text, struct err *err)
+{
+	char host[IP_TEXT_SIZE + 2];
+	const char *port_text = NULL, *close = strchr(text, ']');
+	size_t len = strlen(text);
+	uint64_t port = GOSSIP_PORT_DEFAULT;
+	struct ip ip;
+
+	if (*text == '[' && close) {
+		len = (size_t)(close - text) - 1;
+		port_text = close[1] == ':' ? close + 2 : NULL;
+		text++;
+	} else if (strchr(text, ':') && strchr(text, ':') == strrchr(text, ':')) {
+		port_text = strchr(text, ':') + 1;
+		len = (size_t)(port_text - text) - 1;
+	}
+	if (len >= sizeof(host))
+		return err_set(err, ERR_INVALID, "expected ADDRESS or ADDRESS:PORT");
+	memcpy(host, text, len);
+	host[len] = 0;
+	if (ip_parse(host, &ip, err) < 0)
+		return -1;
+	if (port_text && number_parse(port_text, 1, 65535, &port) < 0)
+		return err_set(err, ERR_INVALID, "port '%s' is not in 1..65535", port_text);
+	o->listen.ip = ip;
+	o->listen.port = (uint16_t)port;
+	return 0;
+}
+
+static int read_vtep(struct options *o, const char *text, struct err *err)
+{
+	return ip_parse(text, &o->vtep, err);
+}
+
+static int read_vxlan_port(struct options *o, const char *text, struct err *err)
+{
+	uint64_t port;
+	if (number_parse(text, 1, 65535, &port) < 0)
+		return err_set(err, ERR_INVALID, "expected a port in 1..65535");
+	o->vxlan_port = (uint16_t)port;
+	return 0;
+}
+
+static int read_supernet(struct prefix *ret, uint8_t family, const char *text, struct err *err)
+{
+	struct prefix prefix;
+	if (prefix_parse(text, &prefix, err) < 0)
+		return -1;
+	if (prefix.ip.family != family)
+		return err_set(err, ERR_INVALID, "expected an IPv%u prefix", family);
+	*ret = prefix_masked(&prefix);
+	return 0;
+}
+
+static int read_supernet4(struct options *o, const char *text, struct err *err)
+{
+	return read_supernet(&o->supernet4, 4, text, err);
+}
+
+static int read_supernet6(struct options *o, const char *text, struct err *err)
+{
+	return read_supernet(&o->supernet6, 6, text, err);
+}
+
+static int read_pool_length4(struct options *o, const char *text, struct err *err)
+{
+	uint64_t n;
+	if (number_parse(text, 8, 30, &n) < 0)
+		return err_set(err, ERR_INVALID, "expected a prefix length in 8..30");
+	o->pool_length4 = (unsigned)n;
+	return 0;
+}
+
+static int read_lease_grace(struct options *o, const char *text, struct err *err)
+{
+	uint64_t n;
+	if (number_parse(text, 1, 86400, &n) < 0)
+		return err_set(err, ERR_INVALID, "expected seconds in 1..86400");
+	o->lease_grace_s = (unsigned)n;
+	return 0;
+}
+
+static int read_log_level(struct options *o, const char *text, struct err *err)
+{
+	if (!log_level_parse(text, &o->log_level))
+		return err_set(err, ERR_INVALID, "expected error, warn, info or debug");
+	return 0;
+}
+
+static const struct option_row rows[] = {
+	{"name", "NAME", NULL, "what people call this host (default: the host name)", read_name},
+	{"listen", "ADDRESS[:PORT]", NULL, "where other hosts reach this daemon, UDP (default: the address of the default route, port 7946)",
+		read_listen},
+	{"vtep", "ADDRESS", NULL, "where other hosts send VXLAN (default: the address of --listen)", read_vtep},
+	{"vxlan-port", "PORT", "4789", "UDP port of VXLAN, the same on all hosts", read_vxlan_port},
+	{"state-dir", "DIR", "/var/lib/trestle", "what must survive a reboot: identity, custody of addresses, networks", read_state_dir},
+	{"run-dir", "DIR", "/run/trestle", "what a reboot makes meaningless: endpoints and leases", read_run_dir},
+	{"plugin-socket", "PATH", "/run/docker/plugins/trestle.sock", "where Docker finds the drivers", read_plugin_socket},
+	{"control-socket", "PATH", NULL, "where the trestle command finds the daemon (default: RUN-DIR/trestled.sock)", read_control_socket},
+	{"fabric", "PATH", "/run/netns/trestle", "network namespace of bridges and vxlan devices", read_fabric},
+	{"nft-table", "NAME", "trestle", "name of our nftables table", read_nft_table},
+	{"supernet", "CIDR", "10.192.0.0/10", "IPv4 pools asked for without a subnet come from here", read_supernet4},
+	{"supernet6", "CIDR", "fd74:7265:7374::/48", "IPv6 pools asked for without a subnet come from here, /64 each", read_supernet6},
+	{"pool-length", "N", "24", "prefix length of such an IPv4 pool", read_pool_length4},
+	{"lease-grace", "SECONDS", "60", "collect addresses and links that no endpoint uses for so long", read_lease_grace},
+	{"join", "TOKEN", NULL, "join this cluster at start, if this host is alone", read_join},
+	{"boot-id", "TEXT", NULL, "what changes with a reboot (default: the kernel's boot id)", read_boot_id},
+	{"log-level", "LEVEL", "info", "error, warn, info or debug", read_log_level},
+};
+#define ROW_COUNT (sizeof(rows) / sizeof(rows[0]))
+
+static const struct option_row *find_row(const char *name, size_t len)
+{
+	for (size_t i = 0; i < ROW_COUNT; i++)
+		if (strlen(rows[i].name) == len && memcmp(rows[i].name, name, len) == 0)
+			return &rows[i];
+	return NULL;
+}
+
+static int set_row(struct options *o, const char *name, size_t name_len, const char *value, const char *where, struct err *err)
+{
+	const struct option_row *row = find_row(name, name_len);
+
+	if (!row)
+		return err_set(err, ERR_INVALID, "%s: unknown option '%.*s'; trestled --help lists them", where, (int)name_len, name);
+	if (!value)
+		return err_set(err, ERR_INVALID, "%s: option '%s' needs %s", where, row->name, row->argument);
+	if (row->read(o, value, err) < 0)
+		return err_prefix(err, "%s: option '%s', value '%s'", where, row->name, value);
+	return 0;
+}
+
+/* "name = value" lines; '#' starts a comment line. */
+static int read_line(struct options *o, char *line, const char *where, struct err *err)
+{
+	char *equals, *value, *end;
+	size_t len;
+
+	line += strspn(line, " \t");
+	if (!*line || *line == '#')
+		return 0;
+	equals = strchr(line, '=');
+	if (!equals)
+		return err_set(err, ERR_INVALID, "%s: expected 'name = value', found '%s'", where, line);
+	len = (size_t)(equals - line);
+	while (len && isspace((unsigned char)line[len - 1]))
+		len--;
+	value = equals + 1 + strspn(equals + 1, " \t");
+	end = value + strlen(value);
+	while (end > value && isspace((unsigned char)end[-1]))
+		*--end = 0;
+	return set_row(o, line, len, value, where, err);
+}
+
+static int read_file(struct options *o, const char *path, bool must_exist, struct err *err)
+{
+	char *data, *next;
+	size_t len;
+	unsigned number = 0;
+	int result = 0;
+
+	if (!must_exist && access(path, F_OK) != 0)
+		return 0;
+	if (file_read(path, CONFIG_FILE_MAX, &data, &len, err) < 0)
+		return -1;
+	for (char *line = data; line && result == 0; line = next) {
+		char where[OPTIONS_PATH_MAX + 16];
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = 0;
+		snprintf(where, sizeof(where), "%s:%u", path, ++number);
+		result = read_line(o, line, where, err);
+	}
+	free(data);
+	return result;
+}
+
+/* "--name value" or "--name=value" */
+static int read_arguments(struct options *o, int argc, char **argv, struct err *err)
+{
+	for (int i = 1; i < argc; i++) {
+		const char *name = argv[i], *equals = strchr(name, '=');
+		const char *value = equals ? equals + 1 : (i + 1 < argc ? argv[i + 1] : NULL);
+		size_t len;
+
+		if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+			o->help = true;
+			continue;
+		}
+		if (strcmp(name, "--version") == 0) {
+			o->version = true;
+			continue;
+		}
+		if (strncmp(name, "--", 2) != 0)
+			return err_set(err, ERR_INVALID, "unexpected argument '%s'; trestled takes only --options", name);
+		name += 2;
+		len = equals ? (size_t)(equals - name) : strlen(name);
+		if (len == 6 && memcmp(name, "config", 6) == 0) {
+			i += equals ? 0 : 1; /* read before the flags, by options_read */
+			continue;
+		}
+		if (set_row(o, name, len, value, "command line", err) < 0)
+			return -1;
+		i += equals ? 0 : 1;
+	}
+	return 0;
+}
+
+static const char *config_argument(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		if (strncmp(argv[i], "--config=", 9) == 0)
+			return argv[i] + 9;
+		if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
+			return argv[i + 1];
+	}
+	return NULL;
+}
+
+/* The source address of the default route: a UDP socket is connected to a documentation address, which sends nothing. */
+static int default_address(struct ip *ret_ip, struct err *err)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)}, own;
+	socklen_t len = sizeof(own);
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), failed;
+
+	to.sin_addr.s_addr = htonl(0xc0000201); /* 192.0.2.1 */
+	failed = fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 || getsockname(fd, (struct sockaddr *)&own, &len) < 0;
+	if (fd >= 0)
+		close(fd);
+	if (failed)
+		return err_set(err, ERR_INVALID, "no default route to take an address from: name one with --listen ADDRESS");
+	*ret_ip = ip_from_number(4, ntohl(own.sin_addr.s_addr));
+	return 0;
+}
+
+static int kernel_boot_id(char *buf, size_t size, struct err *err)
+{
+	char *data;
+	size_t len;
+
+	if (file_read("/proc/sys/kernel/random/boot_id", 128, &data, &len, err) < 0)
+		return -1;
+	data[strcspn(data, "\n")] = 0;
+	snprintf(buf, size, "%s", data);
+	free(data);
+	return 0;
+}
+
+static int fill_defaults(struct options *o, struct err *err)
+{
+	if (!o->name[0] && gethostname(o->name, sizeof(o->name) - 1) < 0)
+		return err_set(err, ERR_INVALID, "the host has no name: give one with --name");
+	if (!o->listen.port)
+		o->listen.port = GOSSIP_PORT_DEFAULT;
+	if (!ip_is_set(&o->listen.ip) && default_address(&o->listen.ip, err) < 0)
+		return -1;
+	if (!ip_is_set(&o->vtep))
+		o->vtep = o->listen.ip;
+	if (!o->control_socket[0] &&
+		(size_t)snprintf(o->control_socket, sizeof(o->control_socket), "%s/trestled.sock", o->run_dir) >= sizeof(o->control_socket))
+		return err_set(err, ERR_INVALID, "run-dir is too long");
+	if (!o->boot_id[0] && kernel_boot_id(o->boot_id, sizeof(o->boot_id), err) < 0)
+		return -1;
+	if (o->supernet4.length > o->pool_length4)
+		return err_set(err, ERR_INVALID, "a pool of /%u does not fit the supernet's /%u", o->pool_length4, o->supernet4.length);
+	if (o->supernet6.length > o->pool_length6)
+		return err_set(err, ERR_INVALID, "a pool of /64 does not fit the IPv6 supernet's /%u", o->supernet6.length);
+	return 0;
+}
+
+int options_read(struct options *ret_options, int argc, char **argv, struct err *err)
+{
+	struct options *o = calloc(1, sizeof(*o));
+	const char *config = config_argument(argc, argv);
+	int result = -1;
+
+	if (!o)
+		return err_set(err, ERR_INTERNAL, "out of memory");
+	o->pool_length6 = 64;
+	for (size_t i = 0; i < ROW_COUNT; i++)
+		if (rows[i].fallback && rows[i].read(o, rows[i].fallback, err) < 0)
+			goto out;
+	if (read_file(o, config ? config : OPTIONS_FILE_DEFAULT, config != NULL, err) < 0 || read_arguments(o, argc, argv, err) < 0)
+		goto out;
+	if (!o->help && !o->version && fill_defaults(o, err) < 0)
+		goto out;
+	*ret_options = *o;
+	result = 0;
+out:
+	free(o);
+	return result;
+}
+
+void options_help(void)
+{
+	printf("trestled: joins the containers of many hosts into one network. One per host, as root.\n\n"
+	       "usage: trestled [--config FILE] [--OPTION VALUE ...]\n\n");
+	for (size_t i = 0; i < ROW_COUNT; i++) {
+		printf("  --%s %s\n      %s", rows[i].name, rows[i].argument, rows[i].help);
+		if (rows[i].fallback)
+			printf(" (default: %s)", rows[i].fallback);
+		printf("\n");
+	}
+	printf("  --config FILE\n      the same names as 'name = value' lines (default: %s)\n\n"
+	       "example: trestled --listen 192.0.2.1\n"
+	       "The first host needs nothing more. On it, `trestle token` prints what the next host joins with: `trestle join TOKEN`.\n",
+		OPTIONS_FILE_DEFAULT);
+}

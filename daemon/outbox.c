@@ -1,0 +1,245 @@
+#include "daemon/outbox.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+
+#define RETRY_S 1
+
+struct action {
+	struct action *next;
+	struct store_change *save; /* or */
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+struct outbox {
+	struct store *store;
+	struct worker *worker;
+	struct action *head, **tail;
+	struct event *pump; /* also the retry timer */
+	bool busy;          /* a batch is with the worker, or we wait to try again */
+	bool pumping;
+};
+
+struct batch {
+	struct worker_job job;
+	struct outbox *outbox;
+	struct store_change *list;
+	struct err err;
+	int result;
+};
+
+static void pump(struct outbox *o);
+
+static void append(struct outbox *o, struct action *a)
+{
+	*o->tail = a;
+	o->tail = &a->next;
+}
+
+static struct action *take(struct outbox *o)
+{
+	struct action *a = o->head;
+	o->head = a->next;
+	if (!o->head)
+		o->tail = &o->head;
+	return a;
+}
+
+static void retry_later(struct outbox *o)
+{
+	struct timeval later = {.tv_sec = RETRY_S};
+	o->busy = true;
+	event_add(o->pump, &later);
+}
+
+static void batch_run(void *arg)
+{
+	struct batch *b = arg;
+	b->result = store_apply(b->outbox->store, STORE_STATE, b->list, NULL, &b->err);
+}
+
+static void changes_free(struct store_change *list)
+{
+	while (list) {
+		struct store_change *next = list->next;
+		free(list);
+		list = next;
+	}
+}
+
+/* Puts the changes of a failed batch back at the front, in order. */
+static void put_back(struct outbox *o, struct store_change *list)
+{
+	struct action **at = &o->head;
+
+	while (list) {
+		struct action *a = calloc(1, sizeof(*a));
+		if (!a)
+			abort();
+		a->save = list;
+		list = list->next;
+		a->save->next = NULL;
+		a->next = *at;
+		if (!*at)
+			o->tail = &a->next;
+		*at = a;
+		at = &a->next;
+	}
+}
+
+static void batch_done(void *arg)
+{
+	struct batch *b = arg;
+	struct outbox *o = b->outbox;
+
+	o->busy = false;
+	if (b->result < 0) {
+		log_error("store", "%s; trying again in %d s, requests that depend on it wait", b->err.text, RETRY_S);
+		put_back(o, b->list);
+		retry_later(o);
+	} else {
+		changes_free(b->list);
+		pump(o);
+	}
+	free(b);
+}
+
+/* Hands the leading run of state saves to the worker. */
+static void submit_batch(struct outbox *o)
+{
+	struct batch *b = calloc(1, sizeof(*b));
+	struct store_change **tail;
+
+	if (!b)
+		abort();
+	tail = &b->list;
+	while (o->head && o->head->save && o->head->save->area == STORE_STATE) {
+		struct action *a = take(o);
+		*tail = a->save;
+		tail = &a->save->next;
+		free(a);
+	}
+	b->outbox = o;
+	b->job = (struct worker_job){.run = batch_run, .done = batch_done, .arg = b};
+	o->busy = true;
+	if (worker_submit(o->worker, &b->job, &b->err) < 0) {
+		b->result = -1;
+		batch_done(b);
+	}
+}
+
+static bool save_boot(struct outbox *o)
+{
+	struct err err = {0};
+	struct store_change *c = o->head->save;
+
+	if (store_apply(o->store, STORE_BOOT, c, NULL, &err) < 0) {
+		log_error("store", "%s; trying again in %d s, requests that depend on it wait", err.text, RETRY_S);
+		retry_later(o);
+		return false;
+	}
+	free(take(o));
+	free(c);
+	return true;
+}
+
+static void pump(struct outbox *o)
+{
+	if (o->pumping)
+		return;
+	o->pumping = true;
+	while (o->head && !o->busy) {
+		if (o->head->save && o->head->save->area == STORE_STATE) {
+			submit_batch(o);
+		} else if (o->head->save) {
+			if (!save_boot(o))
+				break;
+		} else {
+			struct action *a = take(o);
+			void (*fn)(void *) = a->fn;
+			void *arg = a->arg;
+			free(a);
+			fn(arg);
+		}
+	}
+	o->pumping = false;
+}
+
+static void on_pump(evutil_socket_t fd, short what, void *arg)
+{
+	struct outbox *o = arg;
+
+	(void)fd;
+	if (what & EV_TIMEOUT)
+		o->busy = false;
+	pump(o);
+}
+
+struct outbox *outbox_new(struct event_base *base, struct store *store, struct worker *worker)
+{
+	struct outbox *o = calloc(1, sizeof(*o));
+
+	if (!o)
+		abort();
+	o->store = store;
+	o->worker = worker;
+	o->tail = &o->head;
+	o->pump = event_new(base, -1, 0, on_pump, o);
+	if (!o->pump)
+		abort();
+	return o;
+}
+
+void outbox_free(struct outbox *o)
+{
+	if (!o)
+		return;
+	while (o->head) {
+		struct action *a = take(o);
+		free(a->save);
+		free(a);
+	}
+	event_free(o->pump);
+	free(o);
+}
+
+void outbox_save(struct outbox *o, struct store_change *change)
+{
+	struct action *a = calloc(1, sizeof(*a));
+
+	if (!a || !change)
+		abort();
+	a->save = change;
+	change->next = NULL;
+	append(o, a);
+	/* A state save waits for the end of the loop's turn, so that all saves of one step share a transaction. */
+	if (change->area == STORE_STATE && !o->busy)
+		event_active(o->pump, EV_WRITE, 0);
+	else
+		pump(o);
+}
+
+void outbox_call(struct outbox *o, void (*fn)(void *arg), void *arg)
+{
+	struct action *a;
+
+	if (outbox_idle(o)) {
+		fn(arg);
+		return;
+	}
+	a = calloc(1, sizeof(*a));
+	if (!a)
+		abort();
+	a->fn = fn;
+	a->arg = arg;
+	append(o, a);
+	if (!(o->head->save && o->head->save->area == STORE_STATE))
+		pump(o);
+}
+
+bool outbox_idle(const struct outbox *o)
+{
+	return !o->head && !o->busy;
+}

@@ -1,0 +1,25 @@
+/* Actions in order: nothing leaves the host before what it depends on is saved.
+ *
+ * The cores emit saves and effects (publish, send, answer). The outbox performs them in exactly that order; an effect behind a save
+ * to the state file waits until the worker has it on disk. Saves to the boot file are made at their turn, on the loop thread. When
+ * nothing is waiting, an effect runs at once. A save that fails is said and tried again every second; what is behind it waits. */
+#ifndef DAEMON_OUTBOX_H
+#define DAEMON_OUTBOX_H
+
+#include <event2/event.h>
+
+#include "daemon/store.h"
+#include "daemon/worker.h"
+
+struct outbox;
+
+struct outbox *outbox_new(struct event_base *base, struct store *store, struct worker *worker);
+void outbox_free(struct outbox *o);
+/* Takes the change. */
+void outbox_save(struct outbox *o, struct store_change *change);
+/* Calls fn(arg) after everything before it. fn owns arg. */
+void outbox_call(struct outbox *o, void (*fn)(void *arg), void *arg);
+/* True when an effect would run at once. */
+bool outbox_idle(const struct outbox *o);
+
+#endif

@@ -1,0 +1,338 @@
+/* What other hosts have in each network: from their records to the driver's desired rows.
+ *
+ * Records of a network are kept whether or not this host has an endpoint in it, and programmed only while it does. Two endpoints with
+ * one address (both sides of a cut, Docker's own IPAM) are both kept; the row of the address goes to the lower host number on every
+ * host alike, and the case is counted and said. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/node_internal.h"
+
+#define ENDPOINT_KEY_SIZE 33
+#define HASH_OFFSET 17
+
+struct segment *segment_find(struct node *node, uint64_t topic)
+{
+	struct segment *s;
+	HASH_FIND(hh, node->segments, &topic, sizeof(topic), s);
+	return s;
+}
+
+unsigned segment_size(const struct segment *s)
+{
+	return s ? HASH_COUNT(s->remotes) : 0;
+}
+
+static struct segment *segment_get(struct node *node, uint64_t topic)
+{
+	struct segment *s = segment_find(node, topic);
+
+	if (s)
+		return s;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		abort();
+	s->topic = topic;
+	HASH_ADD(hh, node->segments, topic, sizeof(s->topic), s);
+	return s;
+}
+
+static struct remote *with_ip(struct segment *s, const struct ip *ip)
+{
+	struct remote *r = NULL;
+
+	if (ip->family == 4)
+		HASH_FIND(hh_ip4, s->by_ip4, ip, sizeof(*ip), r);
+	else if (ip->family == 6)
+		HASH_FIND(hh_ip6, s->by_ip6, ip, sizeof(*ip), r);
+	return r;
+}
+
+struct remote *segment_with_ip(struct node *node, uint64_t topic, const struct ip *ip)
+{
+	struct segment *s = segment_find(node, topic);
+
+	return s ? with_ip(s, ip) : NULL;
+}
+
+/* ---- to the driver ---- */
+
+static struct network *programmed_network(struct node *node, const struct segment *s)
+{
+	struct network *n = network_by_topic(node, s->topic);
+
+	return n && n->programmed ? n : NULL;
+}
+
+static void program(struct node *node, const struct segment *s, const struct remote *r)
+{
+	struct network *n = programmed_network(node, s);
+	struct host *host = cluster_host(node, r->key.origin);
+	struct driver_remote d = {.mac = r->record.mac};
+
+	if (!n)
+		return;
+	if (!host || host->hidden || !ip_is_set(&host->vtep)) {
+		datapath_del_remote(node, &n->id, &r->record.mac);
+		return;
+	}
+	d.network = n->id;
+	d.vtep = host->vtep;
+	/* An endpoint of this host with the same address has its row: the two would overwrite each other for ever. */
+	if (!r->shadowed4 && !endpoint_with_ip(node, &n->id, &r->record.ip4))
+		d.ip4 = r->record.ip4;
+	if (!r->shadowed6 && !endpoint_with_ip(node, &n->id, &r->record.ip6))
+		d.ip6 = r->record.ip6;
+	datapath_put_remote(node, &d);
+}
+
+void segment_program_ip(struct node *node, const struct network *network, const struct ip *ip)
+{
+	struct segment *s = segment_find(node, network->topic);
+	struct remote *r = s && ip_is_set(ip) ? with_ip(s, ip) : NULL;
+
+	if (r)
+		program(node, s, r);
+}
+
+static void program_flood(struct node *node, struct segment *s)
+{
+	struct network *n = programmed_network(node, s);
+	struct segment_host *sh, *next;
+	struct ip *vteps;
+	size_t count = 0;
+
+	if (!n)
+		return;
+	vteps = calloc(HASH_COUNT(s->hosts) + 1, sizeof(*vteps));
+	if (!vteps)
+		abort();
+	HASH_ITER(hh, s->hosts, sh, next) {
+		struct host *host = cluster_host(node, sh->hostno);
+		if (host && !host->hidden && ip_is_set(&host->vtep))
+			vteps[count++] = host->vtep;
+	}
+	datapath_set_flood(node, &n->id, vteps, count);
+	free(vteps);
+}
+
+void segment_program(struct node *node, struct network *network)
+{
+	struct segment *s = segment_find(node, network->topic);
+	struct remote *r, *next;
+
+	if (!s)
+		return;
+	HASH_ITER(hh, s->remotes, r, next)
+		program(node, s, r);
+	program_flood(node, s);
+}
+
+void segments_host_changed(struct node *node, struct host *host)
+{
+	struct segment *s, *next_segment;
+	struct segment_host *sh;
+	struct remote *r, *next;
+
+	HASH_ITER(hh, node->segments, s, next_segment) {
+		HASH_FIND(hh, s->hosts, &host->hostno, sizeof(host->hostno), sh);
+		if (!sh || !programmed_network(node, s))
+			continue;
+		HASH_ITER(hh, s->remotes, r, next)
+			if (r->key.origin == host->hostno)
+				program(node, s, r);
+		program_flood(node, s);
+	}
+}
+
+/* ---- addresses and their winners ---- */
+
+static void index_ip(struct segment *s, struct remote *r, bool six)
+{
+	if (six)
+		HASH_ADD(hh_ip6, s->by_ip6, record.ip6, sizeof(r->record.ip6), r);
+	else
+		HASH_ADD(hh_ip4, s->by_ip4, record.ip4, sizeof(r->record.ip4), r);
+}
+
+static void unindex_ip(struct segment *s, struct remote *r, bool six)
+{
+	if (six)
+		HASH_DELETE(hh_ip6, s->by_ip6, r);
+	else
+		HASH_DELETE(hh_ip4, s->by_ip4, r);
+}
+
+static bool *shadow_of(struct remote *r, bool six)
+{
+	return six ? &r->shadowed6 : &r->shadowed4;
+}
+
+static const struct ip *ip_of(const struct remote *r, bool six)
+{
+	return six ? &r->record.ip6 : &r->record.ip4;
+}
+
+static void say_duplicate(struct node *node, const struct ip *ip, const struct remote *a, const struct remote *b)
+{
+	char text[IP_TEXT_SIZE], x[GOSSIP_NAME_MAX + 1], y[GOSSIP_NAME_MAX + 1];
+
+	node->duplicates_seen++;
+	log_warn("segments", "address %s is used by endpoint %s on host %s and by endpoint %s on host %s; traffic goes to the first", ip_format(ip, text),
+		a->record.short_id, host_label(node, a->key.origin, x, sizeof(x)), b->record.short_id, host_label(node, b->key.origin, y, sizeof(y)));
+}
+
+static void claim_ip(struct node *node, struct segment *s, struct remote *r, bool six)
+{
+	struct remote *holder;
+
+	if (!ip_is_set(ip_of(r, six)))
+		return;
+	holder = with_ip(s, ip_of(r, six));
+	if (!holder) {
+		index_ip(s, r, six);
+		return;
+	}
+	s->shadows++;
+	if (holder->key.origin <= r->key.origin) {
+		*shadow_of(r, six) = true;
+		say_duplicate(node, ip_of(r, six), holder, r);
+		return;
+	}
+	unindex_ip(s, holder, six);
+	*shadow_of(holder, six) = true;
+	program(node, s, holder);
+	index_ip(s, r, six);
+	say_duplicate(node, ip_of(r, six), r, holder);
+}
+
+/* The best of those in its shadow takes the address over. */
+static void yield_ip(struct node *node, struct segment *s, struct remote *r, bool six)
+{
+	struct remote *other, *next, *best = NULL;
+
+	if (!ip_is_set(ip_of(r, six)))
+		return;
+	if (*shadow_of(r, six)) {
+		*shadow_of(r, six) = false;
+		s->shadows--;
+		return;
+	}
+	unindex_ip(s, r, six);
+	if (!s->shadows)
+		return;
+	HASH_ITER(hh, s->remotes, other, next)
+		if (other != r && *shadow_of(other, six) && ip_equal(ip_of(other, six), ip_of(r, six)) &&
+			(!best || other->key.origin < best->key.origin))
+			best = other;
+	if (!best)
+		return;
+	*shadow_of(best, six) = false;
+	s->shadows--;
+	index_ip(s, best, six);
+	program(node, s, best);
+}
+
+/* ---- records ---- */
+
+static void count_host(struct node *node, struct segment *s, uint32_t hostno, int change)
+{
+	struct segment_host *sh;
+
+	HASH_FIND(hh, s->hosts, &hostno, sizeof(hostno), sh);
+	if (!sh) {
+		sh = calloc(1, sizeof(*sh));
+		if (!sh)
+			abort();
+		sh->hostno = hostno;
+		HASH_ADD(hh, s->hosts, hostno, sizeof(sh->hostno), sh);
+		sh->endpoints = 1;
+		program_flood(node, s);
+		return;
+	}
+	sh->endpoints = (unsigned)((int)sh->endpoints + change);
+	if (sh->endpoints)
+		return;
+	HASH_DEL(s->hosts, sh);
+	free(sh);
+	program_flood(node, s);
+}
+
+static void remove_remote(struct node *node, struct segment *s, struct remote *r)
+{
+	struct network *n = programmed_network(node, s);
+
+	yield_ip(node, s, r, false);
+	yield_ip(node, s, r, true);
+	if (n)
+		datapath_del_remote(node, &n->id, &r->record.mac);
+	HASH_DEL(s->remotes, r);
+	count_host(node, s, r->key.origin, -1);
+	node->remote_count--;
+	free(r);
+	if (!s->remotes) {
+		HASH_DEL(node->segments, s);
+		free(s);
+	}
+}
+
+static void add_remote(struct node *node, struct segment *s, const struct remote_key *key, const struct endpoint_record *record)
+{
+	struct remote *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		abort();
+	r->key = *key;
+	r->record = *record;
+	HASH_ADD(hh, s->remotes, key, sizeof(r->key), r);
+	node->remote_count++;
+	claim_ip(node, s, r, false);
+	claim_ip(node, s, r, true);
+	count_host(node, s, key->origin, 1);
+	program(node, s, r);
+}
+
+void segments_record(struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len)
+{
+	struct remote_key rk;
+	struct endpoint_record record;
+	struct segment *s = segment_find(node, topic);
+	struct remote *r = NULL;
+
+	if (key_len != ENDPOINT_KEY_SIZE)
+		return;
+	memset(&rk, 0, sizeof(rk));
+	rk.origin = origin;
+	memcpy(rk.hash, (const uint8_t *)key + HASH_OFFSET, sizeof(rk.hash));
+	if (s)
+		HASH_FIND(hh, s->remotes, &rk, sizeof(rk), r);
+	if (val && endpoint_record_decode(val, len, &record, NULL) < 0)
+		val = NULL; /* of a newer release: not ours to program */
+	if (r)
+		remove_remote(node, s, r);
+	if (val)
+		add_remote(node, segment_get(node, topic), &rk, &record);
+}
+
+void segments_free(struct node *node)
+{
+	struct segment *s, *next_segment;
+
+	HASH_ITER(hh, node->segments, s, next_segment) {
+		struct remote *r, *next;
+		struct segment_host *sh, *next_host;
+		HASH_ITER(hh, s->hosts, sh, next_host) {
+			HASH_DEL(s->hosts, sh);
+			free(sh);
+		}
+		HASH_CLEAR(hh_ip4, s->by_ip4);
+		HASH_CLEAR(hh_ip6, s->by_ip6);
+		HASH_ITER(hh, s->remotes, r, next) {
+			HASH_DEL(s->remotes, r);
+			free(r);
+		}
+		HASH_DEL(node->segments, s);
+		free(s);
+	}
+	node->remote_count = 0;
+}

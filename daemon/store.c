@@ -1,0 +1,330 @@
+/* Keys and values in SQLite.
+ *
+ * A new file is made under another name and renamed when it is complete, so a file of zero bytes is damage and is said to be. WAL mode:
+ * commits of a killed process are found again at the next open; `synchronous` FULL makes a commit wait for the disk, NORMAL does not. */
+#include "daemon/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+#define APPLICATION_ID 0x54525354 /* "TRST": PRAGMA application_id, tells our files from other SQLite files */
+
+struct area {
+	sqlite3 *db;
+	sqlite3_stmt *put, *del;
+	int synchronous; /* as last set: 1 NORMAL, 2 FULL */
+	char path[4200];
+};
+
+struct store {
+	struct area areas[2];
+	int lock_fd;
+};
+
+struct store_change *store_change_new(enum store_area area, enum store_kind kind, const void *key, size_t key_len, const void *val,
+				      size_t len, bool durable)
+{
+	struct store_change *c;
+
+	if (key_len + 1 > STORE_KEY_MAX)
+		return NULL;
+	c = calloc(1, sizeof(*c) + 1 + key_len + len);
+	if (!c)
+		return NULL;
+	c->area = area;
+	c->durable = durable;
+	c->key_len = key_len + 1;
+	c->gone = val == NULL;
+	c->len = val ? len : 0;
+	c->bytes[0] = (unsigned char)kind;
+	memcpy(c->bytes + 1, key, key_len);
+	if (val && len)
+		memcpy(c->bytes + 1 + key_len, val, len);
+	return c;
+}
+
+static int db_error(const struct area *a, const char *doing, struct err *err)
+{
+	int code = sqlite3_errcode(a->db);
+
+	if (code == SQLITE_CORRUPT || code == SQLITE_NOTADB)
+		return err_set(err, ERR_CORRUPT, "%s: %s: %s. The file is damaged; restore it, or move it away to start as a new host", a->path,
+			doing, sqlite3_errmsg(a->db));
+	return err_set(err, ERR_SYSTEM, "%s: %s: %s", a->path, doing, sqlite3_errmsg(a->db));
+}
+
+static int run_sql(struct area *a, const char *sql, const char *doing, struct err *err)
+{
+	if (sqlite3_exec(a->db, sql, NULL, NULL, NULL) != SQLITE_OK)
+		return db_error(a, doing, err);
+	return 0;
+}
+
+static int read_int(struct area *a, const char *sql, int *ret, struct err *err)
+{
+	sqlite3_stmt *s;
+
+	if (sqlite3_prepare_v2(a->db, sql, -1, &s, NULL) != SQLITE_OK || sqlite3_step(s) != SQLITE_ROW) {
+		db_error(a, "reading", err);
+		sqlite3_finalize(s);
+		return -1;
+	}
+	*ret = sqlite3_column_int(s, 0);
+	sqlite3_finalize(s);
+	return 0;
+}
+
+static int create_file(const struct area *a, struct err *err)
+{
+	struct area n = {0};
+	char sql[256];
+	int result = -1;
+
+	snprintf(n.path, sizeof(n.path), "%s.new", a->path);
+	unlink(n.path);
+	snprintf(sql, sizeof(sql),
+		"PRAGMA application_id=%d; PRAGMA user_version=%d; CREATE TABLE kv(key BLOB PRIMARY KEY, val BLOB NOT NULL) WITHOUT ROWID;",
+		APPLICATION_ID, STORE_VERSION);
+	if (sqlite3_open(n.path, &n.db) != SQLITE_OK)
+		db_error(&n, "creating", err);
+	else if (run_sql(&n, sql, "creating", err) == 0)
+		result = 0;
+	sqlite3_close(n.db);
+	if (result == 0 && (chmod(n.path, 0600) < 0 || rename(n.path, a->path) < 0))
+		result = err_sys(err, errno, "%s: creating", a->path);
+	return result;
+}
+
+static int check_file(struct area *a, struct err *err)
+{
+	int app, version, broken;
+
+	if (read_int(a, "PRAGMA application_id", &app, err) < 0 || read_int(a, "PRAGMA user_version", &version, err) < 0)
+		return -1;
+	if (app != APPLICATION_ID)
+		return err_set(err, ERR_CORRUPT, "%s: not a file of trestled (application id %d, expected %d)", a->path, app, APPLICATION_ID);
+	if (version > STORE_VERSION)
+		return err_set(err, ERR_VERSION, "%s: made by a newer trestled (format %d, this one knows up to %d). Install that version again", a->path,
+			version, STORE_VERSION);
+	if (read_int(a, "SELECT count(*) FROM pragma_quick_check WHERE quick_check <> 'ok'", &broken, err) < 0)
+		return -1;
+	if (broken)
+		return err_set(err, ERR_CORRUPT, "%s: the file is damaged (PRAGMA quick_check finds %d faults); restore it, or move it away to start as a new host",
+			a->path, broken);
+	return 0;
+}
+
+/* The checks read through a read-only handle first, so that a file we refuse stays as it is, byte for byte. */
+static int check_read_only(struct area *a, struct err *err)
+{
+	struct stat st;
+	int result;
+
+	if (stat(a->path, &st) < 0)
+		return errno == ENOENT ? create_file(a, err) : err_sys(err, errno, "%s", a->path);
+	if (st.st_size == 0)
+		return err_set(err, ERR_CORRUPT, "%s: the file is empty, expected a database; restore it, or move it away to start as a new host", a->path);
+	if (sqlite3_open_v2(a->path, &a->db, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK)
+		result = db_error(a, "opening", err);
+	else
+		result = check_file(a, err);
+	sqlite3_close(a->db);
+	a->db = NULL;
+	return result;
+}
+
+static int open_area(struct area *a, struct err *err)
+{
+	if (check_read_only(a, err) < 0)
+		return -1;
+	if (sqlite3_open_v2(a->path, &a->db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
+		return db_error(a, "opening", err);
+	if (run_sql(a, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-512; PRAGMA wal_autocheckpoint=256", "opening", err) < 0)
+		return -1;
+	a->synchronous = 1;
+	if (sqlite3_prepare_v3(a->db, "INSERT OR REPLACE INTO kv VALUES(?1, ?2)", -1, SQLITE_PREPARE_PERSISTENT, &a->put, NULL) != SQLITE_OK ||
+		sqlite3_prepare_v3(a->db, "DELETE FROM kv WHERE key = ?1", -1, SQLITE_PREPARE_PERSISTENT, &a->del, NULL) != SQLITE_OK)
+		return db_error(a, "opening", err);
+	return 0;
+}
+
+static int lock_dir(struct store *store, const char *dir, struct err *err)
+{
+	char path[4200], pid[32] = "";
+
+	snprintf(path, sizeof(path), "%s/lock", dir);
+	store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (store->lock_fd < 0)
+		return err_sys(err, errno, "%s", path);
+	if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		if (read(store->lock_fd, pid, sizeof(pid) - 1) <= 0)
+			snprintf(pid, sizeof(pid), "unknown");
+		return err_set(err, ERR_EXISTS, "%s: another trestled (process %s) uses this state directory; stop it, or give this one another --state-dir",
+			path, pid);
+	}
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	if (ftruncate(store->lock_fd, 0) < 0 || write(store->lock_fd, pid, strlen(pid)) < 0)
+		return err_sys(err, errno, "%s", path);
+	return 0;
+}
+
+/* The boot id itself is kept under the empty key of its own kind. */
+#define BOOT_ID_KIND 'b'
+
+struct text_match {
+	const char *text;
+	bool same;
+};
+
+static int compare_boot_id(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
+{
+	struct text_match *m = ctx;
+
+	(void)key, (void)key_len, (void)err;
+	m->same = len == strlen(m->text) && memcmp(val, m->text, len) == 0;
+	return 0;
+}
+
+static int enter_boot(struct store *store, const char *boot_id, bool *ret_new_boot, struct err *err)
+{
+	struct text_match match = {.text = boot_id};
+	struct store_change *c;
+	int result;
+
+	if (store_each(store, STORE_BOOT, BOOT_ID_KIND, compare_boot_id, &match, err) < 0)
+		return -1;
+	*ret_new_boot = !match.same;
+	if (match.same)
+		return 0;
+	if (run_sql(&store->areas[STORE_BOOT], "DELETE FROM kv", "clearing what an earlier boot left", err) < 0)
+		return -1;
+	c = store_change_new(STORE_BOOT, BOOT_ID_KIND, "", 0, boot_id, strlen(boot_id), false);
+	result = c ? store_apply(store, STORE_BOOT, c, NULL, err) : err_set(err, ERR_INTERNAL, "out of memory");
+	free(c);
+	return result;
+}
+
+int store_open(const char *state_dir, const char *run_dir, const char *boot_id, struct store **ret_store, bool *ret_new_boot, struct err *err)
+{
+	struct store *store;
+	bool new_boot;
+
+	if (file_make_dirs(state_dir, 0700, err) < 0 || file_make_dirs(run_dir, 0755, err) < 0)
+		return -1;
+	store = calloc(1, sizeof(*store));
+	if (!store)
+		return err_set(err, ERR_INTERNAL, "out of memory");
+	store->lock_fd = -1;
+	snprintf(store->areas[STORE_STATE].path, sizeof(store->areas[0].path), "%s/state.db", state_dir);
+	snprintf(store->areas[STORE_BOOT].path, sizeof(store->areas[0].path), "%s/boot.db", run_dir);
+	if (lock_dir(store, state_dir, err) < 0 || open_area(&store->areas[STORE_STATE], err) < 0 ||
+		open_area(&store->areas[STORE_BOOT], err) < 0 || enter_boot(store, boot_id, &new_boot, err) < 0) {
+		store_close(store);
+		return -1;
+	}
+	*ret_store = store;
+	*ret_new_boot = new_boot;
+	return 0;
+}
+
+void store_close(struct store *store)
+{
+	if (!store)
+		return;
+	for (size_t i = 0; i < 2; i++) {
+		sqlite3_finalize(store->areas[i].put);
+		sqlite3_finalize(store->areas[i].del);
+		sqlite3_close(store->areas[i].db);
+	}
+	if (store->lock_fd >= 0)
+		close(store->lock_fd);
+	free(store);
+}
+
+int store_each(struct store *store, enum store_area area, enum store_kind kind,
+	int (*fn)(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err), void *ctx, struct err *err)
+{
+	struct area *a = &store->areas[area];
+	unsigned char from = (unsigned char)kind, to = (unsigned char)(kind + 1);
+	sqlite3_stmt *s;
+	int step, result = 0;
+
+	if (sqlite3_prepare_v2(a->db, "SELECT key, val FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key", -1, &s, NULL) != SQLITE_OK)
+		return db_error(a, "reading", err);
+	sqlite3_bind_blob(s, 1, &from, 1, SQLITE_STATIC);
+	sqlite3_bind_blob(s, 2, &to, 1, SQLITE_STATIC);
+	while (result == 0 && (step = sqlite3_step(s)) != SQLITE_DONE) {
+		const unsigned char *key = sqlite3_column_blob(s, 0);
+		if (step != SQLITE_ROW)
+			result = db_error(a, "reading", err);
+		else
+			result = fn(ctx, key + 1, (size_t)sqlite3_column_bytes(s, 0) - 1, sqlite3_column_blob(s, 1),
+				(size_t)sqlite3_column_bytes(s, 1), err);
+	}
+	sqlite3_finalize(s);
+	return result;
+}
+
+static int apply_one(struct area *a, const struct store_change *c, struct err *err)
+{
+	sqlite3_stmt *s = c->gone ? a->del : a->put;
+	int step;
+
+	sqlite3_bind_blob(s, 1, c->bytes, (int)c->key_len, SQLITE_STATIC);
+	if (!c->gone)
+		sqlite3_bind_blob(s, 2, c->len ? c->bytes + c->key_len : (const void *)"", (int)c->len, SQLITE_STATIC);
+	step = sqlite3_step(s);
+	sqlite3_reset(s);
+	sqlite3_clear_bindings(s);
+	return step == SQLITE_DONE ? 0 : db_error(a, "writing", err);
+}
+
+static int set_synchronous(struct area *a, bool durable, struct err *err)
+{
+	int want = durable ? 2 : 1;
+
+	if (a->synchronous == want)
+		return 0;
+	if (run_sql(a, durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", "writing", err) < 0)
+		return -1;
+	a->synchronous = want;
+	return 0;
+}
+
+int store_apply(struct store *store, enum store_area area, const struct store_change *list, const struct store_change *end, struct err *err)
+{
+	struct area *a = &store->areas[area];
+	bool durable = false;
+
+	for (const struct store_change *c = list; c != end; c = c->next)
+		durable |= c->durable;
+	if (set_synchronous(a, durable, err) < 0 || run_sql(a, "BEGIN IMMEDIATE", "writing", err) < 0)
+		return -1;
+	for (const struct store_change *c = list; c != end; c = c->next)
+		if (apply_one(a, c, err) < 0) {
+			run_sql(a, "ROLLBACK", "writing", NULL);
+			return -1;
+		}
+	if (run_sql(a, "COMMIT", "writing", err) < 0) {
+		run_sql(a, "ROLLBACK", "writing", NULL);
+		return -1;
+	}
+	return 0;
+}
+
+int store_wipe(struct store *store, enum store_area area, enum store_kind kind, struct err *err)
+{
+	char sql[96];
+
+	snprintf(sql, sizeof(sql), "DELETE FROM kv WHERE key >= x'%02x' AND key < x'%02x'", kind, kind + 1);
+	return run_sql(&store->areas[area], sql, "clearing", err);
+}
