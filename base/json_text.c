@@ -1,3 +1,4 @@
+/* json_string for text of any origin (see json_text.h): every byte above ASCII is replaced when the whole is not UTF-8. */
 #include "base/json_text.h"
 
 #include <stdlib.h>

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/jd.h"
+#include "base/json_text.h"
 
 static json_t *parse(const char *text)
 {
@@ -342,6 +343,25 @@ static void strict_refuses_more_members_than_it_can_note(void **state)
 	json_decref(root);
 }
 
+static void text_of_any_origin_becomes_a_string(void **state)
+{
+	static const char *const cases[][2] = {
+		{"", ""},
+		{"plain", "plain"},
+		{"whole \xc3\xa4", "whole \xc3\xa4"},
+		{"cut \xc3", "cut ?"},
+		{"\xff in \xc3\xa4", "? in ??"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		json_t *text = json_text(cases[i][0]);
+
+		assert_string_equal(json_string_value(text), cases[i][1]);
+		json_decref(text);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -355,6 +375,7 @@ int main(void)
 		cmocka_unit_test(own_checks_fail_with_the_path),
 		cmocka_unit_test(strict_refuses_members_never_asked_for),
 		cmocka_unit_test(strict_refuses_more_members_than_it_can_note),
+		cmocka_unit_test(text_of_any_origin_becomes_a_string),
 	};
 
 	return cmocka_run_group_tests_name("base_jd", tests, NULL, NULL);
