@@ -527,11 +527,11 @@ int ipam_pool_drop(struct ipam *ipam, const struct id128 *id, struct err *err)
 			"address pool %s: this host holds a part of it (%llu addresses or more), which would be lost: let it "
 			"hand them over first",
 			id_format(id, text), (unsigned long long)(pool->held > UINT64_MAX ? UINT64_MAX : (uint64_t)pool->held));
+	unpublish(ipam, pool); /* first: after a crash from here on, the caller still finds the pool and drops it again */
 	forget_leases(ipam, pool);
 	ipam->ops.save(ipam->ctx, key, ipam_key_encode(key, IPAM_SAVED_POOL, &pool->id, 0), NULL, 0, false);
 	if (all)
 		forget_custody(ipam, pool);
-	unpublish(ipam, pool);
 	waiting = pool->requests;
 	pool->requests = NULL;
 	pool->request_count = 0;
@@ -665,8 +665,10 @@ bool ipam_release(struct ipam *ipam, const struct id128 *id, const struct ip *ad
 	else
 		slot_rest(ipam, pool, slot, now_ms);
 	pool->dirty = true;
-	pool_after_change(ipam, pool, now_ms);
 	requests_run(ipam, &kept, now_ms);
+	pool = pool_known(ipam, &kept);
+	if (pool)
+		pool_after_change(ipam, pool, now_ms);
 	return true;
 }
 
@@ -775,10 +777,10 @@ void ipam_message(struct ipam *ipam, uint32_t from_hostno, const void *msg, size
 	default:
 		on_ack(ipam, from_hostno, &m);
 	}
+	requests_run(ipam, &m.pool, now_ms);
 	pool = pool_known(ipam, &m.pool);
 	if (pool)
 		pool_after_change(ipam, pool, now_ms);
-	requests_run(ipam, &m.pool, now_ms);
 }
 
 void ipam_peer_chunk(
@@ -808,8 +810,10 @@ void ipam_peer_chunk(
 	if (view)
 		pool_use_view(ipam, pool, view);
 	requests_reconsider(pool);
-	pool_after_change(ipam, pool, now_ms);
 	requests_run(ipam, &kept, now_ms);
+	pool = pool_known(ipam, &kept);
+	if (pool)
+		pool_after_change(ipam, pool, now_ms);
 }
 
 static size_t pool_ids(const struct ipam *ipam, bool (*wanted)(const struct pool *pool, uint64_t now_ms), uint64_t now_ms,

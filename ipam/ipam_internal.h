@@ -154,7 +154,8 @@ struct pool {
 	struct fetch fetch;
 	struct published **published;
 	unsigned published_count;
-	bool dirty;
+	bool dirty; /* what we publish is not what is */
+	bool swept; /* chunks of an earlier life are withdrawn */
 	struct recent *recent; /* ring, allocated with the first transfer */
 	unsigned recent_at;
 	struct custody *restored; /* custody as found on disk, until ipam_start */

@@ -410,6 +410,12 @@ void publish(struct ipam *ipam, struct pool *pool)
 	if (c.index < IPAM_CHUNKS_MAX)
 		chunk_out(&c);
 	withdraw_from(ipam, pool, c.index);
+	if (!pool->swept) {
+		/* An earlier life may have published more chunks than this one needs. */
+		for (unsigned i = c.index; i < IPAM_CHUNKS_MAX; i++)
+			ipam->ops.publish(ipam->ctx, &pool->id, i, NULL, 0);
+		pool->swept = true;
+	}
 }
 
 void unpublish(struct ipam *ipam, struct pool *pool)

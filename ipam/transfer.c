@@ -599,7 +599,7 @@ uint64_t handback_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 	unsigned open = 0, picked;
 	uint32_t heir;
 
-	if (pool->wanted != WANT_NO || pool_free(pool) == 0)
+	if (pool->wanted != WANT_NO || pool->requests || pool_free(pool) == 0) /* who waits for addresses keeps what comes */
 		return IPAM_NEVER;
 	DL_COUNT(pool->offers, offer, open);
 	heir = best_heir(ipam, pool);
