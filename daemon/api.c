@@ -101,6 +101,14 @@ static json_t *ipam_counters_json(const struct ipam *ipam)
 	return o;
 }
 
+static json_t *plugin_counters_json(const struct node *node)
+{
+	const struct plugin_counters *c = plugin_counters(node->plugin);
+
+	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "calls", (json_int_t)c->calls, "refused", (json_int_t)c->refused, "failed", (json_int_t)c->failed,
+		"in_flight", (json_int_t)c->in_flight, "queued", (json_int_t)worker_depth(node->worker));
+}
+
 static void warn_networks(struct node *node, json_t *warnings)
 {
 	unsigned underlay = underlay_mtu(&node->options.vtep), overhead = node->options.vtep.family == 6 ? 70 : 50;
@@ -179,8 +187,8 @@ static json_t *status(struct node *node)
 	json_object_set_new(o, "rss_bytes", json_integer((json_int_t)rss_bytes()));
 	json_object_set_new(o, "uptime_s", json_integer((json_int_t)((now - node->start_ms) / 1000)));
 	json_object_set_new(o, "counters",
-		json_pack("{s:o, s:o, s:o, s:{s:i}}", "gossip", gossip_counters_json(node->gossip), "driver", driver_counters_json(node), "ipam",
-			ipam_counters_json(node->ipam), "plugin", "queued", (int)worker_depth(node->worker)));
+		json_pack("{s:o, s:o, s:o, s:o}", "gossip", gossip_counters_json(node->gossip), "driver", driver_counters_json(node), "ipam",
+			ipam_counters_json(node->ipam), "plugin", plugin_counters_json(node)));
 	json_object_set_new(o, "warnings", warnings_json(node));
 	return o;
 }

@@ -493,7 +493,7 @@ static void publish_hostno_pool(struct node *node)
 		return;
 	key[0] = RECORD_POOL;
 	memcpy(key + 1, &def.id, sizeof(def.id));
-	publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, pool_def_encode(&def, buf, sizeof(buf)));
+	cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, pool_def_encode(&def, buf, sizeof(buf)));
 }
 
 void cluster_pool_seen(struct node *node, const struct pool_def *def)
@@ -625,7 +625,7 @@ void cluster_stop(struct node *node)
 	sodium_memzero(&node->cluster, sizeof(node->cluster));
 }
 
-void publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len)
+void cluster_publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len)
 {
 	struct err err = {0};
 

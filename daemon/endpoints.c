@@ -66,7 +66,7 @@ static void publish_endpoint(struct node *node, const struct endpoint *ep)
 
 	snprintf(r.short_id, sizeof(r.short_id), "%.*s", ENDPOINT_SHORT_MAX, ep->id);
 	record_key(ep, key);
-	publish(node, topic_of(&ep->state.network), key, sizeof(key), buf, endpoint_record_encode(&r, buf, sizeof(buf)));
+	cluster_publish(node, topic_of(&ep->state.network), key, sizeof(key), buf, endpoint_record_encode(&r, buf, sizeof(buf)));
 }
 
 static void unpublish_endpoint(struct node *node, const struct endpoint *ep)
@@ -74,7 +74,7 @@ static void unpublish_endpoint(struct node *node, const struct endpoint *ep)
 	uint8_t key[ENDPOINT_KEY_SIZE];
 
 	record_key(ep, key);
-	publish(node, topic_of(&ep->state.network), key, sizeof(key), NULL, 0);
+	cluster_publish(node, topic_of(&ep->state.network), key, sizeof(key), NULL, 0);
 }
 
 void endpoints_publish(struct node *node)
@@ -150,7 +150,7 @@ static struct pool *pool_of(struct node *node, const struct network *n, const st
 		if (!prefix_contains(&n->def.pools[i], ip))
 			continue;
 		for (size_t s = 0; s < 2; s++) {
-			struct pool *p = pool_find(node, spaces[s], &n->def.pools[i]);
+			struct pool *p = pools_find(node, spaces[s], &n->def.pools[i]);
 			if (p && pool_in_use(p))
 				return p;
 		}
@@ -514,7 +514,7 @@ void endpoints_create(void *ctx, struct plugin_call *call, const struct plugin_c
 {
 	struct node *node = ctx;
 	struct endpoint *ep = find(node, req->endpoint_id);
-	struct network *n;
+	struct network *n = NULL;
 	struct create *c;
 	struct err err = {0};
 

@@ -107,9 +107,9 @@ static void publish_network(struct node *node, const struct network *n)
 
 	network_key(&n->id, key);
 	if (n->mine)
-		publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, network_def_encode(&n->def, buf, sizeof(buf)));
+		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, network_def_encode(&n->def, buf, sizeof(buf)));
 	else
-		publish(node, TOPIC_CLUSTER, key, sizeof(key), NULL, 0);
+		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), NULL, 0);
 }
 
 struct later {

@@ -200,7 +200,7 @@ void cluster_save(struct node *node);
 int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err);
 void cluster_pool_seen(struct node *node, const struct pool_def *def); /* the pool of host numbers became known */
 struct host *cluster_host(struct node *node, uint32_t hostno);
-void publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len); /* val NULL: withdraw */
+void cluster_publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len); /* val NULL: withdraw */
 
 /* claims.c */
 void claim_name(struct node *node, const char *key, const void *mine, size_t len,
@@ -265,7 +265,7 @@ bool pool_in_use(const struct pool *pool);
 void pools_tick(struct node *node);
 void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err), void *arg);
 void pool_changed(struct node *node, const struct id128 *id);
-struct pool *pool_find(struct node *node, enum pool_space space, const struct prefix *prefix);
+struct pool *pools_find(struct node *node, enum pool_space space, const struct prefix *prefix);
 struct pool *pool_by_id(struct node *node, const struct id128 *id);
 void pool_keep(struct node *node, struct pool *pool);
 void pool_unuse(struct node *node, struct pool *pool);

@@ -49,7 +49,7 @@ bool pool_in_use(const struct pool *p)
 }
 
 /* Of two pools with one prefix (made on the two sides of a cut): what is used here, then the lower id. */
-struct pool *pool_find(struct node *node, enum pool_space space, const struct prefix *prefix)
+struct pool *pools_find(struct node *node, enum pool_space space, const struct prefix *prefix)
 {
 	struct pool *p, *next, *best = NULL;
 
@@ -97,9 +97,9 @@ static void publish_pool(struct node *node, struct pool *p)
 	pool_key(&p->id, key);
 	p->state.def.wanted = referenced(p);
 	if (p->joined)
-		publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, pool_def_encode(&p->state.def, buf, sizeof(buf)));
+		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, pool_def_encode(&p->state.def, buf, sizeof(buf)));
 	else
-		publish(node, TOPIC_CLUSTER, key, sizeof(key), NULL, 0);
+		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), NULL, 0);
 }
 
 struct later {
@@ -523,7 +523,7 @@ void pool_obtain(
 		take_network_prefix(o);
 	o->chosen = !prefix_is_set(&o->spec.prefix);
 	if (!o->chosen)
-		p = pool_find(node, o->spec.space, &o->spec.prefix);
+		p = pools_find(node, o->spec.space, &o->spec.prefix);
 	else if (o->name[0])
 		p = pool_named(node, o->spec.space, o->spec.family, o->name);
 	if (p && !in_use(p) && pool_overlapping(node, o->spec.space, &p->state.def.prefix))
@@ -580,7 +580,7 @@ static int parse_pool_id(struct node *node, const char *text, struct pool_name *
 		return -1;
 	ret->pool = by_short_id(node, (enum pool_space)space, &prefix, parts[2]);
 	if (!ret->pool)
-		ret->pool = pool_find(node, (enum pool_space)space, &prefix);
+		ret->pool = pools_find(node, (enum pool_space)space, &prefix);
 	return ret->pool && ret->pool->joined ? 0 : -1;
 }
 

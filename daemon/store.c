@@ -89,7 +89,8 @@ static int create_file(const struct area *a, struct err *err)
 	char sql[256];
 	int result = -1;
 
-	snprintf(n.path, sizeof(n.path), "%s.new", a->path);
+	if ((size_t)snprintf(n.path, sizeof(n.path), "%s.new", a->path) >= sizeof(n.path))
+		return err_set(err, ERR_TOO_BIG, "%s: the path is too long", a->path);
 	unlink(n.path);
 	snprintf(sql, sizeof(sql),
 		"PRAGMA application_id=%d; PRAGMA user_version=%d; CREATE TABLE kv(key BLOB PRIMARY KEY, val BLOB NOT NULL) WITHOUT ROWID;",
