@@ -66,3 +66,5 @@ if __name__ == "__main__":
         main()
     except (Failed, OSError, RuntimeError) as e:
         sys.exit(f"bench: failed: {e}")
+    except KeyboardInterrupt:
+        sys.exit("bench: interrupted; everything is removed")

@@ -120,3 +120,5 @@ if __name__ == "__main__":
         main()
     except (Failed, OSError, RuntimeError) as e:
         sys.exit(f"demo: failed: {e}")
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted; everything is removed")

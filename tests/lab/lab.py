@@ -5,6 +5,7 @@ when it is killed, as a power cut would: daemons, engines, containers. Each thin
 and removals run in the opposite order on exit, on an exception, on SIGINT and SIGTERM. What even kill -9 of the run leaves (names of
 namespaces, a directory) is found by its prefix and removed by `python3 -m tests.lab clean`.
 """
+import atexit
 import ctypes
 import glob
 import json
@@ -206,6 +207,8 @@ class Lab:
     def open(self):
         if os.geteuid() != 0:
             raise Failed("the lab makes network namespaces: run it as root")
+        # unittest runs no clean-up of its own after an interrupt.
+        atexit.register(self.close)
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._signals[signum] = signal.signal(signum, self._interrupted)
@@ -222,11 +225,13 @@ class Lab:
             raise
         return self
 
-    def _interrupted(self, signum, _frame):
-        raise SystemExit(128 + signum)
+    def _interrupted(self, _signum, _frame):
+        # Not SystemExit, which unittest would take for a test's failure and go on.
+        raise KeyboardInterrupt
 
     def close(self):
         """Removes everything, last made first. A removal that fails does not keep the others from running; the first is raised."""
+        atexit.unregister(self.close)
         for signum in self._signals:  # a second ^C must not stop the removal half way
             signal.signal(signum, signal.SIG_IGN)
         first = None
