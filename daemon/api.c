@@ -752,22 +752,23 @@ static struct pending *pending_new(struct node *node, struct control_call *call)
 }
 
 struct sponsor {
+	struct id128 id;
 	char name[GOSSIP_NAME_MAX + 1];
 };
 
-static void first_other(void *ctx, const struct gossip_member *m)
+static void if_sponsor(void *ctx, const struct gossip_member *m)
 {
 	struct sponsor *s = ctx;
 
-	if (!m->self && !s->name[0])
+	if (id_equal(&m->host_id, &s->id))
 		snprintf(s->name, sizeof(s->name), "%s", m->name);
 }
 
 static json_t *joined_json(struct node *node)
 {
-	struct sponsor s = {""};
+	struct sponsor s = {.id = node->sponsor};
 
-	gossip_each_member(node->gossip, first_other, &s);
+	gossip_each_member(node->gossip, if_sponsor, &s);
 	return json_pack("{s:o, s:i, s:o}", "cluster_id", id_json(&node->cluster.cluster_id), "hostno", (int)node->cluster.hostno, "sponsor",
 		text_or_null(s.name));
 }

@@ -799,6 +799,8 @@ static void become_member(struct node *node)
 		abort();
 	c->node = node;
 	c->result = node->join->result;
+	if (c->result.saved_count && c->result.saved[0].key_len == 1 + sizeof(node->sponsor)) /* 'm' and the sponsor's host id */
+		memcpy(&node->sponsor, c->result.saved[0].key + 1, sizeof(node->sponsor));
 	c->fn = now_member;
 	c->arg = node;
 	node->cluster.cluster_id = c->result.cluster_id;

@@ -146,6 +146,7 @@ struct node {
 	struct event *udp_event, *gossip_timer;
 	struct host *hosts;
 	struct join *join; /* in progress; NULL otherwise */
+	struct id128 sponsor; /* who let us in, since this start */
 	bool leaving, left;
 
 	struct claim *claims;                /* as home */

@@ -52,7 +52,7 @@ static int read_name(struct options *o, const char *text, struct err *err)
 	return copy_text(o->name, sizeof(o->name), text, err);
 }
 
-/* "192.0.2.1", "192.0.2.1:7946", "[2001:db8::1]:7946", "2001:db8::1" */
+/* "192.0.2.1", "192.0.2.1:7956", "[2001:db8::1]:7956", "2001:db8::1" */
 static int read_listen(struct options *o, const char *text, struct err *err)
 {
 	char host[IP_TEXT_SIZE + 2];
@@ -144,7 +144,7 @@ static int read_log_level(struct options *o, const char *text, struct err *err)
 
 static const struct option_row rows[] = {
 	{"name", "NAME", NULL, "what people call this host (default: the host name)", read_name},
-	{"listen", "ADDRESS[:PORT]", NULL, "where other hosts reach this daemon, UDP (default: the address of the default route, port 7946)",
+	{"listen", "ADDRESS[:PORT]", NULL, "where other hosts reach this daemon, UDP (default: the address of the default route, port 7956)",
 		read_listen},
 	{"vtep", "ADDRESS", NULL, "where other hosts send VXLAN (default: the address of --listen)", read_vtep},
 	{"vxlan-port", "PORT", "4789", "UDP port of VXLAN, the same on all hosts", read_vxlan_port},

@@ -13,7 +13,7 @@
 
 struct options {
 	char name[GOSSIP_NAME_MAX + 1]; /* default: the host name */
-	struct gossip_addr listen;      /* default: the address of the default route, port 7946 */
+	struct gossip_addr listen;      /* default: the address of the default route, port 7956 */
 	struct ip vtep;                 /* default: listen's */
 	uint16_t vxlan_port;            /* UDP */
 	char state_dir[OPTIONS_PATH_MAX];
