@@ -785,7 +785,7 @@ int main(void)
 	int status;
 
 	if (child == 0)
-		_exit(run() ? 1 : 0);
+		exit(run() ? 1 : 0);
 	if (child < 0 || waitpid(child, &status, 0) != child)
 		return 1;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
