@@ -30,7 +30,6 @@
 #define TEXT_MAX 1024	  /* of a value that we look at */
 #define NAME_MAX_BYTES 63 /* of a network's name */
 #define IF_PREFIX_MAX 12  /* IFNAMSIZ less the NUL and three digits of index that the engine appends */
-#define AUX_MAX 256	  /* AuxAddresses of one pool */
 #define OPTIONS_MAX 256	  /* members of one option map */
 #define POOL_ID_MAX 127	  /* sizeof plugin_pool_given.pool_id less the NUL */
 #define MTU_MIN 576	  /* RFC 791: every host takes a datagram of 576 */
@@ -209,17 +208,45 @@ static void check_pool(struct jd *d, const char *name, const struct prefix *pool
 			prefix_format(pool, text));
 }
 
-static void decode_aux(struct jd *d)
+/* Keeps the list ascending and each address once: the order of a JSON object's members is nobody's, and the digest must not see
+ * it. */
+static void add_aux(struct plugin_pool *entry, const struct ip *ip)
+{
+	unsigned at = 0;
+
+	while (at < entry->aux_count && ip_compare(&entry->aux[at], ip) < 0)
+		at++;
+	if (at < entry->aux_count && ip_equal(&entry->aux[at], ip))
+		return;
+	memmove(&entry->aux[at + 1], &entry->aux[at], (entry->aux_count - at) * sizeof entry->aux[0]);
+	entry->aux[at] = *ip;
+	entry->aux_count++;
+}
+
+/* {name: CIDR}. The names are users' text, so an error says which one it is about. */
+static void decode_aux(struct jd *d, struct plugin_pool *entry)
 {
 	json_t *aux = jd_opt_object(d, "AuxAddresses"), *value;
+	struct prefix address;
 	const char *name;
 
 	if (!aux || d->failed)
 		return;
-	if (json_object_size(aux) > AUX_MAX)
-		jd_fail(d, "AuxAddresses", "expected at most %d members, found %zu", AUX_MAX, json_object_size(aux));
-	json_object_foreach(aux, name, value) if (!json_is_string(value))
-		jd_fail(d, "AuxAddresses", "member \"%.40s\" is not a string", name);
+	if (json_object_size(aux) > PLUGIN_AUX_MAX)
+		jd_fail(d, "AuxAddresses", "expected at most %d members, found %zu", PLUGIN_AUX_MAX, json_object_size(aux));
+	for (void *iter = json_object_iter(aux); iter && !d->failed; iter = json_object_iter_next(aux, iter)) {
+		name = json_object_iter_key(iter);
+		value = json_object_iter_value(iter);
+		if (!json_is_string(value))
+			jd_fail(d, "AuxAddresses", "member \"%.40s\" is not a string", name);
+		else if (prefix_parse(json_string_value(value), &address, NULL) < 0)
+			jd_fail(d, "AuxAddresses", "member \"%.40s\": expected ADDRESS/LENGTH, found \"%.60s\"", name,
+				json_string_value(value));
+		else if (!prefix_contains(&entry->pool, &address.ip))
+			jd_fail(d, "AuxAddresses", "member \"%.40s\": %s is outside the pool", name, json_string_value(value));
+		else
+			add_aux(entry, &address.ip);
+	}
 }
 
 static void decode_pool_entry(struct jd *d, uint8_t family, struct plugin_pool *ret_pool)
@@ -228,7 +255,6 @@ static void decode_pool_entry(struct jd *d, uint8_t family, struct plugin_pool *
 	char text[PREFIX_TEXT_SIZE];
 
 	jd_opt_str(d, "AddressSpace", TEXT_MAX);
-	decode_aux(d);
 	if (d->failed)
 		return;
 	entry.pool = prefix_masked(&entry.pool);
@@ -239,6 +265,7 @@ static void decode_pool_entry(struct jd *d, uint8_t family, struct plugin_pool *
 	check_pool(d, "Pool", &entry.pool);
 	if (prefix_is_set(&entry.gateway) && !prefix_contains(&entry.pool, &entry.gateway.ip))
 		jd_fail(d, "Gateway", "%s is outside the pool", prefix_format(&entry.gateway, text));
+	decode_aux(d, &entry);
 	*ret_pool = entry;
 }
 
@@ -360,12 +387,15 @@ static void write_pools(struct bytes_writer *w, const struct plugin_pool *pools,
 		bw_ip(w, &pools[i].pool.ip);
 		bw_u8(w, pools[i].pool.length);
 		bw_ip(w, &pools[i].gateway.ip);
+		bw_varint(w, pools[i].aux_count);
+		for (unsigned j = 0; j < pools[i].aux_count; j++)
+			bw_ip(w, &pools[i].aux[j]);
 	}
 }
 
 static void make_digest(struct plugin_create_network *net)
 {
-	uint8_t buf[4096]; /* 32 pools of at most 35 bytes, and texts of at most 63 */
+	uint8_t buf[16384]; /* 32 pools of at most 36 bytes and 16 auxiliary addresses of 17, and texts of at most 63 */
 	struct bytes_writer w;
 
 	bw_init(&w, buf, sizeof buf);

@@ -19,6 +19,7 @@
 
 #define PLUGIN_ID_MAX 128    /* bytes of a network or endpoint id: [0-9A-Za-z_-] */
 #define PLUGIN_POOLS_MAX 16  /* IPAMData entries of one family */
+#define PLUGIN_AUX_MAX 16    /* auxiliary addresses of one pool */
 #define PLUGIN_PATH_MAX 4096 /* of a SandboxKey */
 #define PLUGIN_SPACE_LOCAL "trestle-local"
 #define PLUGIN_SPACE_GLOBAL "trestle-global"
@@ -26,6 +27,9 @@
 struct plugin_pool {
 	struct prefix pool;    /* masked */
 	struct prefix gateway; /* unset when none */
+	unsigned aux_count;
+	struct ip aux[PLUGIN_AUX_MAX]; /* --aux-address: in the pool, ascending, each once; what they are called is the engine's
+					  affair */
 };
 
 struct plugin_create_network {

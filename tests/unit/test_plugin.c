@@ -71,13 +71,16 @@ static bool before(struct fixture *f, struct plugin_call *call)
 
 static void note_pools(struct fixture *f, const struct plugin_pool *pools, unsigned count)
 {
-	char pool[PREFIX_TEXT_SIZE], gateway[PREFIX_TEXT_SIZE];
+	char pool[PREFIX_TEXT_SIZE], gateway[PREFIX_TEXT_SIZE], aux[IP_TEXT_SIZE];
 	size_t len = strlen(f->seen);
-	unsigned i;
+	unsigned i, j;
 
-	for (i = 0; i < count; i++)
+	for (i = 0; i < count; i++) {
 		len += snprintf(f->seen + len, sizeof f->seen - len, " %s via %s", prefix_format(&pools[i].pool, pool),
 			prefix_is_set(&pools[i].gateway) ? prefix_format(&pools[i].gateway, gateway) : "none");
+		for (j = 0; j < pools[i].aux_count; j++)
+			len += snprintf(f->seen + len, sizeof f->seen - len, " aux %s", ip_format(&pools[i].aux[j], aux));
+	}
 }
 
 static void fake_create_network(void *ctx, struct plugin_call *call, const struct plugin_create_network *req)
@@ -387,6 +390,12 @@ static void expect_fail(struct reply r, int status, const char *fragment)
 #define NETWORK_WITH(generic)                                                                                                    \
 	"{\"NetworkID\":\"" NID "\",\"Options\":{\"com.docker.network.generic\":{" generic "}}," BASE_DATA "}"
 #define NETWORK_POOL(pool) "{\"NetworkID\":\"" NID "\",\"IPv4Data\":[{\"Pool\":" pool "}]}"
+#define AUX_15                                                                                                                   \
+	"{\"p\":\"10.9.0.16/24\",\"o\":\"10.9.0.15/24\",\"n\":\"10.9.0.14/24\",\"m\":\"10.9.0.13/24\",\"l\":\"10.9.0.12/24\","   \
+	"\"k\":\"10.9.0.11/24\",\"j\":\"10.9.0.10/24\",\"a\":\"10.9.0.1/24\",\"b\":\"10.9.0.2/24\",\"c\":\"10.9.0.3/24\","       \
+	"\"d\":\"10.9.0.4/24\",\"e\":\"10.9.0.5/24\",\"f\":\"10.9.0.6/24\",\"g\":\"10.9.0.7/24\",\"h\":\"10.9.0.8/24\""
+#define AUX_16 AUX_15 ",\"i\":\"10.9.0.9/24\"}"
+#define AUX_17 AUX_15 ",\"i\":\"10.9.0.9/24\",\"q\":\"10.9.0.17/24\"}"
 #define ENDPOINT_WITH(interface) "{" IDS ",\"Interface\":{" interface "},\"Options\":{}}"
 #define POOL_WITH(rest) "{\"AddressSpace\":\"trestle-local\"," rest "}"
 
@@ -434,7 +443,24 @@ static void each_call_is_decoded_and_answered(void **state)
 			"{\"NetworkID\":\"" NID
 			"\",\"IPv4Data\":[{\"Pool\":\"10.9.0.0/24\"},{\"Pool\":\"10.9.1.7/24\",\"AuxAddresses\":"
 			"{\"a\":\"10.9.1.9/24\"}}]}",
-			"network " NID " name=- mtu=0 vni=0 mode=- prefix=eth 10.9.0.0/24 via none 10.9.1.0/24 via none", "{}"},
+			"network " NID
+			" name=- mtu=0 vni=0 mode=- prefix=eth 10.9.0.0/24 via none 10.9.1.0/24 via none aux 10.9.1.9",
+			"{}"},
+		/* Names are forgotten, the order is the addresses', one address under two names is one */
+		{"/NetworkDriver.CreateNetwork",
+			NETWORK_POOL("\"10.9.0.0/24\",\"AuxAddresses\":" AUX_16 "},{\"Pool\":\"10.9.1.0/24\",\"AuxAddresses\":"
+				     "{\"a\":\"10.9.1.9/24\",\"b\":\"10.9.1.200/24\",\"c\":\"10.9.1.9/24\",\"d\":\"10.9.1.5/"
+				     "24\"}},{\"Pool\":\"10.9.2.0/24\",\"AuxAddresses\":{}"),
+			"network " NID
+			" name=- mtu=0 vni=0 mode=- prefix=eth 10.9.0.0/24 via none aux 10.9.0.1 aux 10.9.0.2 aux 10.9.0.3 aux "
+			"10.9.0.4 aux 10.9.0.5 aux 10.9.0.6 aux 10.9.0.7 aux 10.9.0.8 aux 10.9.0.9 aux 10.9.0.10 aux 10.9.0.11 "
+			"aux 10.9.0.12 aux 10.9.0.13 aux 10.9.0.14 aux 10.9.0.15 aux 10.9.0.16 10.9.1.0/24 via none aux "
+			"10.9.1.5 aux 10.9.1.9 aux 10.9.1.200 10.9.2.0/24 via none",
+			"{}"},
+		{"/NetworkDriver.CreateNetwork",
+			"{\"NetworkID\":\"" NID "\",\"IPv6Data\":[{\"Pool\":\"2001:db8::/64\",\"AuxAddresses\":"
+			"{\"a\":\"2001:db8::9/64\"}}]}",
+			"network " NID " name=- mtu=0 vni=0 mode=- prefix=eth 2001:db8::/64 via none aux 2001:db8::9", "{}"},
 		{"/NetworkDriver.CreateNetwork",
 			NETWORK_WITH(
 				"\"trestle.network\":\"app\",\"trestle.mtu\":\"1400\",\"com.docker.network.driver.mtu\":\"1400\","
@@ -581,6 +607,19 @@ static void malformed_bodies_are_refused_and_reach_no_backend(void **state)
 			"10.8.0.1/24 is outside the pool"},
 		{"/NetworkDriver.CreateNetwork", NETWORK_POOL("\"10.9.0.0/24\",\"AuxAddresses\":{\"a\":5}"),
 			"member \"a\" is not a string"},
+		{"/NetworkDriver.CreateNetwork", NETWORK_POOL("\"10.9.0.0/24\",\"AuxAddresses\":[\"10.9.0.5/24\"]"),
+			"AuxAddresses: expected object, found array"},
+		{"/NetworkDriver.CreateNetwork", NETWORK_POOL("\"10.9.0.0/24\",\"AuxAddresses\":{\"a\":\"10.9.0.5\"}"),
+			"member \"a\": expected ADDRESS/LENGTH, found \"10.9.0.5\""},
+		{"/NetworkDriver.CreateNetwork", NETWORK_POOL("\"10.9.0.0/24\",\"AuxAddresses\":{\"a\":\"\"}"),
+			"member \"a\": expected ADDRESS/LENGTH"},
+		{"/NetworkDriver.CreateNetwork",
+			NETWORK_POOL("\"10.9.0.0/24\",\"AuxAddresses\":{\"a\":\"10.9.0.5/24\",\"b\":\"10.9.1.5/24\"}"),
+			"IPv4Data[0].AuxAddresses: member \"b\": 10.9.1.5/24 is outside the pool"},
+		{"/NetworkDriver.CreateNetwork", NETWORK_POOL("\"10.9.0.0/24\",\"AuxAddresses\":{\"a\":\"2001:db8::1/64\"}"),
+			"is outside the pool"},
+		{"/NetworkDriver.CreateNetwork", NETWORK_POOL("\"10.9.0.0/24\",\"AuxAddresses\":" AUX_17),
+			"AuxAddresses: expected at most 16 members, found 17"},
 		{"/NetworkDriver.CreateNetwork", NETWORK_POOL("\"10.9.0.0/24\"},{\"Pool\":\"10.9.0.128/25\""),
 			"IPv4Data[1].Pool: 10.9.0.128/25 overlaps IPv4Data[0]"},
 		{"/NetworkDriver.CreateNetwork", "{\"NetworkID\":\"" NID "\",\"IPv6Data\":[{\"Pool\":\"fe80::/64\"}]}",
@@ -788,6 +827,7 @@ static void digest_follows_what_matters(void **state)
 {
 	/* N2: the same again. N3: something else. */
 	static const char *const same[] = {BASE_NETWORK, NETWORK_WITH(""),
+		NETWORK_POOL("\"10.9.0.0/24\",\"Gateway\":\"10.9.0.1/24\",\"AuxAddresses\":{}"),
 		NETWORK_WITH("\"trestle.mode\":\"l2\",\"unknown\":\"x\""),
 		NETWORK_WITH("\"com.docker.network.container_iface_prefix\":\"eth\""),
 		"{\"NetworkID\":\"" NID
@@ -798,6 +838,8 @@ static void digest_follows_what_matters(void **state)
 		NETWORK_POOL("\"10.9.0.0/25\",\"Gateway\":\"10.9.0.1/24\""),
 		NETWORK_POOL("\"10.8.0.0/24\",\"Gateway\":\"10.8.0.1/24\""), NETWORK_POOL("\"10.9.0.0/24\""),
 		NETWORK_POOL("\"10.9.0.0/24\",\"Gateway\":\"10.9.0.2/24\""),
+		NETWORK_POOL("\"10.9.0.0/24\",\"Gateway\":\"10.9.0.1/24\",\"AuxAddresses\":{\"a\":\"10.9.0.5/24\"}"),
+		NETWORK_POOL("\"10.9.0.0/24\",\"Gateway\":\"10.9.0.1/24\",\"AuxAddresses\":{\"a\":\"10.9.0.6/24\"}"),
 		"{\"NetworkID\":\"" NID "\",\"Options\":{\"com.docker.network.internal\":true}," BASE_DATA "}",
 		"{\"NetworkID\":\"" NID "\",\"Options\":{\"com.docker.network.enable_ipv6\":true}," BASE_DATA "}"};
 	uint8_t first[16], others[sizeof different / sizeof *different][16];
