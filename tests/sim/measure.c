@@ -1,0 +1,227 @@
+/* Figures in virtual time, printed for information: how long a change, a death, a heal takes, and what idleness costs. The bounds that
+ * fail are far above what is usual, so that they catch a mistake and not a bad seed. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gossip/core_internal.h"
+#include "tests/sim/scenario.h"
+#include "tests/sim/truth.h"
+
+#define SAMPLES_MAX 100000
+
+struct samples {
+	uint64_t since_us;
+	uint32_t victim;
+	size_t count;
+	uint32_t us[SAMPLES_MAX];
+};
+
+static void sample(struct world *w)
+{
+	struct samples *s = w->scenario;
+
+	if (s->count < SAMPLES_MAX)
+		s->us[s->count++] = (uint32_t)(w->now_us - s->since_us);
+}
+
+static int compare(const void *a, const void *b)
+{
+	const uint32_t *x = a, *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+static double percentile(struct samples *s, unsigned percent)
+{
+	if (s->count == 0)
+		return 0;
+	qsort(s->us, s->count, sizeof(s->us[0]), compare);
+	return s->us[(s->count - 1) * percent / 100] / 1000.0;
+}
+
+static void report(struct world *w, const char *what)
+{
+	struct samples *s = w->scenario;
+
+	printf("     %s, %u hosts: p50 %.2f ms, p99 %.2f ms, max %.2f ms, n %zu\n", what, w->host_count, percentile(s, 50),
+		percentile(s, 99), percentile(s, 100), s->count);
+}
+
+static void begin(struct world *w)
+{
+	w->scenario = calloc(1, sizeof(struct samples));
+	if (!w->scenario)
+		abort();
+	world_introduce_all(w);
+	world_start_all(w);
+	expect_quiet(w, 10000);
+}
+
+static void end(struct world *w)
+{
+	free(w->scenario);
+	w->scenario = NULL;
+}
+
+static void on_record(struct sim_host *host, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val,
+	size_t val_len)
+{
+	(void)origin;
+	(void)topic;
+	(void)key;
+	(void)key_len;
+	(void)val;
+	(void)val_len;
+	sample(host->world);
+}
+
+static void event_latency(struct world *w, unsigned loss, const char *what, double p99_limit_ms)
+{
+	size_t expected;
+
+	begin(w);
+	w->faults.loss = loss;
+	w->hooks.record = on_record;
+	for (unsigned i = 0; i < 100; i++) {
+		struct samples *s = w->scenario;
+		char key[24];
+
+		snprintf(key, sizeof(key), "k%u", i);
+		s->since_us = w->now_us;
+		world_put(w, sim_rng_below(&w->rng, w->host_count), 3, key);
+		world_run_ms(w, 500 + sim_rng_below(&w->rng, 500));
+	}
+	expected = 100u * (w->host_count - 1);
+	report(w, what);
+	if (((struct samples *)w->scenario)->count < expected * 99 / 100)
+		world_fail(w, "%zu of %zu deliveries within 500 ms", ((struct samples *)w->scenario)->count, expected);
+	if (percentile(w->scenario, 99) > p99_limit_ms)
+		world_fail(w, "p99 above %.0f ms", p99_limit_ms);
+	end(w);
+}
+
+static void measure_event(struct world *w)
+{
+	event_latency(w, 0, "change to a host", 20);
+}
+
+static void measure_event_with_loss(struct world *w)
+{
+	event_latency(w, 10, "change to a host, 1 % loss", 100);
+}
+
+static void on_member(struct sim_host *host, const struct gossip_member *member, enum gossip_state old)
+{
+	struct samples *s = host->world->scenario;
+
+	(void)old;
+	if (member->hostno == s->victim && member->state == GOSSIP_DEAD)
+		sample(host->world);
+}
+
+static void measure_detection(struct world *w)
+{
+	begin(w);
+	w->hooks.member = on_member;
+	for (unsigned i = 0; i < 20 && !w->failure[0]; i++) {
+		struct samples *s = w->scenario;
+		unsigned victim = sim_rng_below(&w->rng, w->host_count);
+
+		s->victim = w->hosts[victim].hostno;
+		s->since_us = w->now_us;
+		world_crash(w, victim);
+		world_run_ms(w, 15000);
+		s->victim = 0;
+		world_restart(w, victim, true);
+		expect_quiet(w, 5000);
+		world_run_ms(w, sim_rng_below(&w->rng, 1000));
+	}
+	report(w, "crash to being dead at a host");
+	if (((struct samples *)w->scenario)->count != 20u * (w->host_count - 1))
+		world_fail(w, "%zu of %u hosts noticed", ((struct samples *)w->scenario)->count, 20 * (w->host_count - 1));
+	if (percentile(w->scenario, 99) > 8000)
+		world_fail(w, "p99 above 8 s");
+	end(w);
+}
+
+static void measure_heal(struct world *w)
+{
+	begin(w);
+	for (unsigned i = 0; i < 10 && !w->failure[0]; i++) {
+		struct samples *s = w->scenario;
+
+		world_partition_at(w, 1 + sim_rng_below(&w->rng, w->host_count - 1));
+		world_run_ms(w, 60000 + sim_rng_below(&w->rng, 1000));
+		world_put(w, 0, 3, "k1");
+		world_put(w, w->host_count - 1, 3, "k1");
+		world_run_ms(w, 500);
+		s->since_us = w->now_us;
+		world_heal(w);
+		expect_quiet(w, 5000);
+		sample(w);
+		world_run_ms(w, 5000);
+	}
+	report(w, "cut of 60 s, heal to all pairs alive and equal");
+	if (percentile(w->scenario, 100) > 3000)
+		world_fail(w, "above 3 s");
+	end(w);
+}
+
+static void measure_idle(struct world *w)
+{
+	uint64_t bytes, packets;
+	double per_host, count;
+
+	begin(w);
+	world_run_ms(w, 5000);
+	bytes = w->bytes;
+	packets = w->packets;
+	world_run_ms(w, 60000);
+	per_host = (double)(w->bytes - bytes) / w->host_count / 60;
+	count = (double)(w->packets - packets) / w->host_count / 60;
+	printf("     idle, %u hosts: %.0f bytes/s and %.2f packets/s sent by a host (UDP payload)\n", w->host_count, per_host, count);
+	if (per_host > 300)
+		world_fail(w, "more than 300 bytes/s");
+	end(w);
+}
+
+/* 10,000 records of 100 bytes, as endpoints are. */
+static void measure_memory(struct world *w)
+{
+	const struct shards *s;
+	uint64_t bytes = 0;
+
+	begin(w);
+	for (unsigned i = 0; i < 10000; i++) {
+		char key[24], value[100];
+
+		memset(value, 'v', sizeof(value));
+		snprintf(key, sizeof(key), "endpoint-%u", i);
+		gossip_put(w->hosts[i % (w->host_count - 1)].gossip, 1 + i % 20, key, 16, value, sizeof(value), world_now_ms(w), NULL);
+		world_touch(w, i % (w->host_count - 1));
+	}
+	expect_quiet(w, 10000);
+	s = &w->hosts[w->host_count - 1].gossip->shards;
+	for (size_t i = 0; i < s->table_size; i++)
+		for (const struct record *r = s->table[i]; r; r = r->chain)
+			bytes += (sizeof(*r) + r->key_len + r->val_len + 8 + 15) / 16 * 16;
+	bytes += s->table_size * sizeof(*s->table) + HASH_COUNT(s->by_id) * (sizeof(struct shard) + 16);
+	printf("     10,000 records of 116 bytes: %.2f MiB\n", (double)bytes / (1 << 20));
+	if (bytes > 3 << 20)
+		world_fail(w, "more than 3 MiB");
+	end(w);
+}
+
+const struct scenario measure_scenarios[] = {
+	{"measure_event", 50, false, measure_event},
+	{"measure_event_with_loss", 50, false, measure_event_with_loss},
+	{"measure_detection", 50, false, measure_detection},
+	{"measure_detection_of_three", 3, false, measure_detection},
+	{"measure_heal", 50, false, measure_heal},
+	{"measure_heal_of_three", 3, false, measure_heal},
+	{"measure_idle", 50, false, measure_idle},
+	{"measure_memory", 4, false, measure_memory},
+	{NULL, 0, false, NULL},
+};

@@ -1,0 +1,23 @@
+/* What a scenario is: a function that acts on a world and calls world_fail, or prints what it measured. */
+#ifndef TESTS_SIM_SCENARIO_H
+#define TESTS_SIM_SCENARIO_H
+
+#include "tests/sim/world.h"
+
+struct scenario {
+	const char *name;
+	unsigned hosts; /* unless --hosts says otherwise */
+	bool with_ipam;
+	void (*run)(struct world *w);
+};
+
+extern const struct scenario gossip_scenarios[], measure_scenarios[], ipam_scenarios[]; /* each ends with a NULL name */
+
+/* One run of random operations and faults over a world of w->host_count hosts. */
+void explore(struct world *w);
+void explore_ipam(struct world *w);
+
+/* Fails unless members and records are as they must be within deadline_ms. Returns how long it took. */
+uint64_t expect_quiet(struct world *w, uint64_t deadline_ms);
+
+#endif

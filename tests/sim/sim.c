@@ -1,0 +1,120 @@
+/* The simulator's program: named scenarios, then random ones.
+ *
+ *	sim [--seed S] [--runs N] [--hosts N] [SCENARIO]
+ *
+ * Without a scenario: all of them, then `runs` explorations from seeds S, S+1, ... Each run is a function of its seed and its number of
+ * hosts; a failed one prints the command that repeats it. */
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/number.h"
+#include "tests/sim/scenario.h"
+
+struct options {
+	uint64_t seed, runs, hosts;
+	const char *scenario;
+};
+
+struct totals {
+	unsigned passed, failed, skipped;
+};
+
+static double seconds(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static void finish(struct world *w, const char *name, double since, struct totals *totals)
+{
+	if (w->failure[0]) {
+		totals->failed++;
+		printf("FAIL %s: at %.3f s: %s\n", name, (double)w->now_us / 1e6, w->failure);
+		printf("     again: build/release/tests/sim/sim --seed %" PRIu64 " --hosts %u %s\n", w->seed, w->host_count, name);
+	} else {
+		totals->passed++;
+		printf("ok   %s (%u hosts, %.1f s virtual, %.2f s)\n", name, w->host_count, (double)w->now_us / 1e6, seconds() - since);
+	}
+	world_free(w);
+	fflush(stdout);
+}
+
+static void run_scenario(const struct scenario *s, const struct options *o, struct totals *totals)
+{
+	double since = seconds();
+	struct world *w = world_new(o->seed, o->hosts ? (unsigned)o->hosts : s->hosts, s->with_ipam);
+
+	s->run(w);
+	finish(w, s->name, since, totals);
+}
+
+/* Everything about a run comes from its seed, the number of hosts too unless it is given. */
+static void run_explore(const struct options *o, const char *name, bool with_ipam, uint64_t seed, struct totals *totals)
+{
+	double since = seconds();
+	struct sim_rng rng = {.state = seed};
+	unsigned hosts = o->hosts ? (unsigned)o->hosts : 3 + sim_rng_below(&rng, sim_rng_permille(&rng, 700) ? 6 : 28);
+	struct world *w = world_new(seed, hosts, with_ipam);
+
+	(with_ipam ? explore_ipam : explore)(w);
+	finish(w, name, since, totals);
+}
+
+static const struct scenario *const lists[] = {gossip_scenarios, ipam_scenarios, measure_scenarios};
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: sim [--seed S] [--runs N] [--hosts N] [SCENARIO]\nscenarios: explore explore_ipam");
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+		for (const struct scenario *s = lists[i]; s->name; s++)
+			fprintf(stderr, " %s", s->name);
+	fprintf(stderr, "\n");
+	return 2;
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+	for (int i = 1; i < argc; i++) {
+		uint64_t *number = strcmp(argv[i], "--seed") == 0  ? &o->seed
+				   : strcmp(argv[i], "--runs") == 0  ? &o->runs
+				   : strcmp(argv[i], "--hosts") == 0 ? &o->hosts
+								     : NULL;
+
+		if (!number && argv[i][0] != '-' && !o->scenario)
+			o->scenario = argv[i];
+		else if (!number || i + 1 == argc || number_parse(argv[++i], 0, UINT64_MAX, number) < 0)
+			return -1;
+	}
+	return o->hosts > SIM_HOSTS_MAX ? -1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.seed = 1, .runs = 24};
+	struct totals totals = {0};
+
+	if (sodium_init() < 0 || parse(argc, argv, &o) < 0)
+		return usage();
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+		for (const struct scenario *s = lists[i]; s->name; s++)
+			if (!o.scenario || strcmp(s->name, o.scenario) == 0)
+				run_scenario(s, &o, &totals);
+	if (o.scenario && (strcmp(o.scenario, "explore") == 0 || strcmp(o.scenario, "explore_ipam") == 0))
+		o.runs = o.runs == 24 ? 1 : o.runs;
+	for (uint64_t i = 0; i < o.runs; i++) {
+		if (!o.scenario || strcmp(o.scenario, "explore") == 0)
+			run_explore(&o, "explore", false, o.seed + i, &totals);
+		if (!o.scenario || strcmp(o.scenario, "explore_ipam") == 0)
+			run_explore(&o, "explore_ipam", true, o.seed + i, &totals);
+	}
+	if (totals.passed + totals.failed == 0)
+		return usage();
+	printf("%u passed, %u failed, %u skipped\n", totals.passed, totals.failed, totals.skipped);
+	return totals.failed > 0;
+}

@@ -1,0 +1,667 @@
+/* The simulated world: event queue, network, hosts. See world.h. */
+#include "tests/sim/world.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gossip/admission_internal.h"
+#include "tests/sim/truth.h"
+
+#define SIM_EPOCH_MS 1000 /* virtual time does not start at 0, which cores use for "never" */
+
+enum event_kind { EVENT_PACKET, EVENT_TICK };
+
+struct sim_event {
+	uint64_t at_us, order;
+	enum event_kind kind;
+	unsigned host;
+	struct sim_packet *packet;
+};
+
+struct sim_packet {
+	struct sim_packet *next;
+	struct gossip_addr from;
+	size_t len;
+	uint8_t bytes[];
+};
+
+/* --- random: splitmix64 ----------------------------------------------------------------------------------------------------------- */
+
+uint64_t sim_rng_next(struct sim_rng *rng)
+{
+	uint64_t z = (rng->state += 0x9e3779b97f4a7c15u);
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+uint32_t sim_rng_below(struct sim_rng *rng, uint32_t below)
+{
+	return below == 0 ? 0 : (uint32_t)(sim_rng_next(rng) % below);
+}
+
+bool sim_rng_permille(struct sim_rng *rng, unsigned permille)
+{
+	return permille > 0 && sim_rng_below(rng, 1000) < permille;
+}
+
+/* --- disks ------------------------------------------------------------------------------------------------------------------------- */
+
+void sim_disk_save(struct sim_disk *disk, const void *key, size_t key_len, const void *val, size_t len)
+{
+	struct sim_pair **at = &disk->first, *pair;
+
+	while (*at && ((*at)->key_len != key_len || memcmp((*at)->key, key, key_len) != 0))
+		at = &(*at)->next;
+	if (!val) {
+		pair = *at;
+		if (pair) {
+			*at = pair->next;
+			free(pair);
+		}
+		return;
+	}
+	if (!*at) {
+		*at = calloc(1, sizeof(**at));
+		if (!*at || key_len > sizeof((*at)->key))
+			abort();
+		memcpy((*at)->key, key, key_len);
+		(*at)->key_len = key_len;
+	}
+	if (len > sizeof((*at)->val))
+		abort();
+	memcpy((*at)->val, val, len);
+	(*at)->val_len = len;
+}
+
+void sim_disk_clear(struct sim_disk *disk)
+{
+	struct sim_pair *pair;
+
+	while ((pair = disk->first)) {
+		disk->first = pair->next;
+		free(pair);
+	}
+}
+
+/* --- the queue: a binary heap -------------------------------------------------------------------------------------------------------- */
+
+static bool earlier(const struct sim_event *a, const struct sim_event *b)
+{
+	return a->at_us != b->at_us ? a->at_us < b->at_us : a->order < b->order;
+}
+
+static void push_event(struct world *w, struct sim_event event)
+{
+	size_t i = w->heap_count++;
+
+	if (w->heap_count > w->heap_capacity) {
+		w->heap_capacity = w->heap_capacity ? 2 * w->heap_capacity : 1024;
+		w->heap = realloc(w->heap, w->heap_capacity * sizeof(*w->heap));
+		if (!w->heap)
+			abort();
+	}
+	event.order = w->created++;
+	for (; i > 0 && earlier(&event, &w->heap[(i - 1) / 2]); i = (i - 1) / 2)
+		w->heap[i] = w->heap[(i - 1) / 2];
+	w->heap[i] = event;
+}
+
+static struct sim_event pop_event(struct world *w)
+{
+	struct sim_event first = w->heap[0], last = w->heap[--w->heap_count];
+	size_t i = 0;
+
+	for (;;) {
+		size_t child = 2 * i + 1;
+
+		if (child >= w->heap_count)
+			break;
+		if (child + 1 < w->heap_count && earlier(&w->heap[child + 1], &w->heap[child]))
+			child++;
+		if (!earlier(&w->heap[child], &last))
+			break;
+		w->heap[i] = w->heap[child];
+		i = child;
+	}
+	w->heap[i] = last;
+	return first;
+}
+
+uint64_t world_now_ms(const struct world *w)
+{
+	return SIM_EPOCH_MS + w->now_us / SIM_US_PER_MS;
+}
+
+void world_fail(struct world *w, const char *fmt, ...)
+{
+	va_list args;
+
+	if (w->failure[0])
+		return;
+	va_start(args, fmt);
+	vsnprintf(w->failure, sizeof(w->failure), fmt, args);
+	va_end(args);
+}
+
+/* --- the network --------------------------------------------------------------------------------------------------------------------- */
+
+struct gossip_addr sim_addr(unsigned host)
+{
+	struct gossip_addr addr = {.port = (uint16_t)(GOSSIP_PORT_DEFAULT + host / 250), .ip = {.family = 4}};
+	const uint8_t bytes[4] = {192, 0, 2, (uint8_t)(1 + host % 250)};
+
+	memcpy(addr.ip.bytes, bytes, sizeof(bytes));
+	return addr;
+}
+
+static unsigned host_at(const struct gossip_addr *addr)
+{
+	return (unsigned)(addr->port - GOSSIP_PORT_DEFAULT) * 250 + addr->ip.bytes[3] - 1;
+}
+
+static struct sim_packet *copy_packet(const struct gossip_addr *from, const void *bytes, size_t len)
+{
+	struct sim_packet *packet = malloc(sizeof(*packet) + len);
+
+	if (!packet)
+		abort();
+	*packet = (struct sim_packet){.from = *from, .len = len};
+	memcpy(packet->bytes, bytes, len);
+	return packet;
+}
+
+static void put_in_flight(struct world *w, unsigned to, struct sim_packet *packet)
+{
+	uint64_t delay = w->faults.latency_us + sim_rng_below(&w->rng, w->faults.jitter_us + 1);
+
+	if (sim_rng_permille(&w->rng, w->faults.reorder))
+		delay += sim_rng_below(&w->rng, 50 * SIM_US_PER_MS);
+	if (packet->len > 0 && sim_rng_permille(&w->rng, w->faults.corrupt))
+		packet->bytes[sim_rng_below(&w->rng, (uint32_t)packet->len)] ^= (uint8_t)(1 + sim_rng_below(&w->rng, 255));
+	push_event(w, (struct sim_event){.at_us = w->now_us + delay, .kind = EVENT_PACKET, .host = to, .packet = packet});
+}
+
+static void op_send(void *ctx, const struct gossip_addr *to, const void *bytes, size_t len)
+{
+	struct sim_host *host = ctx;
+	struct world *w = host->world;
+	struct gossip_addr from = sim_addr(host->index);
+	unsigned target = host_at(to);
+
+	w->packets++;
+	w->bytes += len;
+	if (len > GOSSIP_PACKET_MAX)
+		world_fail(w, "host %u sent a packet of %zu bytes", host->hostno, len);
+	if (target >= w->host_count || w->cut[host->index][target] || sim_rng_permille(&w->rng, w->faults.loss))
+		return;
+	put_in_flight(w, target, copy_packet(&from, bytes, len));
+	if (sim_rng_permille(&w->rng, w->faults.duplicate))
+		put_in_flight(w, target, copy_packet(&from, bytes, len));
+}
+
+void world_inject(struct world *w, unsigned to, const void *packet, size_t len)
+{
+	struct gossip_addr from = sim_addr(249);
+
+	put_in_flight(w, to, copy_packet(&from, packet, len));
+}
+
+/* --- ops of the cores -------------------------------------------------------------------------------------------------------------- */
+
+static void op_random(void *ctx, void *buf, size_t len)
+{
+	struct sim_host *host = ctx;
+	uint8_t *at = buf;
+
+	for (size_t i = 0; i < len; i++)
+		at[i] = (uint8_t)sim_rng_next(&host->rng);
+}
+
+static void op_member(void *ctx, const struct gossip_member *member, enum gossip_state old)
+{
+	struct sim_host *host = ctx;
+
+	if (host->ipam)
+		ipam_peer_alive(host->ipam, member->hostno, member->state == GOSSIP_ALIVE || member->state == GOSSIP_SUSPECT,
+			world_now_ms(host->world));
+	if (host->world->hooks.member)
+		host->world->hooks.member(host, member, old);
+}
+
+/* A chunk of a pool: topic = the pool id's first bytes, key = "i" | pool id | chunk. */
+static void chunk_arrived(
+	struct sim_host *host, uint32_t origin, const uint8_t *key, size_t key_len, const void *val, size_t val_len)
+{
+	struct id128 pool;
+
+	if (!host->ipam || key_len != 18)
+		return;
+	memcpy(pool.bytes, key + 1, sizeof(pool.bytes));
+	ipam_peer_chunk(host->ipam, origin, &pool, key[17], val, val_len, world_now_ms(host->world));
+}
+
+static void op_record(void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
+{
+	struct sim_host *host = ctx;
+
+	if (key_len > 0 && *(const char *)key == 'i')
+		chunk_arrived(host, origin, key, key_len, val, val_len);
+	else
+		truth_on_record(host, origin, topic, key, key_len, val, val_len);
+	if (host->world->hooks.record)
+		host->world->hooks.record(host, origin, topic, key, key_len, val, val_len);
+}
+
+static void op_told(void *ctx, uint32_t from_hostno, uint8_t kind, const void *body, size_t len)
+{
+	struct sim_host *host = ctx;
+
+	if (kind == SIM_TOLD_IPAM && host->ipam)
+		ipam_message(host->ipam, from_hostno, body, len, world_now_ms(host->world));
+}
+
+/* Numbers of simulated joiners are their index. */
+static uint32_t op_admit(void *ctx, const struct id128 *host_id)
+{
+	struct sim_host *host = ctx;
+
+	for (unsigned i = 0; i < host->world->host_count; i++)
+		if (id_equal(&host->world->hosts[i].identity.id, host_id))
+			return host->world->hosts[i].hostno;
+	return 0;
+}
+
+static void op_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
+{
+	struct sim_host *host = ctx;
+
+	sim_disk_save(&host->disk, key, key_len, val, len);
+}
+
+static const struct gossip_ops gossip_ops = {.send = op_send,
+	.random = op_random,
+	.member = op_member,
+	.record = op_record,
+	.told = op_told,
+	.admit = op_admit,
+	.save = op_save};
+
+static void ipam_op_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable)
+{
+	struct sim_host *host = ctx;
+
+	(void)durable; /* crashes here are of the process: what was written survives */
+	sim_disk_save(&host->ipam_disk, key, key_len, val, len);
+}
+
+static uint64_t pool_topic(const struct id128 *pool)
+{
+	uint64_t topic = 0;
+
+	for (unsigned i = 0; i < 8; i++)
+		topic = topic << 8 | pool->bytes[i];
+	return topic;
+}
+
+static void ipam_op_publish(void *ctx, const struct id128 *pool, unsigned chunk, const void *val, size_t len)
+{
+	struct sim_host *host = ctx;
+	uint8_t key[18] = {'i'};
+
+	memcpy(key + 1, pool->bytes, sizeof(pool->bytes));
+	key[17] = (uint8_t)chunk;
+	if (val)
+		gossip_put(host->gossip, pool_topic(pool), key, sizeof(key), val, len, world_now_ms(host->world), NULL);
+	else
+		gossip_del(host->gossip, pool_topic(pool), key, sizeof(key), world_now_ms(host->world));
+}
+
+static void ipam_op_send(void *ctx, uint32_t to_hostno, const void *msg, size_t len)
+{
+	struct sim_host *host = ctx;
+
+	gossip_tell(host->gossip, to_hostno, SIM_TOLD_IPAM, msg, len, world_now_ms(host->world), NULL);
+}
+
+static void ipam_op_complete(void *ctx, uint64_t ticket, const struct ipam_result *result)
+{
+	struct sim_host *host = ctx;
+
+	if (host->world->hooks.complete)
+		host->world->hooks.complete(host, ticket, result);
+}
+
+static const struct ipam_ops ipam_ops = {.save = ipam_op_save,
+	.publish = ipam_op_publish,
+	.send = ipam_op_send,
+	.complete = ipam_op_complete,
+	.random = op_random};
+
+/* --- time --------------------------------------------------------------------------------------------------------------------------- */
+
+static void tick_host(struct world *w, struct sim_host *host)
+{
+	uint64_t now_ms = world_now_ms(w), next;
+
+	if (!host->gossip || host->paused)
+		return;
+	if (host->ipam) {
+		uint64_t ipam_next = ipam_tick(host->ipam, now_ms);
+
+		next = gossip_tick(host->gossip, now_ms);
+		next = ipam_next < next ? ipam_next : next;
+	} else {
+		next = gossip_tick(host->gossip, now_ms);
+	}
+	if (next == UINT64_MAX)
+		return;
+	if (next <= now_ms)
+		next = now_ms + 1;
+	host->tick_us = (next - SIM_EPOCH_MS) * SIM_US_PER_MS;
+	push_event(w, (struct sim_event){.at_us = host->tick_us, .kind = EVENT_TICK, .host = host->index});
+}
+
+void world_touch(struct world *w, unsigned host)
+{
+	tick_host(w, &w->hosts[host]);
+}
+
+static void keep_for_later(struct sim_host *host, struct sim_packet *packet)
+{
+	if (host->backlog_count >= SIM_SOCKET_PACKETS) {
+		free(packet);
+		return;
+	}
+	packet->next = NULL;
+	if (host->backlog)
+		host->backlog_last->next = packet;
+	else
+		host->backlog = packet;
+	host->backlog_last = packet;
+	host->backlog_count++;
+}
+
+static void deliver(struct world *w, struct sim_host *host, struct sim_packet *packet)
+{
+	if (host->gossip && host->paused) {
+		keep_for_later(host, packet);
+		return;
+	}
+	if (host->gossip) {
+		w->delivered++;
+		for (size_t i = 0; i < packet->len; i++)
+			w->digest = (w->digest ^ packet->bytes[i]) * 0x100000001b3u;
+		w->digest = (w->digest ^ w->now_us ^ host->index) * 0x100000001b3u;
+		gossip_packet(host->gossip, &packet->from, packet->bytes, packet->len, world_now_ms(w));
+		tick_host(w, host);
+		if (w->delivered % 64 == 0)
+			truth_check_host(w, sim_rng_below(&w->rng, w->host_count));
+	}
+	free(packet);
+}
+
+static void step(struct world *w)
+{
+	struct sim_event event = pop_event(w);
+	struct sim_host *host = &w->hosts[event.host];
+
+	w->now_us = event.at_us;
+	if (event.kind == EVENT_PACKET)
+		deliver(w, host, event.packet);
+	else if (event.at_us == host->tick_us)
+		tick_host(w, host);
+}
+
+static void run_to(struct world *w, uint64_t end_us)
+{
+	while (w->heap_count > 0 && w->heap[0].at_us <= end_us && !w->failure[0])
+		step(w);
+	w->now_us = end_us;
+}
+
+void world_run_ms(struct world *w, uint64_t ms)
+{
+	run_to(w, w->now_us + ms * SIM_US_PER_MS);
+}
+
+bool world_run_until(struct world *w, uint64_t deadline_ms, uint64_t step_ms, bool (*done)(struct world *w))
+{
+	uint64_t end_us = w->now_us + deadline_ms * SIM_US_PER_MS;
+
+	while (!done(w)) {
+		if (w->now_us >= end_us || w->failure[0])
+			return false;
+		run_to(w, w->now_us + step_ms * SIM_US_PER_MS);
+	}
+	return true;
+}
+
+/* --- hosts ---------------------------------------------------------------------------------------------------------------------------- */
+
+static struct member_save saved_member(const struct sim_host *host)
+{
+	struct member_save save = {.hostno = host->hostno, .host_id = host->identity.id, .epoch = 0, .addr = sim_addr(host->index)};
+
+	memcpy(save.public_key, host->identity.public_key, sizeof(save.public_key));
+	save.vtep = save.addr.ip;
+	snprintf(save.name, sizeof(save.name), "h%u", host->hostno);
+	return save;
+}
+
+void world_introduce_all(struct world *w)
+{
+	for (unsigned i = 0; i < w->host_count; i++) {
+		struct member_save save = saved_member(&w->hosts[i]);
+		uint8_t key[SAVED_KEY_SIZE], val[MEMBER_SAVE_MAX];
+		size_t len = member_save_encode(&save, key, val);
+
+		for (unsigned j = 0; j < w->host_count; j++)
+			if (j != i)
+				sim_disk_save(&w->hosts[j].disk, key, sizeof(key), val, len);
+	}
+}
+
+/* What the daemon puts again from its own store at every start. */
+static void put_own_again(struct world *w, struct sim_host *host)
+{
+	struct truth_entry *entry, *tmp;
+
+	HASH_ITER(hh, w->truth->entries, entry, tmp) {
+		char value[64];
+
+		if (entry->id.origin == host->hostno && entry->live)
+			gossip_put(host->gossip, entry->id.topic, entry->id.key, strlen(entry->id.key), value,
+				truth_value(entry, value), world_now_ms(w), NULL);
+	}
+}
+
+static void start_ipam(struct world *w, struct sim_host *host)
+{
+	struct ipam_config config = {.hostno = host->hostno, .host_id = host->identity.id};
+
+	host->ipam = ipam_new(&config, &ipam_ops, host);
+	for (struct sim_pair *pair = host->ipam_disk.first; pair; pair = pair->next) {
+		struct err err = {0};
+
+		if (ipam_restore(host->ipam, pair->key, pair->key_len, pair->val, pair->val_len, &err) < 0)
+			world_fail(w, "host %u cannot restore its addresses: %s", host->hostno, err.text);
+	}
+}
+
+void world_start(struct world *w, unsigned index)
+{
+	struct sim_host *host = &w->hosts[index];
+	struct gossip_config config = {
+		.identity = &host->identity,
+		.hostno = host->hostno,
+		.epoch = host->epoch,
+		.boot_tag = sim_rng_next(&host->rng),
+		.addr = sim_addr(index),
+		.vtep = sim_addr(index).ip,
+	};
+
+	memset(config.cluster_id.bytes, 7, sizeof(config.cluster_id.bytes));
+	memset(config.cluster_key, 9, sizeof(config.cluster_key));
+	snprintf(config.name, sizeof(config.name), "h%u", host->hostno);
+	host->gossip = gossip_new(&config, &gossip_ops, host, world_now_ms(w));
+	host->paused = false;
+	truth_host_free(host->truth);
+	host->truth = truth_host_new();
+	for (struct sim_pair *pair = host->disk.first; pair; pair = pair->next) {
+		struct err err = {0};
+
+		if (gossip_restore(host->gossip, pair->key, pair->key_len, pair->val, pair->val_len, &err) < 0)
+			world_fail(w, "host %u cannot restore: %s", host->hostno, err.text);
+	}
+	put_own_again(w, host);
+	if (w->with_ipam)
+		start_ipam(w, host);
+	gossip_start(host->gossip, world_now_ms(w));
+	if (host->ipam)
+		ipam_start(host->ipam, world_now_ms(w));
+	tick_host(w, host);
+}
+
+void world_start_all(struct world *w)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		world_start(w, i);
+}
+
+void world_crash(struct world *w, unsigned index)
+{
+	struct sim_host *host = &w->hosts[index];
+	struct sim_packet *packet;
+
+	(void)w;
+	gossip_free(host->gossip);
+	ipam_free(host->ipam);
+	host->gossip = NULL;
+	host->ipam = NULL;
+	host->tick_us = 0;
+	while ((packet = host->backlog)) {
+		host->backlog = packet->next;
+		free(packet);
+	}
+	host->backlog_count = 0;
+}
+
+void world_restart(struct world *w, unsigned index, bool new_epoch)
+{
+	if (w->hosts[index].gossip)
+		world_crash(w, index);
+	w->hosts[index].epoch += new_epoch;
+	world_start(w, index);
+}
+
+void world_pause(struct world *w, unsigned index)
+{
+	w->hosts[index].paused = true;
+}
+
+void world_resume(struct world *w, unsigned index)
+{
+	struct sim_host *host = &w->hosts[index];
+	struct sim_packet *packet;
+
+	host->paused = false;
+	while ((packet = host->backlog)) {
+		host->backlog = packet->next;
+		host->backlog_count--;
+		if (host->gossip)
+			gossip_packet(host->gossip, &packet->from, packet->bytes, packet->len, world_now_ms(w));
+		free(packet);
+	}
+	tick_host(w, host);
+}
+
+void world_cut(struct world *w, unsigned from, unsigned to, bool cut)
+{
+	w->cut[from][to] = cut;
+}
+
+void world_partition(struct world *w, uint64_t side_a)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		for (unsigned j = 0; j < w->host_count; j++)
+			w->cut[i][j] = (side_a >> (i % 64) & 1) != (side_a >> (j % 64) & 1);
+}
+
+void world_partition_at(struct world *w, unsigned first_of_b)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		for (unsigned j = 0; j < w->host_count; j++)
+			w->cut[i][j] = (i < first_of_b) != (j < first_of_b);
+}
+
+void world_heal(struct world *w)
+{
+	memset(w->cut, 0, sizeof(w->cut));
+}
+
+void world_put(struct world *w, unsigned host, uint64_t topic, const char *key)
+{
+	struct truth_entry *entry = truth_write(w->truth, w->hosts[host].hostno, topic, key, true);
+	struct err err = {0};
+	char value[64];
+
+	if (gossip_put(w->hosts[host].gossip, topic, key, strlen(key), value, truth_value(entry, value), world_now_ms(w), &err) < 0)
+		world_fail(w, "put: %s", err.text);
+	world_touch(w, host);
+}
+
+void world_del(struct world *w, unsigned host, uint64_t topic, const char *key)
+{
+	truth_write(w->truth, w->hosts[host].hostno, topic, key, false);
+	gossip_del(w->hosts[host].gossip, topic, key, strlen(key), world_now_ms(w));
+	world_touch(w, host);
+}
+
+/* --- the world ----------------------------------------------------------------------------------------------------------------------- */
+
+struct world *world_new(uint64_t seed, unsigned hosts, bool with_ipam)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	if (!w || hosts > SIM_HOSTS_MAX)
+		abort();
+	w->seed = seed;
+	w->rng.state = seed;
+	w->host_count = hosts;
+	w->with_ipam = with_ipam;
+	w->faults = (struct sim_faults){.latency_us = 200, .jitter_us = 100};
+	w->truth = truth_new();
+	for (unsigned i = 0; i < hosts; i++) {
+		struct sim_host *host = &w->hosts[i];
+		uint8_t key_seed[IDENTITY_SEED_SIZE] = {0};
+
+		*host = (struct sim_host){.world = w, .index = i, .hostno = i + 1, .epoch = 1};
+		host->rng.state = sim_rng_next(&w->rng);
+		memcpy(key_seed, &seed, sizeof(seed));
+		key_seed[8] = (uint8_t)i;
+		key_seed[9] = (uint8_t)(i >> 8);
+		identity_from_seed(&host->identity, key_seed);
+	}
+	return w;
+}
+
+void world_free(struct world *w)
+{
+	if (!w)
+		return;
+	for (unsigned i = 0; i < w->host_count; i++) {
+		world_crash(w, i);
+		truth_host_free(w->hosts[i].truth);
+		sim_disk_clear(&w->hosts[i].disk);
+		sim_disk_clear(&w->hosts[i].ipam_disk);
+	}
+	for (size_t i = 0; i < w->heap_count; i++)
+		free(w->heap[i].packet);
+	free(w->heap);
+	truth_free(w->truth);
+	free(w);
+}

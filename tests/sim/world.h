@@ -1,0 +1,134 @@
+/* A cluster in one process: real cores, virtual time, and a network that may lose, double, reorder, change, delay and cut.
+ *
+ * Everything that happens is an event of one queue, ordered by (virtual time, order of creation), and everything random comes from one
+ * seed, so a seed is a run: the same one gives the same packets at the same times. What a host keeps on disk survives its crash. Each host
+ * may carry an ipam object, whose messages and published chunks travel by gossip like in the daemon.
+ *
+ * A checker rides along: see truth.h. */
+#ifndef TESTS_SIM_WORLD_H
+#define TESTS_SIM_WORLD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uthash.h>
+
+#include "gossip/gossip.h"
+#include "ipam/ipam.h"
+
+#define SIM_HOSTS_MAX 256
+#define SIM_US_PER_MS 1000u
+#define SIM_SOCKET_PACKETS 512 /* a paused host's receive buffer */
+#define SIM_TOLD_IPAM 1
+
+struct world;
+
+struct sim_rng {
+	uint64_t state;
+};
+uint64_t sim_rng_next(struct sim_rng *rng);
+uint32_t sim_rng_below(struct sim_rng *rng, uint32_t below); /* 0 when below is 0 */
+bool sim_rng_permille(struct sim_rng *rng, unsigned permille);
+
+/* What a host has on disk. */
+struct sim_pair {
+	struct sim_pair *next;
+	size_t key_len, val_len;
+	uint8_t key[64];
+	uint8_t val[1200];
+};
+
+struct sim_disk {
+	struct sim_pair *first;
+};
+void sim_disk_save(struct sim_disk *disk, const void *key, size_t key_len, const void *val, size_t len);
+void sim_disk_clear(struct sim_disk *disk);
+
+struct sim_packet;
+
+struct sim_host {
+	struct world *world;
+	unsigned index;
+	uint32_t hostno;
+	struct identity identity;
+	struct gossip *gossip; /* NULL while down */
+	struct ipam *ipam;     /* NULL when the world has none, or while down */
+	uint32_t epoch;
+	bool paused;
+	struct sim_rng rng;
+	struct sim_disk disk, ipam_disk;
+	uint64_t tick_us; /* when the pending tick is due: older tick events are stale */
+	struct sim_packet *backlog, *backlog_last; /* while paused */
+	unsigned backlog_count;
+	struct truth_host *truth;
+	void *scenario; /* for the scenario's own use */
+};
+
+struct sim_faults {
+	unsigned loss, duplicate, reorder, corrupt; /* per mille */
+	uint32_t latency_us, jitter_us;
+};
+
+/* Called for what the cores tell, after the checker has seen it. Any may be NULL. */
+struct sim_hooks {
+	void (*member)(struct sim_host *host, const struct gossip_member *member, enum gossip_state old);
+	void (*record)(struct sim_host *host, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val,
+		size_t val_len);
+	void (*complete)(struct sim_host *host, uint64_t ticket, const struct ipam_result *result);
+};
+
+struct sim_event;
+
+struct world {
+	uint64_t seed, now_us, created;
+	struct sim_rng rng;
+	unsigned host_count;
+	struct sim_host hosts[SIM_HOSTS_MAX];
+	struct sim_faults faults;
+	uint8_t cut[SIM_HOSTS_MAX][SIM_HOSTS_MAX]; /* from, to */
+	struct sim_event *heap;
+	size_t heap_count, heap_capacity;
+	struct sim_hooks hooks;
+	bool with_ipam;
+	struct truth *truth;
+	char failure[512]; /* the first thing that was wrong, "" = nothing */
+	uint64_t packets, bytes, delivered;
+	uint64_t digest; /* over everything delivered: equal seeds, equal digests */
+	void *scenario;
+};
+
+struct world *world_new(uint64_t seed, unsigned hosts, bool with_ipam);
+void world_free(struct world *w);
+/* Keeps the first one only. */
+void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+uint64_t world_now_ms(const struct world *w);
+void world_run_ms(struct world *w, uint64_t ms); /* stops early on failure */
+/* Runs until `done` (asked every step_ms) or the deadline. False: it did not come true. */
+bool world_run_until(struct world *w, uint64_t deadline_ms, uint64_t step_ms, bool (*done)(struct world *w));
+
+/* Everybody knows everybody from disk, as after a restart of the whole cluster. */
+void world_introduce_all(struct world *w);
+void world_start(struct world *w, unsigned host);
+void world_start_all(struct world *w);
+void world_crash(struct world *w, unsigned host); /* its disk stays */
+void world_restart(struct world *w, unsigned host, bool new_epoch);
+void world_pause(struct world *w, unsigned host);
+void world_resume(struct world *w, unsigned host);
+void world_cut(struct world *w, unsigned from, unsigned to, bool cut); /* one way */
+void world_partition(struct world *w, uint64_t side_a); /* hosts with their bit set against the others (up to 64 hosts) */
+void world_partition_at(struct world *w, unsigned first_of_b);
+void world_heal(struct world *w);
+/* A datagram from outside the cluster. */
+void world_inject(struct world *w, unsigned to, const void *packet, size_t len);
+
+/* Own records through the truth (see truth.h). A value says its version, so equal values of one key never recur. */
+void world_put(struct world *w, unsigned host, uint64_t topic, const char *key);
+void world_del(struct world *w, unsigned host, uint64_t topic, const char *key);
+
+/* Calls the cores' timers after a scenario has acted on a host directly. */
+void world_touch(struct world *w, unsigned host);
+
+struct gossip_addr sim_addr(unsigned host);
+
+#endif
