@@ -692,6 +692,19 @@ bool ipam_bind(
 	return true;
 }
 
+bool ipam_share(struct ipam *ipam, const struct id128 *id, const struct ip *address, const char *owner, uint64_t now_ms)
+{
+	struct pool *pool = pool_known(ipam, id);
+	struct slot *slot = lease_at(pool, address);
+	bool endpoint = slot && slot->use == IPAM_USE_ENDPOINT;
+
+	if (!slot || (endpoint && (slot->bound || pool->shared_count >= IPAM_SHARED_MAX)))
+		return false;
+	pool->shared_count += endpoint;
+	slot->use = IPAM_USE_SHARED;
+	return ipam_bind(ipam, id, address, false, owner, now_ms);
+}
+
 static void lease_of(const struct pool *pool, const struct slot *slot, struct ipam_lease *ret)
 {
 	*ret = (struct ipam_lease){

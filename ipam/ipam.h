@@ -49,6 +49,7 @@ struct ipam_result {
 	uint32_t holder_hostno;    /* 0 = unknown or this host */
 	char owner[IPAM_OWNER_MAX + 1]; /* "" = unknown */
 	bool repeated;             /* granted before to the same owner: idempotent replay */
+	bool shared;               /* with IN_USE: other hosts have it as a shared lease, so IPAM_USE_SHARED would be granted */
 };
 
 /* What a lease is for. A shared lease (gateway, aux addresses) may be held by several hosts at once for the same purpose: it is
@@ -120,6 +121,10 @@ void ipam_cancel(struct ipam *ipam, uint64_t ticket);
 bool ipam_release(struct ipam *ipam, const struct id128 *pool, const struct ip *address, uint64_t now_ms);
 /* Marks a lease as in use by an endpoint (or not any more) and renames its owner (NULL keeps it). False when there is no such lease. */
 bool ipam_bind(struct ipam *ipam, const struct id128 *pool, const struct ip *address, bool bound, const char *owner, uint64_t now_ms);
+/* Makes an endpoint's lease that is not bound a shared one, published as such; nothing changes who holds it. An engine asks for an
+ * auxiliary address like for an endpoint's: only the network tells later what it was for. Shared already: only renamed. False when
+ * there is no such lease, an endpoint uses it, or this host has as many shared ones in the pool as it can publish. */
+bool ipam_share(struct ipam *ipam, const struct id128 *pool, const struct ip *address, const char *owner, uint64_t now_ms);
 bool ipam_lookup(const struct ipam *ipam, const struct id128 *pool, const struct ip *address, struct ipam_lease *ret_lease);
 void ipam_each_lease(const struct ipam *ipam, const struct id128 *pool /* NULL: all */,
 		     void (*fn)(void *ctx, const struct ipam_lease *lease), void *ctx);

@@ -66,6 +66,7 @@ static bool try_exact(struct ipam *ipam, struct pool *pool, struct request *r, u
 	}
 	if (listed && r->use == IPAM_USE_ENDPOINT) {
 		in_use(NULL, listed->hostno, result);
+		result->shared = true;
 		return true;
 	}
 	if (!listed && !is_ours(pool, r->offset))
@@ -590,6 +591,7 @@ static bool deny_exact(struct ipam *ipam, struct pool *pool, struct request *r, 
 		return false;
 	}
 	result->code = IPAM_IN_USE;
+	result->shared = shared;
 	result->holder_hostno = from;
 	memcpy(result->owner, message->owner, sizeof(result->owner));
 	return true;
