@@ -155,6 +155,8 @@ class Conformance(unittest.TestCase):
         self.host = self.lab.hosts[0]
         self.daemons = [Daemon(h, *self.OPTIONS, start=self.START) for h in self.lab.hosts]
         self.daemon = self.daemons[0]
+        for daemon in self.daemons:
+            self.addCleanup(self.ends_well, daemon)
         self.sockets = [Socket(h.path(PLUGIN)) for h in self.lab.hosts]
         self.socket = self.sockets[0]
         if self.START:
@@ -162,6 +164,12 @@ class Conformance(unittest.TestCase):
                 Daemon.cluster(self.daemons)
             # The fabric and our tables are there now; whatever else appears was made by the case.
             self.before = leaks.host(self.host)
+
+    def ends_well(self, daemon):
+        """Every daemon that still runs ends in order on SIGTERM; under a sanitizer that includes its leaks."""
+        if daemon.process:
+            process = daemon.process
+            self.assertEqual(daemon.stop(), 0, process.tail())
 
     def ok(self, answer, where=""):
         self.assertEqual(answer.status, 200, f"{where} {answer}")
