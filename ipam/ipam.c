@@ -692,7 +692,7 @@ bool ipam_bind(
 	return true;
 }
 
-bool ipam_share(struct ipam *ipam, const struct id128 *id, const struct ip *address, const char *owner, uint64_t now_ms)
+bool ipam_make_shared(struct ipam *ipam, const struct id128 *id, const struct ip *address, const char *owner, uint64_t now_ms)
 {
 	struct pool *pool = pool_known(ipam, id);
 	struct slot *slot = lease_at(pool, address);

@@ -124,7 +124,7 @@ bool ipam_bind(struct ipam *ipam, const struct id128 *pool, const struct ip *add
 /* Makes an endpoint's lease that is not bound a shared one, published as such; nothing changes who holds it. An engine asks for an
  * auxiliary address like for an endpoint's: only the network tells later what it was for. Shared already: only renamed. False when
  * there is no such lease, an endpoint uses it, or this host has as many shared ones in the pool as it can publish. */
-bool ipam_share(struct ipam *ipam, const struct id128 *pool, const struct ip *address, const char *owner, uint64_t now_ms);
+bool ipam_make_shared(struct ipam *ipam, const struct id128 *pool, const struct ip *address, const char *owner, uint64_t now_ms);
 bool ipam_lookup(const struct ipam *ipam, const struct id128 *pool, const struct ip *address, struct ipam_lease *ret_lease);
 void ipam_each_lease(const struct ipam *ipam, const struct id128 *pool /* NULL: all */,
 		     void (*fn)(void *ctx, const struct ipam_lease *lease), void *ctx);
