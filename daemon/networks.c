@@ -486,7 +486,20 @@ struct create_call {
 	struct plugin_call *call;
 	char docker_id[PLUGIN_ID_MAX + 1];
 	struct docker_network_state state;
+	unsigned pool_count;
+	struct plugin_pool pools[NETWORK_POOLS_MAX];
 };
+
+static void reserve_addresses(const struct create_call *c)
+{
+	for (unsigned i = 0; i < c->pool_count; i++) {
+		const struct plugin_pool *p = &c->pools[i];
+		if (prefix_is_set(&p->gateway))
+			pools_reserve(c->node, &p->pool, &p->gateway.ip, true);
+		for (unsigned j = 0; j < p->aux_count; j++)
+			pools_reserve(c->node, &p->pool, &p->aux[j], false);
+	}
+}
 
 static void answer_created(void *arg)
 {
@@ -518,6 +531,7 @@ static void created(void *arg, struct network *n, const struct err *err)
 		HASH_ADD_STR(node->docker_networks, id, d);
 		n->docker_count++;
 	}
+	reserve_addresses(c);
 	network_keep(node, n);
 	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_DOCKER_NETWORK, d->id, strlen(d->id), buf,
 					  docker_network_state_encode(&d->state, buf, sizeof(buf)), true));
@@ -572,6 +586,10 @@ void networks_create(void *ctx, struct plugin_call *call, const struct plugin_cr
 	memcpy(c->state.digest, req->digest, sizeof(c->state.digest));
 	snprintf(c->state.if_prefix, sizeof(c->state.if_prefix), "%s", req->if_prefix ? req->if_prefix : "eth");
 	c->state.internal = req->internal;
+	for (unsigned i = 0; i < req->pool4_count; i++)
+		c->pools[c->pool_count++] = req->pool4[i];
+	for (unsigned i = 0; i < req->pool6_count; i++)
+		c->pools[c->pool_count++] = req->pool6[i];
 	network_obtain(node, &spec, created, c);
 }
 

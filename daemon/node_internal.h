@@ -263,6 +263,8 @@ void pools_publish(struct node *node);
 void pool_join_core(struct node *node, struct pool *pool);
 void pools_collect_leases(struct node *node, uint64_t now_ms);
 bool pool_in_use(const struct pool *pool);
+/* A network's gateway or auxiliary address: when a pool of ours leases it here, no endpoint gets it, and hosts share it. */
+void pools_reserve(struct node *node, const struct prefix *pool, const struct ip *ip, bool gateway);
 void pools_tick(struct node *node);
 void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err), void *arg);
 void pool_changed(struct node *node, const struct id128 *id);

@@ -15,6 +15,8 @@
 
 #define POOL_KEY_SIZE 17
 #define ROUTES_MAX (4 * 1024 * 1024)
+#define OWNER_GATEWAY "the gateway"
+#define OWNER_AUX "an auxiliary address" /* another label: hosts that ask for the gateway must not take it for one */
 #define PICKS_MAX 64 /* candidates asked about before giving up */
 
 static const char *const space_names[] = {"local", "global", "hostno"};
@@ -142,13 +144,16 @@ static void took_again(void *arg, const struct ipam_result *result)
 		log_warn("pools", "a gateway or auxiliary address could not be reserved again after the reboot; endpoints do not get it while others list it");
 }
 
-static void take_again(struct node *node, struct pool *p, const struct ip *ip)
+/* A lease that is still an endpoint's: we died between noting what it is for and sharing it. */
+static void take_again(struct node *node, struct pool *p, const struct ip *ip, const char *owner)
 {
-	struct ipam_want want = {.pool = p->id, .address = *ip, .use = IPAM_USE_SHARED, .owner = "the gateway"};
+	struct ipam_want want = {.pool = p->id, .address = *ip, .use = IPAM_USE_SHARED, .owner = owner};
 	struct ipam_lease lease;
 
 	if (!ipam_lookup(node->ipam, &p->id, ip, &lease))
 		custody_ask(node, &want, took_again, NULL);
+	else if (lease.use == IPAM_USE_ENDPOINT)
+		ipam_make_shared(node->ipam, &p->id, ip, owner, clock_boot_ms());
 }
 
 void pools_publish(struct node *node)
@@ -161,7 +166,9 @@ void pools_publish(struct node *node)
 		publish_pool(node, p);
 		ipam_pool_want(node->ipam, &p->id, referenced(p), 0, clock_boot_ms());
 		for (unsigned i = 0; i < p->state.gateway_count; i++)
-			take_again(node, p, &p->state.gateways[i]);
+			take_again(node, p, &p->state.gateways[i], OWNER_GATEWAY);
+		for (unsigned i = 0; i < p->state.aux_count; i++)
+			take_again(node, p, &p->state.aux[i], OWNER_AUX);
 	}
 }
 
@@ -695,7 +702,7 @@ static void release_leases(struct node *node, struct pool *p)
 	for (size_t i = 0; i < e.count; i++)
 		ipam_release(node->ipam, &p->id, &e.addresses[i], clock_boot_ms());
 	free(e.addresses);
-	p->state.gateway_count = 0;
+	p->state.gateway_count = p->state.aux_count = 0;
 }
 
 static void answer_done(void *arg)
@@ -730,18 +737,94 @@ struct address_call {
 	struct prefix prefix;
 	struct ip asked;
 	bool gateway;
+	bool maybe_aux; /* an address and nothing else: of a container (--ip) or a network (--aux-address), who knows */
 	uint64_t ticket;
 };
 
-static void remember_gateway(struct node *node, struct pool *p, const struct ip *ip)
+static bool is_listed(const struct ip *list, unsigned count, const struct ip *ip)
 {
-	for (unsigned i = 0; i < p->state.gateway_count; i++)
-		if (ip_equal(&p->state.gateways[i], ip))
-			return;
-	if (p->state.gateway_count == POOL_GATEWAYS_MAX)
-		return;
-	p->state.gateways[p->state.gateway_count++] = *ip;
+	for (unsigned i = 0; i < count; i++)
+		if (ip_equal(&list[i], ip))
+			return true;
+	return false;
+}
+
+static bool is_remembered(const struct pool *p, const struct ip *ip)
+{
+	return is_listed(p->state.gateways, p->state.gateway_count, ip) || is_listed(p->state.aux, p->state.aux_count, ip);
+}
+
+static bool remember(struct node *node, struct pool *p, const struct ip *ip, bool gateway)
+{
+	struct ip *list = gateway ? p->state.gateways : p->state.aux;
+	unsigned *count = gateway ? &p->state.gateway_count : &p->state.aux_count;
+	char text[IP_TEXT_SIZE];
+
+	if (is_remembered(p, ip))
+		return true;
+	if (*count == (gateway ? POOL_GATEWAYS_MAX : POOL_AUX_MAX)) {
+		log_warn("pools", "%s is not reserved: this host keeps %u %s of a pool at most", ip_format(ip, text), *count,
+			gateway ? "gateways" : "auxiliary addresses");
+		return false;
+	}
+	list[(*count)++] = *ip;
 	pool_keep(node, p);
+	return true;
+}
+
+static bool forget_in(struct ip *list, unsigned *count, const struct ip *ip)
+{
+	for (unsigned i = 0; i < *count; i++)
+		if (ip_equal(&list[i], ip)) {
+			list[i] = list[--*count];
+			return true;
+		}
+	return false;
+}
+
+static void forget(struct node *node, struct pool *p, const struct ip *ip)
+{
+	bool gateway = forget_in(p->state.gateways, &p->state.gateway_count, ip);
+	bool aux = forget_in(p->state.aux, &p->state.aux_count, ip);
+
+	if (gateway || aux)
+		pool_keep(node, p);
+}
+
+/* The pool of ours that leases the address here. */
+static struct pool *pool_leasing(struct node *node, const struct prefix *prefix, const struct ip *ip)
+{
+	for (enum pool_space space = POOL_SPACE_LOCAL; space <= POOL_SPACE_GLOBAL; space++) {
+		struct pool *p = pools_find(node, space, prefix);
+		if (p && p->joined && pool_in_use(p) && ipam_lookup(node->ipam, &p->id, ip, NULL))
+			return p;
+	}
+	return NULL;
+}
+
+/* What it is for is on disk before the lease changes: a start in between finishes it (take_again). */
+void pools_reserve(struct node *node, const struct prefix *prefix, const struct ip *ip, bool gateway)
+{
+	struct pool *p = pool_leasing(node, prefix, ip);
+	struct ipam_lease lease;
+
+	if (!p || !ipam_lookup(node->ipam, &p->id, ip, &lease) || lease.bound || !remember(node, p, ip, gateway))
+		return;
+	if (lease.use == IPAM_USE_ENDPOINT || !lease.owner[0])
+		ipam_make_shared(node->ipam, &p->id, ip, gateway ? OWNER_GATEWAY : OWNER_AUX, clock_boot_ms());
+	custody_poke(node);
+}
+
+static void address_given(void *arg, const struct ipam_result *result);
+
+/* Another host has the address for its network. Should a container want it here, CreateEndpoint refuses: it binds no shared lease. */
+static void ask_to_share(struct address_call *c)
+{
+	struct ipam_want want = {.pool = c->pool, .address = c->asked, .use = IPAM_USE_SHARED, .owner = ""};
+
+	c->maybe_aux = false;
+	c->ticket = c->node->next_ticket + 1;
+	custody_ask(c->node, &want, address_given, c);
 }
 
 static void address_given(void *arg, const struct ipam_result *result)
@@ -751,12 +834,16 @@ static void address_given(void *arg, const struct ipam_result *result)
 	struct prefix address = {.ip = result->address, .length = c->prefix.length};
 	struct err err = {0};
 
+	if (result->code == IPAM_IN_USE && result->shared && c->maybe_aux) {
+		ask_to_share(c);
+		return;
+	}
 	if (result->code != IPAM_GRANTED) {
 		custody_explain(c->node, result, &c->asked, &c->prefix, &err);
 		plugin_fail(c->call, &err);
 	} else {
 		if (c->gateway && p)
-			remember_gateway(c->node, p, &result->address);
+			remember(c->node, p, &result->address, true);
 		plugin_done_address(c->call, &address);
 	}
 	free(c);
@@ -798,9 +885,9 @@ void pools_request_address(void *ctx, struct plugin_call *call, const struct plu
 	if (!c)
 		abort();
 	*c = (struct address_call){.node = node, .call = call, .pool = name.pool->id, .prefix = name.pool->state.def.prefix, .asked = req->address,
-		.gateway = req->gateway};
+		.gateway = req->gateway, .maybe_aux = ip_is_set(&req->address) && !req->gateway && !req->endpoint};
 	if (req->gateway)
-		snprintf(owner, sizeof(owner), "the gateway");
+		snprintf(owner, sizeof(owner), OWNER_GATEWAY);
 	else if (!mac_is_zero(&req->mac))
 		snprintf(owner, sizeof(owner), "%s", mac_format(&req->mac, mac));
 	else if (req->endpoint_name)
@@ -824,14 +911,7 @@ void pools_release_address(void *ctx, struct plugin_call *call, const char *pool
 		plugin_done(call);
 		return;
 	}
-	if (lease.use == IPAM_USE_SHARED) {
-		for (unsigned i = 0; i < name.pool->state.gateway_count; i++)
-			if (ip_equal(&name.pool->state.gateways[i], address)) {
-				name.pool->state.gateways[i] = name.pool->state.gateways[--name.pool->state.gateway_count];
-				pool_keep(node, name.pool);
-				break;
-			}
-	}
+	forget(node, name.pool, address);
 	if (lease.bound) { /* the engine gives up the address of an endpoint that it never deleted: it has lost it */
 		struct endpoint *ep, *next;
 		HASH_ITER(hh, node->endpoints, ep, next)
@@ -853,6 +933,7 @@ void pools_release_address(void *ctx, struct plugin_call *call, const char *pool
  * seen the use: in the pools of this host's engine networks. */
 struct stale_leases {
 	struct end_leases list;
+	const struct pool *pool;
 	uint64_t before_ms;
 };
 
@@ -860,7 +941,7 @@ static void collect_stale(void *ctx, const struct ipam_lease *lease)
 {
 	struct stale_leases *s = ctx;
 
-	if (lease->use == IPAM_USE_ENDPOINT && !lease->bound && lease->since_ms < s->before_ms)
+	if (!lease->bound && lease->since_ms < s->before_ms && !is_remembered(s->pool, &lease->address))
 		collect_lease(&s->list, lease);
 }
 
@@ -883,7 +964,7 @@ void pools_collect_leases(struct node *node, uint64_t now)
 	if (now < node->start_ms + grace)
 		return;
 	HASH_ITER(hh, node->pools, p, next) {
-		struct stale_leases s = {.before_ms = now - grace};
+		struct stale_leases s = {.pool = p, .before_ms = now - grace};
 		char ip[IP_TEXT_SIZE];
 		if (!p->joined || !serves_docker(node, p))
 			continue;

@@ -21,6 +21,13 @@ static void get_prefix(struct bytes_reader *r, struct prefix *p)
 		r->bad = true;
 }
 
+static void get_ip_within(struct bytes_reader *r, const struct prefix *prefix, struct ip *ip)
+{
+	br_ip(r, ip);
+	if (!ip_is_set(ip) || !prefix_contains(prefix, ip))
+		r->bad = true;
+}
+
 static void get_bool(struct bytes_reader *r, bool *ret)
 {
 	uint8_t v = br_u8(r);
@@ -182,7 +189,8 @@ static void get_endpoint_record(struct bytes_reader *r, struct endpoint_record *
 	br_ip(r, &e->ip4);
 	br_ip(r, &e->ip6);
 	e->since_s = br_varint(r);
-	if ((e->ip4.family && e->ip4.family != 4) || (e->ip6.family && e->ip6.family != 6) || (e->mac.bytes[0] & 1) || mac_is_zero(&e->mac))
+	if ((e->ip4.family && e->ip4.family != 4) || (e->ip6.family && e->ip6.family != 6) || (e->mac.bytes[0] & 1) ||
+		mac_is_zero(&e->mac))
 		r->bad = true;
 }
 CODEC(endpoint_record, "endpoint record")
@@ -248,8 +256,11 @@ static void put_pool_state(struct bytes_writer *w, const struct pool_state *s)
 		bw_u32(w, s->refs[i].count);
 	}
 	bw_varint(w, s->gateway_count);
+	bw_varint(w, s->aux_count);
 	for (unsigned i = 0; i < s->gateway_count; i++)
 		bw_ip(w, &s->gateways[i]);
+	for (unsigned i = 0; i < s->aux_count; i++)
+		bw_ip(w, &s->aux[i]);
 }
 
 static void get_pool_state(struct bytes_reader *r, struct pool_state *s)
@@ -262,8 +273,11 @@ static void get_pool_state(struct bytes_reader *r, struct pool_state *s)
 		s->refs[i].count = br_u32(r);
 	}
 	s->gateway_count = get_count(r, POOL_GATEWAYS_MAX);
+	s->aux_count = get_count(r, POOL_AUX_MAX);
 	for (unsigned i = 0; i < s->gateway_count; i++)
-		br_ip(r, &s->gateways[i]);
+		get_ip_within(r, &s->def.prefix, &s->gateways[i]);
+	for (unsigned i = 0; i < s->aux_count; i++)
+		get_ip_within(r, &s->def.prefix, &s->aux[i]);
 }
 CODEC(pool_state, "stored pool")
 

@@ -1,7 +1,8 @@
 /* Values that are shared by gossip or kept in the store: plain structs and their bytes. Pure.
  *
  * Every value starts with a format byte; a higher one than ours is ERR_VERSION, anything that does not decode to its end is
- * ERR_CORRUPT. A shared value fits one gossip record (GOSSIP_VALUE_MAX). Layouts: docs/wire.md and, for what is only stored, records.c. */
+ * ERR_CORRUPT. A shared value fits one gossip record (GOSSIP_VALUE_MAX). Layouts: docs/wire.md and, for what is only stored,
+ * records.c. */
 #ifndef DAEMON_RECORDS_H
 #define DAEMON_RECORDS_H
 
@@ -20,6 +21,7 @@
 #define ENDPOINT_SHORT_MAX 12
 #define POOL_REFS_MAX 32
 #define POOL_GATEWAYS_MAX 16
+#define POOL_AUX_MAX 32
 #define RECORD_MAX 4096 /* of a stored value */
 
 /* ---- shared ---- */
@@ -33,8 +35,8 @@ struct network_def {
 	bool internal;
 	unsigned pool_count;
 	struct prefix pools[NETWORK_POOLS_MAX]; /* masked; both families */
-	uint32_t creator; /* hostno */
-	uint64_t created_s; /* wall clock, a label */
+	uint32_t creator;			/* hostno */
+	uint64_t created_s;			/* wall clock, a label */
 };
 
 enum pool_space { POOL_SPACE_LOCAL, POOL_SPACE_GLOBAL, POOL_SPACE_HOSTNO };
@@ -42,7 +44,7 @@ enum pool_space { POOL_SPACE_LOCAL, POOL_SPACE_GLOBAL, POOL_SPACE_HOSTNO };
 struct pool_def {
 	struct id128 id;
 	enum pool_space space;
-	struct prefix prefix;            /* masked */
+	struct prefix prefix;		 /* masked */
 	char name[NETWORK_NAME_MAX + 1]; /* of the network it is tied to; "" = tied by its prefix */
 	uint32_t creator;
 	bool wanted; /* the publisher has references to it */
@@ -86,7 +88,7 @@ struct docker_network_state { /* key: the engine's network id */
 	bool internal;
 };
 
-struct pool_ref { /* an engine's reference: one RequestPool */
+struct pool_ref {	      /* an engine's reference: one RequestPool */
 	struct prefix within; /* SubPool; unset = all */
 	uint32_t count;
 };
@@ -96,8 +98,10 @@ struct pool_state { /* key: pool id */
 	bool pinned;
 	unsigned ref_count;
 	struct pool_ref refs[POOL_REFS_MAX];
-	unsigned gateway_count;
-	struct ip gateways[POOL_GATEWAYS_MAX]; /* shared addresses to take again after a reboot: no engine asks again */
+	/* Shared addresses to take again after a reboot: no engine asks again. */
+	unsigned gateway_count, aux_count;
+	struct ip gateways[POOL_GATEWAYS_MAX];
+	struct ip aux[POOL_AUX_MAX];
 };
 
 struct endpoint_state { /* key: the engine's endpoint id */
