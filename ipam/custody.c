@@ -183,6 +183,24 @@ int custody_overlay(struct custody_map *map, const struct custody *entry)
 	return 0;
 }
 
+void custody_clip(struct custody_map *map, u128 start, u128 len)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < map->count; i++) {
+		struct custody c = map->entries[i];
+		u128 end = end_of(&c) < start + len ? end_of(&c) : start + len;
+
+		if (c.start < start)
+			c.start = start;
+		if (c.start >= end)
+			continue;
+		c.len = end - c.start;
+		map->entries[kept++] = c;
+	}
+	map->count = kept;
+}
+
 void custody_fini(struct custody_map *map)
 {
 	free(map->entries);

@@ -378,6 +378,8 @@ void ipam_start(struct ipam *ipam, uint64_t now_ms)
 
 	HASH_ITER(hh, ipam->pools, pool, next)
 	{
+		if (pool->known)
+			custody_clip(&pool->custody, pool->first, pool->usable);
 		if (pool->restored)
 			tidy_disk(ipam, pool);
 		pool_recount(ipam, pool);
@@ -431,6 +433,18 @@ static struct pool *pool_get_def(struct ipam *ipam, const struct ipam_pool_def *
 	return pool;
 }
 
+/* Whoever made the pool has a fact about every address of it, whatever it gave away since. */
+static bool knows_all(const struct pool *pool, const struct ipam_pool_def *def)
+{
+	struct pool as_defined = {.self = pool->self};
+	u128 sum = 0;
+
+	pool_define(&as_defined, def);
+	for (size_t i = 0; i < pool->custody.count; i++)
+		sum += pool->custody.entries[i].len;
+	return sum == as_defined.usable;
+}
+
 int ipam_pool_create(struct ipam *ipam, const struct ipam_pool_def *def, uint64_t now_ms, struct err *err)
 {
 	struct pool *pool = pool_get_def(ipam, def, err);
@@ -439,7 +453,7 @@ int ipam_pool_create(struct ipam *ipam, const struct ipam_pool_def *def, uint64_
 
 	if (!pool)
 		return -1;
-	if (!pool->custody.count && (pool->views || pool->known))
+	if (pool->custody.count ? !knows_all(pool, def) : pool->views || pool->known)
 		return err_set(err, ERR_EXISTS, "address pool %s: was made by another host; join it", id_format(&def->id, text));
 	if (!pool->known)
 		pool_define(pool, def);
@@ -463,6 +477,7 @@ int ipam_pool_join(struct ipam *ipam, const struct ipam_pool_def *def, uint64_t 
 	if (pool->known)
 		return 0;
 	pool_define(pool, def);
+	custody_clip(&pool->custody, pool->first, pool->usable);
 	pool_save(ipam, pool, false);
 	pool_recount(ipam, pool);
 	if (!ipam->started)

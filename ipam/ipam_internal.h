@@ -154,8 +154,8 @@ struct pool {
 	struct fetch fetch;
 	struct published **published;
 	unsigned published_count;
-	bool dirty; /* what we publish is not what is */
-	bool swept; /* chunks of an earlier life are withdrawn */
+	bool dirty;	       /* what we publish is not what is */
+	bool swept;	       /* chunks of an earlier life are withdrawn */
 	struct recent *recent; /* ring, allocated with the first transfer */
 	unsigned recent_at;
 	struct custody *restored; /* custody as found on disk, until ipam_start */
@@ -193,6 +193,8 @@ bool custody_newer(uint32_t reign_a, uint64_t version_a, uint32_t reign_b, uint6
 void custody_put(struct custody_map *map, const struct custody *entry, bool durable, custody_save_fn *save, void *ctx);
 /* For restore: only where it is newer than what is there. -1: contradicts an entry of the same version. */
 int custody_overlay(struct custody_map *map, const struct custody *entry);
+/* Forgets what lies outside: a damaged disk must not make us count or give addresses that the pool does not have. */
+void custody_clip(struct custody_map *map, u128 start, u128 len);
 void custody_fini(struct custody_map *map);
 
 /* lease.c */

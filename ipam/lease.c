@@ -174,7 +174,9 @@ void slots_check_custody(struct ipam *ipam, struct pool *pool)
 	{
 		bool held = is_held(ipam, pool, slot->offset);
 
-		if (!held && (slot->state == SLOT_RESTING || slot->use == IPAM_USE_ENDPOINT)) {
+		bool inside = slot->offset >= pool->first && slot->offset - pool->first < pool->usable;
+
+		if (!inside || (!held && (slot->state == SLOT_RESTING || slot->use == IPAM_USE_ENDPOINT))) {
 			slot_drop(ipam, pool, slot);
 			continue;
 		}
@@ -364,7 +366,8 @@ static unsigned pick_resting(struct pool *pool, u128 start, u128 len, u128 want,
 
 		if (want == 0 || count == IPAM_RANGES_MAX)
 			break;
-		if (slot->offset < start || slot->offset - start >= len || listed_find(pool, slot->offset) || !c)
+		if (slot->offset < start || slot->offset - start >= len || listed_find(pool, slot->offset) || !c ||
+			c->version == UINT64_MAX)
 			continue;
 		ranges[count] = *c;
 		ranges[count].start = slot->offset;

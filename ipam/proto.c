@@ -218,7 +218,7 @@ int ipam_message_decode(struct ipam_message *ret_message, const void *bytes, siz
 	type = br_u8(&r);
 	br_id(&r, &m.pool);
 	m.xid = br_u64(&r);
-	if (r.bad || type == 0 || type >= IPAM_MSG_MAX)
+	if (r.bad || type == 0 || type >= IPAM_MSG_MAX || m.xid == 0)
 		return -1;
 	m.type = type;
 	message_codecs[type].get(&r, &m);

@@ -8,8 +8,9 @@
 #include "ipam/ipam.h"
 
 #define IPAM_FORMAT 1
-#define IPAM_RANGES_MAX 16 /* ranges in one GRANT or ACK: at most 53 bytes each, so that a message stays below IPAM_MESSAGE_MAX  \
-			    */
+#define IPAM_RANGES_MAX                                                                                                          \
+	16 /* ranges in one GRANT or ACK: at most 53 bytes each, so that a message stays below IPAM_MESSAGE_MAX                  \
+	    */
 #define IPAM_HINTS_MAX 8
 
 /* A range with the last thing this host itself knows of its custody. `to` is who got it at (reign, version). */
