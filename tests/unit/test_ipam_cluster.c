@@ -83,7 +83,7 @@ struct cluster {
 	unsigned tickets;
 	struct ipam_pool_def def;
 	enum ipam_fault fault;
-	uint64_t messages;
+	bool with_shared; /* this history has gateways and aux addresses too */
 	char violation[256];
 };
 
@@ -292,7 +292,6 @@ static void op_send(void *ctx, uint32_t to_hostno, const void *msg, size_t len)
 
 	if (!act(h))
 		return;
-	c->messages++;
 	if (to_hostno == 0 || to_hostno > c->count || len == 0) {
 		violate(c, "host %u sends %zu bytes to host %u", h->index + 1, len, to_hostno);
 		return;
@@ -727,6 +726,34 @@ static void let_go(struct cluster *c, unsigned offset)
 		host_die(c, h);
 }
 
+static void ask_shared(struct cluster *c, unsigned host, unsigned offset)
+{
+	struct ipam_want want = {.pool = c->def.id, .use = IPAM_USE_SHARED, .owner = "aux", .timeout_ms = 1 + below(c, 3000)};
+	struct host *h = &c->hosts[host];
+
+	want.shared_first = offset == 0;
+	if (offset)
+		want.address = address_of(c, offset);
+	c->shared[++c->tickets] = true;
+	ipam_request(h->ipam, &want, c->tickets, c->now);
+}
+
+static bool lists_shared(const struct host *h, unsigned offset)
+{
+	struct ip ip = address_of(h->cluster, offset);
+	struct ipam_lease lease;
+
+	return ipam_lookup(h->ipam, &h->cluster->def.id, &ip, &lease) && lease.use == IPAM_USE_SHARED;
+}
+
+static void let_shared_go(struct cluster *c, unsigned host, unsigned offset)
+{
+	struct ip ip = address_of(c, offset);
+
+	if (lists_shared(&c->hosts[host], offset))
+		ipam_release(c->hosts[host].ipam, &c->def.id, &ip, c->now);
+}
+
 static unsigned count_live(const struct cluster *c)
 {
 	unsigned count = 0;
@@ -806,6 +833,26 @@ static void check_exhaust(struct cluster *c, unsigned host)
 		violate(c, "an exhausted pool answers with code %d", r.code);
 }
 
+/* All that can be given is given, and nothing of it is an address that some host lists as shared. */
+static void check_exhaust_beside_shared(struct cluster *c, unsigned host)
+{
+	struct ipam_result r;
+
+	while (!c->violation[0] && (r = ask_and_wait(c, host, 0)).code == IPAM_GRANTED)
+		for (unsigned i = 0; i < c->count && !c->violation[0]; i++)
+			if (lists_shared(&c->hosts[i], offset_in(c, &r.address)))
+				violate(c, "address %u is a shared lease of host %u and was given to an endpoint",
+					offset_in(c, &r.address), i + 1);
+	for (unsigned a = 1; a <= c->usable && !c->violation[0]; a++) {
+		bool shared = false;
+
+		for (unsigned i = 0; i < c->count; i++)
+			shared |= lists_shared(&c->hosts[i], a);
+		if (c->live[a] < 0 && !shared)
+			violate(c, "I9: address %u is free and not shared, and host %u does not get it", a, host + 1);
+	}
+}
+
 /* --- histories --- */
 
 static void random_act(struct cluster *c)
@@ -834,6 +881,10 @@ static void random_act(struct cluster *c)
 		ipam_cancel(h->ipam, 1 + below(c, c->tickets));
 	else if (what < 83)
 		c->now += below(c, 100000);
+	else if (what < 90 && h->up && c->with_shared)
+		ask_shared(c, host, percent(c, 50) ? offset : 0);
+	else if (what < 95 && h->up && c->with_shared)
+		let_shared_go(c, host, offset);
 	if (h->up && h->crashing)
 		host_die(c, h);
 }
@@ -856,6 +907,10 @@ static void end_history(struct cluster *c)
 	settle(c);
 	if (!c->violation[0])
 		check_quiet(c);
+	if (c->with_shared) {
+		check_exhaust_beside_shared(c, below(c, c->count));
+		return;
+	}
 	for (unsigned i = 0; i < 3 && !c->violation[0]; i++)
 		check_by_name(c, below(c, c->count), 1 + below(c, c->usable));
 	if (!c->violation[0])
@@ -884,6 +939,7 @@ static bool history_fails(uint64_t seed, enum ipam_fault fault, char violation[2
 	struct cluster *c = cluster_new(seed, 2 + (unsigned)(seed % 4), lengths[seed % 3]);
 	bool failed;
 
+	c->with_shared = seed / 4 % 3 == 0;
 	c->fault = fault;
 	for (unsigned i = 0; i < c->count; i++)
 		ipam_break(c->hosts[i].ipam, fault);
