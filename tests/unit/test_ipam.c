@@ -575,6 +575,59 @@ static void a_guest_shares_a_gateway_without_custody(void **state)
 	shell_free(s);
 }
 
+static void an_unbound_lease_becomes_shared_and_stays_so_over_a_restart(void **state)
+{
+	struct shell *s = shell_new("10.1.0.0/24");
+	struct ip ip = ip_of("10.1.0.1");
+	struct ipam_chunk *chunk;
+	struct ipam_lease lease;
+
+	(void)state;
+	ask_any(s, 0);
+	assert_true(ipam_bind(s->ipam, &pool_id, &ip, true, NULL, 0));
+	assert_false(ipam_make_shared(s->ipam, &pool_id, &ip, "aux", 1)); /* an endpoint uses it */
+	assert_true(ipam_bind(s->ipam, &pool_id, &ip, false, NULL, 0));
+	assert_true(ipam_make_shared(s->ipam, &pool_id, &ip, "aux", 1));
+	chunk = ipam_chunk_decode(s->chunk, s->chunk_len);
+	assert_non_null(chunk);
+	assert_int_equal(chunk->shared_count, 1);
+	assert_int_equal(chunk->shared[0].tag, owner_tag("aux"));
+	ipam_chunk_free(chunk);
+	shell_restart(s, false, 1, 2);
+	assert_true(ipam_lookup(s->ipam, &pool_id, &ip, &lease));
+	assert_int_equal(lease.use, IPAM_USE_SHARED);
+	ip = ip_of("10.1.0.2");
+	assert_false(ipam_make_shared(s->ipam, &pool_id, &ip, "aux", 1));
+	shell_free(s);
+}
+
+static void shared_leases_end_at_what_can_be_published(void **state)
+{
+	struct shell *s = shell_new("10.1.0.0/16");
+	struct ipam_want want = {.owner = "aux", .use = IPAM_USE_SHARED};
+
+	(void)state;
+	for (unsigned i = 0; i < IPAM_SHARED_MAX; i++)
+		assert_int_equal(ask_with(s, want, 0), IPAM_GRANTED);
+	assert_int_equal(ask_with(s, want, 0), IPAM_EXHAUSTED);
+	want.use = IPAM_USE_ENDPOINT;
+	assert_int_equal(ask_with(s, want, 0), IPAM_GRANTED);
+	shell_free(s);
+}
+
+static void a_gateway_whose_address_an_endpoint_has_is_another_one(void **state)
+{
+	struct shell *s = shell_new("10.1.0.0/24");
+
+	(void)state;
+	ask_any(s, 0);
+	assert_int_equal(ask_gateway(s, "gateway"), IPAM_GRANTED);
+	assert_int_equal(s->last.address.bytes[3], 2);
+	assert_int_equal(ask_gateway(s, "gateway"), IPAM_GRANTED);
+	assert_int_equal(s->last.address.bytes[3], 2);
+	shell_free(s);
+}
+
 /* --- other hosts --- */
 
 static struct shell *shell_beside(const struct custody *held, uint8_t bucket)
@@ -789,6 +842,209 @@ static void a_used_address_names_its_host_and_owner(void **state)
 	shell_free(s);
 }
 
+/* The record of the sharing has not come yet; the holder's answer is as good. */
+static void a_holders_word_that_an_address_is_shared_lets_a_share_join_and_an_endpoint_not(void **state)
+{
+	struct ipam_message deny = {.type = IPAM_MSG_DENY, .pool = pool_id, .reason = IPAM_DENY_SHARED, .owner = "gateway"};
+
+	(void)state;
+	for (unsigned use = IPAM_USE_ENDPOINT; use <= IPAM_USE_SHARED; use++) {
+		struct shell *s = shell_beside(&all_of_24, 8);
+		struct ipam_want want = {.pool = pool_id, .owner = "gateway", .use = use, .address = ip_of("10.1.0.1")};
+
+		ipam_peer_alive(s->ipam, 2, true, 0);
+		ipam_request(s->ipam, &want, 1, 0);
+		assert_int_equal(s->completed, 0);
+		assert_int_equal(!!(s->sent.flags & IPAM_REQ_SHARED), use == IPAM_USE_SHARED);
+		deny.xid = s->sent.xid;
+		deliver(s, 2, &deny, 0);
+		assert_int_equal(s->completed, 1);
+		assert_int_equal(s->last.code, use == IPAM_USE_SHARED ? IPAM_GRANTED : IPAM_IN_USE);
+		assert_true(s->last.shared == (use == IPAM_USE_ENDPOINT));
+		shell_free(s);
+	}
+}
+
+static void a_shared_address_is_not_passed_on(void **state)
+{
+	struct shell *s = shell_new("10.1.0.0/24");
+	struct ipam_message req = {.type = IPAM_MSG_REQ,
+		.pool = pool_id,
+		.xid = 81,
+		.flags = IPAM_REQ_URGENT | IPAM_REQ_EXACT,
+		.start = 1,
+		.len = 1,
+		.count = 1};
+	struct shared listed = {.offset = 7};
+	uint8_t buf[IPAM_MESSAGE_MAX];
+
+	(void)state;
+	ask_gateway(s, "gateway");
+	deliver(s, 2, &req, 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_DENY);
+	assert_int_equal(s->sent.reason, IPAM_DENY_SHARED);
+	assert_string_equal(s->sent.owner, "gateway");
+	ipam_peer_chunk(s->ipam, 3, &pool_id, 0, buf, peer_chunk(buf, &listed, 1, NULL, 0, 0), 0);
+	req.start = 7;
+	req.xid++;
+	deliver(s, 2, &req, 0);
+	assert_int_equal(s->sent.reason, IPAM_DENY_SHARED);
+	shell_free(s);
+}
+
+static void a_host_that_does_not_know_says_so(void **state)
+{
+	struct shell *s = shell_new(NULL);
+	struct ipam_pool_def def = def_of("10.1.0.0/24");
+	struct ipam_message req = {.type = IPAM_MSG_REQ,
+		.pool = pool_id,
+		.xid = 82,
+		.flags = IPAM_REQ_URGENT | IPAM_REQ_EXACT,
+		.start = 1,
+		.len = 1,
+		.count = 1};
+	struct err err;
+
+	(void)state;
+	deliver(s, 2, &req, 0);
+	assert_int_equal(s->sent.reason, IPAM_DENY_NO_POOL);
+	assert_int_equal(ipam_pool_join(s->ipam, &def, 0, &err), 0);
+	deliver(s, 2, &req, 0);
+	assert_int_equal(s->sent.reason, IPAM_DENY_NOT_MINE);
+	shell_free(s);
+}
+
+static void a_former_holder_says_who_has_it(void **state)
+{
+	struct shell *s = shell_new("10.1.0.0/24");
+	struct ipam_message req = {.type = IPAM_MSG_REQ,
+		.pool = pool_id,
+		.xid = 83,
+		.flags = IPAM_REQ_URGENT | IPAM_REQ_EXACT,
+		.start = 9,
+		.len = 1,
+		.count = 1};
+
+	(void)state;
+	deliver(s, 2, &req, 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_GRANT);
+	req.xid++;
+	deliver(s, 3, &req, 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_MOVED);
+	assert_int_equal(s->sent.to, 2);
+	assert_true(s->sent.version == 1);
+	/* He to whom it was given asks again under another number: the same gift. */
+	req.xid++;
+	deliver(s, 2, &req, 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_GRANT);
+	assert_int_equal(s->sent.xid, 83);
+	shell_free(s);
+}
+
+static void an_offer_in_a_record_is_taken_when_the_pool_becomes_known(void **state)
+{
+	struct shell *s = shell_new(NULL);
+	struct ipam_pool_def def = def_of("10.1.0.0/24");
+	struct custody offer = {.start = 40, .len = 2, .version = 3, .to = 1, .xid = 5};
+	struct chunk_writer w;
+	struct err err;
+
+	(void)state;
+	chunk_begin(&w, true, 0);
+	assert_true(chunk_put_offer(&w, &offer));
+	ipam_peer_chunk(s->ipam, 2, &pool_id, 0, w.buf, w.len, 0);
+	assert_int_equal(s->log_len, 0);
+	assert_int_equal(ipam_pool_join(s->ipam, &def, 0, &err), 0);
+	assert_string_equal(s->log, "sSp>"); /* the pool, the range, our record, ACK */
+	assert_string_equal(ask_any(s, 0), "10.1.0.40");
+	assert_string_equal(ask_any(s, 0), "10.1.0.41");
+	shell_free(s);
+}
+
+static void requests_of_a_dropped_pool_are_answered(void **state)
+{
+	struct shell *s = shell_beside(&all_of_24, 8);
+	struct ipam_want want = {.pool = pool_id, .owner = "x"};
+	struct err err;
+
+	(void)state;
+	ipam_peer_alive(s->ipam, 2, true, 0);
+	ipam_request(s->ipam, &want, 1, 0);
+	ipam_request(s->ipam, &want, 2, 0);
+	assert_int_equal(ipam_pool_drop(s->ipam, &pool_id, &err), 0);
+	assert_int_equal(s->completed, 2);
+	assert_int_equal(s->last.code, IPAM_UNKNOWN_POOL);
+	assert_true(ipam_tick(s->ipam, 10000) == UINT64_MAX);
+	shell_free(s);
+}
+
+static void dropping_is_refused_while_a_gift_is_on_its_way(void **state)
+{
+	struct shell *s = shell_new("10.1.0.0/31");
+	struct ipam_message req = {
+		.type = IPAM_MSG_REQ, .pool = pool_id, .flags = IPAM_REQ_URGENT, .start = 0, .len = 2, .count = 1};
+	struct ipam_message ack = {
+		.type = IPAM_MSG_ACK, .pool = pool_id, .xid = 9, .range_count = 1, .ranges = {{.len = 2, .version = 1}}};
+	struct ipam_pool_def def = def_of("10.1.0.0/31");
+	struct err err;
+
+	(void)state;
+	for (req.xid = 8; req.xid < 10; req.xid++)
+		deliver(s, 2, &req, 0);
+	assert_int_equal(ipam_pool_drop(s->ipam, &pool_id, &err), -1);
+	assert_int_equal(err.code, ERR_CONFLICT);
+	deliver(s, 2, &ack, 0);
+	assert_int_equal(ipam_pool_drop(s->ipam, &pool_id, &err), 0);
+	assert_true(s->saved_count > 0); /* the memory of what was given */
+	shell_restart(s, false, 1, 0);
+	assert_int_equal(ask_with(s, (struct ipam_want){.owner = "x"}, 0), IPAM_UNKNOWN_POOL);
+	assert_int_equal(ipam_pool_create(s->ipam, &def, 0, &err), 0); /* it did make this pool once: no second helping */
+	assert_int_equal(ask_for(s, "10.1.0.9", "x"), IPAM_OUTSIDE);
+	assert_true(pool_free(pool_find(s->ipam, &pool_id)) == 0);
+	shell_free(s);
+}
+
+struct shares {
+	unsigned count;
+	struct ipam_share all[4];
+};
+
+static void take_share(void *ctx, const struct ipam_share *share)
+{
+	struct shares *shares = ctx;
+
+	assert_true(shares->count < 4);
+	shares->all[shares->count++] = *share;
+}
+
+static void shares_tell_who_holds_what(void **state)
+{
+	struct shell *s = shell_new("10.1.0.0/24");
+	struct ipam_message req = {
+		.type = IPAM_MSG_REQ, .pool = pool_id, .xid = 84, .flags = IPAM_REQ_URGENT, .start = 1, .len = 254, .count = 20};
+	struct custody there[] = {{.start = 235, .len = 10, .version = 1}, {.start = 245, .len = 10, .version = 1}};
+	uint8_t buf[IPAM_MESSAGE_MAX];
+	struct shares shares = {0};
+	struct ipam_totals totals;
+
+	(void)state;
+	ask_any(s, 0);
+	deliver(s, 2, &req, 0);
+	assert_true(ipam_pool_totals(s->ipam, &pool_id, &totals));
+	assert_true(totals.held_known == 254); /* an open offer counts */
+	ipam_peer_chunk(s->ipam, 2, &pool_id, 0, buf, peer_chunk(buf, NULL, 0, there, 2, free_bucket(20)), 0);
+	assert_true(ipam_pool_totals(s->ipam, &pool_id, &totals));
+	assert_true(totals.held_known == 254 && totals.leases == 1);
+	ipam_each_share(s->ipam, &pool_id, take_share, &shares);
+	assert_int_equal(shares.count, 2);
+	assert_int_equal(shares.all[0].hostno, 1);
+	assert_true(shares.all[0].held == 234 && shares.all[0].free_held == 233 && shares.all[0].fragments == 1);
+	assert_int_equal(shares.all[1].hostno, 2);
+	assert_true(shares.all[1].held == 20 && shares.all[1].free_held == 16 && shares.all[1].fragments == 2 &&
+		    shares.all[1].wanted);
+	shell_free(s);
+}
+
 static void a_cancelled_request_is_not_answered_and_its_address_stays_free(void **state)
 {
 	struct shell *s = shell_beside(&all_of_24, 8);
@@ -866,6 +1122,22 @@ static void spares_are_fetched_up_to_their_number(void **state)
 	}
 	assert_int_equal(rounds, 4); /* 20 of 16 */
 	shell_free(s);
+}
+
+static void buckets_are_powers_of_two(void **state)
+{
+	static const struct {
+		uint64_t count, low;
+		uint8_t bucket;
+	} vectors[] = {{0, 0, 0}, {1, 1, 1}, {2, 2, 2}, {3, 2, 2}, {4, 4, 3}, {255, 128, 8}, {256, 256, 9}};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(vectors) / sizeof(vectors[0]); i++) {
+		assert_int_equal(free_bucket(vectors[i].count), vectors[i].bucket);
+		assert_true(bucket_low(vectors[i].bucket) == vectors[i].low);
+	}
+	assert_int_equal(free_bucket(~(u128)0), 128);
+	assert_true(bucket_low(255) == (u128)1 << 127);
 }
 
 /* --- restart --- */
@@ -1193,6 +1465,18 @@ int main(void)
 		cmocka_unit_test(a_gateway_is_the_first_address_and_the_same_again),
 		cmocka_unit_test(what_another_host_lists_as_shared_is_joined_and_never_an_endpoints),
 		cmocka_unit_test(a_guest_shares_a_gateway_without_custody),
+		cmocka_unit_test(an_unbound_lease_becomes_shared_and_stays_so_over_a_restart),
+		cmocka_unit_test(shared_leases_end_at_what_can_be_published),
+		cmocka_unit_test(a_gateway_whose_address_an_endpoint_has_is_another_one),
+		cmocka_unit_test(a_holders_word_that_an_address_is_shared_lets_a_share_join_and_an_endpoint_not),
+		cmocka_unit_test(a_shared_address_is_not_passed_on),
+		cmocka_unit_test(a_host_that_does_not_know_says_so),
+		cmocka_unit_test(a_former_holder_says_who_has_it),
+		cmocka_unit_test(an_offer_in_a_record_is_taken_when_the_pool_becomes_known),
+		cmocka_unit_test(requests_of_a_dropped_pool_are_answered),
+		cmocka_unit_test(dropping_is_refused_while_a_gift_is_on_its_way),
+		cmocka_unit_test(shares_tell_who_holds_what),
+		cmocka_unit_test(buckets_are_powers_of_two),
 		cmocka_unit_test(a_grant_is_on_disk_before_it_is_used_or_acknowledged),
 		cmocka_unit_test(a_gift_is_on_disk_before_it_leaves_and_repeats_until_acknowledged),
 		cmocka_unit_test(a_published_holding_ends_the_offer_like_an_ack),
