@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := all
 VERSION := 0.1.0
-MODULES := base netlink ipam gossip driver http plugin control daemon cli
+MODULES := base netlink ipam gossip driver http plugin control daemon cli cni
 BENCHES := attach footprint
 
 comma := ,
@@ -40,10 +40,10 @@ endif
 # ---- What there is to build ----
 
 sources = $(wildcard $(1)/*.c $(1)/*/*.c)
-objects = $(patsubst %.c,$(B)/%.o,$(filter-out daemon/main.c cli/main.c,$(call sources,$(1))))
+objects = $(patsubst %.c,$(B)/%.o,$(filter-out daemon/main.c cli/main.c cni/main.c,$(call sources,$(1))))
 programs_of = $(patsubst %.c,$(B)/%,$(wildcard $(1)))
 ARCHIVES := $(foreach m,$(MODULES),$(if $(call objects,$(m)),$(B)/lib$(m).a))
-PROGRAMS := $(if $(wildcard daemon/main.c),$(B)/trestled) $(if $(wildcard cli/main.c),$(B)/trestle)
+PROGRAMS := $(if $(wildcard daemon/main.c),$(B)/trestled) $(if $(wildcard cli/main.c),$(B)/trestle) $(if $(wildcard cni/main.c),$(B)/trestle-cni)
 UNIT := $(call programs_of,tests/unit/test_*.c)
 SIM_MAINS := $(shell grep -ls '^int main\>' tests/sim/*.c)
 SIM := $(call programs_of,$(SIM_MAINS))
@@ -85,6 +85,11 @@ $(B)/trestled: $(B)/daemon/main.o $(ARCHIVES)
 $(B)/trestle: $(B)/cli/main.o $(ARCHIVES)
 	$(call say,LINK  $@)
 	$(call link,$<)
+# A runtime starts it for every operation, so it brings its libraries along instead of having them looked up; the sanitizers cannot.
+$(B)/trestle-cni: $(B)/cni/main.o $(B)/libcni.a $(B)/libcontrol.a $(B)/libbase.a
+	$(call say,LINK  $@)
+	$(Q)$(CC) $(if $(SANITIZE),$(OWN_LDFLAGS),-static -Wl,-z,relro,-z,now) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) \
+		-Wl,--end-group -ljansson
 $(B)/tests/unit/%: $(B)/tests/unit/%.o $(ARCHIVES)
 	$(call say,LINK  $@)
 	$(call link,$<,-lcmocka)

@@ -98,6 +98,226 @@ static int check_leave(json_t *body, struct err *err)
 	return jd_finish_strict(&d);
 }
 
+/* ---- bodies of trestle-cni ---- */
+
+static bool is_name(const char *text, size_t max)
+{
+	static const char letters[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._";
+
+	return *text && strlen(text) <= max && !text[strspn(text, letters)] && !strchr("-._", *text);
+}
+
+static void check_name(struct jd *d, const char *name, size_t max)
+{
+	const char *text = jd_str(d, name, max);
+
+	if (!d->failed && !is_name(text, max))
+		jd_fail(d, name, "expected 1 to %zu of [0-9A-Za-z_.-] beginning with a letter or digit, found \"%s\"", max, text);
+}
+
+static void check_attachment(struct jd *d, bool config)
+{
+	const char *ifname;
+
+	if (config)
+		check_name(d, "config", CONTROL_CNI_CONFIG_MAX);
+	check_name(d, "container_id", CONTROL_CNI_ID_MAX);
+	ifname = jd_str(d, "ifname", 15);
+	if (!d->failed && (!*ifname || strpbrk(ifname, "/: \t\n\v\f\r") || !strcmp(ifname, ".") || !strcmp(ifname, "..")))
+		jd_fail(d, "ifname", "expected a name that an interface can have, found \"%s\"", ifname);
+}
+
+static void check_path(struct jd *d, const char *name, const char *path)
+{
+	if (!d->failed && path && *path != '/')
+		jd_fail(d, name, "expected an absolute path, found \"%s\"", path);
+}
+
+static void check_address(struct jd *d, const char *name, const json_t *item, bool with_length)
+{
+	struct prefix prefix;
+	struct ip ip;
+	struct err why;
+
+	if (!json_is_string(item))
+		jd_fail(d, name, "expected texts only");
+	else if (with_length ? prefix_parse(json_string_value(item), &prefix, &why)
+			     : ip_parse(json_string_value(item), &ip, &why))
+		jd_fail(d, name, "%s", why.text);
+}
+
+/* Addresses, or with `with_length` interface addresses ("10.9.0.7/24"). */
+static void check_ips(struct jd *d, bool with_length)
+{
+	json_t *ips = jd_opt_array(d, "ips"), *item;
+	size_t i;
+
+	if (json_array_size(ips) > CONTROL_CNI_IPS_MAX)
+		jd_fail(d, "ips", "expected at most %d, found %zu", CONTROL_CNI_IPS_MAX, json_array_size(ips));
+	json_array_foreach(ips, i, item) check_address(d, "ips", item, with_length);
+}
+
+static void check_text(struct jd *d, const char *name, const json_t *item)
+{
+	if (!json_is_string(item) || json_string_length(item) > CONTROL_CNI_LABEL_MAX)
+		jd_fail(d, name, "expected texts of at most %d bytes only", CONTROL_CNI_LABEL_MAX);
+}
+
+static void check_labels(struct jd *d)
+{
+	json_t *labels = jd_opt_object(d, "labels"), *aliases = jd_opt_array(d, "aliases"), *item;
+	const char *key;
+	size_t i;
+
+	if (json_object_size(labels) > CONTROL_CNI_LABELS_MAX)
+		jd_fail(d, "labels", "expected at most %d, found %zu", CONTROL_CNI_LABELS_MAX, json_object_size(labels));
+	if (json_array_size(aliases) > CONTROL_CNI_LABELS_MAX)
+		jd_fail(d, "aliases", "expected at most %d, found %zu", CONTROL_CNI_LABELS_MAX, json_array_size(aliases));
+	json_object_foreach(labels, key, item) check_text(d, "labels", item);
+	json_array_foreach(aliases, i, item) check_text(d, "aliases", item);
+}
+
+static int check_route(json_t *item, struct err *err)
+{
+	struct jd d;
+
+	jd_init(&d, item, "add.routes", err);
+	jd_prefix(&d, "dst");
+	jd_opt_ip(&d, "gw");
+	return jd_finish_strict(&d);
+}
+
+static void check_routes(struct jd *d)
+{
+	json_t *routes = jd_opt_array(d, "routes"), *item;
+	size_t i;
+
+	if (json_array_size(routes) > CONTROL_CNI_ROUTES_MAX)
+		jd_fail(d, "routes", "expected at most %d, found %zu", CONTROL_CNI_ROUTES_MAX, json_array_size(routes));
+	json_array_foreach(routes, i, item)
+	{
+		if (!d->failed && check_route(item, d->err) < 0)
+			d->failed = true;
+	}
+}
+
+static void check_network_name(struct jd *d, const char *network)
+{
+	if (!d->failed && network && !is_name(network, CONTROL_NETWORK_NAME_MAX))
+		jd_fail(d, "network", "expected 1 to %d of [0-9A-Za-z_.-] beginning with a letter or digit, found \"%s\"",
+			CONTROL_NETWORK_NAME_MAX, network);
+}
+
+static int check_cni_add(json_t *body, struct err *err)
+{
+	const char *mode;
+	struct jd d;
+
+	jd_init(&d, body, "add", err);
+	check_attachment(&d, true);
+	check_path(&d, "netns", jd_str(&d, "netns", CONTROL_CNI_PATH_MAX));
+	jd_opt_str(&d, "sandbox", CONTROL_CNI_PATH_MAX);
+	check_network_name(&d, jd_str(&d, "network", CONTROL_NETWORK_NAME_MAX));
+	check_family(&d, "subnet", 4);
+	check_family(&d, "subnet6", 6);
+	jd_opt_int(&d, "mtu", 576, 65535, 0);
+	mode = jd_opt_str(&d, "mode", 16);
+	if (mode && strcmp(mode, "l2") && strcmp(mode, "l3"))
+		jd_fail(&d, "mode", "expected \"l2\" or \"l3\", found \"%s\"", mode);
+	check_ips(&d, jd_opt_bool(&d, "address_given", false));
+	check_routes(&d);
+	jd_opt_mac(&d, "mac");
+	jd_opt_str(&d, "name", CONTROL_CNI_LABEL_MAX);
+	check_labels(&d);
+	return jd_finish_strict(&d);
+}
+
+static int check_cni_del(json_t *body, struct err *err)
+{
+	struct jd d;
+
+	jd_init(&d, body, "del", err);
+	check_attachment(&d, true);
+	check_path(&d, "netns", jd_opt_str(&d, "netns", CONTROL_CNI_PATH_MAX));
+	return jd_finish_strict(&d);
+}
+
+static int check_cni_check(json_t *body, struct err *err)
+{
+	struct jd d;
+
+	jd_init(&d, body, "check", err);
+	check_attachment(&d, true);
+	check_path(&d, "netns", jd_str(&d, "netns", CONTROL_CNI_PATH_MAX));
+	jd_opt_mac(&d, "mac");
+	check_ips(&d, true);
+	return jd_finish_strict(&d);
+}
+
+static int check_keep(json_t *item, struct err *err)
+{
+	struct jd d;
+
+	jd_init(&d, item, "gc.keep", err);
+	check_attachment(&d, false);
+	return jd_finish_strict(&d);
+}
+
+static int check_cni_gc(json_t *body, struct err *err)
+{
+	json_t *keep, *item;
+	struct jd d;
+	size_t i;
+
+	jd_init(&d, body, "gc", err);
+	check_name(&d, "config", CONTROL_CNI_CONFIG_MAX);
+	keep = jd_opt_array(&d, "keep");
+	if (!d.failed && !keep)
+		jd_fail(&d, "keep", "expected the list of attachments to keep (may be empty), found nothing");
+	json_array_foreach(keep, i, item)
+	{
+		if (d.failed || check_keep(item, err) < 0)
+			return -1;
+	}
+	return jd_finish_strict(&d);
+}
+
+static int check_ipam_allocate(json_t *body, struct err *err)
+{
+	const char *network;
+	struct jd d;
+
+	jd_init(&d, body, "allocate", err);
+	check_attachment(&d, true);
+	network = jd_opt_str(&d, "network", CONTROL_NETWORK_NAME_MAX);
+	check_network_name(&d, network);
+	check_family(&d, "subnet", 4);
+	check_family(&d, "subnet6", 6);
+	if (!d.failed && !network && !json_object_get(body, "subnet") && !json_object_get(body, "subnet6"))
+		jd_fail(&d, "network", "expected a network, a subnet or a subnet6, found none of them");
+	check_ips(&d, false);
+	return jd_finish_strict(&d);
+}
+
+static int check_ipam_release(json_t *body, struct err *err)
+{
+	struct jd d;
+
+	jd_init(&d, body, "release", err);
+	check_attachment(&d, true);
+	return jd_finish_strict(&d);
+}
+
+static int check_ipam_check(json_t *body, struct err *err)
+{
+	struct jd d;
+
+	jd_init(&d, body, "check", err);
+	check_attachment(&d, true);
+	check_ips(&d, false);
+	return jd_finish_strict(&d);
+}
+
 static const struct route routes[] = {
 	{CONTROL_STATUS, HTTPD_GET, "/v1/status", false, NULL, NULL},
 	{CONTROL_VERSION, HTTPD_GET, "/v1/version", false, NULL, NULL},
@@ -112,6 +332,14 @@ static const struct route routes[] = {
 	{CONTROL_TOKEN, HTTPD_POST, "/v1/token", false, NULL, check_token},
 	{CONTROL_JOIN, HTTPD_POST, "/v1/join", false, NULL, check_join},
 	{CONTROL_LEAVE, HTTPD_POST, "/v1/leave", false, NULL, check_leave},
+	{CONTROL_CNI_ADD, HTTPD_POST, "/v1/cni/add", false, NULL, check_cni_add},
+	{CONTROL_CNI_DEL, HTTPD_POST, "/v1/cni/del", false, NULL, check_cni_del},
+	{CONTROL_CNI_CHECK, HTTPD_POST, "/v1/cni/check", false, NULL, check_cni_check},
+	{CONTROL_CNI_GC, HTTPD_POST, "/v1/cni/gc", false, NULL, check_cni_gc},
+	{CONTROL_CNI_STATUS, HTTPD_GET, "/v1/cni/status", false, "network", NULL},
+	{CONTROL_IPAM_ALLOCATE, HTTPD_POST, "/v1/ipam/allocate", false, NULL, check_ipam_allocate},
+	{CONTROL_IPAM_RELEASE, HTTPD_POST, "/v1/ipam/release", false, NULL, check_ipam_release},
+	{CONTROL_IPAM_CHECK, HTTPD_POST, "/v1/ipam/check", false, NULL, check_ipam_check},
 };
 
 /* ---- answers ---- */

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "base/err.h"
+#include "control/limits.h"
 
 #define CONTROL_SOCKET_DEFAULT "/run/trestle/trestled.sock"
 
@@ -24,6 +25,15 @@ enum control_verb {
 	CONTROL_TOKEN,		  /* POST   /v1/token               {"ttl_s"?} */
 	CONTROL_JOIN,		  /* POST   /v1/join                {"token"} */
 	CONTROL_LEAVE,		  /* POST   /v1/leave               {"force"?} */
+	/* For trestle-cni. An attachment is named by {"config", "container_id", "ifname"}; docs/api.md has the bodies. */
+	CONTROL_CNI_ADD,       /* POST   /v1/cni/add             attachment, "netns", "network", ... */
+	CONTROL_CNI_DEL,       /* POST   /v1/cni/del             attachment, "netns"? */
+	CONTROL_CNI_CHECK,     /* POST   /v1/cni/check           attachment, "netns", "mac"?, "ips"? */
+	CONTROL_CNI_GC,	       /* POST   /v1/cni/gc              {"config", "keep"} */
+	CONTROL_CNI_STATUS,    /* GET    /v1/cni/status          ?network=NAME */
+	CONTROL_IPAM_ALLOCATE, /* POST   /v1/ipam/allocate       attachment, "network" or "subnet", "subnet6", "ips"? */
+	CONTROL_IPAM_RELEASE,  /* POST   /v1/ipam/release        attachment */
+	CONTROL_IPAM_CHECK,    /* POST   /v1/ipam/check          attachment, "ips"? */
 };
 
 struct control_request {

@@ -887,6 +887,16 @@ static void handle(void *ctx, struct control_call *call, const struct control_re
 	case CONTROL_LEAVE:
 		leave(node, call, request->body);
 		return;
+	case CONTROL_CNI_ADD:
+	case CONTROL_CNI_DEL:
+	case CONTROL_CNI_CHECK:
+	case CONTROL_CNI_GC:
+	case CONTROL_CNI_STATUS:
+	case CONTROL_IPAM_ALLOCATE:
+	case CONTROL_IPAM_RELEASE:
+	case CONTROL_IPAM_CHECK:
+		err_set(&err, ERR_UNSUPPORTED, "this version of trestled serves Docker only");
+		break;
 	}
 	if (answer)
 		control_done(call, answer);
