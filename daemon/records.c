@@ -17,8 +17,43 @@ static void get_prefix(struct bytes_reader *r, struct prefix *p)
 {
 	br_ip(r, &p->ip);
 	p->length = br_u8(r);
-	if (p->length > ip_bits(&p->ip))
+	if (p->length > (ip_is_set(&p->ip) ? ip_bits(&p->ip) : 0))
 		r->bad = true;
+}
+
+/* A subnet: set, and without host bits, since subnets are compared as values. */
+static void get_subnet(struct bytes_reader *r, struct prefix *p)
+{
+	struct prefix masked;
+
+	get_prefix(r, p);
+	masked = prefix_masked(p);
+	if (!prefix_is_set(p) || !prefix_equal(p, &masked))
+		r->bad = true;
+}
+
+/* An interface's address, or none. */
+static void get_address(struct bytes_reader *r, uint8_t family, struct prefix *p)
+{
+	get_prefix(r, p);
+	if (prefix_is_set(p) && p->ip.family != family)
+		r->bad = true;
+}
+
+static void get_station(struct bytes_reader *r, struct mac *mac)
+{
+	br_mac(r, mac);
+	if (mac_is_zero(mac) || (mac->bytes[0] & 1))
+		r->bad = true;
+}
+
+/* What is printed to a terminal and used as a key: visible ASCII alone. */
+static void get_word(struct bytes_reader *r, char *buf, size_t size)
+{
+	br_text(r, buf, size);
+	for (const char *c = buf; *c; c++)
+		if (*c <= ' ' || *c > '~')
+			r->bad = true;
 }
 
 static void get_ip_within(struct bytes_reader *r, const struct prefix *prefix, struct ip *ip)
@@ -119,13 +154,13 @@ static void get_network_def(struct bytes_reader *r, struct network_def *d)
 {
 	br_id(r, &d->id);
 	d->version = br_u32(r);
-	br_text(r, d->name, sizeof(d->name));
+	get_word(r, d->name, sizeof(d->name));
 	d->vni = br_u24(r);
 	d->mtu = br_u16(r);
 	get_bool(r, &d->internal);
 	d->pool_count = get_count(r, NETWORK_POOLS_MAX);
 	for (unsigned i = 0; i < d->pool_count; i++)
-		get_prefix(r, &d->pools[i]);
+		get_subnet(r, &d->pools[i]);
 	d->creator = br_u24(r);
 	d->created_s = br_u64(r);
 	if (!d->name[0] || d->vni == 0 || d->mtu < 68)
@@ -163,11 +198,11 @@ static void get_pool_def(struct bytes_reader *r, struct pool_def *d)
 
 	br_id(r, &d->id);
 	space = br_u8(r);
-	get_prefix(r, &d->prefix);
-	br_text(r, d->name, sizeof(d->name));
+	get_subnet(r, &d->prefix);
+	get_word(r, d->name, sizeof(d->name));
 	d->creator = br_u24(r);
 	get_bool(r, &d->wanted);
-	if (space > POOL_SPACE_HOSTNO || !prefix_is_set(&d->prefix))
+	if (space > POOL_SPACE_HOSTNO)
 		r->bad = true;
 	d->space = (enum pool_space)space;
 }
@@ -184,13 +219,12 @@ static void put_endpoint_record(struct bytes_writer *w, const struct endpoint_re
 
 static void get_endpoint_record(struct bytes_reader *r, struct endpoint_record *e)
 {
-	br_text(r, e->short_id, sizeof(e->short_id));
-	br_mac(r, &e->mac);
+	get_word(r, e->short_id, sizeof(e->short_id));
+	get_station(r, &e->mac);
 	br_ip(r, &e->ip4);
 	br_ip(r, &e->ip6);
 	e->since_s = br_varint(r);
-	if ((e->ip4.family && e->ip4.family != 4) || (e->ip6.family && e->ip6.family != 6) || (e->mac.bytes[0] & 1) ||
-		mac_is_zero(&e->mac))
+	if ((e->ip4.family && e->ip4.family != 4) || (e->ip6.family && e->ip6.family != 6))
 		r->bad = true;
 }
 CODEC(endpoint_record, "endpoint record")
@@ -241,7 +275,7 @@ static void get_docker_network_state(struct bytes_reader *r, struct docker_netwo
 {
 	br_id(r, &s->network);
 	get_raw(r, s->digest, sizeof(s->digest));
-	br_text(r, s->if_prefix, sizeof(s->if_prefix));
+	get_word(r, s->if_prefix, sizeof(s->if_prefix));
 	get_bool(r, &s->internal);
 }
 CODEC(docker_network_state, "stored engine network")
@@ -271,6 +305,9 @@ static void get_pool_state(struct bytes_reader *r, struct pool_state *s)
 	for (unsigned i = 0; i < s->ref_count; i++) {
 		get_prefix(r, &s->refs[i].within);
 		s->refs[i].count = br_u32(r);
+		if (s->refs[i].count == 0 ||
+			(prefix_is_set(&s->refs[i].within) && !prefix_contains_prefix(&s->def.prefix, &s->refs[i].within)))
+			r->bad = true;
 	}
 	s->gateway_count = get_count(r, POOL_GATEWAYS_MAX);
 	s->aux_count = get_count(r, POOL_AUX_MAX);
@@ -300,13 +337,13 @@ static void put_endpoint_state(struct bytes_writer *w, const struct endpoint_sta
 
 static void get_endpoint_state(struct bytes_reader *r, struct endpoint_state *s)
 {
-	br_text(r, s->docker_network, sizeof(s->docker_network));
+	get_word(r, s->docker_network, sizeof(s->docker_network));
 	br_id(r, &s->network);
-	br_mac(r, &s->mac);
+	get_station(r, &s->mac);
 	get_bool(r, &s->mac_given);
-	get_prefix(r, &s->address4);
-	get_prefix(r, &s->address6);
-	br_text(r, s->peer_name, sizeof(s->peer_name));
+	get_address(r, 4, &s->address4);
+	get_address(r, 6, &s->address6);
+	get_word(r, s->peer_name, sizeof(s->peer_name));
 	get_bool(r, &s->joined);
 	get_bool(r, &s->left);
 	get_bool(r, &s->own_lease4);
