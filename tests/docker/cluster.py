@@ -44,8 +44,7 @@ class Cluster(unittest.TestCase):
     def tearDown(self):
         for d in self.daemons:
             self.assertTrue(d.alive(), f"trestled on {d.host.name} ended: {d.log_text()[-2000:]}")
-        for e in self.engines:
-            e.remove_all()
+        self.remove_all()
         for name in self.networks:
             if any(n["name"] == name for n in self.daemons[0].call("GET", "/v1/networks")["networks"]):
                 wait_for(lambda n=name: self.daemons[0].trestle("network", "rm", n), 5, f"removal of network {name}")
@@ -64,8 +63,11 @@ class Cluster(unittest.TestCase):
                 e.start()
                 e.wait_ready()
         Daemon.wait_members(self.daemons)
-        for e in self.engines:
-            e.remove_all()
+        self.remove_all()
+
+    def remove_all(self):
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            list(pool.map(Engine.remove_all, self.engines))
 
     @staticmethod
     def still(host):
