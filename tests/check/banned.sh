@@ -13,7 +13,7 @@ refuse() { # refuse PATTERN INSTEAD [PATHSPEC...]
 	fi
 }
 refuse '(strcpy|strcat|strncpy|strncat|stpcpy|sprintf|vsprintf)\(' 'use snprintf or memcpy with a length that was compared'
-refuse '(strtok|strtok_r)\(' 'walk the text with strcspn'
+refuse 'strtok\(' 'use strtok_r, or walk the text with strcspn'
 refuse '(atoi|atol|atoll|atof)\(' 'use number_parse of base/number.h'
 refuse '(gmtime|localtime|ctime|asctime)\(' 'use the _r form'
 refuse 'inet_(ntoa|addr|aton)\(' 'use ip_parse and ip_format of base/addr.h'
