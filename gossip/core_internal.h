@@ -31,7 +31,8 @@
 #define VERIFIERS 5
 #define VERIFY_QUORUM 3
 #define VERIFY_GAP_MS 200
-#define REFUTE_WINDOW_MS 600
+#define INDIRECT_MS 250
+#define REFUTE_WINDOW_MS 800
 #define SUSPECT_MIN_MS 2000
 #define SUSPECT_MAX_MS 12000
 #define SUSPECT_PAIR_MS 3000 /* two hosts: nobody else to ask */

@@ -147,8 +147,8 @@ static bool put(struct gossip *g, uint64_t topic, const void *key, size_t key_le
 	shard = shards_put(&g->shards, topic, key, key_len, val, val_len, g->now, &full);
 	if (!shard)
 		return !full;
-	if (g->settled)
-		shard->settled = true;
+	if (g->settled && !shard->settled)
+		shards_confirm_settled(&g->shards, shard);
 	push_changed(g, shard);
 	return true;
 }
@@ -425,6 +425,14 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 		g->admissions_open = true;
 }
 
+static bool expires(void *ctx, uint32_t origin)
+{
+	const struct gossip *g = ctx;
+	const struct member *m = members_find(g, origin);
+
+	return !m || m->state == GOSSIP_ALIVE || m->state == GOSSIP_LEFT;
+}
+
 static void on_conflict(void *ctx, const struct shard *shard, uint64_t seq)
 {
 	(void)ctx; /* counted in shards.conflicts; the origin is refused from here on */
@@ -681,7 +689,7 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 
 struct gossip *gossip_new(const struct gossip_config *config, const struct gossip_ops *ops, void *ctx, uint64_t now_ms)
 {
-	static const struct shards_ops shards_ops = {.record = on_record, .conflict = on_conflict};
+	static const struct shards_ops shards_ops = {.record = on_record, .conflict = on_conflict, .expires = expires};
 	struct gossip *g = calloc(1, sizeof(*g));
 	struct member_save self = {.hostno = config->hostno, .epoch = config->epoch, .addr = config->addr, .vtep = config->vtep};
 
@@ -853,7 +861,7 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	probe_start(g);
 	g->shards_ms = g->now + SHARDS_TICK_MS;
 	g->heads_ms = g->now + SETTLE_MS;
-	g->heads_left = 2;
+	g->heads_left = 3;
 	leave_door(g);
 }
 

@@ -204,7 +204,7 @@ static void ask_helpers(struct gossip *g, struct member *target)
 		g->probe.helpers++;
 	}
 	g->probe.phase = PROBE_INDIRECT;
-	g->probe.deadline_ms = g->now + 2 * timeout;
+	g->probe.deadline_ms = g->now + (2 * timeout > INDIRECT_MS ? 2 * timeout : INDIRECT_MS);
 	send_ping(g, target, PING_OTHER);
 }
 

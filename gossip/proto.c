@@ -352,6 +352,7 @@ static void write_head(struct bytes_writer *w, const struct proto_head *head)
 	bw_u64(w, head->topic);
 	bw_varint(w, head->epoch);
 	bw_varint(w, head->head);
+	bw_u8(w, head->settled ? 1 : 0);
 }
 
 bool proto_vector_add(struct proto_list *list, const struct proto_head *head)
@@ -379,6 +380,7 @@ bool proto_get_range(struct bytes_reader *body, struct proto_range *ret)
 bool proto_get_head(struct bytes_reader *body, struct proto_head *ret)
 {
 	struct proto_head head;
+	uint8_t settled;
 
 	if (body->bad || br_left(body) == 0)
 		return false;
@@ -386,6 +388,10 @@ bool proto_get_head(struct bytes_reader *body, struct proto_head *ret)
 	head.topic = br_u64(body);
 	head.epoch = get_varint32(body);
 	head.head = br_varint(body);
+	settled = br_u8(body);
+	if (settled > 1)
+		body->bad = true;
+	head.settled = settled == 1;
 	if (body->bad)
 		return false;
 	*ret = head;
@@ -427,7 +433,6 @@ void proto_heads_open(struct proto_list *list, struct proto_packet *packet, cons
 	bw_u64(&list->w, heads->topic_lo);
 	bw_u64(&list->w, heads->topic_hi);
 	bw_varint(&list->w, heads->epoch);
-	bw_varint(&list->w, heads->seq);
 }
 
 bool proto_heads_add(struct proto_list *list, uint64_t topic, uint64_t head)
@@ -455,7 +460,6 @@ bool proto_get_heads_open(struct bytes_reader *body, struct proto_heads *ret)
 	heads.topic_lo = br_u64(body);
 	heads.topic_hi = br_u64(body);
 	heads.epoch = get_varint32(body);
-	heads.seq = br_varint(body);
 	if (body->bad)
 		return false;
 	*ret = heads;

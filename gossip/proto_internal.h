@@ -80,6 +80,7 @@ struct proto_head {
 	uint64_t topic;
 	uint32_t epoch;
 	uint64_t head;
+	bool settled; /* as PROTO_BATCH_SETTLED */
 };
 
 #define PROTO_PULL_LISTING 1u /* head is progress in a listing from 0, see shards.c */
@@ -124,7 +125,6 @@ struct proto_range {
 
 struct proto_heads {
 	uint32_t epoch;
-	uint64_t seq; /* the sender's last one */
 	uint64_t topic_lo, topic_hi;
 };
 

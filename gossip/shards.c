@@ -259,6 +259,7 @@ static void update_root(struct shards *s, struct shard *shard)
 		bw_u32(&w, shard->id.origin);
 		bw_u32(&w, shard->epoch);
 		bw_u64(&w, shard->head);
+		bw_u8(&w, shard->settled ? 1 : 0);
 		crypto_shorthash_siphashx24(out, in, w.len, siphash_key);
 		br_init(&r, out, sizeof(out));
 		root = br_u128(&r);
@@ -305,8 +306,7 @@ void shards_saw_epoch(struct shards *s, uint32_t hostno, uint32_t epoch, uint64_
 	origin->epoch = epoch;
 	origin->refused = false;
 	for (struct shard *shard = origin->shards; shard; shard = shard->next_of_origin) {
-		if (shard->old_until_ms == 0)
-			shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
+		shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
 		update_root(s, shard);
 	}
 }
@@ -337,8 +337,7 @@ static void begin_epoch(struct shards *s, struct shard *shard, uint64_t now_ms)
 		r->unconfirmed = false;
 		list_insert(&shard->old, r);
 	}
-	if (shard->old_until_ms == 0)
-		shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
+	shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
 	shard->epoch = shard->of->epoch;
 	shard->head = shard->floor = shard->floor_next = 0;
 	shard->range_count = 0;
@@ -434,8 +433,22 @@ void shards_raise_own_epoch(struct shards *s, uint32_t epoch, uint64_t past_seq)
 
 void shards_settle_own(struct shards *s)
 {
-	for (struct shard *shard = shards_origin(s, s->self)->shards; shard; shard = shard->next_of_origin)
+	for (struct shard *shard = shards_origin(s, s->self)->shards; shard; shard = shard->next_of_origin) {
 		shard->settled = true;
+		update_root(s, shard);
+	}
+}
+
+struct shard *shards_adopt(struct shards *s, uint64_t topic, uint64_t now_ms)
+{
+	struct shard *shard = own_shard(s, topic, now_ms);
+
+	if (!shard)
+		return NULL;
+	shard->floor = shard->floor_next = s->seq;
+	shard->head = ++s->seq;
+	update_root(s, shard);
+	return shard;
 }
 
 /* --- what is known ------------------------------------------------------------------------------------------------------------
@@ -619,19 +632,27 @@ void shards_raise_floor(struct shards *s, struct shard *shard, uint64_t floor)
 }
 
 /* What a complete listing did not name is gone, unless it is newer than the listing. */
-static void sweep_unconfirmed(struct shards *s, struct shard *shard)
+static void end_listing(struct shards *s, struct shard *shard)
+{
+	for (struct record *r = shard->live.first; r; r = r->next) {
+		r->doomed |= r->unconfirmed && r->seq <= shard->listed;
+		r->unconfirmed = false;
+	}
+	shard->listing = false;
+	shard->sweep_due = true;
+	s->resets++;
+}
+
+static void sweep_doomed(struct shards *s, struct shard *shard)
 {
 	struct record *r, *next;
 
 	for (r = shard->live.first; r; r = next) {
 		next = r->next;
-		if (r->unconfirmed && r->seq <= shard->listed)
+		if (r->doomed)
 			expire(s, r);
-		else
-			r->unconfirmed = false;
 	}
 	shard->sweep_due = false;
-	s->resets++;
 }
 
 static void sweep_if_due(struct shards *s, struct shard *shard)
@@ -639,16 +660,22 @@ static void sweep_if_due(struct shards *s, struct shard *shard)
 	if (!shard->settled)
 		return;
 	if (shard->sweep_due)
-		sweep_unconfirmed(s, shard);
+		sweep_doomed(s, shard);
 	if (shard->old.first)
 		sweep_old(s, shard);
 	shard->old_until_ms = 0;
 }
 
+void shards_confirm_settled(struct shards *s, struct shard *shard)
+{
+	shard->settled = true;
+	sweep_if_due(s, shard);
+	update_root(s, shard);
+}
+
 static void begin_listing(struct shard *shard, uint64_t head)
 {
 	shard->listing = true;
-	shard->sweep_due = false;
 	shard->listed = 0;
 	shard->as_of = head;
 	for (struct record *r = shard->live.first; r; r = r->next)
@@ -657,8 +684,6 @@ static void begin_listing(struct shard *shard, uint64_t head)
 
 static enum shards_verdict apply_listing(struct shards *s, struct shard *shard, const struct proto_batch *batch)
 {
-	if (batch->head <= shard->head)
-		return SHARDS_KNOWN;
 	if (batch->from == 0 && (!shard->listing || batch->floor > shard->as_of))
 		begin_listing(shard, batch->head);
 	if (!shard->listing || batch->from > shard->listed || batch->floor > shard->as_of)
@@ -672,8 +697,7 @@ static enum shards_verdict apply_listing(struct shards *s, struct shard *shard, 
 		shard->as_of = batch->head;
 	if (batch->to < batch->head)
 		return SHARDS_APPLIED;
-	shard->listing = false;
-	shard->sweep_due = true;
+	end_listing(s, shard);
 	shard->head = batch->to;
 	absorb_ranges(shard);
 	shards_raise_floor(s, shard, batch->floor);
@@ -736,6 +760,7 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 	struct origin *origin;
 	struct shard *shard;
 	enum shards_verdict verdict;
+	uint64_t head_before;
 
 	if (batch->origin == s->self)
 		return apply_to_own(s, batch);
@@ -750,13 +775,16 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 		s->refused++;
 		return SHARDS_REFUSED;
 	}
+	head_before = shard->head;
 	if (!(batch->flags & PROTO_BATCH_SETTLED) && batch->head > shard->head)
 		unsettle(shard, now_ms);
-	if (batch->flags & PROTO_BATCH_LISTING)
+	/* A listing matters to who is below its floor; to others it is a batch like any. */
+	if (batch->flags & PROTO_BATCH_LISTING && shard->head < batch->floor)
 		verdict = apply_listing(s, shard, batch);
 	else
 		verdict = apply_delta(s, shard, batch);
-	if (batch->flags & PROTO_BATCH_SETTLED && verdict <= SHARDS_KNOWN && shard->head >= batch->head)
+	/* Only who knows as much as we do can say so: a copy from before the restart was settled too. */
+	if (batch->flags & PROTO_BATCH_SETTLED && batch->head >= head_before && shard->head >= batch->head)
 		shard->settled = true;
 	sweep_if_due(s, shard);
 	update_root(s, shard);
@@ -781,14 +809,12 @@ void shards_settle(struct shards *s, const struct shards_settled *all, uint64_t 
 		if (shard->id.topic < all->topic_lo || shard->id.topic > all->topic_hi)
 			continue;
 		if (!all->has(all->ctx, shard->id.topic, &head)) {
-			if (shard->epoch < all->epoch || shard->head <= all->seq)
+			if (shard->epoch < all->epoch)
 				drop_shard(s, shard);
 			continue;
 		}
-		if (shard->epoch == all->epoch && shard->head >= head) {
-			shard->settled = true;
-			sweep_if_due(s, shard);
-		}
+		if (shard->epoch == all->epoch && shard->head >= head)
+			shards_confirm_settled(s, shard);
 	}
 }
 
@@ -828,6 +854,8 @@ uint64_t shards_encode(const struct shard *shard, uint64_t from, bool listing, u
 		struct proto_record record = {
 			.seq = r->seq, .key = r->bytes, .key_len = r->key_len, .val = record_val(r), .val_len = r->val_len};
 
+		if (r->doomed)
+			continue;
 		if (!proto_batch_add(&list, batch.to, &record))
 			break;
 		batch.to = r->seq;
@@ -861,8 +889,7 @@ static void expire_old_epoch(struct shards *s, struct shard *shard)
 		drop_shard(s, shard);
 		return;
 	}
-	shard->settled = true;
-	sweep_if_due(s, shard);
+	shards_confirm_settled(s, shard);
 }
 
 void shards_tick(struct shards *s, uint64_t now_ms)
@@ -879,7 +906,11 @@ void shards_tick(struct shards *s, uint64_t now_ms)
 			shard->floor_next = shard->head;
 			shard->floor_at_ms = now_ms + SHARDS_FLOOR_EVERY_MS;
 		}
-		if (shard->old_until_ms != 0 && now_ms >= shard->old_until_ms)
+		if (shard->old_until_ms == 0)
+			continue;
+		if (s->ops->expires && !s->ops->expires(s->ctx, shard->id.origin))
+			shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
+		else if (now_ms >= shard->old_until_ms)
 			expire_old_epoch(s, shard);
 	}
 }

@@ -50,6 +50,7 @@ struct record {
 	uint8_t key_len;
 	bool deleted : 1;
 	bool unconfirmed : 1; /* not seen in the listing under way */
+	bool doomed : 1;      /* a complete listing did not name it: goes when the origin is settled */
 	bool old_epoch : 1;
 	uint8_t bytes[];
 };
@@ -115,6 +116,8 @@ struct shards_ops {
 	/* Somebody else's record appeared, changed or went (val NULL). */
 	void (*record)(void *ctx, const struct shard *shard, const void *key, size_t key_len, const void *val, size_t val_len);
 	void (*conflict)(void *ctx, const struct shard *shard, uint64_t seq); /* R6 */
+	/* Whether time runs for what is left of an earlier epoch (R5): not while the origin cannot be reached. */
+	bool (*expires)(void *ctx, uint32_t origin);
 };
 
 struct shards {
@@ -133,7 +136,7 @@ struct shards {
 	uint64_t refused;   /* over a limit */
 	uint64_t conflicts; /* R6 */
 	uint64_t resets;    /* listings completed */
-	u128 root;	    /* sum over shards of the current epoch of SipHash-128(topic, origin, epoch, head) */
+	u128 root;	    /* sum over shards of the current epoch of SipHash-128(topic, origin, epoch, head, settled) */
 	uint64_t shape;	    /* changes when a shard comes or goes */
 	bool no_r3;	    /* tests only: break rule R3, to see that the checker notices */
 };
@@ -175,16 +178,22 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 
 /* A higher epoch of a host is known: its shards of lower ones leave the root and go after SHARDS_OLD_EPOCH_MS. */
 void shards_saw_epoch(struct shards *s, uint32_t hostno, uint32_t epoch, uint64_t now_ms);
-/* The origin says: at this epoch, up to my seq, these are all my topics in [topic_lo, topic_hi], and they are settled. */
+/* The origin says: in this epoch these are all my topics in [topic_lo, topic_hi], and they are settled. Shards of earlier epochs
+ * that it does not name go. (One of the same epoch cannot go: with its head, R3 would be forgotten. See shards_adopt.) */
 struct shards_settled {
 	uint32_t hostno, epoch;
-	uint64_t seq, topic_lo, topic_hi;
+	uint64_t topic_lo, topic_hi;
 	bool (*has)(void *ctx, uint64_t topic, uint64_t *ret_head);
 	void *ctx;
 };
 void shards_settle(struct shards *s, const struct shards_settled *all, uint64_t now_ms);
 /* Own shards count as settled from here on. */
 void shards_settle_own(struct shards *s);
+/* Somebody who knows as much of this shard as we do says that it is settled. */
+void shards_confirm_settled(struct shards *s, struct shard *shard);
+/* A peer has a shard of ours, of this epoch, that we do not have: a topic of the process before us that was not put again. It
+ * comes back as an empty one with a new head, so that the copies learn that nothing is left in it. */
+struct shard *shards_adopt(struct shards *s, uint64_t topic, uint64_t now_ms);
 
 /* Whether a shard can be compared and given away: it is of its origin's current epoch and knows something. */
 static inline bool shard_current(const struct shard *shard)

@@ -74,8 +74,11 @@ static bool sort_shards(struct gossip *g)
 
 static void head_of(const struct shard *shard, struct proto_head *ret_head)
 {
-	*ret_head = (struct proto_head){
-		.origin = shard->id.origin, .topic = shard->id.topic, .epoch = shard->epoch, .head = shard->head};
+	*ret_head = (struct proto_head){.origin = shard->id.origin,
+		.topic = shard->id.topic,
+		.epoch = shard->epoch,
+		.head = shard->head,
+		.settled = shard->settled};
 }
 
 static void send_vector(struct gossip *g, struct member *m)
@@ -249,6 +252,17 @@ static void want(struct comparison *c, struct shard *shard, const struct proto_p
 		shard->pulled_ms = c->g->now;
 }
 
+/* Equal heads: the one who knows that the origin is settled says so. */
+static void compare_settled(struct comparison *c, const struct proto_head *theirs, struct shard *ours)
+{
+	if (theirs->settled == ours->settled)
+		return;
+	if (ours->settled)
+		sync_poke(c->g, c->m, ours);
+	else if (theirs->origin != c->g->self->hostno)
+		shards_confirm_settled(&c->g->shards, ours);
+}
+
 /* The peer's copy of a shard of ours. More than we made ourselves means that we were set back to an older state, or have a clone.
  */
 static void compare_own(struct comparison *c, const struct proto_head *theirs, struct shard *ours)
@@ -260,8 +274,15 @@ static void compare_own(struct comparison *c, const struct proto_head *theirs, s
 		core_raise_epoch(g, theirs->epoch + (theirs->epoch < UINT32_MAX), theirs->head);
 		return;
 	}
-	if (!ours)
-		return;
+	if (!ours) {
+		ours = theirs->epoch == g->self->epoch ? shards_adopt(&g->shards, theirs->topic, g->now) : NULL;
+		if (!ours)
+			return;
+		ours->settled = g->settled;
+		push_changed(g, ours);
+	}
+	if (theirs->epoch == ours->epoch && theirs->head == ours->head)
+		compare_settled(c, theirs, ours);
 	if (theirs->epoch < ours->epoch)
 		push_acked(g, c->m, ours, 0, true);
 	else
@@ -293,6 +314,8 @@ static void compare_entry(struct comparison *c, const struct proto_head *theirs)
 		want(c, ours, &pull);
 	} else if (ours->head > theirs->head) {
 		give(&c->gift, ours, theirs->head, false);
+	} else {
+		compare_settled(c, theirs, ours);
 	}
 }
 
@@ -429,7 +452,7 @@ void sync_answer_send(struct gossip *g, struct member *m, struct sync_answer *an
 /* Sent when we are settled (R5): what others still hold of us from an earlier life goes. */
 void sync_heads(struct gossip *g, struct member *m)
 {
-	struct proto_heads heads = {.epoch = g->self->epoch, .seq = g->shards.seq, .topic_hi = UINT64_MAX};
+	struct proto_heads heads = {.epoch = g->self->epoch, .topic_hi = UINT64_MAX};
 	struct proto_packet packet = {0};
 	struct proto_list list;
 
@@ -493,7 +516,6 @@ bool sync_on_heads(struct gossip *g, struct member *m, struct bytes_reader *body
 	shards_settle(&g->shards,
 		&(struct shards_settled){.hostno = m->hostno,
 			.epoch = heads.epoch,
-			.seq = heads.seq,
 			.topic_lo = heads.topic_lo,
 			.topic_hi = heads.topic_hi,
 			.has = is_named,
@@ -513,7 +535,7 @@ static void step_heads(struct gossip *g)
 	for (unsigned i = 0; i < g->member_count; i++)
 		if (member_usable(g, g->slots[i]) && !g->slots[i]->unheard)
 			sync_heads(g, g->slots[i]);
-	g->heads_ms = --g->heads_left > 0 ? g->now + SETTLE_MS : NEVER;
+	g->heads_ms = g->heads_left-- > 1 ? g->now + SETTLE_MS : NEVER;
 }
 
 uint64_t sync_tick(struct gossip *g)

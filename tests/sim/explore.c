@@ -54,8 +54,8 @@ static void forget_some(struct world *w, uint32_t hostno)
 	struct truth_entry *entry, *tmp;
 
 	HASH_ITER(hh, w->truth->entries, entry, tmp)
-		if (entry->id.origin == hostno && entry->live && sim_rng_permille(&w->rng, 200))
-			truth_write(w->truth, hostno, entry->id.topic, entry->id.key, false);
+	if (entry->id.origin == hostno && entry->live && sim_rng_permille(&w->rng, 200))
+		truth_write(w->truth, hostno, entry->id.topic, entry->id.key, false);
 }
 
 static void crash_or_restart(struct world *w, unsigned host)

@@ -1,5 +1,5 @@
-/* Figures in virtual time, printed for information: how long a change, a death, a heal takes, and what idleness costs. The bounds that
- * fail are far above what is usual, so that they catch a mistake and not a bad seed. */
+/* Figures in virtual time, printed for information: how long a change, a death, a heal takes, and what idleness costs. The bounds
+ * that fail are far above what is usual, so that they catch a mistake and not a bad seed. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,8 +65,8 @@ static void end(struct world *w)
 	w->scenario = NULL;
 }
 
-static void on_record(struct sim_host *host, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val,
-	size_t val_len)
+static void on_record(
+	struct sim_host *host, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
 {
 	(void)origin;
 	(void)topic;
@@ -181,7 +181,8 @@ static void measure_idle(struct world *w)
 	world_run_ms(w, 60000);
 	per_host = (double)(w->bytes - bytes) / w->host_count / 60;
 	count = (double)(w->packets - packets) / w->host_count / 60;
-	printf("     idle, %u hosts: %.0f bytes/s and %.2f packets/s sent by a host (UDP payload)\n", w->host_count, per_host, count);
+	printf("     idle, %u hosts: %.0f bytes/s and %.2f packets/s sent by a host (UDP payload)\n", w->host_count, per_host,
+		count);
 	if (per_host > 300)
 		world_fail(w, "more than 300 bytes/s");
 	end(w);
@@ -199,7 +200,8 @@ static void measure_memory(struct world *w)
 
 		memset(value, 'v', sizeof(value));
 		snprintf(key, sizeof(key), "endpoint-%u", i);
-		gossip_put(w->hosts[i % (w->host_count - 1)].gossip, 1 + i % 20, key, 16, value, sizeof(value), world_now_ms(w), NULL);
+		gossip_put(w->hosts[i % (w->host_count - 1)].gossip, 1 + i % 20, key, 16, value, sizeof(value), world_now_ms(w),
+			NULL);
 		world_touch(w, i % (w->host_count - 1));
 	}
 	expect_quiet(w, 10000);

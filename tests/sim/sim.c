@@ -1,9 +1,9 @@
 /* The simulator's program: named scenarios, then random ones.
  *
- *	sim [--seed S] [--runs N] [--hosts N] [SCENARIO]
+ *	sim [--seed S] [--runs N] [--hosts N] [--trace] [SCENARIO]
  *
- * Without a scenario: all of them, then `runs` explorations from seeds S, S+1, ... Each run is a function of its seed and its number of
- * hosts; a failed one prints the command that repeats it. */
+ * Without a scenario: all of them, then `runs` explorations from seeds S, S+1, ... Each run is a function of its seed and its
+ *number of hosts; a failed one prints the command that repeats it. */
 #include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -16,6 +16,7 @@
 
 struct options {
 	uint64_t seed, runs, hosts;
+	bool trace;
 	const char *scenario;
 };
 
@@ -36,10 +37,12 @@ static void finish(struct world *w, const char *name, double since, struct total
 	if (w->failure[0]) {
 		totals->failed++;
 		printf("FAIL %s: at %.3f s: %s\n", name, (double)w->now_us / 1e6, w->failure);
-		printf("     again: build/release/tests/sim/sim --seed %" PRIu64 " --hosts %u %s\n", w->seed, w->host_count, name);
+		printf("     again: build/release/tests/sim/sim --seed %" PRIu64 " --hosts %u %s\n", w->seed, w->host_count,
+			name);
 	} else {
 		totals->passed++;
-		printf("ok   %s (%u hosts, %.1f s virtual, %.2f s)\n", name, w->host_count, (double)w->now_us / 1e6, seconds() - since);
+		printf("ok   %s (%u hosts, %.1f s virtual, %.2f s)\n", name, w->host_count, (double)w->now_us / 1e6,
+			seconds() - since);
 	}
 	world_free(w);
 	fflush(stdout);
@@ -50,6 +53,7 @@ static void run_scenario(const struct scenario *s, const struct options *o, stru
 	double since = seconds();
 	struct world *w = world_new(o->seed, o->hosts ? (unsigned)o->hosts : s->hosts, s->with_ipam);
 
+	w->trace = o->trace;
 	s->run(w);
 	finish(w, s->name, since, totals);
 }
@@ -62,6 +66,7 @@ static void run_explore(const struct options *o, const char *name, bool with_ipa
 	unsigned hosts = o->hosts ? (unsigned)o->hosts : 3 + sim_rng_below(&rng, sim_rng_permille(&rng, 700) ? 6 : 28);
 	struct world *w = world_new(seed, hosts, with_ipam);
 
+	w->trace = o->trace;
 	(with_ipam ? explore_ipam : explore)(w);
 	finish(w, name, since, totals);
 }
@@ -70,7 +75,7 @@ static const struct scenario *const lists[] = {gossip_scenarios, ipam_scenarios,
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [--seed S] [--runs N] [--hosts N] [SCENARIO]\nscenarios: explore explore_ipam");
+	fprintf(stderr, "usage: sim [--seed S] [--runs N] [--hosts N] [--trace] [SCENARIO]\nscenarios: explore explore_ipam");
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
 		for (const struct scenario *s = lists[i]; s->name; s++)
 			fprintf(stderr, " %s", s->name);
@@ -81,12 +86,14 @@ static int usage(void)
 static int parse(int argc, char **argv, struct options *o)
 {
 	for (int i = 1; i < argc; i++) {
-		uint64_t *number = strcmp(argv[i], "--seed") == 0  ? &o->seed
+		uint64_t *number = strcmp(argv[i], "--seed") == 0    ? &o->seed
 				   : strcmp(argv[i], "--runs") == 0  ? &o->runs
 				   : strcmp(argv[i], "--hosts") == 0 ? &o->hosts
 								     : NULL;
 
-		if (!number && argv[i][0] != '-' && !o->scenario)
+		if (strcmp(argv[i], "--trace") == 0)
+			o->trace = true;
+		else if (!number && argv[i][0] != '-' && !o->scenario)
 			o->scenario = argv[i];
 		else if (!number || i + 1 == argc || number_parse(argv[++i], 0, UINT64_MAX, number) < 0)
 			return -1;

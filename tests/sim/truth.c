@@ -19,7 +19,8 @@ void truth_free(struct truth *truth)
 
 	if (!truth)
 		return;
-	HASH_ITER(hh, truth->entries, entry, tmp) {
+	HASH_ITER(hh, truth->entries, entry, tmp)
+	{
 		HASH_DEL(truth->entries, entry);
 		free(entry);
 	}
@@ -37,7 +38,8 @@ void truth_host_free(struct truth_host *host)
 
 	if (!host)
 		return;
-	HASH_ITER(hh, host->seen, seen, tmp) {
+	HASH_ITER(hh, host->seen, seen, tmp)
+	{
 		HASH_DEL(host->seen, seen);
 		free(seen);
 	}
@@ -88,7 +90,8 @@ size_t truth_value(const struct truth_entry *entry, char buf[64])
 	return (size_t)snprintf(buf, 64, "%" PRIu64 " of %s by %u", entry->version, entry->id.key, entry->id.origin);
 }
 
-/* --- on the spot ------------------------------------------------------------------------------------------------------------------- */
+/* --- on the spot
+ * ------------------------------------------------------------------------------------------------------------------- */
 
 static struct truth_seen *seen_of(struct sim_host *host, const struct truth_key *id)
 {
@@ -111,14 +114,14 @@ static void see_value(struct sim_host *host, struct truth_seen *seen, const stru
 	struct world *w = host->world;
 
 	if (version > entry->version)
-		world_fail(w, "host %u sees version %" PRIu64 " of %s, which host %u never wrote", host->hostno, version, seen->id.key,
-			seen->id.origin);
+		world_fail(w, "host %u sees version %" PRIu64 " of %s, which host %u never wrote", host->hostno, version,
+			seen->id.key, seen->id.origin);
 	if (seen->version != 0 && version < seen->version)
 		world_fail(w, "host %u sees version %" PRIu64 " of %s by %u after version %" PRIu64, host->hostno, version,
 			seen->id.key, seen->id.origin, seen->version);
 	if (version == seen->version)
-		world_fail(w, "host %u sees version %" PRIu64 " of %s by %u %s", host->hostno, version, seen->id.key, seen->id.origin,
-			seen->live ? "twice" : "return from deletion");
+		world_fail(w, "host %u sees version %" PRIu64 " of %s by %u %s", host->hostno, version, seen->id.key,
+			seen->id.origin, seen->live ? "twice" : "return from deletion");
 	seen->version = version;
 	seen->live = true;
 }
@@ -133,6 +136,8 @@ void truth_on_record(
 
 	if (id.key[0] != 'k')
 		return;
+	world_trace(host->world, "host %u: (%u, %" PRIu64 ") %s: %.*s", host->hostno, origin, topic, id.key,
+		val ? (int)val_len : 4, val ? (const char *)val : "gone");
 	HASH_FIND(hh, host->world->truth->entries, &id, sizeof(id), entry);
 	seen = seen_of(host, &id);
 	if (!entry) {
@@ -145,14 +150,16 @@ void truth_on_record(
 		return;
 	}
 	if (!seen->live)
-		world_fail(host->world, "host %u is told that %s by %u is gone, which it never had", host->hostno, id.key, origin);
+		world_fail(
+			host->world, "host %u is told that %s by %u is gone, which it never had", host->hostno, id.key, origin);
 	if (entry->deleted_version < seen->version)
-		world_fail(host->world, "host %u is told that version %" PRIu64 " of %s by %u is gone, but it is not", host->hostno,
-			seen->version, id.key, origin);
+		world_fail(host->world, "host %u is told that version %" PRIu64 " of %s by %u is gone, but it is not",
+			host->hostno, seen->version, id.key, origin);
 	seen->live = false;
 }
 
-/* --- any time ------------------------------------------------------------------------------------------------------------------------ */
+/* --- any time
+ * ------------------------------------------------------------------------------------------------------------------------ */
 
 /* Deletions too, which shards_record hides. */
 static const struct record *raw_record(const struct shards *s, const struct shard *shard, const struct record *like)
@@ -181,7 +188,8 @@ static void check_copy(struct world *w, const struct sim_host *host, const struc
 		const struct record *mine = r->deleted ? NULL : raw_record(copies, copy, r);
 
 		if (!r->deleted && (!mine || !same_record(mine, r)))
-			world_fail(w, "host %u says it has all of shard (%u, %" PRIu64 ") up to %" PRIu64 " and lacks seq %" PRIu64,
+			world_fail(w,
+				"host %u says it has all of shard (%u, %" PRIu64 ") up to %" PRIu64 " and lacks seq %" PRIu64,
 				host->hostno, copy->id.origin, copy->id.topic, copy->head, r->seq);
 	}
 	if (copy->sweep_due || copy->head < origin->floor)
@@ -208,7 +216,8 @@ void truth_check_host(struct world *w, unsigned index)
 		world_fail(w, "host %u: shards: %s", host->hostno, wrong);
 	if (gossip_counters(host->gossip)->conflicts > 0 && !w->truth->conflicts_expected)
 		world_fail(w, "host %u counts a conflict (R6) that nobody made", host->hostno);
-	HASH_ITER(hh, host->gossip->shards.by_id, shard, tmp) {
+	HASH_ITER(hh, host->gossip->shards.by_id, shard, tmp)
+	{
 		struct sim_host *origin = shard->id.origin <= w->host_count ? &w->hosts[shard->id.origin - 1] : NULL;
 		const struct shard *original;
 
@@ -220,13 +229,15 @@ void truth_check_host(struct world *w, unsigned index)
 	}
 }
 
-/* --- when quiet ---------------------------------------------------------------------------------------------------------------------- */
+/* --- when quiet
+ * ---------------------------------------------------------------------------------------------------------------------- */
 
 static bool records_complete(struct world *w, struct sim_host *host, char *why, size_t why_size)
 {
 	struct truth_entry *entry, *tmp;
 
-	HASH_ITER(hh, w->truth->entries, entry, tmp) {
+	HASH_ITER(hh, w->truth->entries, entry, tmp)
+	{
 		char value[64];
 		size_t value_len = truth_value(entry, value), len = 0;
 		const void *found =
@@ -238,7 +249,10 @@ static bool records_complete(struct world *w, struct sim_host *host, char *why, 
 			continue;
 		if (!entry->live || !found || len != value_len || memcmp(found, value, len) != 0) {
 			snprintf(why, why_size, "host %u %s %s by %u", host->hostno,
-				!found ? "lacks" : entry->live ? "has an old" : "still has", entry->id.key, entry->id.origin);
+				!found	      ? "lacks"
+				: entry->live ? "has an old"
+					      : "still has",
+				entry->id.key, entry->id.origin);
 			return false;
 		}
 	}
@@ -281,7 +295,8 @@ bool truth_members_agree(struct world *w, char *why, size_t why_size)
 				return false;
 			}
 			if (member.state != expected && !(member.state == GOSSIP_LEFT && expected == GOSSIP_DEAD)) {
-				snprintf(why, why_size, "host %u believes host %u %s", i + 1, j + 1, gossip_state_name(member.state));
+				snprintf(why, why_size, "host %u believes host %u %s", i + 1, j + 1,
+					gossip_state_name(member.state));
 				return false;
 			}
 		}

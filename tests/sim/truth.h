@@ -1,8 +1,10 @@
 /* What really happened, against which every copy is held.
  *
- * Per origin and key: the version of its last write and of its last deletion. Every value carries its version. Checked on the spot:
+ * Per origin and key: the version of its last write and of its last deletion. Every value carries its version. Checked on the
+ *spot:
  *
- *	- nobody sees a value that its origin did not write, nor an older one after a newer one, nor one that it saw deleted (R1, R3)
+ *	- nobody sees a value that its origin did not write, nor an older one after a newer one, nor one that it saw deleted (R1,
+ *R3)
  *	- nobody sees the same value twice, nor a deletion that did not happen: restarts do not flicker (R4, R5)
  *	- a copy with head h has exactly what its origin has up to h (R2, R3), its lists and sums are sound
  *	- no conflict is counted unless the scenario made one (R6)
@@ -57,8 +59,8 @@ struct truth_entry *truth_write(struct truth *truth, uint32_t origin, uint64_t t
 size_t truth_value(const struct truth_entry *entry, char buf[64]);
 
 /* The checker's part of ops->record; only keys that begin with 'k' are held against the truth. */
-void truth_on_record(struct sim_host *host, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val,
-	size_t val_len);
+void truth_on_record(
+	struct sim_host *host, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len);
 /* Any time: one host's copies against their origins. */
 void truth_check_host(struct world *w, unsigned host);
 /* When quiet: true when all are equal; with `why`, says what is not. */

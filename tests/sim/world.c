@@ -1,6 +1,7 @@
 /* The simulated world: event queue, network, hosts. See world.h. */
 #include "tests/sim/world.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +28,8 @@ struct sim_packet {
 	uint8_t bytes[];
 };
 
-/* --- random: splitmix64 ----------------------------------------------------------------------------------------------------------- */
+/* --- random: splitmix64
+ * ----------------------------------------------------------------------------------------------------------- */
 
 uint64_t sim_rng_next(struct sim_rng *rng)
 {
@@ -48,7 +50,8 @@ bool sim_rng_permille(struct sim_rng *rng, unsigned permille)
 	return permille > 0 && sim_rng_below(rng, 1000) < permille;
 }
 
-/* --- disks ------------------------------------------------------------------------------------------------------------------------- */
+/* --- disks
+ * ------------------------------------------------------------------------------------------------------------------------- */
 
 void sim_disk_save(struct sim_disk *disk, const void *key, size_t key_len, const void *val, size_t len)
 {
@@ -87,7 +90,8 @@ void sim_disk_clear(struct sim_disk *disk)
 	}
 }
 
-/* --- the queue: a binary heap -------------------------------------------------------------------------------------------------------- */
+/* --- the queue: a binary heap
+ * -------------------------------------------------------------------------------------------------------- */
 
 static bool earlier(const struct sim_event *a, const struct sim_event *b)
 {
@@ -147,7 +151,21 @@ void world_fail(struct world *w, const char *fmt, ...)
 	va_end(args);
 }
 
-/* --- the network --------------------------------------------------------------------------------------------------------------------- */
+void world_trace(struct world *w, const char *fmt, ...)
+{
+	va_list args;
+
+	if (!w->trace)
+		return;
+	printf("%12.6f ", (double)w->now_us / 1e6);
+	va_start(args, fmt);
+	vprintf(fmt, args);
+	va_end(args);
+	printf("\n");
+}
+
+/* --- the network
+ * --------------------------------------------------------------------------------------------------------------------- */
 
 struct gossip_addr sim_addr(unsigned host)
 {
@@ -210,7 +228,8 @@ void world_inject(struct world *w, unsigned to, const void *packet, size_t len)
 	put_in_flight(w, to, copy_packet(&from, packet, len));
 }
 
-/* --- ops of the cores -------------------------------------------------------------------------------------------------------------- */
+/* --- ops of the cores
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static void op_random(void *ctx, void *buf, size_t len)
 {
@@ -225,6 +244,8 @@ static void op_member(void *ctx, const struct gossip_member *member, enum gossip
 {
 	struct sim_host *host = ctx;
 
+	world_trace(host->world, "host %u: host %u was %s, is %s (epoch %u, incarnation %u)", host->hostno, member->hostno,
+		gossip_state_name(old), gossip_state_name(member->state), member->epoch, member->incarnation);
 	if (host->ipam)
 		ipam_peer_alive(host->ipam, member->hostno, member->state == GOSSIP_ALIVE || member->state == GOSSIP_SUSPECT,
 			world_now_ms(host->world));
@@ -244,7 +265,8 @@ static void chunk_arrived(
 	ipam_peer_chunk(host->ipam, origin, &pool, key[17], val, val_len, world_now_ms(host->world));
 }
 
-static void op_record(void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
+static void op_record(
+	void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
 {
 	struct sim_host *host = ctx;
 
@@ -341,7 +363,8 @@ static const struct ipam_ops ipam_ops = {.save = ipam_op_save,
 	.complete = ipam_op_complete,
 	.random = op_random};
 
-/* --- time --------------------------------------------------------------------------------------------------------------------------- */
+/* --- time
+ * --------------------------------------------------------------------------------------------------------------------------- */
 
 static void tick_host(struct world *w, struct sim_host *host)
 {
@@ -440,11 +463,13 @@ bool world_run_until(struct world *w, uint64_t deadline_ms, uint64_t step_ms, bo
 	return true;
 }
 
-/* --- hosts ---------------------------------------------------------------------------------------------------------------------------- */
+/* --- hosts
+ * ---------------------------------------------------------------------------------------------------------------------------- */
 
 static struct member_save saved_member(const struct sim_host *host)
 {
-	struct member_save save = {.hostno = host->hostno, .host_id = host->identity.id, .epoch = 0, .addr = sim_addr(host->index)};
+	struct member_save save = {
+		.hostno = host->hostno, .host_id = host->identity.id, .epoch = 0, .addr = sim_addr(host->index)};
 
 	memcpy(save.public_key, host->identity.public_key, sizeof(save.public_key));
 	save.vtep = save.addr.ip;
@@ -470,7 +495,8 @@ static void put_own_again(struct world *w, struct sim_host *host)
 {
 	struct truth_entry *entry, *tmp;
 
-	HASH_ITER(hh, w->truth->entries, entry, tmp) {
+	HASH_ITER(hh, w->truth->entries, entry, tmp)
+	{
 		char value[64];
 
 		if (entry->id.origin == host->hostno && entry->live)
@@ -504,6 +530,7 @@ void world_start(struct world *w, unsigned index)
 		.vtep = sim_addr(index).ip,
 	};
 
+	world_trace(w, "host %u starts, epoch %u", host->hostno, host->epoch);
 	memset(config.cluster_id.bytes, 7, sizeof(config.cluster_id.bytes));
 	memset(config.cluster_key, 9, sizeof(config.cluster_key));
 	snprintf(config.name, sizeof(config.name), "h%u", host->hostno);
@@ -537,7 +564,7 @@ void world_crash(struct world *w, unsigned index)
 	struct sim_host *host = &w->hosts[index];
 	struct sim_packet *packet;
 
-	(void)w;
+	world_trace(w, "host %u stops", host->hostno);
 	gossip_free(host->gossip);
 	ipam_free(host->ipam);
 	host->gossip = NULL;
@@ -560,6 +587,7 @@ void world_restart(struct world *w, unsigned index, bool new_epoch)
 
 void world_pause(struct world *w, unsigned index)
 {
+	world_trace(w, "host %u pauses", index + 1);
 	w->hosts[index].paused = true;
 }
 
@@ -568,6 +596,7 @@ void world_resume(struct world *w, unsigned index)
 	struct sim_host *host = &w->hosts[index];
 	struct sim_packet *packet;
 
+	world_trace(w, "host %u resumes", host->hostno);
 	host->paused = false;
 	while ((packet = host->backlog)) {
 		host->backlog = packet->next;
@@ -581,11 +610,13 @@ void world_resume(struct world *w, unsigned index)
 
 void world_cut(struct world *w, unsigned from, unsigned to, bool cut)
 {
+	world_trace(w, "host %u to host %u: %s", from + 1, to + 1, cut ? "cut" : "open");
 	w->cut[from][to] = cut;
 }
 
 void world_partition(struct world *w, uint64_t side_a)
 {
+	world_trace(w, "partition %" PRIx64, side_a);
 	for (unsigned i = 0; i < w->host_count; i++)
 		for (unsigned j = 0; j < w->host_count; j++)
 			w->cut[i][j] = (side_a >> (i % 64) & 1) != (side_a >> (j % 64) & 1);
@@ -600,6 +631,7 @@ void world_partition_at(struct world *w, unsigned first_of_b)
 
 void world_heal(struct world *w)
 {
+	world_trace(w, "healed");
 	memset(w->cut, 0, sizeof(w->cut));
 }
 
@@ -609,7 +641,8 @@ void world_put(struct world *w, unsigned host, uint64_t topic, const char *key)
 	struct err err = {0};
 	char value[64];
 
-	if (gossip_put(w->hosts[host].gossip, topic, key, strlen(key), value, truth_value(entry, value), world_now_ms(w), &err) < 0)
+	if (gossip_put(w->hosts[host].gossip, topic, key, strlen(key), value, truth_value(entry, value), world_now_ms(w), &err) <
+		0)
 		world_fail(w, "put: %s", err.text);
 	world_touch(w, host);
 }
@@ -621,7 +654,8 @@ void world_del(struct world *w, unsigned host, uint64_t topic, const char *key)
 	world_touch(w, host);
 }
 
-/* --- the world ----------------------------------------------------------------------------------------------------------------------- */
+/* --- the world
+ * ----------------------------------------------------------------------------------------------------------------------- */
 
 struct world *world_new(uint64_t seed, unsigned hosts, bool with_ipam)
 {

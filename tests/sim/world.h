@@ -1,8 +1,8 @@
 /* A cluster in one process: real cores, virtual time, and a network that may lose, double, reorder, change, delay and cut.
  *
- * Everything that happens is an event of one queue, ordered by (virtual time, order of creation), and everything random comes from one
- * seed, so a seed is a run: the same one gives the same packets at the same times. What a host keeps on disk survives its crash. Each host
- * may carry an ipam object, whose messages and published chunks travel by gossip like in the daemon.
+ * Everything that happens is an event of one queue, ordered by (virtual time, order of creation), and everything random comes
+ * from one seed, so a seed is a run: the same one gives the same packets at the same times. What a host keeps on disk survives
+ * its crash. Each host may carry an ipam object, whose messages and published chunks travel by gossip like in the daemon.
  *
  * A checker rides along: see truth.h. */
 #ifndef TESTS_SIM_WORLD_H
@@ -57,7 +57,7 @@ struct sim_host {
 	bool paused;
 	struct sim_rng rng;
 	struct sim_disk disk, ipam_disk;
-	uint64_t tick_us; /* when the pending tick is due: older tick events are stale */
+	uint64_t tick_us;			   /* when the pending tick is due: older tick events are stale */
 	struct sim_packet *backlog, *backlog_last; /* while paused */
 	unsigned backlog_count;
 	struct truth_host *truth;
@@ -91,6 +91,7 @@ struct world {
 	struct sim_hooks hooks;
 	bool with_ipam;
 	struct truth *truth;
+	bool trace;	   /* prints what happens to hosts and records */
 	char failure[512]; /* the first thing that was wrong, "" = nothing */
 	uint64_t packets, bytes, delivered;
 	uint64_t digest; /* over everything delivered: equal seeds, equal digests */
@@ -101,6 +102,8 @@ struct world *world_new(uint64_t seed, unsigned hosts, bool with_ipam);
 void world_free(struct world *w);
 /* Keeps the first one only. */
 void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+void world_trace(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 uint64_t world_now_ms(const struct world *w);
 void world_run_ms(struct world *w, uint64_t ms); /* stops early on failure */
