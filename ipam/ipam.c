@@ -672,14 +672,16 @@ bool ipam_release(struct ipam *ipam, const struct id128 *id, const struct ip *ad
 	struct pool *pool = pool_known(ipam, id);
 	struct slot *slot = lease_at(pool, address);
 	struct id128 kept = *id;
+	bool shared;
 
 	if (!slot)
 		return false;
+	shared = slot->use == IPAM_USE_SHARED;
 	if (slot->guest)
 		slot_drop(ipam, pool, slot);
 	else
 		slot_rest(ipam, pool, slot, now_ms);
-	pool->dirty = true;
+	pool->dirty |= shared;
 	requests_run(ipam, &kept, now_ms);
 	pool = pool_known(ipam, &kept);
 	if (pool)

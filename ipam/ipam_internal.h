@@ -24,6 +24,7 @@
 #define IPAM_ASKED_MAX 8192	/* hosts asked for one request */
 #define IPAM_REDIRECTS_MAX 4	/* MOVED answers followed for one request */
 #define IPAM_REASK_MS 150	/* a donor that has not answered: the next one is asked too */
+#define IPAM_ASK_AT_ONCE 16	/* hosts asked together when all of them say that they have nothing free */
 #define IPAM_GRANT_RETRY_MS 100 /* first repeat of a GRANT, doubles up to the next */
 #define IPAM_GRANT_RETRY_MAX_MS 10000
 #define IPAM_FETCH_RETRY_MS 1000 /* prefetch after a refusal, doubles up to the next */
@@ -154,7 +155,8 @@ struct pool {
 	struct fetch fetch;
 	struct published **published;
 	unsigned published_count;
-	bool dirty;	       /* what we publish is not what is */
+	bool dirty;	       /* what we publish is not what is, the bucket apart */
+	uint8_t bucket;	       /* as published */
 	bool swept;	       /* chunks of an earlier life are withdrawn */
 	struct recent *recent; /* ring, allocated with the first transfer */
 	unsigned recent_at;

@@ -400,11 +400,16 @@ static void withdraw_from(struct ipam *ipam, struct pool *pool, unsigned first)
 void publish(struct ipam *ipam, struct pool *pool)
 {
 	struct chunking c = {.ipam = ipam, .pool = pool};
+	uint8_t bucket;
 
-	if (!pool->dirty || !pool->known || !ipam->started)
+	if (!pool->known || !ipam->started)
 		return;
+	bucket = free_bucket(pool_free(pool));
+	if (!pool->dirty && bucket == pool->bucket)
+		return; /* most leases and releases: nothing that others see has changed */
 	pool->dirty = false;
-	chunk_begin(&c.w, pool->wanted == WANT_YES, free_bucket(pool_free(pool)));
+	pool->bucket = bucket;
+	chunk_begin(&c.w, pool->wanted == WANT_YES, bucket);
 	chunk_shared(&c);
 	chunk_ranges(&c);
 	if (c.index < IPAM_CHUNKS_MAX)

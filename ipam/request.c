@@ -25,7 +25,7 @@ static void grant(
 	struct ipam *ipam, struct pool *pool, const struct request *r, u128 offset, uint64_t now_ms, struct ipam_result *result)
 {
 	slot_lease(ipam, pool, offset, r->use, r->shared_flags, r->owner, now_ms);
-	pool->dirty = true;
+	pool->dirty |= r->use == IPAM_USE_SHARED;
 	result->code = IPAM_GRANTED;
 	result->address = ip_from_number(pool->def.prefix.ip.family, pool->base + offset);
 }
@@ -158,24 +158,42 @@ static bool try_answer(struct ipam *ipam, struct pool *pool, struct request *r, 
 
 /* --- asking for any address --- */
 
+/* Where the host is, or would be: asked hosts are kept in order, since a large cluster may all be asked. */
+static unsigned asked_index(const struct request *r, uint32_t hostno)
+{
+	unsigned low = 0, high = r->asked_count;
+
+	while (low < high) {
+		unsigned middle = low + (high - low) / 2;
+
+		if (r->asked[middle].hostno >= hostno)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
 static struct asked *asked_find(const struct request *r, uint32_t hostno)
 {
-	for (unsigned i = 0; i < r->asked_count; i++)
-		if (r->asked[i].hostno == hostno)
-			return &r->asked[i];
-	return NULL;
+	unsigned i = asked_index(r, hostno);
+
+	return i < r->asked_count && r->asked[i].hostno == hostno ? &r->asked[i] : NULL;
 }
 
 static struct asked *asked_add(struct request *r, uint32_t hostno)
 {
+	unsigned i = asked_index(r, hostno);
+
 	if (r->asked_count == IPAM_ASKED_MAX)
 		return NULL;
 	if (r->asked_count == r->asked_capacity) {
 		r->asked_capacity = r->asked_capacity ? 2 * r->asked_capacity : 4;
 		r->asked = xrealloc(r->asked, r->asked_capacity * sizeof(*r->asked));
 	}
-	r->asked[r->asked_count] = (struct asked){.hostno = hostno};
-	return &r->asked[r->asked_count++];
+	memmove(r->asked + i + 1, r->asked + i, (r->asked_count++ - i) * sizeof(*r->asked));
+	r->asked[i] = (struct asked){.hostno = hostno};
+	return &r->asked[i];
 }
 
 static void ask(struct ipam *ipam, struct pool *pool, struct request *r, struct asked *asked, uint64_t now_ms)
@@ -195,7 +213,7 @@ static void ask(struct ipam *ipam, struct pool *pool, struct request *r, struct 
 	message_send(ipam, asked->hostno, &m);
 }
 
-static uint32_t next_donor(const struct ipam *ipam, const struct pool *pool, const struct request *r)
+static const struct view *next_donor(const struct ipam *ipam, const struct pool *pool, const struct request *r)
 {
 	const struct view *view, *next, *best = NULL;
 
@@ -208,7 +226,7 @@ static uint32_t next_donor(const struct ipam *ipam, const struct pool *pool, con
 			!asked_find(r, view->hostno))
 			best = view;
 	}
-	return best ? best->hostno : 0;
+	return best;
 }
 
 /* When the map has gaps, somebody who publishes nothing may still have what we look for. */
@@ -314,10 +332,37 @@ static bool hopeful(const struct ipam *ipam, const struct pool *pool, const stru
 	return !silent && !any_answered(r) && map_known(pool, pool->self) < pool->usable;
 }
 
+static bool ask_one(struct ipam *ipam, struct pool *pool, struct request *r, uint32_t hostno, uint64_t now_ms)
+{
+	struct asked *asked = hostno ? asked_add(r, hostno) : NULL;
+
+	if (!asked)
+		return false;
+	ask(ipam, pool, r, asked, now_ms);
+	if (asked->next_ms < r->due_ms)
+		r->due_ms = asked->next_ms;
+	return true;
+}
+
+/* In turn while there is hope; hosts that say that they have nothing are asked several at a time, to be sure before we say
+ * "exhausted". */
+static bool ask_donors(struct ipam *ipam, struct pool *pool, struct request *r, uint64_t now_ms)
+{
+	const struct view *donor;
+	unsigned count = 0;
+
+	while (count < IPAM_ASK_AT_ONCE && (donor = next_donor(ipam, pool, r)) && (count == 0 || view_bucket(donor) == 0)) {
+		if (!ask_one(ipam, pool, r, donor->hostno, now_ms))
+			break;
+		count++;
+		if (view_bucket(donor) > 0)
+			break;
+	}
+	return count > 0;
+}
+
 static bool step_any(struct ipam *ipam, struct pool *pool, struct request *r, uint64_t now_ms, struct ipam_result *result)
 {
-	uint32_t donor;
-
 	if (now_ms >= r->deadline_ms) {
 		give_up_any(pool, r, result);
 		return true;
@@ -329,20 +374,9 @@ static bool step_any(struct ipam *ipam, struct pool *pool, struct request *r, ui
 				r->due_ms = r->asked[i].next_ms;
 		return false;
 	}
-	donor = next_donor(ipam, pool, r);
-	if (!donor && !ask_again(ipam, pool, r, now_ms) && !ask_second_round(ipam, pool, r, now_ms))
-		donor = next_stranger(ipam, pool, r);
-	else if (!donor)
+	if (ask_donors(ipam, pool, r, now_ms) || ask_again(ipam, pool, r, now_ms) || ask_second_round(ipam, pool, r, now_ms) ||
+		ask_one(ipam, pool, r, next_stranger(ipam, pool, r), now_ms))
 		return false;
-	if (donor) {
-		struct asked *asked = asked_add(r, donor);
-
-		if (asked) {
-			ask(ipam, pool, r, asked, now_ms);
-			r->due_ms = asked->next_ms < r->deadline_ms ? asked->next_ms : r->deadline_ms;
-			return false;
-		}
-	}
 	if (hopeful(ipam, pool, r))
 		return false; /* records may still be on their way; the deadline ends it */
 	give_up_any(pool, r, result);

@@ -1045,6 +1045,84 @@ static void shares_tell_who_holds_what(void **state)
 	shell_free(s);
 }
 
+/* Every second address is given away: 1,000 fragments, which take several records. A second core reads them all. */
+static void a_pool_in_a_thousand_pieces_is_published_whole(void **state)
+{
+	struct shell *s = shell_new("10.1.0.0/21"), *reader = shell_new(NULL);
+	struct ipam_message req = {
+		.type = IPAM_MSG_REQ, .pool = pool_id, .flags = IPAM_REQ_URGENT | IPAM_REQ_EXACT, .len = 1, .count = 1};
+	struct ipam_message ack = {.type = IPAM_MSG_ACK, .pool = pool_id, .range_count = 1};
+	struct ipam_pool_def def = def_of("10.1.0.0/21");
+	const struct pool *pool;
+	const struct view *view;
+	unsigned fragments;
+	uint32_t host = 7;
+
+	(void)state;
+	s->save_nothing = true;
+	for (unsigned i = 2; i < 2046; i += 2) {
+		req.xid = ack.xid = i;
+		req.start = i;
+		deliver(s, 2, &req, 0);
+		ack.ranges[0] = s->sent.ranges[0];
+		deliver(s, 2, &ack, 0);
+	}
+	pool = pool_find(s->ipam, &pool_id);
+	assert_in_range(pool->published_count, 5, 12);
+	assert_int_equal(ipam_pool_join(reader->ipam, &def, 0, NULL), 0);
+	for (unsigned i = 0; i < pool->published_count; i++)
+		ipam_peer_chunk(reader->ipam, host, &pool_id, i, pool->published[i]->bytes, pool->published[i]->len, 0);
+	HASH_FIND(hh, pool_find(reader->ipam, &pool_id)->views, &host, sizeof(host), view);
+	assert_non_null(view);
+	assert_true(view_held(view, &fragments) == 1024);
+	assert_int_equal(fragments, 1023);
+	/* Given back, nothing is missing. */
+	for (unsigned i = 2; i < 2046; i += 2) {
+		ack = (struct ipam_message){.type = IPAM_MSG_GRANT, .pool = pool_id, .xid = 5000 + i, .range_count = 1};
+		ack.ranges[0] = (struct custody){.start = i, .len = 1, .version = 2};
+		deliver(s, 2, &ack, 0);
+	}
+	assert_true(pool->held == 2046);
+	for (unsigned i = 0; i < pool->published_count; i++)
+		ipam_peer_chunk(reader->ipam, host, &pool_id, i, pool->published[i]->bytes, pool->published[i]->len, 0);
+	assert_true(view_held(view, NULL) == 2046);
+	shell_free(reader);
+	shell_free(s);
+}
+
+static void everybody_is_asked_before_a_pool_counts_as_exhausted(void **state)
+{
+	struct shell *s = shell_new(NULL);
+	struct ipam_pool_def def = def_of("10.1.0.0/22");
+	struct ipam_want want = {.pool = pool_id, .owner = "x"};
+	struct ipam_message deny = {.type = IPAM_MSG_DENY, .pool = pool_id, .reason = IPAM_DENY_NONE};
+	uint8_t buf[IPAM_MESSAGE_MAX];
+
+	(void)state;
+	assert_int_equal(ipam_pool_join(s->ipam, &def, 0, NULL), 0);
+	for (uint32_t host = 2; host < 1002; host++) {
+		struct custody held = {.start = host - 1, .len = host == 1001 ? 23 : 1};
+
+		ipam_peer_alive(s->ipam, host, true, 0);
+		ipam_peer_chunk(s->ipam, host, &pool_id, 0, buf, peer_chunk(buf, NULL, 0, &held, 1, host == 500), 0);
+	}
+	ipam_request(s->ipam, &want, 1, 0);
+	assert_int_equal(s->sent_to, 500); /* the only one that says it has one */
+	deny.xid = s->sent.xid;
+	deliver(s, 500, &deny, 0);
+	for (uint32_t host = 2; host < 1002; host++) {
+		assert_int_equal(s->completed, 0);
+		if (host != 500)
+			deliver(s, host, &deny, 0);
+	}
+	assert_int_equal(s->completed, 0);
+	deliver(s, 500, &deny, 0); /* once more, since its record still says so */
+	assert_int_equal(s->completed, 1);
+	assert_int_equal(s->last.code, IPAM_EXHAUSTED);
+	assert_int_equal(s->sent_count, 1001);
+	shell_free(s);
+}
+
 static void a_cancelled_request_is_not_answered_and_its_address_stays_free(void **state)
 {
 	struct shell *s = shell_beside(&all_of_24, 8);
@@ -1485,6 +1563,8 @@ int main(void)
 		cmocka_unit_test(a_silent_holder_is_named_when_time_is_up),
 		cmocka_unit_test(moved_is_followed_four_times_and_no_further),
 		cmocka_unit_test(a_used_address_names_its_host_and_owner),
+		cmocka_unit_test(a_pool_in_a_thousand_pieces_is_published_whole),
+		cmocka_unit_test(everybody_is_asked_before_a_pool_counts_as_exhausted),
 		cmocka_unit_test(a_cancelled_request_is_not_answered_and_its_address_stays_free),
 		cmocka_unit_test(grants_outside_the_pool_are_counted_and_ignored),
 		cmocka_unit_test(a_host_asks_ahead_before_it_runs_out),
