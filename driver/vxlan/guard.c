@@ -1,18 +1,22 @@
-/* Members only: see guard.h for what the table does. This file says it to the kernel: nfnetlink batches over libmnl, objects
- * encoded by libnftnl. The vxlan driver is its only user.
+/* Members only: see guard.h for what the table does. This file says it to the kernel: nfnetlink batches over libmnl,
+ * objects encoded by libnftnl. The vxlan driver is its only user.
  *
  * What the kernel does and what follows from it:
- * - A batch is one transaction, and it names the generation that it was computed from (NFNL_BATCH_GENID): if anyone has committed
- * in between, the kernel answers ERESTART and we look again. So comparing first and writing after has no window.
- * - The generation counts every commit of the namespace. As long as it is the one that our last look or commit ended with,
- * nothing can have changed, and guard_apply costs one question.
- * - An acknowledgement of BATCH_BEGIN proves nothing, one of BATCH_END is not given by older kernels, and a message whose
- * attribute length wrapped around is dropped without an error. Success is therefore: no error, the last real message
- * acknowledged, and the generation moved.
+ * - A batch is one transaction, and it names the generation that it was computed from (NFNL_BATCH_GENID): if anyone has
+ *   committed in between, the kernel answers ERESTART and we look again. So comparing first and writing after has no
+ *   window. Where someone commits without a pause that race could be lost for ever, so after a few rounds all is written
+ *   unconditionally, and looked at again the next time.
+ * - NLM_F_ECHO gives back what was made with its handles, in the same transaction: a table or rule of another handle is
+ *   not ours.
+ * - The generation counts every commit of the namespace. As long as it is the one that our last look or commit ended
+ *   with, nothing can have changed, and guard_apply costs one question.
+ * - An acknowledgement of BATCH_BEGIN proves nothing, one of BATCH_END is not given by older kernels, and a message
+ *   whose attribute length wrapped around is dropped without an error. Success is therefore: no error, the last real
+ *   message acknowledged, and the generation moved.
  * - nla_len has 16 bits: about 4,000 IPv4 or 2,300 IPv6 elements are the most a message can carry. We send 1,000.
- * - Forwarded fragments: the VNI lies behind the first eight bytes, so a first fragment of eight bytes would pass the forward
- * chain. It cannot be masqueraded in that shape: address translation needs conntrack, which reassembles at -400, before our
- * chains. */
+ * - Forwarded fragments: the VNI lies behind the first eight bytes, so a first fragment of eight bytes would pass the
+ *   forward chain. It cannot be masqueraded in that shape: address translation needs conntrack, which reassembles at
+ *   -400, before our chains. */
 #include "driver/vxlan/guard.h"
 
 #include <arpa/inet.h>
@@ -37,8 +41,9 @@
 
 #define TABLE_NAME_MAX 31
 #define RULES_MAX 16
-#define ATTEMPTS_MAX 16 /* commits lost to others in a row, before it is an error */
-#define VNI_OFFSET 12	/* from the UDP header: its 8 bytes, flags, 24 reserved bits (RFC 7348 section 5) */
+#define ATTEMPTS_POLITE 4 /* rounds lost to others, before one is written unconditionally */
+#define ATTEMPTS_MAX 16	  /* before it is an error */
+#define VNI_OFFSET 12	  /* from the UDP header: its 8 bytes, flags, 24 reserved bits (RFC 7348 section 5) */
 #define ELEMENTS_PER_MESSAGE 1000
 #define MESSAGE_ROOM 65536    /* kept free in front of each message: more than the largest one we build */
 #define MESSAGES_MAX 512      /* of a batch; the limits in guard.h need at most 100 */
@@ -77,12 +82,12 @@ struct guard {
 	char table[TABLE_NAME_MAX + 1];
 	char extack[200]; /* the kernel's own words on the last refusal, or "" */
 
-	bool built; /* the table is ours of this run; its handles are known */
+	bool built; /* the table is of this guard; its handles are known */
 	uint64_t table_handle;
 	uint64_t rule_handles[RULES_MAX];
 	size_t rule_count;
 
-	uint32_t generation; /* at which the kernel held `applied`; meaningful while built */
+	uint32_t generation; /* at which the kernel held `applied`; 0, which the kernel leaves out: not known */
 	struct content applied;
 };
 
@@ -424,6 +429,7 @@ static void batch_end_message(struct batch *batch, struct nlmsghdr *nlh)
 	batch->len += MNL_ALIGN(nlh->nlmsg_len);
 }
 
+/* Generation 0: commit whatever others have done. */
 static void batch_begin(struct batch *batch, struct guard *guard, uint32_t generation)
 {
 	struct nlmsghdr *nlh;
@@ -432,7 +438,8 @@ static void batch_begin(struct batch *batch, struct guard *guard, uint32_t gener
 	batch->guard = guard;
 	batch->first_seq = guard->seq + 1;
 	nlh = nftnl_batch_begin(batch_room(batch, "begin"), ++guard->seq);
-	mnl_attr_put_u32(nlh, NFNL_BATCH_GENID, htonl(generation));
+	if (generation)
+		mnl_attr_put_u32(nlh, NFNL_BATCH_GENID, htonl(generation));
 	batch_end_message(batch, nlh);
 }
 
@@ -441,14 +448,21 @@ static struct nlmsghdr *batch_message(struct batch *batch, uint16_t type, uint16
 	return nftnl_nlmsg_build_hdr(batch_room(batch, what), type, NFPROTO_INET, flags, ++batch->guard->seq);
 }
 
-static void batch_table(struct batch *batch, uint16_t type)
+static void batch_table(struct batch *batch, uint16_t type, uint16_t flags)
 {
-	struct nlmsghdr *nlh = batch_message(batch, type, type == NFT_MSG_NEWTABLE ? NLM_F_CREATE : 0, "table");
+	struct nlmsghdr *nlh = batch_message(batch, type, flags, "table");
 
 	mnl_attr_put_strz(nlh, NFTA_TABLE_NAME, batch->guard->table);
 	if (type == NFT_MSG_NEWTABLE)
 		mnl_attr_put_u32(nlh, NFTA_TABLE_FLAGS, 0);
 	batch_end_message(batch, nlh);
+}
+
+/* Makes one first, so that there is one to delete. */
+static void batch_delete_table(struct batch *batch)
+{
+	batch_table(batch, NFT_MSG_NEWTABLE, NLM_F_CREATE);
+	batch_table(batch, NFT_MSG_DELTABLE, 0);
 }
 
 /* What `nft` leaves with a set declared as `typeof @th,96,24`. The kernel only stores it; without it `nft list` could not name
@@ -666,7 +680,7 @@ static struct nftnl_rule *rule_new(struct batch *batch, const char *chain)
 
 static void batch_rule(struct batch *batch, struct nftnl_rule *rule, const char *what)
 {
-	struct nlmsghdr *nlh = batch_message(batch, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, what);
+	struct nlmsghdr *nlh = batch_message(batch, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND | NLM_F_ECHO, what);
 
 	nftnl_rule_nlmsg_build_payload(nlh, rule);
 	batch_end_message(batch, nlh);
@@ -702,12 +716,10 @@ static void batch_notrack_rule(struct batch *batch, const char *chain)
 	batch_rule(batch, rule, "notrack rule");
 }
 
-/* NEWTABLE first so that DELTABLE finds one: then the rest is the same whether there was a table or not. */
 static void batch_build(struct batch *batch)
 {
-	batch_table(batch, NFT_MSG_NEWTABLE);
-	batch_table(batch, NFT_MSG_DELTABLE);
-	batch_table(batch, NFT_MSG_NEWTABLE);
+	batch_delete_table(batch);
+	batch_table(batch, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_ECHO);
 	for (int i = 0; i < SET_MAX; i++)
 		batch_set(batch, i);
 	batch_counter(batch, counter_names[0]);
@@ -729,6 +741,8 @@ struct verdict {
 	int error;	  /* the first one */
 	const char *what; /* the message it belongs to, or NULL */
 	bool acknowledged;
+	struct table_facts table; /* echoed */
+	struct rule_list rules;
 };
 
 static void read_verdict(struct batch *batch, const struct nlmsghdr *nlh, uint32_t last_seq, struct verdict *verdict)
@@ -736,7 +750,13 @@ static void read_verdict(struct batch *batch, const struct nlmsghdr *nlh, uint32
 	uint32_t index = nlh->nlmsg_seq - batch->first_seq;
 	int error;
 
-	if (nlh->nlmsg_type != NLMSG_ERROR || index >= batch->count)
+	if (index >= batch->count)
+		return;
+	if (nlh->nlmsg_type == (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWTABLE))
+		on_table(nlh, &verdict->table);
+	if (nlh->nlmsg_type == (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE))
+		on_rule(nlh, &verdict->rules);
+	if (nlh->nlmsg_type != NLMSG_ERROR)
 		return;
 	if (verdict->error)
 		return; /* what follows the first error follows from it */
@@ -763,32 +783,39 @@ static void collect_verdict(struct batch *batch, uint32_t last_seq, struct verdi
 	}
 }
 
-/* Sends the batch and frees it. ERESTART: others committed since `generation`, look again. */
-static int batch_commit(struct batch *batch, uint32_t generation, const char **ret_what)
+static int send_batch(struct batch *batch)
 {
 	struct guard *guard = batch->guard;
-	struct verdict verdict = {0};
-	uint32_t now = generation, last_seq;
 	int error = 0;
 
 	batch->last->nlmsg_flags |= NLM_F_ACK;
-	last_seq = batch->last->nlmsg_seq;
 	batch_end_message(batch, nftnl_batch_end(batch_room(batch, "commit"), ++guard->seq));
 	guard->extack[0] = '\0';
 	if (mnl_socket_sendto(guard->socket, batch->buf, batch->len) < 0)
 		error = -errno;
 	free(batch->buf);
 	batch->buf = NULL;
+	return error;
+}
+
+/* Sends the batch and frees it. `before` is a generation from before it. ERESTART: others committed since the one it was begun
+ * with. */
+static int batch_commit(struct batch *batch, uint32_t before, struct verdict *verdict)
+{
+	uint32_t now = before, last_seq = batch->guard->seq;
+	int error = send_batch(batch);
+
+	memset(verdict, 0, sizeof(*verdict));
+	verdict->rules.table = batch->guard->table;
 	if (error)
 		return error;
-	collect_verdict(batch, last_seq, &verdict);
-	*ret_what = verdict.what;
-	if (verdict.error)
-		return verdict.error;
-	error = get_generation(guard, &now);
+	collect_verdict(batch, last_seq, verdict);
+	if (verdict->error)
+		return verdict->error;
+	error = get_generation(batch->guard, &now);
 	if (error)
 		return error;
-	return verdict.acknowledged && now != generation ? 0 : -EUCLEAN;
+	return verdict->acknowledged && now != before ? 0 : -EUCLEAN;
 }
 
 /* The kernel counts commits up by one and leaves out 0. */
@@ -800,7 +827,7 @@ static uint32_t generation_after(uint32_t generation)
 /* -- compare -- */
 
 /* 1: the table is the one that we built, untouched but for its sets. 0: it is not. */
-static int structure_intact(struct guard *guard)
+static int structure_intact(struct guard *guard, bool polite)
 {
 	struct table_facts facts = {0};
 	struct rule_list rules = {0};
@@ -815,31 +842,85 @@ static int structure_intact(struct guard *guard)
 		return error;
 	if (facts.handle != guard->table_handle || facts.flags) /* a flag: dormant */
 		return 0;
+	if (!polite) /* any dump would be overtaken */
+		return 1;
 	error = get_rules(guard, &rules);
 	if (error)
 		return error;
 	return rules.count == guard->rule_count && !memcmp(rules.handles, guard->rule_handles, rules.count * sizeof(uint64_t));
 }
 
-/* Remembers the handles of what batch_build made at `generation`. If others committed meanwhile, the next apply builds again. */
-static int learn_handles(struct guard *guard, uint32_t generation)
+/* From what was echoed. A kernel that echoes nothing leaves it unbuilt, and has it built again with each change. */
+static void remember_handles(struct guard *guard, const struct verdict *verdict)
 {
-	struct table_facts facts = {0};
-	struct rule_list rules = {0};
+	guard->built = verdict->table.handle && verdict->rules.count && verdict->rules.count <= RULES_MAX;
+	guard->table_handle = verdict->table.handle;
+	guard->rule_count = verdict->rules.count;
+	memcpy(guard->rule_handles, verdict->rules.handles, sizeof(guard->rule_handles));
+}
+
+/* What the kernel holds, as far as it has to be known. */
+struct view {
+	uint32_t generation;
+	bool intact;		     /* the structure is; else all of it is built again */
+	const struct content *known; /* what the sets hold; NULL: not known */
+	struct content looked;
+};
+
+static int look_at_sets(struct guard *guard, struct view *view)
+{
 	uint32_t now = 0;
-	int error = get_table(guard, &facts);
+	int error = get_content(guard, &view->looked);
 
 	if (!error)
-		error = get_rules(guard, &rules);
-	if (!error)
 		error = get_generation(guard, &now);
-	if (error || now != generation || rules.count > RULES_MAX)
-		return error == -EINTR || error == -ENOENT ? 0 : error;
-	guard->table_handle = facts.handle;
-	guard->rule_count = rules.count;
-	memcpy(guard->rule_handles, rules.handles, sizeof(rules.handles));
-	guard->built = true;
+	if (error == -ENOENT) { /* a set is gone, or all of it since we looked */
+		view->intact = false;
+		return 0;
+	}
+	if (error)
+		return error;
+	if (now != view->generation)
+		return -EINTR;
+	view->known = &view->looked;
 	return 0;
+}
+
+static int look(struct guard *guard, bool polite, struct view *view)
+{
+	int intact, error = get_generation(guard, &view->generation);
+
+	if (error)
+		return error;
+	if (guard->built && guard->generation == view->generation) { /* nobody committed since */
+		view->intact = true;
+		view->known = &guard->applied;
+		return 0;
+	}
+	intact = structure_intact(guard, polite);
+	if (intact < 0)
+		return intact;
+	view->intact = intact;
+	return intact && polite ? look_at_sets(guard, view) : 0;
+}
+
+/* The sets that differ, or all of them when it is not known what they hold. */
+static int write_difference(
+	struct guard *guard, bool polite, const struct view *view, const struct content *wanted, struct verdict *verdict)
+{
+	struct batch batch;
+
+	batch_begin(&batch, guard, polite ? view->generation : 0);
+	if (!view->intact)
+		batch_build(&batch);
+	for (int i = 0; i < SET_MAX; i++) {
+		if (view->intact && view->known && polite && keys_equal(&view->known->sets[i], &wanted->sets[i]))
+			continue;
+		if (view->intact)
+			batch_flush_set(&batch, i);
+		batch_elements(&batch, i, &wanted->sets[i]);
+	}
+	return batch_commit(&batch, view->generation, verdict);
 }
 
 static void remember(struct guard *guard, struct content *wanted, uint32_t generation)
@@ -850,77 +931,27 @@ static void remember(struct guard *guard, struct content *wanted, uint32_t gener
 	guard->generation = generation;
 }
 
-static int write_difference(struct guard *guard, bool intact, const struct content *has, const struct content *wanted,
-	uint32_t generation, const char **ret_what)
-{
-	struct batch batch;
-
-	batch_begin(&batch, guard, generation);
-	if (!intact)
-		batch_build(&batch);
-	for (int i = 0; i < SET_MAX; i++) {
-		if (intact && keys_equal(&has->sets[i], &wanted->sets[i]))
-			continue;
-		if (intact)
-			batch_flush_set(&batch, i);
-		batch_elements(&batch, i, &wanted->sets[i]);
-	}
-	return batch_commit(&batch, generation, ret_what);
-}
-
-/* Finds out what the kernel holds: 1 with *has filled, 0 when the structure must be built, negative errno. */
-static int look(struct guard *guard, uint32_t generation, struct content *has)
-{
-	int intact;
-
-	if (guard->built && guard->generation == generation)
-		return 1; /* nobody committed since: it holds `applied` */
-	intact = structure_intact(guard);
-	if (intact <= 0)
-		return intact;
-	intact = get_content(guard, has);
-	if (intact == -ENOENT)
-		return 0; /* a set is gone, or all of it since we looked */
-	return intact < 0 ? intact : 1;
-}
-
 /* One round; EINTR and ERESTART mean that others committed while we worked. */
-static int apply_once(struct guard *guard, struct content *wanted, const char **ret_what)
+static int apply_once(struct guard *guard, bool polite, struct content *wanted, const char **ret_what)
 {
-	struct content looked;
-	uint32_t generation = 0, now = 0;
-	int intact, error;
+	struct view view = {0};
+	struct verdict verdict = {0};
+	int error;
 
-	error = get_generation(guard, &generation);
-	if (error)
-		return error;
-	content_init(&looked);
-	intact = look(guard, generation, &looked);
-	if (intact >= 0) {
-		bool known = intact && guard->generation == generation;
-		const struct content *has = known ? &guard->applied : &looked;
-
-		if (intact && content_equal(has, wanted)) {
-			error = known ? 0 : get_generation(guard, &now);
-			if (!error && !known && now != generation)
-				error = -EINTR;
-		} else {
-			error = write_difference(guard, intact, has, wanted, generation, ret_what);
-			if (!error) {
-				generation = generation_after(generation);
-				guard->built = guard->built && intact;
-			}
-		}
-	} else {
-		error = intact;
+	content_init(&view.looked);
+	error = look(guard, polite, &view);
+	if (!error && view.intact && view.known && content_equal(view.known, wanted)) {
+		remember(guard, wanted, view.generation);
+	} else if (!error) {
+		error = write_difference(guard, polite, &view, wanted, &verdict);
+		*ret_what = verdict.what;
+		if (!error && !view.intact)
+			remember_handles(guard, &verdict);
+		if (!error)
+			remember(guard, wanted, polite ? generation_after(view.generation) : 0);
 	}
-	content_fini(&looked);
-	if (error)
-		return error;
-	if (!guard->built)
-		error = learn_handles(guard, generation);
-	remember(guard, wanted, generation);
-	return error;
+	content_fini(&view.looked);
+	return error == -ENOENT && !polite ? -ERESTART : error; /* deleted since we looked */
 }
 
 static int fail(struct guard *guard, int error, const char *verb, const char *what, struct err *err)
@@ -1000,7 +1031,7 @@ int guard_apply(struct guard *guard, const uint32_t *vnis, size_t vni_count, con
 		return -1;
 	}
 	for (int i = 0; i < ATTEMPTS_MAX && (error == -ERESTART || error == -EINTR); i++)
-		error = apply_once(guard, &wanted, &what);
+		error = apply_once(guard, i < ATTEMPTS_POLITE, &wanted, &what);
 	content_fini(&wanted);
 	return error ? fail(guard, error, "applied", what, err) : 0;
 }
@@ -1046,27 +1077,18 @@ int guard_counters(struct guard *guard, uint64_t *ret_foreign, uint64_t *ret_for
 	return 0;
 }
 
-static int purge_once(struct guard *guard, const char **ret_what)
-{
-	struct batch batch;
-	uint32_t generation = 0;
-	int error = get_generation(guard, &generation);
-
-	if (error)
-		return error;
-	batch_begin(&batch, guard, generation);
-	batch_table(&batch, NFT_MSG_NEWTABLE);
-	batch_table(&batch, NFT_MSG_DELTABLE);
-	return batch_commit(&batch, generation, ret_what);
-}
-
 int guard_purge(struct guard *guard, struct err *err)
 {
-	const char *what = NULL;
-	int error = -ERESTART;
+	struct verdict verdict = {0};
+	struct batch batch;
+	uint32_t before = 0;
+	int error = get_generation(guard, &before);
 
 	guard->built = false;
-	for (int i = 0; i < ATTEMPTS_MAX && error == -ERESTART; i++)
-		error = purge_once(guard, &what);
-	return error ? fail(guard, error, "deleted", what, err) : 0;
+	if (!error) {
+		batch_begin(&batch, guard, 0);
+		batch_delete_table(&batch);
+		error = batch_commit(&batch, before, &verdict);
+	}
+	return error ? fail(guard, error, "deleted", verdict.what, err) : 0;
 }

@@ -18,11 +18,14 @@
 #include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -546,6 +549,44 @@ static void damage_is_repaired(void **state)
 	}
 }
 
+/* A process that commits to a table of its own without a pause, as fast as it can, until it is killed. */
+static pid_t start_committer(void)
+{
+	static const uint32_t vnis[] = {1, 2};
+	pid_t pid = fork();
+	struct guard *other = NULL;
+
+	if (pid != 0)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when the test fails before it kills us */
+	if (guard_open("stranger", PORT, &other, NULL) < 0)
+		_exit(1);
+	for (unsigned i = 0;; i++)
+		guard_apply(other, vnis, 1 + i % 2, NULL, 0, NULL);
+}
+
+static void others_committing_all_the_time_do_not_matter(void **state)
+{
+	uint32_t before;
+	pid_t pid;
+
+	REQUIRE_KERNEL();
+	pid = start_committer();
+	assert_true(pid > 0);
+	for (int i = 0; i < 30; i++) {
+		apply_one(*state, i % 2 ? "192.0.2.1" : "192.0.2.9");
+		before = generation();
+		while (generation() == before) /* it is at work between any two of ours */
+			assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+	}
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(passed(host_ns, "192.0.2.9", "192.0.2.2", OURS, 2), 0);
+	assert_int_equal(passed(host_ns, "192.0.2.1", "192.0.2.2", OURS, 2), 2);
+	run("nft delete table inet stranger");
+	expect_counters(*state, 2, 0); /* built once, at the start; replacing sets kept it */
+}
+
 static void table_of_an_earlier_run_is_taken_over(void **state)
 {
 	struct guard *next = NULL;
@@ -642,6 +683,7 @@ int main(void)
 		CASE(too_much_is_refused_and_changes_nothing),
 		CASE(the_limits_themselves_fit),
 		CASE(damage_is_repaired),
+		CASE(others_committing_all_the_time_do_not_matter),
 		CASE(table_of_an_earlier_run_is_taken_over),
 		CASE(purge_leaves_nothing),
 		CASE(listing_can_be_loaded_again),
