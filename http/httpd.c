@@ -1,20 +1,21 @@
-/* The HTTP server of the Docker plugin socket and of the control socket: see httpd.h. evhttp parses and writes; this file owns
- * what evhttp (2.1.12, read and tried) leaves open:
+/* The HTTP server of the Docker plugin socket and of the control socket: see httpd.h. evhttp parses and writes; this
+ * file owns what evhttp (2.1.12, read and tried) leaves open:
  *
- * - Who is connected. evhttp tells of a connection only when its request is complete, so a limit, a deadline and a count could
- * not be had. The bufferevent callback runs at each accept; right behind it `adopt` takes the evhttp_connection out of the
- * bufferevent's callback argument and registers a close callback, which evhttp calls on every path that frees a server
- * connection.
+ * - Who is connected. evhttp tells of a connection only when its request is complete, so a limit, a deadline and a count
+ *   could not be had. The bufferevent callback runs at each accept; right behind it `adopt` takes the evhttp_connection
+ *   out of the bufferevent's callback argument and registers a close callback, which evhttp calls on every path that
+ *   frees a server connection.
  * - Who has gone. While a request is being handled evhttp does not read, so it does not see a hang-up; `watch` does.
- * - Slow clients. evhttp's timeout starts again with each byte; `deadline` is for the whole request, and for the whole reply.
- * - Methods. evhttp answers 501 to those it was told not to allow, and "HTTP/1.1 0" to those it does not know. It is told to
- * allow all, the wrong ones get 405 here; `mend_status` turns the 0 into 501.
- * - Its own refusals (400 for what does not parse, 413 for a body over the limit) are HTML pages with `Connection: close`. No
- * engine provokes them; they are left as they are. With lingering close a too large body is read and thrown away first, so that
- * the client is not cut off in the middle of its send and does read the 413.
+ * - Slow clients. evhttp's timeout starts again with each byte; `deadline` is for the whole request, and for the whole
+ *   reply.
+ * - Methods. evhttp answers 501 to those it was told not to allow; it is told to allow all (unknown ones have a bit too),
+ *   and the wrong ones get 405 here.
+ * - Its own refusals (400 for what does not parse, 413 for a body over the limit) are HTML pages with `Connection:
+ *   close`. No engine provokes them; they are left as they are. With lingering close a too large body is read and thrown
+ *   away first, so that the client is not cut off in the middle of its send and does read the 413.
  *
- * Invariants: conn->request and request->conn point at each other or are both NULL. The evhttp_request belongs to evhttp;
- * `closed` is where our pointer to it ends, or httpd_reply. */
+ * Invariants: conn->request and request->conn point at each other or are both NULL. The evhttp_request belongs to
+ * evhttp; `closed` is where our pointer to it ends, or httpd_reply. */
 #include "http/httpd.h"
 
 #include <errno.h>
