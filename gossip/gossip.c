@@ -874,8 +874,10 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 	enter(g, now_ms);
 	gap = g->now - g->called_ms;
 	g->called_ms = g->now;
-	if (gap > PAUSE_MS)
+	if (gap > PAUSE_MS) {
 		probe_paused(g, gap);
+		shards_paused(&g->shards, gap);
+	}
 	next = probe_tick(g);
 	sooner(&next, sync_tick(g));
 	leave_door(g);

@@ -182,6 +182,8 @@ static void came_alive(struct gossip *g, struct member *m)
 	push_reset(g, m, false);
 	sooner(&m->sync_ms, g->now + (m->in_step ? MISMATCH_MS + core_random(g, 100) : core_random(g, 20)));
 	m->table_now = true;
+	if (g->settled)
+		sync_heads(g, m);
 	if (m->heard_ms + PROBE_PERIOD_MS < g->now || m->heard_ms == 0)
 		probe_ping(g, m, PING_OTHER);
 }

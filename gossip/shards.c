@@ -915,6 +915,15 @@ void shards_tick(struct shards *s, uint64_t now_ms)
 	}
 }
 
+void shards_paused(struct shards *s, uint64_t gap_ms)
+{
+	struct shard *shard, *tmp;
+
+	HASH_ITER(hh, s->by_id, shard, tmp)
+		if (shard->old_until_ms != 0)
+			shard->old_until_ms += gap_ms;
+}
+
 /* --- checks -------------------------------------------------------------------------------------------------------------------
  */
 

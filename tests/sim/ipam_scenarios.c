@@ -1,6 +1,306 @@
+/* Addresses over gossip: real ipam cores on real gossip cores. After every grant the whole cluster is looked at: an address that
+ * two running hosts have given to an endpoint ends the run (I2). When quiet, what is held by all plus what is reserved is the
+ * pool (I8). */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "tests/sim/scenario.h"
-const struct scenario ipam_scenarios[] = {{NULL, 0, false, NULL}};
+#include "tests/sim/truth.h"
+
+#define ADDRESSES 256
+
+struct leases {
+	struct id128 pool;
+	struct ipam_pool_def def;
+	uint32_t holder[ADDRESSES]; /* hostno that gave it to an endpoint, 0 = nobody */
+	unsigned granted, exhausted, other;
+	uint64_t ticket;
+	uint64_t slow_ms;
+};
+
+static struct leases *leases_of(struct world *w)
+{
+	return w->scenario;
+}
+
+static void on_complete(struct sim_host *host, uint64_t ticket, const struct ipam_result *result)
+{
+	struct world *w = host->world;
+	struct leases *l = leases_of(w);
+	uint8_t last = result->address.bytes[3];
+
+	(void)ticket;
+	if (result->code == IPAM_EXHAUSTED)
+		l->exhausted++;
+	else if (result->code != IPAM_GRANTED)
+		l->other++;
+	if (result->code != IPAM_GRANTED)
+		return;
+	l->granted++;
+	if (l->holder[last] != 0)
+		world_fail(w, "host %u gives out .%u, which host %u has given already", host->hostno, last, l->holder[last]);
+	if (last == 0 || last == 255)
+		world_fail(w, "host %u gives out .%u, an edge of the pool", host->hostno, last);
+	l->holder[last] = host->hostno;
+}
+
+static void begin(struct world *w)
+{
+	struct leases *l = calloc(1, sizeof(*l));
+	struct err err = {0};
+
+	if (!l)
+		abort();
+	w->scenario = l;
+	w->hooks.complete = on_complete;
+	memset(l->pool.bytes, 5, sizeof(l->pool.bytes));
+	l->def = (struct ipam_pool_def){.id = l->pool, .edges_reserved = true};
+	prefix_parse("10.9.0.0/24", &l->def.prefix, &err);
+	world_introduce_all(w);
+	world_start_all(w);
+	expect_quiet(w, 10000);
+	if (ipam_pool_create(w->hosts[0].ipam, &l->def, world_now_ms(w), &err) < 0)
+		world_fail(w, "pool: %s", err.text);
+	for (unsigned i = 0; i < w->host_count; i++) {
+		if (i > 0 && ipam_pool_join(w->hosts[i].ipam, &l->def, world_now_ms(w), &err) < 0)
+			world_fail(w, "pool: %s", err.text);
+		ipam_pool_want(w->hosts[i].ipam, &l->pool, true, 0, world_now_ms(w));
+		world_touch(w, i);
+	}
+	world_run_ms(w, 2000);
+}
+
+static void end(struct world *w)
+{
+	free(w->scenario);
+	w->scenario = NULL;
+}
+
+static void request(struct world *w, unsigned host)
+{
+	struct leases *l = leases_of(w);
+	char owner[32];
+	struct ipam_want want = {.pool = l->pool, .owner = owner};
+
+	snprintf(owner, sizeof(owner), "endpoint-%" PRIu64, ++l->ticket);
+	ipam_request(w->hosts[host].ipam, &want, l->ticket, world_now_ms(w));
+	world_touch(w, host);
+}
+
+static void release_some(struct world *w, unsigned host)
+{
+	struct leases *l = leases_of(w);
+	unsigned last = 1 + sim_rng_below(&w->rng, 254);
+
+	if (l->holder[last] != w->hosts[host].hostno)
+		return;
+	l->holder[last] = 0;
+	ipam_release(
+		w->hosts[host].ipam, &l->pool, &(struct ip){.family = 4, .bytes = {10, 9, 0, (uint8_t)last}}, world_now_ms(w));
+	world_touch(w, host);
+}
+
+static void add_held(void *ctx, const struct ipam_share *share)
+{
+	uint64_t *held = ctx;
+
+	if (share->hostno == (uint32_t)(*held >> 32))
+		*held += (uint64_t)share->held;
+}
+
+/* What each host itself says that it holds, summed. */
+static unsigned held_by_all(struct world *w)
+{
+	unsigned sum = 0;
+
+	for (unsigned i = 0; i < w->host_count; i++) {
+		uint64_t held = (uint64_t)w->hosts[i].hostno << 32;
+
+		ipam_each_share(w->hosts[i].ipam, &leases_of(w)->pool, add_held, &held);
+		sum += (unsigned)(held & 0xffffffff);
+	}
+	return sum;
+}
+
+static bool none_is_lost(struct world *w)
+{
+	struct ipam_totals totals;
+
+	if (!ipam_pool_totals(w->hosts[0].ipam, &leases_of(w)->pool, &totals))
+		return false;
+	return held_by_all(w) + (unsigned)totals.reserved == ADDRESSES;
+}
+
+static void expect_none_lost(struct world *w)
+{
+	struct ipam_totals totals = {0};
+
+	if (world_run_until(w, 20000, 100, none_is_lost))
+		return;
+	ipam_pool_totals(w->hosts[0].ipam, &leases_of(w)->pool, &totals);
+	world_fail(w, "all hosts hold %u addresses, %u are reserved, the pool has %u", held_by_all(w), (unsigned)totals.reserved,
+		ADDRESSES);
+}
+
+static void fill_to_the_last_address(struct world *w)
+{
+	struct leases *l;
+
+	begin(w);
+	l = leases_of(w);
+	for (unsigned i = 0; i < 254 && !w->failure[0]; i++) {
+		request(w, sim_rng_below(&w->rng, w->host_count));
+		world_run_ms(w, 20);
+	}
+	world_run_ms(w, 5000);
+	if (l->granted != 254)
+		world_fail(w, "254 addresses were asked for one after the other, %u given, %u exhausted, %u other", l->granted,
+			l->exhausted, l->other);
+	request(w, 0);
+	world_run_ms(w, 5000);
+	if (l->granted == 254 && l->exhausted != 1)
+		world_fail(w, "the 255th is not refused as exhausted");
+	expect_none_lost(w);
+	end(w);
+}
+
+static void fill_at_once(struct world *w)
+{
+	struct leases *l;
+
+	begin(w);
+	l = leases_of(w);
+	for (unsigned i = 0; i < 200; i++)
+		request(w, i % w->host_count);
+	world_run_ms(w, 10000);
+	if (l->granted != 200)
+		world_fail(w, "200 addresses were asked for at once, %u given, %u exhausted, %u other", l->granted, l->exhausted,
+			l->other);
+	expect_none_lost(w);
+	end(w);
+}
+
+static void both_sides_of_a_cut_allocate(struct world *w)
+{
+	struct leases *l;
+	unsigned before;
+
+	begin(w);
+	l = leases_of(w);
+	world_partition_at(w, w->host_count / 2);
+	for (unsigned i = 0; i < 600 && !w->failure[0]; i++) {
+		unsigned host = sim_rng_below(&w->rng, w->host_count);
+
+		if (i % 3 == 2)
+			release_some(w, host);
+		else
+			request(w, host);
+		world_run_ms(w, 100);
+	}
+	world_heal(w);
+	expect_quiet(w, 3000);
+	before = l->granted;
+	expect_none_lost(w);
+	for (unsigned last = 1; last < 255; last++)
+		if (l->holder[last] == 0)
+			before++;
+	for (unsigned i = 0; i < 300 && l->granted < before && !w->failure[0]; i++) {
+		request(w, sim_rng_below(&w->rng, w->host_count));
+		world_run_ms(w, 100);
+	}
+	world_run_ms(w, 5000);
+	if (l->granted != before)
+		world_fail(w, "after the heal %u of %u free addresses can be given", before - l->granted, before);
+	expect_none_lost(w);
+	end(w);
+}
+
+static void messages_may_be_lost(struct world *w)
+{
+	struct leases *l;
+
+	begin(w);
+	l = leases_of(w);
+	w->faults.loss = 200;
+	w->faults.duplicate = 100;
+	w->faults.reorder = 100;
+	for (unsigned i = 0; i < 200 && !w->failure[0]; i++) {
+		request(w, sim_rng_below(&w->rng, w->host_count));
+		world_run_ms(w, 50);
+	}
+	w->faults.loss = w->faults.duplicate = w->faults.reorder = 0;
+	world_run_ms(w, 20000);
+	if (l->granted + l->exhausted + l->other != 200)
+		world_fail(w, "200 requests, %u answers", l->granted + l->exhausted + l->other);
+	expect_none_lost(w);
+	end(w);
+}
+
+/* --- random
+ * ------------------------------------------------------------------------------------------------------------------------- */
+
+/* The daemon knows its pools from its own store; the leases of this boot survive a crash of the process. */
+static void restart(struct world *w, unsigned host)
+{
+	struct leases *l = leases_of(w);
+	struct err err = {0};
+
+	world_restart(w, host, sim_rng_permille(&w->rng, 700));
+	if (ipam_pool_join(w->hosts[host].ipam, &l->def, world_now_ms(w), &err) < 0)
+		world_fail(w, "pool after a restart: %s", err.text);
+	ipam_pool_want(w->hosts[host].ipam, &l->pool, true, 0, world_now_ms(w));
+	world_touch(w, host);
+}
+
+static void act(struct world *w)
+{
+	unsigned host = sim_rng_below(&w->rng, w->host_count), what = sim_rng_below(&w->rng, 1000);
+	bool up = w->hosts[host].gossip != NULL;
+
+	if (what < 30 && up)
+		world_crash(w, host);
+	else if (what < 80 && !up)
+		restart(w, host);
+	else if (what < 100)
+		world_partition(w, sim_rng_next(&w->rng));
+	else if (what < 130)
+		world_heal(w);
+	else if (what < 400 && up)
+		release_some(w, host);
+	else if (up)
+		request(w, host);
+}
+
 void explore_ipam(struct world *w)
 {
-	(void)w;
+	static const unsigned loss[] = {0, 20, 200};
+
+	begin(w);
+	w->faults.loss = loss[sim_rng_below(&w->rng, 3)];
+	w->faults.duplicate = sim_rng_below(&w->rng, 300);
+	w->faults.reorder = sim_rng_below(&w->rng, 100);
+	for (unsigned i = 0; i < 500 && !w->failure[0]; i++) {
+		act(w);
+		world_run_ms(w, sim_rng_permille(&w->rng, 50) ? sim_rng_below(&w->rng, 5000) : sim_rng_below(&w->rng, 100));
+	}
+	world_heal(w);
+	w->faults.loss = w->faults.duplicate = w->faults.reorder = 0;
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (!w->hosts[i].gossip)
+			restart(w, i);
+	expect_quiet(w, 45000);
+	expect_none_lost(w);
+	end(w);
 }
+
+const struct scenario ipam_scenarios[] = {
+	{"fill_to_the_last_address", 50, true, fill_to_the_last_address},
+	{"fill_to_the_last_address", 3, true, fill_to_the_last_address},
+	{"fill_at_once", 20, true, fill_at_once},
+	{"both_sides_of_a_cut_allocate", 50, true, both_sides_of_a_cut_allocate},
+	{"both_sides_of_a_cut_allocate", 4, true, both_sides_of_a_cut_allocate},
+	{"messages_may_be_lost", 8, true, messages_may_be_lost},
+	{NULL, 0, false, NULL},
+};
