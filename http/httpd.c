@@ -248,14 +248,11 @@ static struct httpd_request *request_new(struct httpd *httpd, struct evhttp_requ
 
 static struct conn *conn_find(struct httpd *httpd, const struct evhttp_connection *evcon)
 {
-	struct conn *conn;
+	struct conn *conn = httpd->conns;
 
-	DL_FOREACH(httpd->conns, conn)
-	{
-		if (conn->evcon == evcon)
-			return conn;
-	}
-	return NULL;
+	while (conn && conn->evcon != evcon)
+		conn = conn->next;
+	return conn;
 }
 
 static void conn_free(struct conn *conn)
@@ -541,14 +538,11 @@ static void on_accept_error(struct evconnlistener *listener, void *arg)
 {
 	static const struct timeval pause = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
 	const char *reason = strerror(EVUTIL_SOCKET_ERROR());
-	struct httpd *httpd;
+	struct httpd *httpd = servers;
 	(void)arg;
 
-	DL_FOREACH(servers, httpd)
-	{
-		if (httpd->listener == listener)
-			break;
-	}
+	while (httpd && httpd->listener != listener)
+		httpd = httpd->next;
 	if (!httpd)
 		return;
 	log_debug("http", "%s: accept: %s, retrying in %d ms", httpd->path, reason, ACCEPT_PAUSE_MS);
