@@ -58,6 +58,17 @@ void nl_fdb_dump_request(struct nlb *b)
 	begin(b, RTM_GETNEIGH, 0, (struct ndmsg){.ndm_family = AF_BRIDGE});
 }
 
+void nl_fdb_dump_port_request(struct nlb *b, uint32_t port)
+{
+	begin(b, RTM_GETNEIGH, 0, (struct ndmsg){.ndm_family = AF_BRIDGE, .ndm_ifindex = (int)port});
+}
+
+void nl_bridge_row_get_request(struct nlb *b, uint32_t port, const struct mac *mac)
+{
+	begin(b, RTM_GETNEIGH, 0, (struct ndmsg){.ndm_family = AF_BRIDGE, .ndm_ifindex = (int)port, .ndm_flags = NTF_MASTER});
+	nlb_put_mac(b, NDA_LLADDR, mac);
+}
+
 static uint8_t af_of(uint8_t family)
 {
 	return family == 6 ? AF_INET6 : AF_INET;

@@ -35,6 +35,11 @@ struct nl_row {
 int nl_row_parse(const struct nlmsghdr *h, struct nl_row *ret_row, struct err *err);
 
 void nl_fdb_dump_request(struct nlb *b); /* all rows of all bridges and vxlan devices */
+/* The rows of one bridge port alone, its own (SELF) and its bridge's. A dump of everything walks each bridge's whole table once
+ * per port, which a thousand ports and ten thousand rows make felt. */
+void nl_fdb_dump_port_request(struct nlb *b, uint32_t port);
+/* One bridge row, by MAC; ENOENT when there is none. The answer may be of another port than the one asked through. */
+void nl_bridge_row_get_request(struct nlb *b, uint32_t port, const struct mac *mac);
 void nl_neigh_dump_request(struct nlb *b, uint8_t family /* 4 or 6 */);
 
 /* Unicast rows are written with CREATE|REPLACE: CREATE alone returns 0 and changes nothing when the row is there with other

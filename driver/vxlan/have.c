@@ -4,9 +4,10 @@
  * may show a state that has passed, which is why objects are only marked dirty here and compared later. Our own changes carry no
  * mark in a notice; they show no difference from what is wanted, and that is how they are told from others'. After an overrun the
  * queue is read empty first and then dumped, for what is queued may be older than what was lost. */
+#include <errno.h>
+#include <linux/if.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
-#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -273,6 +274,7 @@ static void port_changed(struct vxlan *vx, const struct nl_link *nl)
 	if (!l || (!nl->deleted && nl->master == 0))
 		return; /* also what a bridge says of itself */
 	old = l->link;
+	l->away = false;
 	l->link.master = nl->deleted ? 0 : nl->master;
 	l->link.port_known = nl->deleted ? 0 : nl->port_known;
 	l->link.port_flags = nl->deleted ? 0 : nl->port_flags;
@@ -288,6 +290,8 @@ static void link_seen(struct vxlan *vx, const struct nl_link *nl)
 		memset(&old, 0, sizeof(old)); /* new to us */
 	translate(nl, &l->link);
 	l->generation = vx->generation;
+	l->running = nl->flags & IFF_LOWER_UP;
+	l->away = false;
 	link_changed(vx, l, &old);
 }
 
@@ -456,6 +460,68 @@ static int dump_neighbours(struct vxlan *vx, struct err *err)
 	return err_set(err, ERR_SYSTEM, "list neighbours of the fabric: they keep changing");
 }
 
+/* A container's row: asked for by itself, since a dump by port would walk the whole table for each port. */
+static int ask_row(struct vxlan *vx, struct vx_entry *e, struct err *err)
+{
+	uint32_t port = e->has ? e->have.port : e->want.port;
+	struct mac mac;
+	struct nlb b;
+
+	memcpy(mac.bytes, e->key.bytes, sizeof(mac.bytes));
+	nl_bridge_row_get_request(&b, port, &mac);
+	if (nl_query(vx->fabric, &b, on_message, vx, err) == 0)
+		return 0;
+	/* No row, no such link, or one that is no bridge's port: then there is no row. */
+	if (err->sys_errno != ENOENT && err->sys_errno != ENODEV && err->sys_errno != EINVAL)
+		return err_prefix(err, "ask for a bridge row of link %u", port);
+	if (e->has) {
+		e->has = false;
+		vx_dirty_row(vx, e);
+	}
+	return 0;
+}
+
+static bool on_container_port(const struct vx_entry *e)
+{
+	return e->key.kind == VX_ROW_PORT && ((e->has && e->have.port != VX_PORT_TUNNEL) || (e->claims && e->want.port != VX_PORT_TUNNEL));
+}
+
+static int ask_network(struct vxlan *vx, struct vx_network *n, struct err *err)
+{
+	struct vx_entry *e, *next;
+	struct nlb b;
+
+	if (!n->rows_vxlan)
+		return 0;
+	nl_fdb_dump_port_request(&b, n->rows_vxlan);
+	if (nl_dump(vx->fabric, &b, on_message, NULL, vx, &vx->counters.dump_restarts, err) < 0 && err->sys_errno != ENODEV)
+		return err_prefix(err, "list forwarding rows of the fabric");
+	HASH_ITER (hh, n->rows, e, next)
+		if (n->rows_bridge && on_container_port(e) && e->generation != vx->generation && ask_row(vx, e, err) < 0)
+			return -1;
+	return 0;
+}
+
+static int dump_rows(struct vxlan *vx, struct err *err)
+{
+	struct vx_network *n, *next;
+	struct err own = {0};
+	struct nlb b;
+
+	next_generation(vx);
+	if (!vx->dumped) {
+		nl_fdb_dump_request(&b);
+		return dump(vx, &b, "forwarding rows", err);
+	}
+	HASH_ITER (hh, vx->networks, n, next)
+		if (ask_network(vx, n, &own) < 0) {
+			if (err)
+				*err = own;
+			return -1;
+		}
+	return 0;
+}
+
 int vx_have_dump(struct vxlan *vx, struct err *err)
 {
 	struct nlb b;
@@ -468,14 +534,13 @@ int vx_have_dump(struct vxlan *vx, struct err *err)
 	if (dump(vx, &b, "links", err) < 0)
 		return -1;
 	sweep_links(vx);
-	next_generation(vx);
-	nl_fdb_dump_request(&b);
-	if (dump(vx, &b, "forwarding rows", err) < 0)
+	if (dump_rows(vx, err) < 0)
 		return -1;
 	sweep_rows(vx, 1u << VX_ROW_FLOOD | 1u << VX_ROW_REMOTE | 1u << VX_ROW_PORT);
 	if (dump_neighbours(vx, err) < 0)
 		return -1;
 	sweep_rows(vx, 1u << VX_ROW_NEIGH);
+	vx->dumped = true;
 	return vx_have_drain(vx, err);
 }
 

@@ -118,6 +118,10 @@ static void want_network(struct vxlan *vx, struct vx_network *n, struct vx_want_
 	want->tunnel = (struct vx_tunnel){.vni = n->vni, .local = vx->local, .port = vx->port};
 	want->bridge.mac = vx_mac(MAC_BRIDGE, &n->id, "", vx->hostno);
 	want->vxlan.mac = vx_mac(MAC_VXLAN, &n->id, "", vx->hostno);
+}
+
+static void want_devices(struct vxlan *vx, struct vx_network *n, struct vx_want_network *want)
+{
 	want->bridge.index = vx_new_index(vx);
 	want->vxlan.index = vx_new_index(vx);
 	free_name(vx, want->bridge.name, "tb", n, "", &n->salt);
@@ -134,6 +138,7 @@ static void plan_network(struct vxlan *vx, struct vx_network *n)
 	if (!n->vxlan)
 		free_vni(vx, n->vni);
 	want_network(vx, n, &want);
+	want_devices(vx, n, &want);
 	make_room(vx);
 	from = vx->plan->count;
 	vx_plan_network(vx->plan, &want, n->bridge ? &n->bridge->link : NULL, n->vxlan ? &n->vxlan->link : NULL);
@@ -197,15 +202,28 @@ static void free_peer(struct vxlan *vx, const struct vx_endpoint *e)
 	}
 }
 
+static struct vx_want_endpoint want_endpoint(const struct vx_endpoint *e)
+{
+	const struct vx_network *n = e->network;
+	struct vx_want_endpoint want = {
+		.network = n->id,
+		.id = e->id,
+		.bridge = n->bridge->link.index,
+		.mtu = n->mtu,
+		.peer_mac = e->mac,
+	};
+
+	memcpy(want.peer_name, e->peer_name, sizeof(want.peer_name));
+	return want;
+}
+
 static void plan_endpoint(struct vxlan *vx, struct vx_endpoint *e)
 {
 	struct vx_network *n = e->network;
-	struct vx_want_endpoint want = {
-		.network = n->id, .id = e->id, .bridge = n->bridge->link.index, .mtu = n->mtu, .peer_mac = e->mac};
+	struct vx_want_endpoint want = want_endpoint(e);
 	bool create = !e->link && e->make;
 	size_t from;
 
-	memcpy(want.peer_name, e->peer_name, sizeof(want.peer_name));
 	if (create) {
 		free_peer(vx, e);
 		want.device.index = vx_new_index(vx);
@@ -314,6 +332,88 @@ static void guard(struct vxlan *vx)
 static bool any_dirty(const struct vxlan *vx)
 {
 	return vx->dirty_networks || vx->dirty_endpoints || vx->dirty_rows || vx->dirty_links;
+}
+
+/* Plans into the empty plan and takes it back. */
+static bool planned_nothing(struct vxlan *vx)
+{
+	bool nothing = vx->plan->count == 0;
+
+	vx->plan->count = 0;
+	return nothing;
+}
+
+static bool network_agrees(struct vxlan *vx, struct vx_network *n)
+{
+	struct vx_want_network want;
+
+	if (!n->live)
+		return !n->bridge && !n->vxlan;
+	if (!ready(n))
+		return false;
+	want_network(vx, n, &want);
+	vx_plan_network(vx->plan, &want, &n->bridge->link, &n->vxlan->link);
+	return planned_nothing(vx);
+}
+
+static bool endpoint_agrees(struct vxlan *vx, struct vx_endpoint *e)
+{
+	struct vx_want_endpoint want;
+
+	if (!ready(e->network))
+		return !e->network->live;
+	if (!e->link)
+		return !e->make;
+	want = want_endpoint(e);
+	vx_plan_endpoint(vx->plan, &want, &e->link->link, false);
+	return planned_nothing(vx);
+}
+
+static bool row_agrees(const struct vxlan *vx, const struct vx_entry *e)
+{
+	if (!ready(e->network) || held(vx, e))
+		return true;
+	return e->has ? e->claims && memcmp(&e->want, &e->have, sizeof(e->want)) == 0 : !e->claims;
+}
+
+static bool link_agrees(const struct vx_have_link *l)
+{
+	return l->assigned || l->link.group == VX_GROUP_REAP || !(l->link.tagged || l->link.group == VX_GROUP_NEW);
+}
+
+bool vx_differs(struct vxlan *vx)
+{
+	struct vx_network *n, *next_network;
+	struct vx_endpoint *e, *next_endpoint;
+	struct vx_entry *row, *next_row;
+	struct vx_have_link *l, *next_link;
+
+	DL_FOREACH_SAFE(vx->dirty_networks, n, next_network)
+	if (network_agrees(vx, n)) {
+		DL_DELETE(vx->dirty_networks, n);
+		n->dirty = n->pending = false;
+		vx_network_gc(vx, n);
+	}
+	DL_FOREACH_SAFE(vx->dirty_endpoints, e, next_endpoint)
+	if (!e->failed && endpoint_agrees(vx, e)) {
+		DL_DELETE(vx->dirty_endpoints, e);
+		e->dirty = e->pending = false;
+	}
+	DL_FOREACH_SAFE(vx->dirty_rows, row, next_row)
+	{
+		if (!row->has && !row->claims) {
+			vx_entry_free(vx, row);
+		} else if (row_agrees(vx, row)) {
+			DL_DELETE(vx->dirty_rows, row);
+			row->dirty = row->pending = false;
+		}
+	}
+	DL_FOREACH_SAFE(vx->dirty_links, l, next_link)
+	if (link_agrees(l)) {
+		DL_DELETE(vx->dirty_links, l);
+		l->dirty = false;
+	}
+	return any_dirty(vx);
 }
 
 static int sync_pass(struct vxlan *vx, struct err *err)

@@ -154,7 +154,7 @@ static bool op_drain(struct driver *d)
 
 	if (vx_have_drain(vx, &err) < 0)
 		vx->overrun = true;
-	return vx->overrun || vx->dirty_networks || vx->dirty_endpoints || vx->dirty_rows || vx->dirty_links;
+	return vx->overrun || vx_differs(vx);
 }
 
 static struct vx_endpoint *find_endpoint(struct vxlan *vx, const struct id128 *network, const char *id)
@@ -174,7 +174,8 @@ static int read_peer(void *arg, const struct nlmsghdr *h, struct err *err)
 	return 0;
 }
 
-/* Asked, not remembered: a peer that moves while it is down makes no notice at our end. */
+/* Asked, since a peer that moves while it is down makes no notice at our end. One that is up cannot move without going down
+ * first, and that is told: a container's end seen elsewhere is there as long as the carrier stays. */
 static enum driver_link_state op_endpoint_state(struct driver *d, const struct id128 *network, const char *id)
 {
 	struct vxlan *vx = vx_of(d);
@@ -187,10 +188,13 @@ static enum driver_link_state op_endpoint_state(struct driver *d, const struct i
 		vx_have_drain(vx, &err);
 	if (!e || !e->link)
 		return DRIVER_LINK_ABSENT;
+	if (e->link->away && e->link->running)
+		return DRIVER_LINK_AWAY;
 	nl_link_get_request(&b, e->link->link.index);
 	if (nl_query(vx->fabric, &b, read_peer, &nsid, &err) < 0 && err.sys_errno == ENODEV)
 		return DRIVER_LINK_ABSENT;
-	return nsid == vx->host_nsid ? DRIVER_LINK_IN_HOST : DRIVER_LINK_AWAY;
+	e->link->away = nsid != vx->host_nsid;
+	return e->link->away ? DRIVER_LINK_AWAY : DRIVER_LINK_IN_HOST;
 }
 
 static bool op_endpoint_error(struct driver *d, const struct id128 *network, const char *id, struct err *ret_err)

@@ -58,6 +58,8 @@ struct vx_have_link {
 	bool assigned; /* serves as its network's bridge or vxlan device, or as its endpoint's pair */
 	bool dirty;
 	bool expected;		    /* released by a change of what is wanted: not drift */
+	bool running;		    /* its carrier: the peer is up */
+	bool away;		    /* a container's end was seen elsewhere, and nothing was heard of the link since */
 	struct vx_network *network; /* by tag; counted in vx_network.links */
 	struct vx_endpoint *endpoint;
 	struct vx_have_link *prev, *next; /* dirty list */
@@ -131,7 +133,7 @@ struct vxlan {
 	struct ip *members;
 	size_t member_count;
 	bool members_known, guard_dirty;
-	bool hold, overrun;
+	bool hold, overrun, dumped;
 	bool counting, first_count; /* a full comparison is under way; it is the first one */
 	unsigned failures;	    /* of this sync */
 	struct err failure;	    /* the first one */
@@ -172,6 +174,8 @@ void vx_dirty_row(struct vxlan *vx, struct vx_entry *e);
 void vx_entry_free(struct vxlan *vx, struct vx_entry *e);
 
 /* have.c: what the kernel has */
+/* Reads everything anew. The first time each row of the fabric; later those that we know or that are on the vxlan devices:
+ * others' rows on containers' ports are told by notices. */
 int vx_have_dump(struct vxlan *vx, struct err *err);
 int vx_have_drain(struct vxlan *vx, struct err *err); /* reads all notices */
 struct vx_have_link *vx_link_find(struct vxlan *vx, uint32_t index);
@@ -191,6 +195,8 @@ void vx_fail(struct vxlan *vx, const struct err *err);
 /* sync.c */
 int vx_sync(struct vxlan *vx, struct err *err);
 int vx_resync(struct vxlan *vx, struct err *err);
+/* Forgets what is dirty without a difference, and says whether anything is left to do. */
+bool vx_differs(struct vxlan *vx);
 
 /* reap.c */
 int vx_reap(struct vxlan *vx, struct err *err);
