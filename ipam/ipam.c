@@ -372,6 +372,23 @@ static void tidy_disk(struct ipam *ipam, struct pool *pool)
 	pool->restored_count = pool->restored_capacity = 0;
 }
 
+/* What a killed process saved without waiting may be read back and still be lost by a power cut. Before we show any of it to
+ * others, one durable save takes it all along: else a half-made gift could arrive over there and be forgotten here. */
+static void make_durable(struct ipam *ipam)
+{
+	struct pool *pool, *next;
+
+	HASH_ITER(hh, ipam->pools, pool, next)
+	{
+		struct saver saver = {ipam, pool};
+
+		if (!pool->custody.count)
+			continue;
+		custody_saver(&saver, &pool->custody.entries[0], true);
+		return;
+	}
+}
+
 void ipam_start(struct ipam *ipam, uint64_t now_ms)
 {
 	struct pool *pool, *next;
@@ -392,6 +409,7 @@ void ipam_start(struct ipam *ipam, uint64_t now_ms)
 		offers_restore(pool, ipam->config.hostno);
 		pool->dirty = true;
 	}
+	make_durable(ipam);
 	ipam->started = true;
 	HASH_ITER(hh, ipam->pools, pool, next)
 	{

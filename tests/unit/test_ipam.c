@@ -1237,6 +1237,22 @@ static void leases_survive_a_restart_and_end_with_the_boot(void **state)
 	shell_free(s);
 }
 
+/* A killed daemon may have saved a gift without having waited for the disk. */
+static void what_was_read_back_is_made_durable_before_others_hear_of_it(void **state)
+{
+	struct shell *s = shell_new("10.1.0.0/24");
+	struct ipam_message req = {
+		.type = IPAM_MSG_REQ, .pool = pool_id, .xid = 90, .flags = IPAM_REQ_URGENT, .start = 1, .len = 254, .count = 1};
+
+	(void)state;
+	ask_any(s, 0);
+	deliver(s, 2, &req, 0);
+	forget_log(s);
+	shell_restart(s, false, 1, 0);
+	assert_string_equal(s->log, "Sp");
+	shell_free(s);
+}
+
 static void rest_survives_a_restart(void **state)
 {
 	struct shell *s = shell_new("10.1.0.0/29");
@@ -1570,6 +1586,7 @@ int main(void)
 		cmocka_unit_test(a_host_asks_ahead_before_it_runs_out),
 		cmocka_unit_test(spares_are_fetched_up_to_their_number),
 		cmocka_unit_test(leases_survive_a_restart_and_end_with_the_boot),
+		cmocka_unit_test(what_was_read_back_is_made_durable_before_others_hear_of_it),
 		cmocka_unit_test(rest_survives_a_restart),
 		cmocka_unit_test(a_torn_map_is_the_same_after_restart_in_any_order),
 		cmocka_unit_test(saved_bytes_that_do_not_decode_are_refused_and_newer_ones_by_name),
