@@ -213,10 +213,11 @@ static void row_done(struct vxlan *vx, const struct vx_op *op)
 static void on_result(void *arg, uint32_t cookie, int error, const char *extack)
 {
 	struct vxlan *vx = arg;
-	const struct vx_op *op = &vx->plan->ops[cookie];
+	struct vx_op *op = &vx->plan->ops[cookie];
 
 	vx->counters.messages++;
-	if (!vx_op_is_done(op, error))
+	op->done = vx_op_is_done(op, error);
+	if (!op->done)
 		op_failed(vx, op, error, extack);
 	else if (op->owner_kind == VX_OWNER_ROW)
 		row_done(vx, op);
@@ -227,7 +228,8 @@ static struct nl_socket *socket_of(struct vxlan *vx, const struct vx_op *op)
 	return op->kind == VX_OP_VXLAN_NEW ? vx->host : vx->fabric;
 }
 
-static void send_batch(struct vxlan *vx, struct nl_socket *s)
+/* Sends what the batch holds of the plan: the operations from *first to before `end`. */
+static void send_batch(struct vxlan *vx, struct nl_socket *s, size_t *first, size_t end)
 {
 	struct err err;
 
@@ -235,11 +237,18 @@ static void send_batch(struct vxlan *vx, struct nl_socket *s)
 	nl_batch_send(s, vx->batch, on_result, vx, &err);
 	if (vx_have_drain(vx, &err) < 0)
 		vx_fail(vx, &err);
+	for (; *first < end; (*first)++) {
+		const struct vx_op *op = &vx->plan->ops[*first];
+
+		if (op->done && op->kind == VX_OP_LINK_SET && op->set & (VX_SET_GROUP | VX_SET_TAG))
+			vx_link_was_set(vx, op);
+	}
 }
 
 void vx_apply(struct vxlan *vx)
 {
 	struct nl_socket *at = NULL;
+	size_t first = 0;
 
 	for (size_t i = 0; i < vx->plan->count; i++) {
 		const struct vx_op *op = &vx->plan->ops[i];
@@ -247,16 +256,16 @@ void vx_apply(struct vxlan *vx)
 		struct nlb b;
 
 		if (at && (at != s || nl_batch_count(vx->batch) == NL_BATCH_MAX))
-			send_batch(vx, at);
+			send_batch(vx, at, &first, i);
 		at = s;
 		build(vx, op, &b);
 		if (nl_batch_add(vx->batch, &b, (uint32_t)i))
 			continue;
-		send_batch(vx, s); /* full of bytes */
+		send_batch(vx, s, &first, i); /* full of bytes */
 		if (!nl_batch_add(vx->batch, &b, (uint32_t)i))
 			op_failed(vx, op, EMSGSIZE, "message longer than its buffer");
 	}
 	if (at)
-		send_batch(vx, at);
+		send_batch(vx, at, &first, vx->plan->count);
 	vx->plan->count = 0;
 }

@@ -250,6 +250,25 @@ static void link_changed(struct vxlan *vx, struct vx_have_link *l, const struct 
 		vx_dirty_link(vx, l);
 }
 
+void vx_link_was_set(struct vxlan *vx, const struct vx_op *op)
+{
+	struct vx_have_link *l = vx_link_find(vx, op->index);
+	struct vx_link old;
+
+	if (!l)
+		return;
+	old = l->link;
+	if (op->set & VX_SET_GROUP)
+		l->link.group = op->group;
+	if (op->set & VX_SET_TAG) {
+		l->link.tagged = true;
+		l->link.tag.network = op->network;
+		memset(l->link.tag.endpoint, 0, sizeof(l->link.tag.endpoint));
+		memcpy(l->link.tag.endpoint, op->endpoint, strnlen(op->endpoint, DRIVER_ENDPOINT_ID_MAX));
+	}
+	link_changed(vx, l, &old);
+}
+
 static struct vx_have_link *link_get(struct vxlan *vx, uint32_t index)
 {
 	struct vx_have_link *l = vx_link_find(vx, index);
@@ -483,7 +502,8 @@ static int ask_row(struct vxlan *vx, struct vx_entry *e, struct err *err)
 
 static bool on_container_port(const struct vx_entry *e)
 {
-	return e->key.kind == VX_ROW_PORT && ((e->has && e->have.port != VX_PORT_TUNNEL) || (e->claims && e->want.port != VX_PORT_TUNNEL));
+	return e->key.kind == VX_ROW_PORT &&
+	       ((e->has && e->have.port != VX_PORT_TUNNEL) || (e->claims && e->want.port != VX_PORT_TUNNEL));
 }
 
 static int ask_network(struct vxlan *vx, struct vx_network *n, struct err *err)
@@ -496,9 +516,9 @@ static int ask_network(struct vxlan *vx, struct vx_network *n, struct err *err)
 	nl_fdb_dump_port_request(&b, n->rows_vxlan);
 	if (nl_dump(vx->fabric, &b, on_message, NULL, vx, &vx->counters.dump_restarts, err) < 0 && err->sys_errno != ENODEV)
 		return err_prefix(err, "list forwarding rows of the fabric");
-	HASH_ITER (hh, n->rows, e, next)
-		if (n->rows_bridge && on_container_port(e) && e->generation != vx->generation && ask_row(vx, e, err) < 0)
-			return -1;
+	HASH_ITER(hh, n->rows, e, next)
+	if (n->rows_bridge && on_container_port(e) && e->generation != vx->generation && ask_row(vx, e, err) < 0)
+		return -1;
 	return 0;
 }
 
@@ -513,12 +533,12 @@ static int dump_rows(struct vxlan *vx, struct err *err)
 		nl_fdb_dump_request(&b);
 		return dump(vx, &b, "forwarding rows", err);
 	}
-	HASH_ITER (hh, vx->networks, n, next)
-		if (ask_network(vx, n, &own) < 0) {
-			if (err)
-				*err = own;
-			return -1;
-		}
+	HASH_ITER(hh, vx->networks, n, next)
+	if (ask_network(vx, n, &own) < 0) {
+		if (err)
+			*err = own;
+		return -1;
+	}
 	return 0;
 }
 

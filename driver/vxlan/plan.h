@@ -147,6 +147,7 @@ struct vx_op {
 	};
 	void *owner; /* the caller's, handed through */
 	unsigned owner_kind;
+	bool done; /* set by who applies it */
 };
 
 struct vx_plan {

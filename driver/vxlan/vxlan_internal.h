@@ -186,6 +186,9 @@ struct vx_have_link *vx_find_dying(struct vxlan *vx, const struct vx_network *n,
 void vx_link_release(struct vxlan *vx, struct vx_have_link *l); /* it serves nobody any more: its owner is no longer desired */
 void vx_link_adopt(struct vxlan *vx, struct vx_have_link *l);	/* gives it to its owner, when there is one without */
 void vx_link_revive(struct vxlan *vx, struct vx_have_link *l);	/* the same for one that waits for its deletion */
+/* A link's tag and group were changed by us: the kernel gives no notice of that while the link is down. To be called when the
+ * notices of that time have been read. */
+void vx_link_was_set(struct vxlan *vx, const struct vx_op *op);
 void vx_have_free(struct vxlan *vx);
 
 /* apply.c: the plan into messages */

@@ -30,6 +30,7 @@
 #include "netlink/addr.h"
 #include "netlink/build.h"
 #include "netlink/link.h"
+#include "netlink/neigh.h"
 #include "netlink/netns.h"
 #include "netlink/socket.h"
 
@@ -703,6 +704,172 @@ static void one_attach_among_many_is_quick(void **state)
 	print_message("    all taken down: %llu ms\n", (unsigned long long)(clock_boot_us() - start) / 1000);
 }
 
+static void the_link_state_follows_the_peer(void **state)
+{
+	struct host *h = &hosts[0];
+	struct driver_endpoint e = endpoint_of(1, 1);
+	uint64_t deadline = clock_boot_ms() + DEADLINE_MS;
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	ping_both_ways(); /* the carrier is up: the answer comes from memory from now on */
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(h->driver->ops->endpoint_state(h->driver, &net.id, e.id), DRIVER_LINK_AWAY);
+	h->driver->ops->sync(h->driver, NULL);
+	/* What the engine does when a container leaves: renamed, and back into the host's namespace. */
+	RUN(containers[0], "ip link set eth0 down && ip link set eth0 name %s netns /proc/%d/fd/%d", e.peer_name, getpid(),
+		h->ns);
+	while (h->driver->ops->endpoint_state(h->driver, &net.id, e.id) != DRIVER_LINK_IN_HOST && clock_boot_ms() < deadline)
+		readable(h);
+	assert_int_equal(h->driver->ops->endpoint_state(h->driver, &net.id, e.id), DRIVER_LINK_IN_HOST);
+	RUN(h->ns, "ip link set %s name eth9 netns /proc/%d/fd/%d", e.peer_name, getpid(), containers[0]);
+	assert_int_equal(h->driver->ops->endpoint_state(h->driver, &net.id, e.id), DRIVER_LINK_AWAY);
+	RUN(containers[0], "ip link del eth9");
+	assert_int_equal(h->driver->ops->endpoint_state(h->driver, &net.id, e.id), DRIVER_LINK_ABSENT);
+}
+
+static void a_container_that_goes_up_or_away_wants_no_sync(void **state)
+{
+	struct host *h = &hosts[0];
+	struct driver_endpoint e = endpoint_of(1, 1);
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	h->driver->ops->put_endpoint(h->driver, &e, false);
+	sync_driver(h);
+	RUN(containers[0], "ip link set eth0 down");
+	assert_true(readable(h));
+	assert_false(h->driver->ops->drain(h->driver));
+	RUN(containers[0], "ip link del eth0");
+	assert_true(readable(h));
+	/* Its neighbour rows are left on the bridge: there is something to do, once. */
+	assert_true(h->driver->ops->drain(h->driver));
+	sync_driver(h);
+	assert_false(h->driver->ops->drain(h->driver));
+}
+
+static void none_failed(void *arg, uint32_t cookie, int error, const char *extack)
+{
+	(void)cookie;
+	if (error) {
+		*(int *)arg = error;
+		print_message("%s %s\n", strerror(error), extack);
+	}
+}
+
+/* More changes by others, while nobody reads, than the notice buffer holds. */
+static void flood_notices(const struct host *h, unsigned rows)
+{
+	struct ip dst = {.family = 4, .bytes = {192, 0, 2, 77}};
+	struct nl_batch *batch = nl_batch_new();
+	int fabric = fabric_fd(h), failed = 0;
+	struct nl_socket *s;
+	uint32_t index;
+	struct nlb b;
+
+	RUN(fabric, "ip link add other0 type vxlan id 99 dstport 9999 local 192.0.2.1 nolearning");
+	index = if_nametoindex("other0");
+	OK(nl_open(fabric, NULL, 0, &s, &err));
+	for (unsigned i = 0; i < rows; i++) {
+		struct mac mac = {{0x02, 0x55, 0, (uint8_t)(i >> 16), (uint8_t)(i >> 8), (uint8_t)i}};
+
+		nl_fdb_put_request(&b, index, &mac, &dst);
+		assert_true(nl_batch_add(batch, &b, i));
+		if (nl_batch_count(batch) == NL_BATCH_MAX)
+			OK(nl_batch_send(s, batch, none_failed, &failed, &err));
+	}
+	OK(nl_batch_send(s, batch, none_failed, &failed, &err));
+	assert_int_equal(failed, 0);
+	nl_close(s);
+	nl_batch_free(batch);
+	close(fabric);
+}
+
+static void lost_notices_lead_to_a_full_comparison(void **state)
+{
+	struct host *h = &hosts[0];
+	uint64_t resyncs;
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	resync_driver(h);
+	resyncs = counters(h)->resyncs;
+	flood_notices(h, 50000);
+	IN_FABRIC(h, WITH_SYSFS, "bridge fdb del 02:02:00:00:00:01 dev $(ls /sys/class/net | grep ^tx) self");
+	assert_true(h->driver->ops->drain(h->driver));
+	assert_true(counters(h)->overruns > 0);
+	sync_driver(h); /* sees that notices were lost, and compares all */
+	assert_int_equal(counters(h)->resyncs, resyncs + 1);
+	assert_int_equal(counters(h)->last_drift.missing, 1);
+	assert_int_equal(drift(h), 1);
+	ping_both_ways();
+	IN_FABRIC(h, "ip link del other0");
+}
+
+static void two_records_of_one_address_have_one_winner(void **state)
+{
+	struct host *h = &hosts[0];
+	struct driver_remote a = remote_of(2, 1), b = remote_of(2, 5);
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	b.ip4 = a.ip4;
+	b.ip6 = a.ip6;
+	h->driver->ops->put_remote(h->driver, &b);
+	sync_driver(h);
+	IN_FABRIC(h, "ip neigh show 10.92.0.1 | grep -q 02:02:00:00:00:01"); /* the lower MAC, whatever came first */
+	h->driver->ops->del_remote(h->driver, &net.id, &a.mac);
+	sync_driver(h);
+	IN_FABRIC(h, "ip neigh show 10.92.0.1 | grep -q 02:02:00:00:00:05");
+	h->driver->ops->put_remote(h->driver, &a);
+	h->driver->ops->del_remote(h->driver, &net.id, &b.mac);
+	sync_driver(h);
+	resync_driver(h);
+	resync_driver(h);
+	assert_int_equal(drift(h), 0);
+	ping_both_ways();
+}
+
+static void a_moved_remote_is_followed(void **state)
+{
+	struct host *h = &hosts[0];
+	struct driver_remote r = remote_of(2, 1);
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	r.vtep.bytes[3] = 200;
+	h->driver->ops->put_remote(h->driver, &r);
+	sync_driver(h);
+	assert_false(pings(containers[0], &r.ip4));
+	r = remote_of(2, 1);
+	h->driver->ops->put_remote(h->driver, &r);
+	sync_driver(h);
+	ping_both_ways();
+}
+
+static void a_leftover_of_a_crash_is_cleared(void **state)
+{
+	struct host *h = &hosts[0];
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	/* Born, and the daemon died before the message with the tag. 0x7472656e is the group links are born in. */
+	IN_FABRIC(h, "ip link add tvleftover group %u type veth peer name tvpeer", 0x7472656e);
+	resync_driver(h);
+	assert_int_equal(counters(h)->last_drift.foreign, 1);
+	for (uint64_t deadline = clock_boot_ms() + DEADLINE_MS;
+		h->driver->ops->reap(h->driver, NULL) > 0 && clock_boot_ms() < deadline;)
+		readable(h);
+	assert_int_equal(shell(fabric_fd(h), "ip link show tvleftover >/dev/null 2>&1"), 1);
+	ping_both_ways();
+}
+
 static int new_ns(void)
 {
 	int fd;
@@ -767,6 +934,12 @@ static int run(void)
 		cmocka_unit_test_teardown(errors_name_the_object_and_what_to_do, teardown),
 		cmocka_unit_test_teardown(a_taken_udp_port_is_said_and_retried, teardown),
 		cmocka_unit_test_teardown(a_new_vni_remakes_the_device, teardown),
+		cmocka_unit_test_teardown(the_link_state_follows_the_peer, teardown),
+		cmocka_unit_test_teardown(a_container_that_goes_up_or_away_wants_no_sync, teardown),
+		cmocka_unit_test_teardown(lost_notices_lead_to_a_full_comparison, teardown),
+		cmocka_unit_test_teardown(two_records_of_one_address_have_one_winner, teardown),
+		cmocka_unit_test_teardown(a_moved_remote_is_followed, teardown),
+		cmocka_unit_test_teardown(a_leftover_of_a_crash_is_cleared, teardown),
 		cmocka_unit_test_teardown(one_attach_among_many_is_quick, teardown),
 	};
 	int failed;
