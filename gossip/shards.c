@@ -246,24 +246,29 @@ struct shard *shards_find(const struct shards *s, uint32_t origin, uint64_t topi
 	return shard;
 }
 
-static void update_root(struct shards *s, struct shard *shard)
+static u128 root_of(const struct shard *shard)
 {
-	uint8_t in[32] = {0}, out[16];
+	uint8_t in[32], out[crypto_shorthash_siphashx24_BYTES];
 	struct bytes_writer w;
 	struct bytes_reader r;
-	u128 root = 0;
 
-	if (shard_current(shard)) {
-		bw_init(&w, in, sizeof(in));
-		bw_u64(&w, shard->id.topic);
-		bw_u32(&w, shard->id.origin);
-		bw_u32(&w, shard->epoch);
-		bw_u64(&w, shard->head);
-		bw_u8(&w, shard->settled ? 1 : 0);
-		crypto_shorthash_siphashx24(out, in, w.len, siphash_key);
-		br_init(&r, out, sizeof(out));
-		root = br_u128(&r);
-	}
+	if (!shard_current(shard))
+		return 0;
+	bw_init(&w, in, sizeof(in));
+	bw_u64(&w, shard->id.topic);
+	bw_u32(&w, shard->id.origin);
+	bw_u32(&w, shard->epoch);
+	bw_u64(&w, shard->head);
+	bw_u8(&w, shard->settled ? 1 : 0);
+	crypto_shorthash_siphashx24(out, in, w.len, siphash_key);
+	br_init(&r, out, sizeof(out));
+	return br_u128(&r);
+}
+
+static void update_root(struct shards *s, struct shard *shard)
+{
+	u128 root = root_of(shard);
+
 	s->root += root - shard->root;
 	shard->root = root;
 }
@@ -956,8 +961,10 @@ static const char *check_shard(const struct shards *s, const struct shard *shard
 		if (shard->ranges[i].from <= below || shard->ranges[i].to <= shard->ranges[i].from)
 			return "ranges out of order";
 	}
-	if (shard->floor > shard->head)
-		return shard->id.origin == s->self && shard->head == 0 ? NULL : "floor above head";
+	if (shard->floor > shard->head && shard->head > 0)
+		return "floor above head";
+	if (shard->root != root_of(shard))
+		return "a shard's part of the root is out of date";
 	*root += shard->root;
 	return NULL;
 }

@@ -278,7 +278,8 @@ static void compare_own(struct comparison *c, const struct proto_head *theirs, s
 		ours = theirs->epoch == g->self->epoch ? shards_adopt(&g->shards, theirs->topic, g->now) : NULL;
 		if (!ours)
 			return;
-		ours->settled = g->settled;
+		if (g->settled)
+			shards_confirm_settled(&g->shards, ours);
 		push_changed(g, ours);
 	}
 	if (theirs->epoch == ours->epoch && theirs->head == ours->head)

@@ -1,0 +1,476 @@
+/* The message codec: what is written is read back; every truncation and every trailing byte is refused; limits hold. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "gossip/proto_internal.h"
+
+/* The one message of a packet. */
+static struct bytes_reader only_message(const struct proto_packet *packet, uint8_t type)
+{
+	struct bytes_reader r, body;
+	uint8_t found;
+
+	br_init(&r, packet->bytes, packet->len);
+	assert_true(proto_next(&r, &found, &body));
+	assert_int_equal(found, type);
+	assert_int_equal(br_left(&r), 0);
+	return body;
+}
+
+/* Reads any message the way the core does: true when all of it is sound. */
+static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
+{
+	union {
+		struct proto_ping ping;
+		struct proto_ping_req req;
+		struct proto_entry entry;
+		struct proto_verdict verdict;
+		struct proto_root root;
+		struct proto_batch batch;
+		struct proto_range range;
+		struct proto_head head;
+		struct proto_pull pull;
+		struct proto_heads heads;
+	} u;
+	struct bytes_reader r;
+	const uint8_t *body;
+	uint64_t a, b;
+	uint32_t c;
+	uint8_t flags;
+	size_t body_len;
+
+	br_init(&r, bytes, len);
+	switch (type) {
+	case PROTO_PING:
+	case PROTO_ACK:
+		return proto_get_ping(&r, &u.ping);
+	case PROTO_PING_REQ:
+		return proto_get_ping_req(&r, &u.req);
+	case PROTO_NACK:
+	case PROTO_INDIRECT_ACK:
+		return proto_get_seq(&r, &c);
+	case PROTO_MEMBERS:
+		if (!proto_get_members_flags(&r, &flags))
+			return false;
+		while (proto_get_entry(&r, &u.entry))
+			;
+		return br_done(&r);
+	case PROTO_VERIFY:
+		return proto_get_verify(&r, &u.entry);
+	case PROTO_VERDICT:
+		return proto_get_verdict(&r, &u.verdict);
+	case PROTO_BATCH:
+		return proto_get_batch(&r, &u.batch);
+	case PROTO_PUSH_ACK:
+		while (proto_get_push_ack(&r, &a, &c, &b))
+			;
+		return br_done(&r);
+	case PROTO_ROOT:
+		return proto_get_root(&r, &u.root);
+	case PROTO_VECTOR:
+		if (!proto_get_range(&r, &u.range))
+			return false;
+		while (proto_get_head(&r, &u.head))
+			;
+		return br_done(&r);
+	case PROTO_PULL:
+		while (proto_get_pull(&r, &u.pull))
+			;
+		return br_done(&r);
+	case PROTO_HEADS:
+		if (!proto_get_heads_open(&r, &u.heads))
+			return false;
+		while (proto_get_heads_entry(&r, &a, &b))
+			;
+		return br_done(&r);
+	case PROTO_TELL:
+		return proto_get_tell(&r, &flags, &body, &body_len);
+	default:
+		return false;
+	}
+}
+
+static const struct proto_ping ping = {.seq = 7, .epoch = 3, .incarnation = 2, .root = (u128)1 << 100 | 5, .members = 99};
+static const struct proto_ping_req ping_req = {.seq = 1, .hostno = GOSSIP_HOSTNO_MAX, .timeout_ms = 400};
+static const struct proto_entry entry = {.hostno = 9, .state = GOSSIP_DEAD, .epoch = UINT32_MAX, .incarnation = 300};
+static const struct proto_verdict verdict = {.hostno = 9, .epoch = 2, .incarnation = 1, .alive = true};
+static const struct proto_root root = {.want_reply = true, .root = 77, .members = 1};
+static const struct proto_head head = {.origin = 3, .topic = UINT64_MAX, .epoch = 4, .head = UINT64_MAX, .settled = true};
+
+static void put_batch(struct proto_packet *packet)
+{
+	struct proto_batch batch = {
+		.origin = 2, .topic = 8, .epoch = 1, .flags = PROTO_BATCH_PUSH, .from = 10, .to = 300, .floor = 4, .head = 301};
+	struct proto_record records[] = {
+		{.seq = 11, .key = (const uint8_t *)"a", .key_len = 1, .val = (const uint8_t *)"value", .val_len = 5},
+		{.seq = 200, .key = (const uint8_t *)"bb", .key_len = 2},
+		{.seq = 300, .key = (const uint8_t *)"c", .key_len = 1, .val = (const uint8_t *)"", .val_len = 0},
+	};
+	struct proto_list list;
+	uint64_t last = batch.from;
+
+	assert_true(proto_batch_open(&list, packet));
+	for (size_t i = 0; i < 3; i++) {
+		assert_true(proto_batch_add(&list, last, &records[i]));
+		last = records[i].seq;
+	}
+	assert_true(proto_batch_close(&list, &batch));
+}
+
+static void put_one(struct proto_packet *packet, uint8_t type)
+{
+	struct proto_range range = {.topic_lo = 1, .origin_lo = 2, .topic_hi = 3, .origin_hi = 4};
+	struct proto_heads heads = {.epoch = 5, .topic_lo = 1, .topic_hi = 9};
+	struct proto_pull pull = {.after = head, .flags = PROTO_PULL_LISTING};
+	struct proto_list list;
+
+	packet->len = 0;
+	switch (type) {
+	case PROTO_PING:
+	case PROTO_ACK:
+		assert_true(proto_put_ping(packet, type, &ping));
+		return;
+	case PROTO_PING_REQ:
+		assert_true(proto_put_ping_req(packet, &ping_req));
+		return;
+	case PROTO_NACK:
+	case PROTO_INDIRECT_ACK:
+		assert_true(proto_put_seq(packet, type, 0x01020304));
+		return;
+	case PROTO_VERIFY:
+		assert_true(proto_put_verify(packet, &entry));
+		return;
+	case PROTO_VERDICT:
+		assert_true(proto_put_verdict(packet, &verdict));
+		return;
+	case PROTO_BATCH:
+		put_batch(packet);
+		return;
+	case PROTO_ROOT:
+		assert_true(proto_put_root(packet, &root));
+		return;
+	case PROTO_TELL:
+		assert_true(proto_put_tell(packet, 4, "hello", 5));
+		return;
+	case PROTO_MEMBERS:
+		proto_members_open(&list, packet, PROTO_MEMBERS_TABLE);
+		assert_true(proto_members_add(&list, &entry));
+		break;
+	case PROTO_PUSH_ACK:
+		proto_push_ack_open(&list, packet);
+		assert_true(proto_push_ack_add(&list, 5, 6, 7));
+		break;
+	case PROTO_VECTOR:
+		proto_vector_open(&list, packet, &range);
+		assert_true(proto_vector_add(&list, &head));
+		break;
+	case PROTO_PULL:
+		proto_pull_open(&list, packet);
+		assert_true(proto_pull_add(&list, &pull));
+		break;
+	case PROTO_HEADS:
+		proto_heads_open(&list, packet, &heads);
+		assert_true(proto_heads_add(&list, 4, 1000));
+		break;
+	default:
+		fail();
+	}
+	assert_true(proto_list_close(&list));
+}
+
+static void plain_values_come_back(void **state)
+{
+	struct proto_packet packet;
+	struct bytes_reader body;
+	struct proto_ping p;
+	struct proto_ping_req q;
+	struct proto_entry e;
+	struct proto_verdict v;
+	struct proto_root o;
+
+	(void)state;
+	put_one(&packet, PROTO_ACK);
+	body = only_message(&packet, PROTO_ACK);
+	assert_true(proto_get_ping(&body, &p));
+	assert_true(p.seq == ping.seq && p.epoch == ping.epoch && p.incarnation == ping.incarnation && p.root == ping.root &&
+		    p.members == ping.members);
+	put_one(&packet, PROTO_PING_REQ);
+	body = only_message(&packet, PROTO_PING_REQ);
+	assert_true(proto_get_ping_req(&body, &q));
+	assert_true(q.seq == ping_req.seq && q.hostno == ping_req.hostno && q.timeout_ms == ping_req.timeout_ms);
+	put_one(&packet, PROTO_VERIFY);
+	body = only_message(&packet, PROTO_VERIFY);
+	assert_true(proto_get_verify(&body, &e));
+	assert_true(e.hostno == entry.hostno && e.state == entry.state && e.epoch == entry.epoch &&
+		    e.incarnation == entry.incarnation);
+	put_one(&packet, PROTO_VERDICT);
+	body = only_message(&packet, PROTO_VERDICT);
+	assert_true(proto_get_verdict(&body, &v));
+	assert_true(v.hostno == verdict.hostno && v.epoch == verdict.epoch && v.incarnation == verdict.incarnation && v.alive);
+	put_one(&packet, PROTO_ROOT);
+	body = only_message(&packet, PROTO_ROOT);
+	assert_true(proto_get_root(&body, &o));
+	assert_true(o.want_reply && o.root == root.root && o.members == root.members);
+}
+
+static void lists_come_back(void **state)
+{
+	struct proto_packet packet;
+	struct bytes_reader body;
+	struct proto_range range;
+	struct proto_head h;
+	struct proto_pull pull;
+	struct proto_heads heads;
+	uint64_t topic, at;
+	uint32_t epoch;
+
+	(void)state;
+	put_one(&packet, PROTO_VECTOR);
+	body = only_message(&packet, PROTO_VECTOR);
+	assert_true(proto_get_range(&body, &range));
+	assert_true(range.topic_lo == 1 && range.origin_lo == 2 && range.topic_hi == 3 && range.origin_hi == 4);
+	assert_true(proto_get_head(&body, &h));
+	assert_true(
+		h.origin == head.origin && h.topic == head.topic && h.epoch == head.epoch && h.head == head.head && h.settled);
+	assert_false(proto_get_head(&body, &h));
+	assert_true(br_done(&body));
+	put_one(&packet, PROTO_PULL);
+	body = only_message(&packet, PROTO_PULL);
+	assert_true(proto_get_pull(&body, &pull));
+	assert_true(pull.flags == PROTO_PULL_LISTING && pull.after.head == head.head);
+	put_one(&packet, PROTO_PUSH_ACK);
+	body = only_message(&packet, PROTO_PUSH_ACK);
+	assert_true(proto_get_push_ack(&body, &topic, &epoch, &at));
+	assert_true(topic == 5 && epoch == 6 && at == 7);
+	put_one(&packet, PROTO_HEADS);
+	body = only_message(&packet, PROTO_HEADS);
+	assert_true(proto_get_heads_open(&body, &heads));
+	assert_true(heads.epoch == 5 && heads.topic_lo == 1 && heads.topic_hi == 9);
+	assert_true(proto_get_heads_entry(&body, &topic, &at));
+	assert_true(topic == 4 && at == 1000);
+}
+
+static void batch_comes_back(void **state)
+{
+	struct proto_packet packet = {0};
+	struct bytes_reader body;
+	struct proto_batch batch;
+	struct proto_record record;
+	size_t pos = 0;
+
+	(void)state;
+	put_batch(&packet);
+	body = only_message(&packet, PROTO_BATCH);
+	assert_true(proto_get_batch(&body, &batch));
+	assert_true(batch.origin == 2 && batch.topic == 8 && batch.epoch == 1 && batch.flags == PROTO_BATCH_PUSH &&
+		    batch.from == 10 && batch.to == 300 && batch.floor == 4 && batch.head == 301);
+	record.seq = batch.from;
+	assert_true(proto_batch_next(&batch, &pos, &record));
+	assert_true(record.seq == 11 && record.key_len == 1 && record.val_len == 5);
+	assert_memory_equal(record.val, "value", 5);
+	assert_true(proto_batch_next(&batch, &pos, &record));
+	assert_true(record.seq == 200 && record.key_len == 2 && record.val == NULL);
+	assert_true(proto_batch_next(&batch, &pos, &record));
+	assert_true(record.seq == 300 && record.val != NULL && record.val_len == 0);
+	assert_false(proto_batch_next(&batch, &pos, &record));
+}
+
+/* A list cut between two entries is a shorter list; anything else is refused. */
+static bool may_be_cut(uint8_t type, size_t len)
+{
+	switch (type) {
+	case PROTO_MEMBERS:
+		return len == 1;
+	case PROTO_PUSH_ACK:
+	case PROTO_PULL:
+		return len == 0;
+	case PROTO_VECTOR:
+		return len == 22;
+	case PROTO_HEADS:
+		return len == 17;
+	case PROTO_BATCH:
+		return len == 19 || len == 29 || len == 35; /* header, and behind each record but the last */
+	default:
+		return false;
+	}
+}
+
+static void every_truncation_is_refused(void **state)
+{
+	(void)state;
+	for (uint8_t type = PROTO_PING; type < PROTO_TYPE_MAX; type++) {
+		struct proto_packet packet;
+		struct bytes_reader body;
+		size_t len;
+
+		put_one(&packet, type);
+		body = only_message(&packet, type);
+		len = br_left(&body);
+		assert_true(reads(type, body.at, len));
+		for (size_t cut = 0; cut < len; cut++) {
+			uint8_t copy[PROTO_PLAIN_MAX];
+
+			memcpy(copy, body.at, cut);
+			if (type == PROTO_TELL ? cut > 0 : may_be_cut(type, cut))
+				assert_true(reads(type, copy, cut));
+			else
+				assert_false(reads(type, copy, cut));
+		}
+		for (size_t cut = 1; cut < packet.len; cut++) {
+			struct bytes_reader r;
+			uint8_t found;
+
+			br_init(&r, packet.bytes, cut);
+			assert_false(proto_next(&r, &found, &body));
+			assert_true(r.bad);
+		}
+	}
+}
+
+static void trailing_byte_is_refused(void **state)
+{
+	static const uint8_t fixed[] = {PROTO_PING, PROTO_PING_REQ, PROTO_NACK, PROTO_VERIFY, PROTO_VERDICT, PROTO_ROOT,
+		PROTO_BATCH, PROTO_PULL, PROTO_PUSH_ACK, PROTO_MEMBERS, PROTO_VECTOR, PROTO_HEADS};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(fixed); i++) {
+		struct proto_packet packet;
+		struct bytes_reader body;
+		uint8_t copy[PROTO_PLAIN_MAX];
+		size_t len;
+
+		put_one(&packet, fixed[i]);
+		body = only_message(&packet, fixed[i]);
+		len = br_left(&body);
+		memcpy(copy, body.at, len);
+		copy[len] = 0;
+		assert_false(reads(fixed[i], copy, len + 1));
+	}
+}
+
+/* A batch body with one field replaced. */
+static bool batch_reads(uint64_t from, uint64_t to, uint64_t floor, uint64_t top, uint32_t origin, uint8_t flags, uint64_t delta,
+	uint8_t record_flags, uint8_t key_len)
+{
+	uint8_t bytes[200], key[100] = {0};
+	struct bytes_writer w;
+
+	bw_init(&w, bytes, sizeof(bytes));
+	bw_u24(&w, origin);
+	bw_u64(&w, 1);
+	bw_varint(&w, 1);
+	bw_u8(&w, flags);
+	bw_varint(&w, from);
+	bw_varint(&w, to);
+	bw_varint(&w, floor);
+	bw_varint(&w, top);
+	bw_varint(&w, delta);
+	bw_u8(&w, record_flags);
+	bw_u8(&w, key_len);
+	bw_bytes(&w, key, key_len);
+	assert_false(w.overflow);
+	return reads(PROTO_BATCH, bytes, w.len);
+}
+
+static void senseless_batches_are_refused(void **state)
+{
+	(void)state;
+	assert_true(batch_reads(5, 9, 0, 9, 1, 0, 4, 1, 3));
+	assert_false(batch_reads(9, 9, 0, 9, 1, 0, 4, 1, 3));  /* empty range */
+	assert_false(batch_reads(9, 5, 0, 9, 1, 0, 4, 1, 3));  /* backwards */
+	assert_false(batch_reads(5, 9, 0, 8, 1, 0, 4, 1, 3));  /* beyond the sender's head */
+	assert_false(batch_reads(5, 9, 10, 9, 1, 0, 4, 1, 3)); /* floor above head */
+	assert_false(batch_reads(5, 9, 0, 9, 0, 0, 4, 1, 3));  /* no origin */
+	assert_false(batch_reads(5, 9, 0, 9, GOSSIP_HOSTNO_MAX + 1, 0, 4, 1, 3));
+	assert_false(batch_reads(5, 9, 0, 9, 1, PROTO_BATCH_FLAGS + 1, 4, 1, 3));
+	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 5, 1, 3));	       /* seq behind `to` */
+	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 0, 1, 3));	       /* seq not rising */
+	assert_false(batch_reads(5, 9, 0, 9, 1, 0, UINT64_MAX, 1, 3)); /* seq wraps */
+	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 4, 2, 3));	       /* unknown flag */
+	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 4, 1, 0));	       /* no key */
+	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 4, 1, GOSSIP_KEY_MAX + 1));
+}
+
+static void largest_record_fits_an_empty_packet(void **state)
+{
+	static uint8_t key[GOSSIP_KEY_MAX], val[GOSSIP_VALUE_MAX];
+	struct proto_packet packet = {0};
+	struct proto_list list;
+	struct proto_batch batch = {.origin = GOSSIP_HOSTNO_MAX,
+		.topic = UINT64_MAX,
+		.epoch = UINT32_MAX,
+		.to = UINT64_MAX,
+		.floor = UINT64_MAX,
+		.head = UINT64_MAX};
+	struct proto_record record = {.seq = UINT64_MAX, .key = key, .key_len = sizeof(key), .val = val, .val_len = sizeof(val)};
+
+	(void)state;
+	assert_true(proto_batch_open(&list, &packet));
+	assert_true(proto_batch_add(&list, 0, &record));
+	assert_true(proto_batch_close(&list, &batch));
+	assert_true(packet.len <= PROTO_PLAIN_MAX);
+}
+
+static void full_packet_takes_no_more(void **state)
+{
+	struct proto_packet packet = {0};
+	struct proto_list list;
+	struct bytes_reader body;
+	struct proto_entry e;
+	unsigned added = 0, read = 0;
+	uint8_t flags;
+
+	(void)state;
+	proto_members_open(&list, &packet, 0);
+	while (proto_members_add(&list, &entry))
+		added++;
+	assert_true(proto_list_close(&list));
+	body = only_message(&packet, PROTO_MEMBERS);
+	proto_get_members_flags(&body, &flags);
+	while (proto_get_entry(&body, &e))
+		read++;
+	assert_true(br_done(&body));
+	assert_int_equal(added, read);
+	assert_true(added > 90);
+	assert_false(proto_put_ping(&packet, PROTO_PING, &ping));
+	assert_false(proto_batch_open(&list, &packet));
+}
+
+static void unknown_type_is_stepped_over(void **state)
+{
+	struct proto_packet packet = {.len = 4, .bytes = {200, 2, 1, 2}};
+	struct bytes_reader r, body;
+	uint8_t type;
+
+	(void)state;
+	assert_true(proto_put_seq(&packet, PROTO_NACK, 5));
+	br_init(&r, packet.bytes, packet.len);
+	assert_true(proto_next(&r, &type, &body));
+	assert_int_equal(type, 200);
+	assert_true(proto_next(&r, &type, &body));
+	assert_int_equal(type, PROTO_NACK);
+	assert_false(proto_next(&r, &type, &body));
+	assert_false(r.bad);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(plain_values_come_back),
+		cmocka_unit_test(lists_come_back),
+		cmocka_unit_test(batch_comes_back),
+		cmocka_unit_test(every_truncation_is_refused),
+		cmocka_unit_test(trailing_byte_is_refused),
+		cmocka_unit_test(senseless_batches_are_refused),
+		cmocka_unit_test(largest_record_fits_an_empty_packet),
+		cmocka_unit_test(full_packet_takes_no_more),
+		cmocka_unit_test(unknown_type_is_stepped_over),
+	};
+
+	return cmocka_run_group_tests_name("gossip proto", tests, NULL, NULL);
+}

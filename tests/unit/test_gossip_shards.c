@@ -1,0 +1,444 @@
+/* Rules R1-R6 on one copy of one shard: a table of steps with what must come of each, then random histories against a naive twin.
+ *
+ * The twin knows only what the rules promise: the origin's whole history as a plain list of changes, from which it computes what
+ * a copy with a given head must show. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gossip/shards_internal.h"
+
+#define ORIGIN 2
+#define TOPIC 5
+
+struct copy {
+	struct shards s;
+	char events[256]; /* "+k=v" appeared or changed, "-k" went */
+	unsigned conflicts;
+};
+
+static void on_record(void *ctx, const struct shard *shard, const void *key, size_t key_len, const void *val, size_t val_len)
+{
+	struct copy *c = ctx;
+	size_t len = strlen(c->events);
+
+	assert_int_equal(shard->id.origin, ORIGIN);
+	snprintf(c->events + len, sizeof(c->events) - len, val ? "+%.*s=%.*s " : "-%.*s ", (int)key_len, (const char *)key,
+		(int)val_len, val ? (const char *)val : "");
+}
+
+static void on_conflict(void *ctx, const struct shard *shard, uint64_t seq)
+{
+	struct copy *c = ctx;
+
+	(void)shard;
+	(void)seq;
+	c->conflicts++;
+}
+
+static const struct shards_ops ops = {.record = on_record, .conflict = on_conflict};
+
+static void copy_init(struct copy *c)
+{
+	memset(c, 0, sizeof(*c));
+	shards_init(&c->s, 1, 1, &ops, c);
+}
+
+/* One letter keys; value NULL is a deletion. */
+struct change {
+	uint64_t seq;
+	const char *key, *val;
+};
+
+static enum shards_verdict offer(
+	struct copy *c, const struct proto_batch *like, const struct change *changes, size_t count, uint64_t now)
+{
+	struct proto_packet packet = {0};
+	struct proto_list list;
+	struct proto_batch batch = *like, decoded;
+	struct bytes_reader r, body;
+	uint64_t last = batch.from;
+	uint8_t type;
+
+	batch.origin = ORIGIN;
+	batch.topic = TOPIC;
+	assert_true(proto_batch_open(&list, &packet));
+	for (size_t i = 0; i < count && changes[i].key; i++) {
+		struct proto_record record = {.seq = changes[i].seq,
+			.key = (const uint8_t *)changes[i].key,
+			.key_len = strlen(changes[i].key),
+			.val = (const uint8_t *)changes[i].val,
+			.val_len = changes[i].val ? strlen(changes[i].val) : 0};
+
+		assert_true(proto_batch_add(&list, last, &record));
+		last = record.seq;
+	}
+	assert_true(proto_batch_close(&list, &batch));
+	br_init(&r, packet.bytes, packet.len);
+	assert_true(proto_next(&r, &type, &body));
+	assert_true(proto_get_batch(&body, &decoded));
+	return shards_apply(&c->s, &decoded, now);
+}
+
+#define SETTLED PROTO_BATCH_SETTLED
+#define LISTING (PROTO_BATCH_LISTING | PROTO_BATCH_SETTLED)
+
+struct step {
+	const char *what;
+	uint32_t epoch;
+	uint8_t flags;
+	uint64_t from, to, floor, head;
+	struct change changes[4];
+	enum shards_verdict verdict;
+	uint64_t head_after;
+	const char *events;
+};
+
+static const struct step steps[] = {
+	{"R2 a batch that joins moves the head", 1, SETTLED, 0, 2, 0, 2, {{1, "a", "1"}, {2, "b", "1"}}, SHARDS_APPLIED, 2,
+		"+a=1 +b=1 "},
+	{"the same again is known", 1, SETTLED, 0, 2, 0, 2, {{1, "a", "1"}, {2, "b", "1"}}, SHARDS_KNOWN, 2, ""},
+	{"R2 ahead of the head: applied, head stays", 1, SETTLED, 4, 5, 0, 5, {{5, "c", "1"}}, SHARDS_APPLIED, 2, "+c=1 "},
+	{"R2 highest seq of a key wins", 1, SETTLED, 2, 4, 0, 5, {{3, "c", "0"}, {4, "b", "2"}}, SHARDS_APPLIED, 5, "+b=2 "},
+	{"a deletion", 1, SETTLED, 5, 6, 0, 6, {{6, "a", NULL}}, SHARDS_APPLIED, 6, "-a "},
+	{"R3 what is known to be deleted does not return", 1, SETTLED, 0, 1, 0, 1, {{1, "a", "1"}}, SHARDS_KNOWN, 6, ""},
+	{"R3 nor an older value", 1, SETTLED, 0, 2, 0, 2, {{2, "b", "1"}}, SHARDS_KNOWN, 6, ""},
+	{"unchanged value, new seq: nothing to see", 1, SETTLED, 6, 7, 0, 7, {{7, "c", "1"}}, SHARDS_APPLIED, 7, ""},
+	{"the floor rises with the head", 1, SETTLED, 7, 8, 6, 8, {{8, "d", "1"}}, SHARDS_APPLIED, 8, "+d=1 "},
+	{"R3 without the tombstone too", 1, SETTLED, 0, 1, 0, 1, {{1, "a", "1"}}, SHARDS_KNOWN, 8, ""},
+	{"R4 a delta from below the sender's floor is a gap for who is below it", 1, SETTLED, 8, 40, 30, 40, {{40, "x", "1"}},
+		SHARDS_GAP, 8, ""},
+	{"R4 a listing from the middle is a gap", 1, LISTING, 20, 40, 30, 40, {{40, "x", "1"}}, SHARDS_GAP, 8, ""},
+	{"R4 a listing begins: nothing goes yet", 1, LISTING, 0, 20, 30, 40, {{7, "c", "1"}, {20, "e", "1"}}, SHARDS_APPLIED, 8,
+		"+e=1 "},
+	{"a push ahead, meanwhile", 1, SETTLED, 40, 41, 30, 41, {{41, "f", "1"}}, SHARDS_APPLIED, 8, "+f=1 "},
+	{"R4 complete: what it did not name goes", 1, LISTING, 20, 40, 30, 40, {{35, "d", "2"}}, SHARDS_APPLIED, 41, "+d=2 -b "},
+	{"R4 and does not return", 1, SETTLED, 2, 4, 0, 5, {{4, "b", "2"}}, SHARDS_KNOWN, 41, ""},
+	{"R5 a new epoch begins: nothing goes, equal values are silent", 2, 0, 0, 2, 0, 2, {{1, "c", "1"}, {2, "d", "3"}},
+		SHARDS_APPLIED, 2, "+d=3 "},
+	{"R5 the old epoch is refused", 1, SETTLED, 41, 42, 30, 42, {{42, "g", "1"}}, SHARDS_BEHIND, 2, ""},
+	{"R5 settled: what was not put again goes", 2, SETTLED, 2, 3, 0, 3, {{3, "h", "1"}}, SHARDS_APPLIED, 3, "+h=1 -e -f "},
+	{"R6 another value for the same seq", 2, SETTLED, 2, 3, 0, 3, {{3, "h", "2"}}, SHARDS_REFUSED, 3, ""},
+	{"R6 nothing more from that origin", 2, SETTLED, 3, 4, 0, 4, {{4, "i", "1"}}, SHARDS_REFUSED, 3, ""},
+	{"R6 until its epoch rises", 3, SETTLED, 0, 1, 0, 1, {{1, "h", "1"}}, SHARDS_APPLIED, 1, "-c -d "},
+	{"R6 another key for the same seq", 3, SETTLED, 0, 1, 0, 1, {{1, "z", "1"}}, SHARDS_REFUSED, 1, ""},
+};
+
+/* Both orders of what goes are fine; sort the events' words. */
+static void assert_events(const char *what, const char *found, const char *expected)
+{
+	const char *at = expected;
+
+	if (strlen(found) != strlen(expected))
+		fail_msg("%s: expected \"%s\", found \"%s\"", what, expected, found);
+	while (*at) {
+		char word[64];
+		size_t len = strcspn(at, " ") + 1;
+
+		snprintf(word, sizeof(word), "%.*s", (int)len, at);
+		if (!strstr(found, word))
+			fail_msg("%s: expected \"%s\", found \"%s\"", what, expected, found);
+		at += len;
+	}
+}
+
+static void rules_step_by_step(void **state)
+{
+	struct copy c;
+
+	(void)state;
+	copy_init(&c);
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		const struct step *step = &steps[i];
+		struct proto_batch batch = {.epoch = step->epoch,
+			.flags = step->flags,
+			.from = step->from,
+			.to = step->to,
+			.floor = step->floor,
+			.head = step->head};
+		enum shards_verdict verdict;
+		const char *wrong;
+
+		c.events[0] = '\0';
+		verdict = offer(&c, &batch, step->changes, 4, 1000 + i);
+		if (verdict != step->verdict)
+			fail_msg("%s: verdict %d, expected %d", step->what, verdict, step->verdict);
+		if (shards_find(&c.s, ORIGIN, TOPIC)->head != step->head_after)
+			fail_msg("%s: head %llu, expected %llu", step->what,
+				(unsigned long long)shards_find(&c.s, ORIGIN, TOPIC)->head, (unsigned long long)step->head_after);
+		assert_events(step->what, c.events, step->events);
+		wrong = shards_check(&c.s);
+		if (wrong)
+			fail_msg("%s: %s", step->what, wrong);
+	}
+	assert_int_equal(c.conflicts, 2);
+	shards_fini(&c.s);
+}
+
+static void old_epoch_goes_after_30_seconds(void **state)
+{
+	struct proto_batch old = {.epoch = 1, .flags = SETTLED, .to = 1, .head = 1}, new = {.epoch = 2, .to = 1, .head = 1};
+	struct copy c;
+
+	(void)state;
+	copy_init(&c);
+	offer(&c, &old, (struct change[]){{1, "a", "1"}}, 1, 1000);
+	offer(&c, &new, (struct change[]){{1, "b", "1"}}, 1, 2000);
+	c.events[0] = '\0';
+	shards_tick(&c.s, 2000 + SHARDS_OLD_EPOCH_MS - 1);
+	assert_string_equal(c.events, "");
+	shards_tick(&c.s, 2000 + SHARDS_OLD_EPOCH_MS);
+	assert_string_equal(c.events, "-a ");
+	shards_fini(&c.s);
+}
+
+static void ranges_have_a_limit(void **state)
+{
+	struct copy c;
+	struct shard *shard;
+
+	(void)state;
+	copy_init(&c);
+	for (uint64_t i = 0; i < 2 * SHARD_RANGES_MAX; i++) {
+		char key[8];
+		struct proto_batch batch = {.epoch = 1, .from = 10 * i + 9, .to = 10 * i + 10, .head = 10 * i + 10};
+
+		snprintf(key, sizeof(key), "k%u", (unsigned)i);
+		offer(&c, &batch, (struct change[]){{10 * i + 10, key, "1"}}, 1, 1000);
+	}
+	shard = shards_find(&c.s, ORIGIN, TOPIC);
+	assert_int_equal(shard->range_count, SHARD_RANGES_MAX);
+	assert_int_equal(c.s.live_count, 2 * SHARD_RANGES_MAX);
+	assert_null(shards_check(&c.s));
+	/* The gap closes up to the first range that was not remembered. */
+	offer(&c, &(struct proto_batch){.epoch = 1, .to = 10 * SHARD_RANGES_MAX, .head = 10 * SHARD_RANGES_MAX}, NULL, 0, 1000);
+	assert_int_equal(shard->head, 10 * SHARD_RANGES_MAX);
+	assert_int_equal(shard->range_count, 0);
+	shards_fini(&c.s);
+}
+
+static void record_limit_is_counted(void **state)
+{
+	struct copy c;
+	bool full;
+
+	(void)state;
+	copy_init(&c);
+	c.s.records_max = 2;
+	assert_non_null(shards_put(&c.s, 1, "a", 1, "1", 1, 1000, &full));
+	assert_non_null(shards_put(&c.s, 1, "b", 1, "1", 1, 1000, &full));
+	assert_null(shards_put(&c.s, 1, "c", 1, "1", 1, 1000, &full));
+	assert_true(full);
+	assert_non_null(shards_put(&c.s, 1, "b", 1, "2", 1, 1000, &full));
+	assert_int_equal(
+		offer(&c, &(struct proto_batch){.epoch = 1, .to = 1, .head = 1}, (struct change[]){{1, "x", "1"}}, 1, 1000),
+		SHARDS_REFUSED);
+	assert_int_equal(c.s.refused, 2);
+	assert_int_equal(shards_find(&c.s, ORIGIN, TOPIC)->head, 0);
+	assert_null(shards_check(&c.s));
+	shards_fini(&c.s);
+}
+
+static void equal_shards_have_equal_roots_and_bytes(void **state)
+{
+	struct copy a, b;
+	struct proto_packet pa = {0}, pb = {0};
+	struct change changes[] = {{1, "a", "1"}, {2, "b", "1"}, {3, "c", "1"}, {4, "a", "2"}};
+
+	(void)state;
+	copy_init(&a);
+	copy_init(&b);
+	offer(&a, &(struct proto_batch){.epoch = 1, .flags = SETTLED, .to = 4, .head = 4}, changes, 4, 1000);
+	offer(&b, &(struct proto_batch){.epoch = 1, .flags = SETTLED, .from = 2, .to = 4, .head = 4}, changes + 2, 2, 1000);
+	assert_true(a.s.root != b.s.root);
+	offer(&b, &(struct proto_batch){.epoch = 1, .flags = SETTLED, .to = 2, .head = 4}, changes, 2, 1000);
+	assert_true(a.s.root == b.s.root);
+	shards_encode(shards_find(&a.s, ORIGIN, TOPIC), 0, false, 0, &pa);
+	shards_encode(shards_find(&b.s, ORIGIN, TOPIC), 0, false, 0, &pb);
+	assert_int_equal(pa.len, pb.len);
+	assert_memory_equal(pa.bytes, pb.bytes, pa.len);
+	shards_fini(&a.s);
+	shards_fini(&b.s);
+}
+
+/* --- the twin
+ * ----------------------------------------------------------------------------------------------------------------------- */
+
+#define KEYS 12
+#define HISTORY_MAX 4000
+
+struct twin {
+	uint64_t count; /* change i has seq i + 1 */
+	struct {
+		unsigned key;
+		bool deleted;
+	} history[HISTORY_MAX];
+};
+
+static unsigned rnd(uint64_t *seed, unsigned below)
+{
+	*seed = *seed * 6364136223846793005u + 1442695040888963407u;
+	return (unsigned)(*seed >> 33) % below;
+}
+
+/* The seq of a key's last change, and whether that was a deletion. */
+static uint64_t twin_last(const struct twin *t, unsigned key, bool *ret_deleted)
+{
+	for (uint64_t seq = t->count; seq > 0; seq--) {
+		if (t->history[seq - 1].key == key) {
+			*ret_deleted = t->history[seq - 1].deleted;
+			return seq;
+		}
+	}
+	*ret_deleted = true;
+	return 0;
+}
+
+static void write_random(struct shards *origin, struct twin *t, uint64_t *seed)
+{
+	unsigned key = rnd(seed, KEYS);
+	char name[8], value[24];
+	bool full, gone, deleted = twin_last(t, key, &gone) != 0 && !gone && rnd(seed, 3) == 0;
+
+	snprintf(name, sizeof(name), "k%u", key);
+	snprintf(value, sizeof(value), "%u", (unsigned)t->count + 1);
+	if (deleted)
+		assert_non_null(shards_del(origin, TOPIC, name, strlen(name), 1000));
+	else
+		assert_non_null(shards_put(origin, TOPIC, name, strlen(name), value, strlen(value), 1000, &full));
+	t->history[t->count].key = key;
+	t->history[t->count++].deleted = deleted;
+}
+
+static void assert_copy_is_twin(const struct copy *c, const struct twin *t, uint64_t seed)
+{
+	const struct shard *shard = shards_find(&c->s, ORIGIN, TOPIC);
+	const char *wrong = shards_check(&c->s);
+
+	if (wrong)
+		fail_msg("seed %llu: %s", (unsigned long long)seed, wrong);
+	for (unsigned key = 0; shard && key < KEYS; key++) {
+		char name[8];
+		const struct record *r;
+		uint64_t last, found;
+		bool deleted;
+
+		snprintf(name, sizeof(name), "k%u", key);
+		r = shards_record(shard, &c->s, name, strlen(name));
+		found = r ? r->seq : 0;
+		last = twin_last(t, key, &deleted);
+		/* What is superseded is never sent: only the last change binds, once the head is past it. */
+		if (last <= shard->head && found != (deleted ? 0 : last))
+			fail_msg("seed %llu: key %u at head %llu: expected seq %llu, found %llu", (unsigned long long)seed, key,
+				(unsigned long long)shard->head, (unsigned long long)(deleted ? 0 : last),
+				(unsigned long long)found);
+		if (found > 0 && (found > t->count || t->history[found - 1].key != key || t->history[found - 1].deleted))
+			fail_msg("seed %llu: key %u: seq %llu is not a write of it", (unsigned long long)seed, key,
+				(unsigned long long)found);
+	}
+}
+
+/* What a giver would send: from anywhere, cut anywhere, as a listing when it has to be. */
+static bool random_batch(const struct shards *giver, uint64_t *seed, struct proto_packet *packet, uint64_t want)
+{
+	const struct shard *shard = shards_find(giver, ORIGIN, TOPIC);
+	uint64_t from;
+
+	packet->len = 0;
+	if (!shard || shard->head == 0)
+		return false;
+	from = rnd(seed, 3) == 0 ? rnd(seed, (unsigned)shard->head + 1) : want;
+	if (from < shard->floor)
+		return shards_encode(shard, 0, true, 0, packet) > 0;
+	return shards_encode(shard, from, false, 0, packet) > from;
+}
+
+static void deliver(struct copy *to, const struct proto_packet *packet)
+{
+	struct bytes_reader r, body;
+	struct proto_batch batch;
+	uint8_t type;
+
+	br_init(&r, packet->bytes, packet->len);
+	if (!proto_next(&r, &type, &body) || !proto_get_batch(&body, &batch))
+		fail_msg("a batch of ours does not decode");
+	assert_int_not_equal(shards_apply(&to->s, &batch, 1000), SHARDS_REFUSED);
+}
+
+#define COPIES 3
+#define DELAYED 8
+
+/* One origin, copies that learn from it and from each other, packets kept back and delivered late or twice. */
+static void random_history(uint64_t seed)
+{
+	static struct twin twin;
+	struct copy origin, copies[COPIES];
+	struct proto_packet delayed[DELAYED] = {0};
+	uint64_t rng = seed;
+
+	memset(&twin, 0, sizeof(twin));
+	memset(&origin, 0, sizeof(origin));
+	shards_init(&origin.s, ORIGIN, 1, &ops, &origin);
+	for (unsigned i = 0; i < COPIES; i++)
+		copy_init(&copies[i]);
+	for (unsigned step = 0; step < 600; step++) {
+		unsigned at = rnd(&rng, COPIES), giver = rnd(&rng, COPIES + 1), kept = rnd(&rng, DELAYED);
+		const struct shard *mine = shards_find(&copies[at].s, ORIGIN, TOPIC);
+		struct proto_packet packet = {0};
+
+		if (rnd(&rng, 3) == 0)
+			write_random(&origin.s, &twin, &rng);
+		shards_settle_own(&origin.s);
+		if (rnd(&rng, 40) == 0 && twin.count > 0)
+			shards_raise_floor(&origin.s, shards_find(&origin.s, ORIGIN, TOPIC), 1 + rnd(&rng, (unsigned)twin.count));
+		if (giver != at &&
+			random_batch(giver == COPIES ? &origin.s : &copies[giver].s, &rng, &packet, mine ? mine->head : 0))
+			deliver(&copies[at], rnd(&rng, 3) == 0 && delayed[kept].len > 0 ? &delayed[kept] : &packet);
+		if (packet.len > 0 && rnd(&rng, 2) == 0)
+			delayed[kept] = packet;
+		assert_copy_is_twin(&copies[at], &twin, seed);
+	}
+	for (unsigned i = 0; i < COPIES; i++) {
+		struct proto_packet packet = {0};
+
+		rng = seed;
+		if (twin.count > 0 && shards_find(&origin.s, ORIGIN, TOPIC)->head > 0) {
+			const struct shard *full = shards_find(&origin.s, ORIGIN, TOPIC);
+
+			shards_encode(full, 0, full->floor > 0, 0, &packet);
+			deliver(&copies[i], &packet);
+			assert_true(copies[i].s.root == origin.s.root);
+		}
+		assert_copy_is_twin(&copies[i], &twin, seed);
+		assert_int_equal(copies[i].conflicts, 0);
+		shards_fini(&copies[i].s);
+	}
+	shards_fini(&origin.s);
+}
+
+static void copies_agree_with_the_twin(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 300; seed++)
+		random_history(seed);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(rules_step_by_step),
+		cmocka_unit_test(old_epoch_goes_after_30_seconds),
+		cmocka_unit_test(ranges_have_a_limit),
+		cmocka_unit_test(record_limit_is_counted),
+		cmocka_unit_test(equal_shards_have_equal_roots_and_bytes),
+		cmocka_unit_test(copies_agree_with_the_twin),
+	};
+
+	return cmocka_run_group_tests_name("gossip shards", tests, NULL, NULL);
+}
