@@ -1,8 +1,9 @@
 /* Address management without a coordinator: custody of address ranges, passed from hand to hand.
  *
- * Pure core. (state, event, now, random) in, actions out through struct ipam_ops. No clock, socket, file or thread. One object per
- * host holds all pools of that host. Addresses are offsets in the pool: 0 is the first address of the prefix. Nothing here knows
- * about prefixes of Docker networks beyond struct ipam_pool_def, so the host-number pool of the cluster is served by the same code.
+ * Pure core. (state, event, now, random) in, actions out through struct ipam_ops. No clock, socket, file or thread. One object
+ * per host holds all pools of that host. Addresses are offsets in the pool: 0 is the first address of the prefix. Nothing here
+ * knows about prefixes of Docker networks beyond struct ipam_pool_def, so the host-number pool of the cluster is served by the
+ * same code.
  *
  * Order is the contract: the shell performs actions in exactly the order in which they are emitted, and does not start one before
  * a durable save ahead of it is known to be on disk. A save that is not durable survives the process (not the power).
@@ -19,37 +20,38 @@
 #include "base/err.h"
 #include "base/id.h"
 
-#define IPAM_OWNER_MAX 128       /* bytes of an owner label */
-#define IPAM_MESSAGE_MAX 1024    /* bytes of one message or one published chunk */
-#define IPAM_CHUNKS_MAX 64       /* published chunks of one pool by one host */
-#define IPAM_COOL_DOWN_MS 60000  /* a released address rests so long while others are free (gossip.md 4.3) */
-#define IPAM_CHUNK_MAX 256       /* addresses passed in one transfer (gossip.md 4.3) */
-#define IPAM_REQUEST_MS 2000     /* default deadline of a request that needs another host */
+#define IPAM_OWNER_MAX 128	/* bytes of an owner label */
+#define IPAM_MESSAGE_MAX 1024	/* bytes of one message or one published chunk */
+#define IPAM_CHUNKS_MAX 64	/* published chunks of one pool by one host */
+#define IPAM_COOL_DOWN_MS 60000 /* a released address rests so long while others are free (gossip.md 4.3) */
+#define IPAM_CHUNK_MAX 256	/* addresses passed in one transfer (gossip.md 4.3) */
+#define IPAM_REQUEST_MS 2000	/* default deadline of a request that needs another host */
 
 struct ipam;
 
 struct ipam_pool_def {
 	struct id128 id;
-	struct prefix prefix;  /* masked. Size is 2^(bits - length); IPv6 pools up to /64 and longer prefixes use 128-bit offsets */
-	bool edges_reserved;   /* first and last address (IPv4 /30 and shorter), or only the first (IPv6), are never given out */
+	struct prefix
+		prefix;	     /* masked. Size is 2^(bits - length); IPv6 pools up to /64 and longer prefixes use 128-bit offsets */
+	bool edges_reserved; /* first and last address (IPv4 /30 and shorter), or only the first (IPv6), are never given out */
 };
 
 enum ipam_result_code {
 	IPAM_GRANTED,
-	IPAM_IN_USE,      /* the address asked for is leased; holder_hostno and owner say by whom when known */
-	IPAM_EXHAUSTED,   /* no free address on any host that answered, and all were asked */
+	IPAM_IN_USE,	  /* the address asked for is leased; holder_hostno and owner say by whom when known */
+	IPAM_EXHAUSTED,	  /* no free address on any host that answered, and all were asked */
 	IPAM_UNREACHABLE, /* the holder of what was asked for (holder_hostno) did not answer in time */
-	IPAM_OUTSIDE,     /* not in the pool or in the range asked for, or a reserved edge */
+	IPAM_OUTSIDE,	  /* not in the pool or in the range asked for, or a reserved edge */
 	IPAM_UNKNOWN_POOL
 };
 
 struct ipam_result {
 	enum ipam_result_code code;
-	struct ip address;         /* when granted */
-	uint32_t holder_hostno;    /* 0 = unknown or this host */
+	struct ip address;		/* when granted */
+	uint32_t holder_hostno;		/* 0 = unknown or this host */
 	char owner[IPAM_OWNER_MAX + 1]; /* "" = unknown */
-	bool repeated;             /* granted before to the same owner: idempotent replay */
-	bool shared;               /* with IN_USE: other hosts have it as a shared lease, so IPAM_USE_SHARED would be granted */
+	bool repeated;			/* granted before to the same owner: idempotent replay */
+	bool shared; /* with IN_USE: other hosts have it as a shared lease, so IPAM_USE_SHARED would be granted */
 };
 
 /* What a lease is for. A shared lease (gateway, aux addresses) may be held by several hosts at once for the same purpose: it is
@@ -58,14 +60,14 @@ enum ipam_use { IPAM_USE_ENDPOINT = 0, IPAM_USE_SHARED = 1 };
 
 struct ipam_want {
 	struct id128 pool;
-	struct ip address;       /* family 0: any */
-	struct prefix within;    /* only from this part of the pool; unset: all. An explicit address may lie outside it */
+	struct ip address;    /* family 0: any */
+	struct prefix within; /* only from this part of the pool; unset: all. An explicit address may lie outside it */
 	enum ipam_use use;
-	const char *owner;       /* label, at most IPAM_OWNER_MAX bytes; same owner and explicit address again = repeated success
-	                          * ("" never matches) */
-	bool shared_first;       /* with use SHARED and no address: an address already listed as shared gateway by any host, else the
-	                          * first usable one */
-	uint32_t timeout_ms;     /* 0: IPAM_REQUEST_MS */
+	const char *owner;   /* label, at most IPAM_OWNER_MAX bytes; same owner and explicit address again = repeated success
+			      * ("" never matches) */
+	bool shared_first;   /* with use SHARED and no address: an address already listed as shared gateway by any host, else the
+			      * first usable one */
+	uint32_t timeout_ms; /* 0: IPAM_REQUEST_MS */
 };
 
 struct ipam_lease {
@@ -73,13 +75,13 @@ struct ipam_lease {
 	struct ip address;
 	enum ipam_use use;
 	uint64_t since_ms; /* CLOCK_BOOTTIME when given or last changed */
-	bool bound;        /* set by ipam_bind: an endpoint uses it */
+	bool bound;	   /* set by ipam_bind: an endpoint uses it */
 	char owner[IPAM_OWNER_MAX + 1];
 };
 
 struct ipam_ops {
-	/* Keep (key, val), or forget key when val is NULL. Keys start with 'L' for what belongs to this boot (leases: stored where a
-	 * reboot clears them), with anything else for what must survive. */
+	/* Keep (key, val), or forget key when val is NULL. Keys start with 'L' for what belongs to this boot (leases: stored
+	 * where a reboot clears them), with anything else for what must survive. */
 	void (*save)(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable);
 	/* Publish this host's view of a pool, chunk by chunk (0..IPAM_CHUNKS_MAX-1); val NULL withdraws a chunk. */
 	void (*publish)(void *ctx, const struct id128 *pool, unsigned chunk, const void *val, size_t len);
@@ -91,14 +93,15 @@ struct ipam_ops {
 };
 
 struct ipam_config {
-	uint32_t hostno; /* ours */
+	uint32_t hostno;      /* ours */
 	struct id128 host_id; /* ours; stable, breaks ties */
 };
 
 struct ipam *ipam_new(const struct ipam_config *config, const struct ipam_ops *ops, void *ctx);
 void ipam_free(struct ipam *ipam);
 
-/* Gives back one saved pair; called for each before anything else. Bytes that do not decode: ERR_CORRUPT or ERR_VERSION, state untouched. */
+/* Gives back one saved pair; called for each before anything else. Bytes that do not decode: ERR_CORRUPT or ERR_VERSION, state
+ * untouched. */
 int ipam_restore(struct ipam *ipam, const void *key, size_t key_len, const void *val, size_t len, struct err *err);
 /* After the last ipam_restore: publishes, retries open offers. */
 void ipam_start(struct ipam *ipam, uint64_t now_ms);
@@ -107,8 +110,8 @@ void ipam_start(struct ipam *ipam, uint64_t now_ms);
 int ipam_pool_create(struct ipam *ipam, const struct ipam_pool_def *def, uint64_t now_ms, struct err *err);
 /* A pool made elsewhere: known, nothing held. Joining what is known with the same def is fine, with another def ERR_CONFLICT. */
 int ipam_pool_join(struct ipam *ipam, const struct ipam_pool_def *def, uint64_t now_ms, struct err *err);
-/* While wanted, some free addresses are fetched ahead (low water: below 2 free or 25 %). Not wanted any more: free holdings go to hosts
- * that want the pool, when there are any. `spares` raises the low-water mark (host numbers: 16), 0 = default. */
+/* While wanted, some free addresses are fetched ahead (low water: below 2 free or 25 %). Not wanted any more: free holdings go to
+ * hosts that want the pool, when there are any. `spares` raises the low-water mark (host numbers: 16), 0 = default. */
 void ipam_pool_want(struct ipam *ipam, const struct id128 *pool, bool wanted, unsigned spares, uint64_t now_ms);
 /* Forgets a pool of which this host holds everything, or nothing. Else ERR_CONFLICT: addresses would be lost. Leases end. */
 int ipam_pool_drop(struct ipam *ipam, const struct id128 *pool, struct err *err);
@@ -119,20 +122,22 @@ void ipam_request(struct ipam *ipam, const struct ipam_want *want, uint64_t tick
 void ipam_cancel(struct ipam *ipam, uint64_t ticket);
 /* Free or unknown is fine: returns false. */
 bool ipam_release(struct ipam *ipam, const struct id128 *pool, const struct ip *address, uint64_t now_ms);
-/* Marks a lease as in use by an endpoint (or not any more) and renames its owner (NULL keeps it). False when there is no such lease. */
-bool ipam_bind(struct ipam *ipam, const struct id128 *pool, const struct ip *address, bool bound, const char *owner, uint64_t now_ms);
-/* Makes an endpoint's lease that is not bound a shared one, published as such; nothing changes who holds it. An engine asks for an
- * auxiliary address like for an endpoint's: only the network tells later what it was for. Shared already: only renamed. False when
- * there is no such lease, an endpoint uses it, or this host has as many shared ones in the pool as it can publish. */
+/* Marks a lease as in use by an endpoint (or not any more) and renames its owner (NULL keeps it). False when there is no such
+ * lease. */
+bool ipam_bind(
+	struct ipam *ipam, const struct id128 *pool, const struct ip *address, bool bound, const char *owner, uint64_t now_ms);
+/* Makes an endpoint's lease that is not bound a shared one, published as such; nothing changes who holds it. An engine asks for
+ * an auxiliary address like for an endpoint's: only the network tells later what it was for. Shared already: only renamed. False
+ * when there is no such lease, an endpoint uses it, or this host has as many shared ones in the pool as it can publish. */
 bool ipam_make_shared(struct ipam *ipam, const struct id128 *pool, const struct ip *address, const char *owner, uint64_t now_ms);
 bool ipam_lookup(const struct ipam *ipam, const struct id128 *pool, const struct ip *address, struct ipam_lease *ret_lease);
 void ipam_each_lease(const struct ipam *ipam, const struct id128 *pool /* NULL: all */,
-		     void (*fn)(void *ctx, const struct ipam_lease *lease), void *ctx);
+	void (*fn)(void *ctx, const struct ipam_lease *lease), void *ctx);
 
 /* From other hosts. Bytes are untrusted in form: what does not decode is counted and ignored. */
 void ipam_message(struct ipam *ipam, uint32_t from_hostno, const void *msg, size_t len, uint64_t now_ms);
 void ipam_peer_chunk(struct ipam *ipam, uint32_t hostno, const struct id128 *pool, unsigned chunk, const void *val, size_t len,
-		     uint64_t now_ms); /* val NULL: withdrawn */
+	uint64_t now_ms); /* val NULL: withdrawn */
 void ipam_peer_alive(struct ipam *ipam, uint32_t hostno, bool alive, uint64_t now_ms);
 /* Does what is due and returns when to call again (now_ms scale; UINT64_MAX: nothing pending). */
 uint64_t ipam_tick(struct ipam *ipam, uint64_t now_ms);
@@ -140,19 +145,20 @@ uint64_t ipam_tick(struct ipam *ipam, uint64_t now_ms);
 /* For `trestle ipam show`: one line per holder of a pool, this host included (hostno = ours). */
 struct ipam_share {
 	uint32_t hostno;
-	u128 held;      /* addresses in custody */
+	u128 held;	/* addresses in custody */
 	u128 free_held; /* of these not leased; for other hosts a rounded figure */
 	unsigned fragments;
 	bool wanted;
 };
 struct ipam_totals {
-	u128 size;        /* all addresses of the prefix */
-	u128 reserved;    /* edges */
-	u128 held_known;  /* sum over all known holders and open offers */
-	unsigned leases;  /* on this host */
+	u128 size;	 /* all addresses of the prefix */
+	u128 reserved;	 /* edges */
+	u128 held_known; /* sum over all known holders and open offers */
+	unsigned leases; /* on this host */
 };
 bool ipam_pool_totals(const struct ipam *ipam, const struct id128 *pool, struct ipam_totals *ret_totals);
-void ipam_each_share(const struct ipam *ipam, const struct id128 *pool, void (*fn)(void *ctx, const struct ipam_share *share), void *ctx);
+void ipam_each_share(
+	const struct ipam *ipam, const struct id128 *pool, void (*fn)(void *ctx, const struct ipam_share *share), void *ctx);
 
 struct ipam_counters {
 	uint64_t requests, local_grants, transfers_in, transfers_out, denied, bad_messages, repeated;
