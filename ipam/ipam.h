@@ -8,7 +8,7 @@
  * Order is the contract: the shell performs actions in exactly the order in which they are emitted, and does not start one before
  * a durable save ahead of it is known to be on disk. A save that is not durable survives the process (not the power).
  *
- * Rules, invariants I1..I10 and messages: the top of ipam.c and docs/wire.md. */
+ * Rules, invariants I1..I10 and messages: the top of ipam.c and docs/ipam.md. */
 #ifndef IPAM_IPAM_H
 #define IPAM_IPAM_H
 
@@ -23,8 +23,8 @@
 #define IPAM_OWNER_MAX 128	/* bytes of an owner label */
 #define IPAM_MESSAGE_MAX 1024	/* bytes of one message or one published chunk */
 #define IPAM_CHUNKS_MAX 64	/* published chunks of one pool by one host */
-#define IPAM_COOL_DOWN_MS 60000 /* a released address rests so long while others are free (gossip.md 4.3) */
-#define IPAM_CHUNK_MAX 256	/* addresses passed in one transfer (gossip.md 4.3) */
+#define IPAM_COOL_DOWN_MS 60000 /* a released address rests so long while others are free */
+#define IPAM_CHUNK_MAX 256	/* addresses passed in one transfer */
 #define IPAM_REQUEST_MS 2000	/* default deadline of a request that needs another host */
 
 struct ipam;
