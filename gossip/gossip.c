@@ -876,7 +876,7 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 	g->called_ms = g->now;
 	if (gap > PAUSE_MS) {
 		probe_paused(g, gap);
-		shards_paused(&g->shards, gap);
+		shards_paused(&g->shards, g->now);
 	}
 	next = probe_tick(g);
 	sooner(&next, sync_tick(g));

@@ -647,8 +647,8 @@ void probe_paused(struct gossip *g, uint64_t gap_ms)
 	for (unsigned i = 0; i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 
-		if (m->state != GOSSIP_SUSPECT)
-			continue;
+		if (m->state != GOSSIP_SUSPECT || m->since_ms + gap_ms > g->now)
+			continue; /* the packets that waited for us may have raised it just now */
 		m->since_ms += gap_ms;
 		m->suspect_until_ms += gap_ms;
 		m->window_ms += gap_ms;

@@ -920,13 +920,13 @@ void shards_tick(struct shards *s, uint64_t now_ms)
 	}
 }
 
-void shards_paused(struct shards *s, uint64_t gap_ms)
+void shards_paused(struct shards *s, uint64_t now_ms)
 {
 	struct shard *shard, *tmp;
 
 	HASH_ITER(hh, s->by_id, shard, tmp)
-		if (shard->old_until_ms != 0)
-			shard->old_until_ms += gap_ms;
+	if (shard->old_until_ms != 0)
+		shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
 }
 
 /* --- checks -------------------------------------------------------------------------------------------------------------------

@@ -212,8 +212,8 @@ void shards_raise_floor(struct shards *s, struct shard *shard, uint64_t floor);
 /* Timers of R4 and R5, every few seconds. */
 void shards_tick(struct shards *s, uint64_t now_ms);
 
-/* We were stopped for so long: what would have arrived meanwhile gets its time. */
-void shards_paused(struct shards *s, uint64_t gap_ms);
+/* We were stopped for a while: what would have arrived meanwhile gets its time. */
+void shards_paused(struct shards *s, uint64_t now_ms);
 
 /* Tests: recomputes root and counts, checks order, ranges and lists. NULL when sound, else what is wrong. */
 const char *shards_check(const struct shards *s);

@@ -1,0 +1,154 @@
+/* What a member could send: message bodies behind the encryption, through the decoder and into a live core with members and
+ * records.
+ *
+ * The input is packets: length u16, sender u8 (one of three), that many bytes. Afterwards the core must still be sound, and keep
+ * ticking. The corpus is packets as the simulator's hosts sent them, of every message type. */
+#include <sodium.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gossip/core_internal.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void on_send(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
+{
+	(void)ctx;
+	(void)to;
+	(void)packet;
+	if (len > GOSSIP_PACKET_MAX)
+		abort();
+}
+
+static void on_random(void *ctx, void *buf, size_t len)
+{
+	uint32_t *seed = ctx;
+	uint8_t *at = buf;
+
+	for (size_t i = 0; i < len; i++) {
+		*seed = *seed * 1103515245 + 12345;
+		at[i] = (uint8_t)(*seed >> 16);
+	}
+}
+
+static void on_member(void *ctx, const struct gossip_member *member, enum gossip_state old)
+{
+	(void)ctx;
+	if (strlen(member->name) > GOSSIP_NAME_MAX || !gossip_state_name(member->state) || !gossip_state_name(old))
+		abort();
+}
+
+static void on_record(
+	void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
+{
+	(void)ctx;
+	(void)topic;
+	(void)val;
+	if (origin == 1 || key_len == 0 || key_len > GOSSIP_KEY_MAX || val_len > GOSSIP_VALUE_MAX || !key)
+		abort();
+}
+
+static void on_told(void *ctx, uint32_t from_hostno, uint8_t kind, const void *body, size_t len)
+{
+	(void)ctx;
+	(void)kind;
+	(void)body;
+	if (from_hostno == 1 || len > GOSSIP_TELL_MAX)
+		abort();
+}
+
+static uint32_t on_admit(void *ctx, const struct id128 *host_id)
+{
+	(void)ctx;
+	(void)host_id;
+	return 0;
+}
+
+static void on_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
+{
+	(void)ctx;
+	(void)key;
+	(void)val;
+	if (key_len > 64 || len > 512)
+		abort();
+}
+
+static const struct gossip_ops ops = {.send = on_send,
+	.random = on_random,
+	.member = on_member,
+	.record = on_record,
+	.told = on_told,
+	.admit = on_admit,
+	.save = on_save};
+
+static void add_member(struct gossip *g, uint32_t hostno)
+{
+	struct member_save save = {
+		.hostno = hostno, .epoch = 1, .name = "m", .addr = {.port = 1, .ip = {.family = 4, .bytes = {192, 0, 2, 1}}}};
+	struct identity identity;
+	uint8_t seed[IDENTITY_SEED_SIZE] = {(uint8_t)hostno}, key[SAVED_KEY_SIZE], val[MEMBER_SAVE_MAX];
+	size_t len;
+
+	identity_from_seed(&identity, seed);
+	save.host_id = identity.id;
+	memcpy(save.public_key, identity.public_key, sizeof(save.public_key));
+	save.vtep = save.addr.ip;
+	len = member_save_encode(&save, key, val);
+	if (gossip_restore(g, key, sizeof(key), val, len, NULL) < 0)
+		abort();
+}
+
+static struct gossip *make_core(uint32_t *seed, struct identity *identity)
+{
+	uint8_t identity_seed[IDENTITY_SEED_SIZE] = {1};
+	struct gossip_config config = {.identity = identity, .hostno = 1, .epoch = 1, .boot_tag = 5, .name = "self"};
+	struct gossip *g;
+
+	identity_from_seed(identity, identity_seed);
+	g = gossip_new(&config, &ops, seed, 1000);
+	if (!g)
+		abort();
+	add_member(g, 2);
+	add_member(g, 3);
+	add_member(g, 4);
+	gossip_start(g, 1000);
+	for (uint8_t i = 0; i < 5; i++)
+		gossip_put(g, i % 2, &i, 1, "value", 5, 1000, NULL);
+	gossip_del(g, 1, (const uint8_t[]){1}, 1, 1001);
+	return g;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct identity identity;
+	uint32_t seed = 1;
+	uint64_t now = 2000;
+	struct gossip *g;
+	struct bytes_reader r;
+
+	if (sodium_init() < 0)
+		abort();
+	g = make_core(&seed, &identity);
+	br_init(&r, data, size);
+	for (unsigned packets = 0; br_left(&r) > 0 && packets < 64; packets++) {
+		size_t len = br_u16(&r);
+		uint32_t sender = 2 + br_u8(&r) % 3;
+		const uint8_t *bytes;
+
+		if (len > br_left(&r))
+			len = br_left(&r);
+		bytes = br_bytes(&r, len);
+		if (r.bad || len > PROTO_PLAIN_MAX)
+			break;
+		core_messages(g, members_find(g, sender), bytes, len);
+		gossip_tick(g, now += 7);
+	}
+	for (unsigned i = 0; i < 40; i++)
+		now = gossip_tick(g, now);
+	if (shards_check(&g->shards))
+		abort();
+	gossip_free(g);
+	return 0;
+}
