@@ -39,11 +39,13 @@ class Cluster(unittest.TestCase):
     def setUp(self):
         self.recover()
         self.networks = []
+        self.complaints = [len(d.complaints()) for d in self.daemons]
         self.before = [self.still(h) for h in self.hosts]
 
     def tearDown(self):
         for d in self.daemons:
             self.assertTrue(d.alive(), f"trestled on {d.host.name} ended: {d.log_text()[-2000:]}")
+            self.assertEqual(sum(d.call("GET", "/v1/status")["drift"].values()), 0, f"drift on {d.host.name}")
         self.remove_all()
         for name in self.networks:
             if any(n["name"] == name for n in self.daemons[0].call("GET", "/v1/networks")["networks"]):
@@ -52,6 +54,8 @@ class Cluster(unittest.TestCase):
             wait_for(lambda d=d: not d.endpoints(), 5, f"{h.name} knows no endpoint any more")
             wait_for(lambda h=h, b=before: not leaks.difference(b, self.still(h)), 10,
                      f"{h.name} is as before: {leaks.difference(before, self.still(h))}")
+        for d, count in zip(self.daemons, self.complaints):
+            self.assertEqual(d.complaints()[count:], [], f"errors on {d.host.name}")
 
     def recover(self):
         """Puts right what a failed test left, so that it does not take the next ones with it."""

@@ -67,7 +67,9 @@ class Cut(Cluster):
         self.assertLess(time.monotonic() - began, 10)
         self.reaches(0, "one", other)
         self.lab.heal()
-        Daemon.wait_members(self.daemons)
+        # Before the news is there a second network of that name would be made, which is the named conflict of two sides.
+        for d in self.daemons[1:]:
+            wait_for(lambda d=d: d.trestle("network", "inspect", net), 5, f"{d.host.name} knows {net}")
         for e in self.engines[1:]:
             e.docker("network", "create", "-d", "trestle", "--ipam-driver", "trestle", "--subnet", f"{part}.0/24",
                      "-o", f"trestle.network={net}", net)

@@ -126,6 +126,10 @@ class Daemon:
     def plugin(self):
         return Plugin(lambda: self.host.path(PLUGIN))
 
+    def complaints(self):
+        """What it logged as an error of its own, or of a library: none of it may happen in a healthy run."""
+        return [l for l in self.log_text().splitlines() if l.startswith("error ") or " libevent: " in l]
+
     def log_text(self):
         with open(self.log, errors="replace") as f:
             return f.read()
