@@ -192,8 +192,16 @@ static int fail(struct err *err, int error, const char *extack)
 	return err_sys(err, error, "%s", extack[0] ? extack : "the kernel refuses");
 }
 
-/* Walks one datagram of an answer. 1: finished, 0: more to come, -1: error. *interrupted is sticky. */
-static int read_answer(struct nl_socket *s, size_t len, nl_handler *fn, void *arg, bool *interrupted, struct err *err)
+/* An answer under way. After a handler's error the rest is read and dropped: a dump that is left half-way keeps the socket busy.
+ */
+struct answer {
+	nl_handler *fn;
+	void *arg;
+	bool interrupted, refused;
+};
+
+/* Walks one datagram of an answer. 1: finished, 0: more to come, -1: error. */
+static int read_answer(struct nl_socket *s, size_t len, struct answer *answer, struct err *err)
 {
 	const struct nlmsghdr *h = (const struct nlmsghdr *)s->buf;
 	int left = (int)len;
@@ -205,28 +213,28 @@ static int read_answer(struct nl_socket *s, size_t len, nl_handler *fn, void *ar
 		if (h->nlmsg_seq != s->seq)
 			continue;
 		if (h->nlmsg_flags & NLM_F_DUMP_INTR)
-			*interrupted = true;
+			answer->interrupted = true;
 		switch (h->nlmsg_type) {
 		case NLMSG_ERROR:
 			error = read_error(h, extack);
-			return error ? fail(err, error, extack) : 1;
+			return error && !answer->refused ? fail(err, error, extack) : 1;
 		case NLMSG_DONE:
-			if (mnl_nlmsg_get_payload_len(h) < sizeof(int) || *(const int *)mnl_nlmsg_get_payload(h) >= 0)
+			if (mnl_nlmsg_get_payload_len(h) < sizeof(int) || *(const int *)mnl_nlmsg_get_payload(h) >= 0 ||
+				answer->refused)
 				return 1;
 			read_extack(h, sizeof(int), extack);
 			return fail(err, -*(const int *)mnl_nlmsg_get_payload(h), extack);
 		case NLMSG_NOOP:
 			break;
 		default:
-			if (fn && fn(arg, h, err) < 0)
-				return -1;
+			if (answer->fn && !answer->refused && answer->fn(answer->arg, h, err) < 0)
+				answer->refused = true;
 		}
 	}
 	return 0;
 }
 
-static int exchange(
-	struct nl_socket *s, struct nlb *b, uint16_t flags, nl_handler *fn, void *arg, bool *interrupted, struct err *err)
+static int exchange(struct nl_socket *s, struct nlb *b, uint16_t flags, struct answer *answer, struct err *err)
 {
 	struct nlmsghdr *h = nlb_message(b);
 	size_t len;
@@ -241,32 +249,32 @@ static int exchange(
 	do {
 		if (receive_reply(s, &len, err) < 0)
 			return -1;
-		rc = read_answer(s, len, fn, arg, interrupted, err);
+		rc = read_answer(s, len, answer, err);
 	} while (rc == 0);
-	return rc < 0 ? -1 : 0;
+	return rc < 0 || answer->refused ? -1 : 0;
 }
 
 int nl_transact(struct nl_socket *s, struct nlb *b, struct err *err)
 {
-	bool interrupted = false;
+	struct answer answer = {.fn = NULL};
 
-	return exchange(s, b, NLM_F_ACK, NULL, NULL, &interrupted, err);
+	return exchange(s, b, NLM_F_ACK, &answer, err);
 }
 
 int nl_query(struct nl_socket *s, struct nlb *b, nl_handler *fn, void *arg, struct err *err)
 {
-	bool interrupted = false;
+	struct answer answer = {.fn = fn, .arg = arg};
 
-	return exchange(s, b, NLM_F_ACK, fn, arg, &interrupted, err);
+	return exchange(s, b, NLM_F_ACK, &answer, err);
 }
 
 int nl_dump_once(struct nl_socket *s, struct nlb *b, nl_handler *fn, void *arg, struct err *err)
 {
-	bool interrupted = false;
+	struct answer answer = {.fn = fn, .arg = arg};
 
-	if (exchange(s, b, NLM_F_DUMP, fn, arg, &interrupted, err) < 0)
+	if (exchange(s, b, NLM_F_DUMP, &answer, err) < 0)
 		return -1;
-	return interrupted ? NL_DUMP_INTERRUPTED : NL_DUMP_OK;
+	return answer.interrupted ? NL_DUMP_INTERRUPTED : NL_DUMP_OK;
 }
 
 int nl_dump(struct nl_socket *s, struct nlb *b, nl_handler *fn, void (*restart)(void *arg), void *arg, uint64_t *restarts,
