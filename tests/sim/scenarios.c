@@ -488,6 +488,41 @@ static void moved_host_is_followed(struct world *w)
 	}
 }
 
+/* From one host, each of the others joins by a token at a random earlier one; all know all by the admissions alone. */
+static void cluster_grows_by_tokens(struct world *w)
+{
+	w->faults.loss = 50;
+	world_start(w, 0);
+	put_many(w, 0, 3, 10);
+	for (unsigned i = 1; i < w->host_count; i++) {
+		world_join(w, i, sim_rng_below(&w->rng, i));
+		world_run_ms(w, i % 3 == 0 ? 10 : 2000);
+		for (unsigned j = 0; j < i; j++)
+			while (!w->hosts[j].gossip && !w->failure[0])
+				world_run_ms(w, 100);
+	}
+	w->faults.loss = 0;
+	expect_quiet(w, 15000);
+	/* The sponsor of everybody's sponsor comes back with nothing but its disk. */
+	world_restart(w, 0, true);
+	expect_quiet(w, 5000);
+}
+
+static void joiner_knows_all_at_once(struct world *w)
+{
+	for (unsigned i = 0; i + 1 < w->host_count; i++) {
+		if (i == 0)
+			world_start(w, 0);
+		else
+			world_join(w, i, 0);
+		world_run_ms(w, 3000);
+	}
+	put_many(w, 1, 3, 100);
+	world_run_ms(w, 5000);
+	world_join(w, w->host_count - 1, 0);
+	expect_quiet(w, 1000);
+}
+
 static void lone_host_is_in_step(struct world *w)
 {
 	world_start(w, 0);
@@ -583,6 +618,8 @@ const struct scenario gossip_scenarios[] = {
 	{"short_pauses_are_survived", 6, false, short_pauses_are_survived},
 	{"leaving_is_no_death", 4, false, leaving_is_no_death},
 	{"moved_host_is_followed", 3, false, moved_host_is_followed},
+	{"cluster_grows_by_tokens", 12, false, cluster_grows_by_tokens},
+	{"joiner_knows_all_at_once", 10, false, joiner_knows_all_at_once},
 	{"lone_host_is_in_step", 1, false, lone_host_is_in_step},
 	{"not_in_step_before_all_were_compared", 3, false, not_in_step_before_all_were_compared},
 	{"strangers_are_refused", 3, false, strangers_are_refused},

@@ -12,6 +12,9 @@
 
 #define SIM_EPOCH_MS 1000 /* virtual time does not start at 0, which cores use for "never" */
 
+#define CLUSTER_ID_BYTE 7
+#define CLUSTER_KEY_BYTE 9
+
 enum event_kind { EVENT_PACKET, EVENT_TICK };
 
 struct sim_event {
@@ -393,6 +396,26 @@ void world_touch(struct world *w, unsigned host)
 	tick_host(w, &w->hosts[host]);
 }
 
+static void tick_joiner(struct world *w, struct sim_host *host)
+{
+	uint64_t next = joiner_tick(host->joiner, world_now_ms(w));
+
+	host->tick_us = (next - SIM_EPOCH_MS) * SIM_US_PER_MS;
+	push_event(w, (struct sim_event){.at_us = host->tick_us, .kind = EVENT_TICK, .host = host->index});
+}
+
+static void joiner_deliver(struct world *w, struct sim_host *host, const struct sim_packet *packet)
+{
+	joiner_packet(host->joiner, &packet->from, packet->bytes, packet->len, world_now_ms(w));
+	if (!host->admitted) {
+		tick_joiner(w, host);
+		return;
+	}
+	joiner_free(host->joiner);
+	host->joiner = NULL;
+	world_start(w, host->index);
+}
+
 static void keep_for_later(struct sim_host *host, struct sim_packet *packet)
 {
 	if (host->backlog_count >= SIM_SOCKET_PACKETS) {
@@ -410,6 +433,8 @@ static void keep_for_later(struct sim_host *host, struct sim_packet *packet)
 
 static void deliver(struct world *w, struct sim_host *host, struct sim_packet *packet)
 {
+	if (host->joiner)
+		joiner_deliver(w, host, packet);
 	if (host->gossip && host->paused) {
 		keep_for_later(host, packet);
 		return;
@@ -435,6 +460,8 @@ static void step(struct world *w)
 	w->now_us = event.at_us;
 	if (event.kind == EVENT_PACKET)
 		deliver(w, host, event.packet);
+	else if (event.at_us == host->tick_us && host->joiner)
+		tick_joiner(w, host);
 	else if (event.at_us == host->tick_us)
 		tick_host(w, host);
 }
@@ -531,8 +558,8 @@ void world_start(struct world *w, unsigned index)
 	};
 
 	world_trace(w, "host %u starts, epoch %u", host->hostno, host->epoch);
-	memset(config.cluster_id.bytes, 7, sizeof(config.cluster_id.bytes));
-	memset(config.cluster_key, 9, sizeof(config.cluster_key));
+	memset(config.cluster_id.bytes, CLUSTER_ID_BYTE, sizeof(config.cluster_id.bytes));
+	memset(config.cluster_key, CLUSTER_KEY_BYTE, sizeof(config.cluster_key));
 	snprintf(config.name, sizeof(config.name), "h%u", host->hostno);
 	host->gossip = gossip_new(&config, &gossip_ops, host, world_now_ms(w));
 	host->paused = false;
@@ -553,6 +580,41 @@ void world_start(struct world *w, unsigned index)
 	tick_host(w, host);
 }
 
+static void op_joined(void *ctx, const struct joiner_result *result, const struct err *err)
+{
+	struct sim_host *host = ctx;
+
+	if (!result) {
+		world_fail(host->world, "host %u is not admitted: %s", host->hostno, err->text);
+		return;
+	}
+	if (result->hostno != host->hostno || result->cluster_key[0] != CLUSTER_KEY_BYTE)
+		world_fail(host->world, "host %u got number %u", host->hostno, result->hostno);
+	for (unsigned i = 0; i < result->saved_count; i++)
+		sim_disk_save(&host->disk, result->saved[i].key, result->saved[i].key_len, result->saved[i].val,
+			result->saved[i].val_len);
+	host->admitted = true;
+}
+
+void world_join(struct world *w, unsigned index, unsigned sponsor)
+{
+	static const struct joiner_ops joiner_ops = {.send = op_send, .random = op_random, .done = op_joined};
+	struct sim_host *host = &w->hosts[index];
+	struct gossip_addr self = sim_addr(index);
+	uint8_t key[CLUSTER_KEY_SIZE];
+	struct token token = {.seed_count = 1};
+	char name[16];
+
+	memset(key, CLUSTER_KEY_BYTE, sizeof(key));
+	memset(token.cluster_id.bytes, CLUSTER_ID_BYTE, sizeof(token.cluster_id.bytes));
+	memset(token.token_id.bytes, 3, sizeof(token.token_id.bytes));
+	token_secret(key, &token.token_id, 0, token.secret);
+	token.seeds[0] = sim_addr(sponsor);
+	snprintf(name, sizeof(name), "h%u", host->hostno);
+	host->joiner = joiner_new(&token, &host->identity, name, &self, &self.ip, 30000, &joiner_ops, host, world_now_ms(w));
+	tick_joiner(w, host);
+}
+
 void world_start_all(struct world *w)
 {
 	for (unsigned i = 0; i < w->host_count; i++)
@@ -566,6 +628,8 @@ void world_crash(struct world *w, unsigned index)
 
 	world_trace(w, "host %u stops", host->hostno);
 	gossip_free(host->gossip);
+	joiner_free(host->joiner);
+	host->joiner = NULL;
 	ipam_free(host->ipam);
 	host->gossip = NULL;
 	host->ipam = NULL;

@@ -14,6 +14,7 @@
 #include <uthash.h>
 
 #include "gossip/gossip.h"
+#include "gossip/joiner.h"
 #include "ipam/ipam.h"
 
 #define SIM_HOSTS_MAX 256
@@ -52,7 +53,9 @@ struct sim_host {
 	uint32_t hostno;
 	struct identity identity;
 	struct gossip *gossip; /* NULL while down */
-	struct ipam *ipam;     /* NULL when the world has none, or while down */
+	struct joiner *joiner; /* while it asks to be admitted */
+	bool admitted;
+	struct ipam *ipam; /* NULL when the world has none, or while down */
 	uint32_t epoch;
 	bool paused;
 	struct sim_rng rng;
@@ -114,6 +117,8 @@ bool world_run_until(struct world *w, uint64_t deadline_ms, uint64_t step_ms, bo
 void world_introduce_all(struct world *w);
 void world_start(struct world *w, unsigned host);
 void world_start_all(struct world *w);
+/* Asks `sponsor` for admission with a token, and starts when it has it. */
+void world_join(struct world *w, unsigned host, unsigned sponsor);
 void world_crash(struct world *w, unsigned host); /* its disk stays */
 void world_restart(struct world *w, unsigned host, bool new_epoch);
 void world_pause(struct world *w, unsigned host);
