@@ -514,15 +514,11 @@ void cluster_pool_seen(struct node *node, const struct pool_def *def)
 
 static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
 {
-	(void)fd, (void)what;
-	cluster_poke(arg);
-}
-
-void cluster_poke(struct node *node)
-{
+	struct node *node = arg;
 	uint64_t now = clock_boot_ms(), next;
 	struct timeval tv;
 
+	(void)fd, (void)what;
 	if (!node->gossip || node->left)
 		return;
 	next = gossip_tick(node->gossip, now);
@@ -531,6 +527,14 @@ void cluster_poke(struct node *node)
 		next = 1000;
 	tv = (struct timeval){.tv_sec = (time_t)(next / 1000), .tv_usec = (suseconds_t)(next % 1000) * 1000};
 	event_add(node->gossip_timer, &tv);
+	custody_poke(node); /* a member may have changed */
+}
+
+/* Not at once: the caller may be within one of the core's callbacks. */
+void cluster_poke(struct node *node)
+{
+	if (node->gossip && !node->left)
+		event_active(node->gossip_timer, EV_TIMEOUT, 0);
 }
 
 static const struct gossip_ops gossip_ops = {

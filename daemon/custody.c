@@ -157,8 +157,17 @@ int custody_start(struct node *node, struct err *err)
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
+	struct node *node = arg;
+	uint64_t now = clock_boot_ms(), next;
+	struct timeval tv;
+
 	(void)fd, (void)what;
-	custody_poke(arg);
+	next = ipam_tick(node->ipam, now);
+	next = next > now ? next - now : 1;
+	if (next > 1000)
+		next = 1000;
+	tv = (struct timeval){.tv_sec = (time_t)(next / 1000), .tv_usec = (suseconds_t)(next % 1000) * 1000};
+	event_add(node->ipam_timer, &tv);
 }
 
 void custody_begin(struct node *node)
@@ -171,19 +180,11 @@ void custody_begin(struct node *node)
 	custody_poke(node);
 }
 
+/* Not at once: the caller may be within one of the core's callbacks. */
 void custody_poke(struct node *node)
 {
-	uint64_t now = clock_boot_ms(), next;
-	struct timeval tv;
-
-	if (!node->ipam || !node->ipam_timer)
-		return;
-	next = ipam_tick(node->ipam, now);
-	next = next > now ? next - now : 1;
-	if (next > 1000)
-		next = 1000;
-	tv = (struct timeval){.tv_sec = (time_t)(next / 1000), .tv_usec = (suseconds_t)(next % 1000) * 1000};
-	event_add(node->ipam_timer, &tv);
+	if (node->ipam && node->ipam_timer)
+		event_active(node->ipam_timer, EV_TIMEOUT, 0);
 }
 
 void custody_stop(struct node *node)
