@@ -592,7 +592,7 @@ static bool apply_record(struct shards *s, struct shard *shard, const struct pro
 				conflict(s, shard, in->seq);
 				return false;
 			}
-			r->unconfirmed = false;
+			r->unconfirmed &= !listing;
 			return true;
 		}
 		if (r->seq > in->seq)
@@ -606,7 +606,13 @@ static bool apply_record(struct shards *s, struct shard *shard, const struct pro
 		return true; /* R3 */
 	if (!in->val && in->seq <= shard->floor && !r)
 		return true;
-	return r && r->old_epoch ? renew(s, shard, r, in) : replace(s, shard, r, in);
+	if (!(r && r->old_epoch ? renew(s, shard, r, in) : replace(s, shard, r, in)))
+		return false;
+	/* What comes from elsewhere while a listing is under way may be older than it: the listing must name it too. */
+	r = find(s, shard, in->key, in->key_len);
+	if (r && r->seq == in->seq)
+		r->unconfirmed = shard->listing && !listing;
+	return true;
 }
 
 static bool apply_records(struct shards *s, struct shard *shard, const struct proto_batch *batch, bool listing)
@@ -849,11 +855,12 @@ uint64_t shards_encode(const struct shard *shard, uint64_t from, bool listing, u
 		.to = from,
 		.floor = shard->floor,
 		.head = shard->head,
-		.flags = (uint8_t)(flags | (listing ? PROTO_BATCH_LISTING : 0) | (shard->settled ? PROTO_BATCH_SETTLED : 0)),
+		.flags = (uint8_t)(flags | (listing ? PROTO_BATCH_LISTING : 0) |
+				   (shard_says_settled(shard) ? PROTO_BATCH_SETTLED : 0)),
 	};
 	const struct record *r;
 
-	if (from >= shard->head || !proto_batch_open(&list, packet))
+	if (from >= shard->head || (listing && !shard_whole(shard)) || !proto_batch_open(&list, packet))
 		return from;
 	for (r = first_after(shard, from); r && r->seq <= shard->head; r = r->next) {
 		struct proto_record record = {

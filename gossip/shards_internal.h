@@ -201,8 +201,20 @@ static inline bool shard_current(const struct shard *shard)
 	return shard->head > 0 && shard->epoch == shard->of->epoch && !shard->of->refused;
 }
 
+/* Nothing beyond the head is known. Else some key may be missing up to the head only because it was seen changed later, and
+ * absence proves nothing: such a copy gives no listing and does not call itself settled. */
+static inline bool shard_whole(const struct shard *shard)
+{
+	return !shard->live.last || shard->live.last->seq <= shard->head;
+}
+static inline bool shard_says_settled(const struct shard *shard)
+{
+	return shard->settled && shard_whole(shard);
+}
+
 /* Writes the batch of `shard` after `from` into the packet, as many records as fit; from < floor makes it a listing, which the
- * caller begins at 0. Returns how far it reaches, or `from` when not even one record fits. */
+ * caller begins at 0. Returns how far it reaches, or `from` when not even one record fits (or the copy is not whole and a listing
+ * is wanted). */
 uint64_t shards_encode(const struct shard *shard, uint64_t from, bool listing, uint8_t flags, struct proto_packet *packet);
 /* What to ask for when a peer has more: the head, or the progress of a listing. */
 void shards_pull(const struct shard *shard, struct proto_pull *ret_pull);

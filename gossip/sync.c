@@ -78,7 +78,7 @@ static void head_of(const struct shard *shard, struct proto_head *ret_head)
 		.topic = shard->id.topic,
 		.epoch = shard->epoch,
 		.head = shard->head,
-		.settled = shard->settled};
+		.settled = shard_says_settled(shard)};
 }
 
 static void send_vector(struct gossip *g, struct member *m)
@@ -207,6 +207,8 @@ static void give(struct gift *gift, const struct shard *shard, uint64_t from, bo
 		bool last = gift->packets + 1 >= limit || gift->packets + 1 >= ANSWER_PACKETS;
 		uint64_t to = shards_encode(shard, from, listing, last ? PROTO_BATCH_MORE : 0, &gift->packet);
 
+		if (to == from && gift->packet.len == 0)
+			return;
 		if (to == from)
 			hand_over(gift);
 		else

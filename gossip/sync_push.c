@@ -94,6 +94,8 @@ static void load(struct train *t, struct shard *shard, struct shard_cursor *c)
 		} else {
 			to = shards_encode(shard, from, false, PROTO_BATCH_PUSH, &t->packet);
 			if (to == from) {
+				if (t->packet.len == 0)
+					return;
 				depart(t);
 				continue;
 			}
