@@ -96,17 +96,20 @@ static void delete_now(struct vxlan *vx, const struct vx_have_link *l)
 	vx_apply(vx);
 }
 
-/* Another network's device may hold the VNI while it waits for its deletion. */
+/* The VNI may be held by a device of ours that nobody wants any more: one that waits for its deletion, or one found after a
+ * restart. */
 static void free_vni(struct vxlan *vx, uint32_t vni)
 {
 	struct vx_have_link *l, *next;
 
-	if (!vx->dying)
-		return;
 	HASH_ITER(hh, vx->links, l, next)
-	if (l->link.group == VX_GROUP_REAP && l->link.kind == VX_VXLAN && l->link.tunnel.vni == vni) {
-		delete_now(vx, l);
-		return; /* a VNI has one device */
+	{
+		bool unwanted = l->network && (!l->assigned || !l->network->live);
+
+		if (unwanted && l->link.kind == VX_VXLAN && l->link.tunnel.vni == vni) {
+			delete_now(vx, l);
+			return; /* a VNI has one device */
+		}
 	}
 }
 
@@ -421,8 +424,8 @@ static int sync_pass(struct vxlan *vx, struct err *err)
 	vx->failures = 0;
 	guard(vx);
 	for (unsigned round = 0; round < ROUNDS_MAX && any_dirty(vx) && (round == 0 || vx->failures == 0); round++) {
-		pass_links(vx);
 		pass_networks(vx);
+		pass_links(vx);
 		/* Pairs go into bridges whose making must have succeeded; if no device had to be made, all goes in one message.
 		 */
 		if (vx->dirty_endpoints || vx->dirty_rows)

@@ -166,7 +166,7 @@ void vx_dirty_all(struct vxlan *vx);
 struct vx_row vx_entry_row(const struct vx_entry *e, const union vx_value *value);
 void vx_claim(struct vxlan *vx, struct vx_network *n, const struct vx_row *row, bool local);
 void vx_unclaim(struct vxlan *vx, struct vx_network *n, const struct vx_row *row);
-/* The kernel has the row with this content; NULL content: has none of this key. */
+/* The kernel has the row with this content; or has no row of this key. */
 void vx_row_had(struct vxlan *vx, struct vx_network *n, const struct vx_row *row);
 void vx_row_gone(struct vxlan *vx, struct vx_network *n, const struct vx_row *key);
 void vx_rows_forget(struct vxlan *vx, struct vx_network *n, uint32_t kinds /* 1 << VX_ROW_... */);

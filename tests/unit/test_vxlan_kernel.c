@@ -834,6 +834,74 @@ static void two_records_of_one_address_have_one_winner(void **state)
 	ping_both_ways();
 }
 
+static void an_ipv6_underlay_carries_too(void **state)
+{
+	struct ip was[2] = {hosts[0].ip, hosts[1].ip};
+
+	(void)state;
+	REQUIRE_KERNEL();
+	for (unsigned i = 0; i < 2; i++) {
+		hosts[i].ip = (struct ip){.family = 6, .bytes = {0x20, 0x01, 0x0d, 0xb8, [15] = (uint8_t)(i + 1)}};
+		RUN(hosts[i].ns, "ip -6 addr add 2001:db8::%u/64 dev eth0 nodad", i + 1);
+	}
+	attach_both();
+	ping_both_ways();
+	for (unsigned i = 0; i < 2; i++) {
+		resync_driver(&hosts[i]);
+		assert_int_equal(counters(&hosts[i])->repairs, 0);
+		hosts[i].ip = was[i];
+	}
+}
+
+static void a_new_underlay_address_is_taken_over_in_place(void **state)
+{
+	struct host *h = &hosts[0];
+	struct ip was = h->ip;
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	RUN(h->ns, "ip addr add 192.0.2.101/24 dev eth0");
+	close_driver(h);
+	h->ip.bytes[3] = 101;
+	open_driver(h);
+	desire(h, false);
+	resync_driver(h);
+	IN_FABRIC(h, "ip -d link show type vxlan | grep -q 'local 192.0.2.101'");
+	assert_int_equal(count_links(h), 4);
+	desire(&hosts[1], false);
+	sync_driver(&hosts[1]);
+	ping_both_ways();
+	h->ip = was;
+}
+
+static void a_vni_passes_to_another_network_at_once(void **state)
+{
+	struct driver_network other = net;
+	struct driver_endpoint e = endpoint_of(1, 3);
+	struct host *h = &hosts[0];
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	other.id.bytes[0] = 0x77;
+	e.network = other.id;
+	h->driver->ops->del_network(h->driver, &net.id);
+	sync_driver(h); /* the device is down and waits for its deletion, with the VNI */
+	h->driver->ops->put_network(h->driver, &other);
+	h->driver->ops->put_endpoint(h->driver, &e, true);
+	sync_driver(h);
+	IN_FABRIC(h, "ip -d link show up type vxlan | grep -q 'id 7 '");
+	/* After a restart the old one is not even marked. */
+	close_driver(h);
+	open_driver(h);
+	e = endpoint_of(1, 4);
+	h->driver->ops->put_network(h->driver, &net);
+	h->driver->ops->put_endpoint(h->driver, &e, true);
+	sync_driver(h);
+	assert_int_equal(h->driver->ops->endpoint_state(h->driver, &net.id, e.id), DRIVER_LINK_IN_HOST);
+}
+
 static void a_moved_remote_is_followed(void **state)
 {
 	struct host *h = &hosts[0];
@@ -938,6 +1006,9 @@ static int run(void)
 		cmocka_unit_test_teardown(a_container_that_goes_up_or_away_wants_no_sync, teardown),
 		cmocka_unit_test_teardown(lost_notices_lead_to_a_full_comparison, teardown),
 		cmocka_unit_test_teardown(two_records_of_one_address_have_one_winner, teardown),
+		cmocka_unit_test_teardown(an_ipv6_underlay_carries_too, teardown),
+		cmocka_unit_test_teardown(a_new_underlay_address_is_taken_over_in_place, teardown),
+		cmocka_unit_test_teardown(a_vni_passes_to_another_network_at_once, teardown),
 		cmocka_unit_test_teardown(a_moved_remote_is_followed, teardown),
 		cmocka_unit_test_teardown(a_leftover_of_a_crash_is_cleared, teardown),
 		cmocka_unit_test_teardown(one_attach_among_many_is_quick, teardown),
