@@ -1,6 +1,7 @@
 /* What the files of the core share: the object itself, its members, and who calls whom.
  *
- *	gossip.c         entry points, dispatch, own records, admission
+ *	gossip.c         entry points, dispatch, own records
+ *	members_admit.c  admissions, host records, the sponsor's side of joining
  *	members.c        the table: who there is, merging of claims, news
  *	members_probe.c  SWIM: probing, suspicion, verification
  *	sync.c           comparing roots, vectors, pulls
@@ -206,6 +207,20 @@ static inline void sooner(uint64_t *at, uint64_t when)
 	if (when < *at)
 		*at = when;
 }
+
+#define HOST_RECORD_KEY "h"
+void core_transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len);
+bool core_put(
+	struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len); /* false: full */
+
+/* members_admit.c */
+void admit_host_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t len);
+bool admit_record(
+	struct gossip *g, const uint8_t *key, size_t key_len, const uint8_t *val, size_t len); /* false: sponsor unknown */
+void admit_rescan(struct gossip *g);
+void admit_on_join(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len);
+int admit_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err);
+void admit_publish(struct gossip *g);
 
 /* members.c */
 struct member *members_add(struct gossip *g, const struct member_save *save);

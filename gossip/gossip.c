@@ -1,4 +1,4 @@
-/* The core of gossip: entry points, dispatch, own records, admission.
+/* The core of gossip: entry points, dispatch, own records, start and end.
  *
  * What it promises, and how:
  *
@@ -20,22 +20,20 @@
  *
  * Constants (core_internal.h) and where they come from. PROBE_PERIOD 1 s, 3 helpers, suspicion 2-12 s, health 0-8: memberlist's
  * LAN profile and the Lifeguard paper (arXiv 1707.00788), with an ack timeout that follows the measured round trip (RFC 6298)
- * between 20 and 500 ms instead of a fixed 500. VERIFIERS 5, quorum 3, window 600 ms: two pings 200 ms apart and two round trips
- * fit; detection p50 1.9 s in simulation, whatever the size. PUSH_RTO 15 ms: above a scheduling hiccup, below what anybody
- * notices; three tries cover 5 % loss to 1e-4. MISMATCH 300 ms: above the last retry. BUCKET 8 MB/s: a quarter of what one core
- * can seal. */
+ * between 20 and 500 ms instead of a fixed 500. VERIFIERS 5, quorum 3: two pings 200 ms apart each. REFUTE_WINDOW 800 ms, after
+ * a probe that takes at least 270: a host that is stopped for a second survives it; a crash is known to 50 hosts after 1.7 s in
+ * the median, 4 s at worst (`sim measure_detection`), and that does not grow with their number. PUSH_RTO 15 ms: above a
+ * scheduling hiccup, below what anybody notices; three tries cover 5 % loss to 1e-4. MISMATCH 300 ms: above the last retry.
+ * BUCKET 8 MB/s: a quarter of what one core can seal. */
 #include "gossip/core_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define HOST_RECORD_VERSION 1
-#define HOST_RECORD_KEY "h"
 #define RESERVE_KEY "q"
 #define RESERVE_VERSION 1
 
-/* --- door
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- door ---- */
 
 static void enter(struct gossip *g, uint64_t now_ms)
 {
@@ -44,15 +42,13 @@ static void enter(struct gossip *g, uint64_t now_ms)
 	g->depth++;
 }
 
-static void rescan_admissions(struct gossip *g);
-
 /* What the call caused leaves together. */
 static void leave_door(struct gossip *g)
 {
 	if (g->depth == 1 && g->started) {
 		while (g->members_grew && g->admissions_open) {
 			g->members_grew = false;
-			rescan_admissions(g);
+			admit_rescan(g);
 		}
 		push_flush(g);
 		members_flush(g);
@@ -78,7 +74,7 @@ static uint64_t fresh(struct gossip *g)
 	return value;
 }
 
-static void put_on_wire(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len)
+void core_transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len)
 {
 	if (len == 0 || !ip_is_set(&to->ip))
 		return;
@@ -94,14 +90,14 @@ void core_send(struct gossip *g, struct member *m, enum frame_class class, const
 
 	if (class == FRAME_CLASS_PUSH || class == FRAME_CLASS_SYNC)
 		g->bucket -= (int64_t)len;
-	put_on_wire(g, &m->addr, sealed, len);
+	core_transmit(g, &m->addr, sealed, len);
 }
 
 static void send_hello(struct gossip *g, struct member *m, const struct gossip_addr *to, const struct frame_hello *hello)
 {
 	uint8_t sealed[GOSSIP_PACKET_MAX];
 
-	put_on_wire(g, to, sealed, frame_hello_seal(&g->sender, &g->ring, &m->host_id, hello, sealed));
+	core_transmit(g, to, sealed, frame_hello_seal(&g->sender, &g->ring, &m->host_id, hello, sealed));
 }
 
 void core_hello(struct gossip *g, struct member *m)
@@ -112,8 +108,7 @@ void core_hello(struct gossip *g, struct member *m)
 		send_hello(g, m, &m->addr, &hello);
 }
 
-/* --- own records
- * ------------------------------------------------------------------------------------------------------------------- */
+/* ---- own records ---- */
 
 /* Sequence numbers of this epoch are reserved on disk before they are used, so that a restart in the same epoch repeats none. */
 static void reserve_seq(struct gossip *g)
@@ -138,7 +133,7 @@ static bool is_internal(uint64_t topic, const uint8_t *key, size_t key_len)
 	return (key_len == 1 && key[0] == HOST_RECORD_KEY[0]) || (key_len == SAVED_KEY_SIZE && key[0] == 'a');
 }
 
-static bool put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
+bool core_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
 {
 	struct shard *shard;
 	bool full;
@@ -166,7 +161,7 @@ int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len
 	if (is_internal(topic, key, key_len))
 		return err_set(err, ERR_INVALID, "gossip record key of topic 0 belongs to the membership: use another key");
 	enter(g, now_ms);
-	ok = put(g, topic, key, key_len, len > 0 ? val : "", len);
+	ok = core_put(g, topic, key, key_len, len > 0 ? val : "", len);
 	leave_door(g);
 	if (!ok)
 		return err_set(err, ERR_EXHAUSTED, "gossip records: %llu are kept, the limit; the record is not published",
@@ -212,202 +207,7 @@ void gossip_each_record(const struct gossip *g,
 	}
 }
 
-/* --- host records
- * ------------------------------------------------------------------------------------------------------------------ */
-
-void core_publish_self(struct gossip *g)
-{
-	uint8_t val[16 + 1 + 17 + 2 + 17 + 1 + GOSSIP_NAME_MAX];
-	struct bytes_writer w;
-
-	bw_init(&w, val, sizeof(val));
-	bw_u8(&w, HOST_RECORD_VERSION);
-	bw_id(&w, &g->self->host_id);
-	bw_ip(&w, &g->self->addr.ip);
-	bw_u16(&w, g->self->addr.port);
-	bw_ip(&w, &g->self->vtep);
-	bw_text(&w, g->self->name);
-	put(g, 0, HOST_RECORD_KEY, 1, val, w.len);
-}
-
-static void read_host_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t len)
-{
-	struct member *m = members_find(g, origin);
-	struct bytes_reader r;
-	struct id128 host_id;
-	struct gossip_addr addr = {0};
-	struct ip vtep;
-	char name[GOSSIP_NAME_MAX + 1];
-
-	if (!m || m == g->self)
-		return;
-	br_init(&r, val, len);
-	if (br_u8(&r) != HOST_RECORD_VERSION)
-		return; /* a newer host: what we know from its admission has to do */
-	br_id(&r, &host_id);
-	br_ip(&r, &addr.ip);
-	addr.port = br_u16(&r);
-	br_ip(&r, &vtep);
-	br_text(&r, name, sizeof(name));
-	if (!br_done(&r) || !id_equal(&host_id, &m->host_id)) {
-		g->counters.refused_decode++;
-		return;
-	}
-	members_describe(g, m, name, &addr, &vtep);
-}
-
-/* --- admissions
- * -------------------------------------------------------------------------------------------------------------------- */
-
-static void new_member(struct gossip *g, const struct member_save *save)
-{
-	struct member *m = members_add(g, save);
-	struct shard *shard;
-	const struct record *r;
-	struct gossip_member shown;
-
-	if (!m)
-		return;
-	g->members_grew = true;
-	members_save(g, m);
-	members_show(g, m, &shown);
-	g->ops.member(g->ctx, &shown, GOSSIP_LEFT);
-	shard = shards_find(&g->shards, m->hostno, 0);
-	r = shard ? shards_record(shard, &g->shards, HOST_RECORD_KEY, 1) : NULL;
-	if (r)
-		read_host_record(g, m->hostno, record_val(r), r->val_len);
-	sooner(&g->unheard_ms, g->now);
-}
-
-/* Returns false when the sponsor is not known yet. */
-static bool read_admission(struct gossip *g, const uint8_t *key, size_t key_len, const uint8_t *val, size_t len)
-{
-	struct admission a;
-	const struct member *sponsor, *known;
-	struct member_save save = {0};
-
-	if (admission_decode(key, key_len, val, len, &a, NULL) < 0) {
-		g->counters.refused_decode++;
-		return true;
-	}
-	known = members_by_id(g, &a.host_id);
-	if (known || members_find(g, a.hostno)) {
-		g->conflicts += !known || known->hostno != a.hostno;
-		return true;
-	}
-	sponsor = members_by_id(g, &a.sponsor_id);
-	if (!sponsor && !id_equal(&a.sponsor_id, &a.host_id))
-		return false;
-	if (admission_verify(&a, &g->config.cluster_id, sponsor ? sponsor->public_key : a.public_key, NULL) < 0) {
-		g->counters.refused_join++;
-		return true;
-	}
-	save.hostno = a.hostno;
-	save.host_id = a.host_id;
-	memcpy(save.public_key, a.public_key, sizeof(save.public_key));
-	memcpy(save.name, a.name, sizeof(save.name));
-	new_member(g, &save);
-	return true;
-}
-
-/* A sponsor's own admission may arrive behind those that it signed. */
-static void rescan_admissions(struct gossip *g)
-{
-	struct shard *shard, *tmp;
-
-	g->admissions_open = false;
-	HASH_ITER(hh, g->shards.by_id, shard, tmp)
-	{
-		if (shard->id.topic != 0)
-			continue;
-		for (const struct record *r = shard->live.first; r; r = r->next)
-			if (!r->deleted && r->key_len == SAVED_KEY_SIZE && r->bytes[0] == 'a' &&
-				!read_admission(g, r->bytes, r->key_len, record_val(r), r->val_len))
-				g->admissions_open = true;
-	}
-}
-
-static uint32_t admit(void *ctx, const struct id128 *host_id)
-{
-	struct gossip *g = ctx;
-	const struct member *known = members_by_id(g, host_id);
-	uint32_t hostno;
-
-	if (known)
-		return known == g->self ? 0 : known->hostno;
-	hostno = g->ops.admit ? g->ops.admit(g->ctx, host_id) : 0;
-	return members_find(g, hostno) ? 0 : hostno;
-}
-
-static void sponsor_random(void *ctx, void *buf, size_t len)
-{
-	struct gossip *g = ctx;
-
-	g->ops.random(g->ctx, buf, len);
-}
-
-static void member_to_save(const struct member *m, struct member_save *ret_save)
-{
-	*ret_save = (struct member_save){
-		.hostno = m->hostno, .host_id = m->host_id, .epoch = m->epoch, .addr = m->addr, .vtep = m->vtep};
-	memcpy(ret_save->public_key, m->public_key, sizeof(m->public_key));
-	memcpy(ret_save->name, m->name, sizeof(m->name));
-}
-
-/* Ourselves first, then a random sample of who is alive. */
-static unsigned introduce(struct gossip *g, struct member_save saves[ADMISSION_WELCOME_MEMBERS_MAX])
-{
-	unsigned count = 1, start = core_random(g, g->member_count);
-
-	member_to_save(g->self, &saves[0]);
-	for (unsigned i = 0; i < g->member_count && count < ADMISSION_WELCOME_MEMBERS_MAX; i++) {
-		const struct member *m = g->slots[(start + i) % g->member_count];
-
-		if (m != g->self && m->state == GOSSIP_ALIVE && ip_is_set(&m->addr.ip))
-			member_to_save(m, &saves[count++]);
-	}
-	return count;
-}
-
-/* The admission is on disk and on its way to all before the joiner hears of it. */
-static void welcome(struct gossip *g, const struct admission_result *result)
-{
-	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
-	size_t len = admission_encode(&result->admission, key, val);
-
-	g->ops.save(g->ctx, key, sizeof(key), val, len);
-	put(g, 0, key, sizeof(key), val, len);
-	new_member(g, &result->member);
-}
-
-static void on_join(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len)
-{
-	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];
-	struct admission_result result;
-	struct admission_sponsor sponsor = {
-		.identity = g->config.identity,
-		.cluster_id = g->config.cluster_id,
-		.cluster_key = g->config.cluster_key,
-		.hostno = g->self->hostno,
-		.members = members,
-		.member_count = introduce(g, members),
-		.now_s = g->ops.wall_s ? g->ops.wall_s(g->ctx) : 0,
-		.random = sponsor_random,
-		.admit = admit,
-		.ctx = g,
-	};
-
-	if (admission_handle(&sponsor, from, packet, len, &result) == ADMISSION_OK) {
-		if (!members_by_id(g, &result.member.host_id))
-			welcome(g, &result);
-	} else {
-		g->counters.refused_join++;
-	}
-	put_on_wire(g, from, result.reply, result.reply_len);
-}
-
-/* --- records of others
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- records of others ---- */
 
 static void on_record(void *ctx, const struct shard *shard, const void *key, size_t key_len, const void *val, size_t val_len)
 {
@@ -420,8 +220,8 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 	if (!val)
 		return; /* who was admitted stays known */
 	if (key_len == 1)
-		read_host_record(g, shard->id.origin, val, val_len);
-	else if (!read_admission(g, key, key_len, val, val_len))
+		admit_host_record(g, shard->id.origin, val, val_len);
+	else if (!admit_record(g, key, key_len, val, val_len))
 		g->admissions_open = true;
 }
 
@@ -440,8 +240,7 @@ static void on_conflict(void *ctx, const struct shard *shard, uint64_t seq)
 	(void)seq;
 }
 
-/* --- packets
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- packets ---- */
 
 static bool on_members(struct gossip *g, struct member *m, struct bytes_reader *body)
 {
@@ -674,7 +473,7 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 	if (verdict != FRAME_OK)
 		count_verdict(g, verdict);
 	else if (header.class == FRAME_CLASS_ADMISSION)
-		on_join(g, from, packet, len);
+		admit_on_join(g, from, packet, len);
 	else if (!m || m == g->self)
 		g->counters.refused_sender++;
 	else if (header.class == FRAME_CLASS_HELLO)
@@ -684,8 +483,7 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 	leave_door(g);
 }
 
-/* --- life
- * --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 struct gossip *gossip_new(const struct gossip_config *config, const struct gossip_ops *ops, void *ctx, uint64_t now_ms)
 {
@@ -765,24 +563,6 @@ static int restore_member(struct gossip *g, const void *key, size_t key_len, con
 	return 0;
 }
 
-static int restore_admission(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
-{
-	struct admission a;
-	struct kept *kept;
-
-	if (admission_decode(key, key_len, val, len, &a, err) < 0)
-		return -1;
-	kept = calloc(1, sizeof(*kept));
-	if (!kept)
-		return err_set(err, ERR_EXHAUSTED, "gossip: out of memory for the admission of host %u", a.hostno);
-	memcpy(kept->key, key, sizeof(kept->key));
-	memcpy(kept->val, val, len);
-	kept->val_len = len;
-	kept->next = g->kept;
-	g->kept = kept;
-	return 0;
-}
-
 static int restore_reserve(struct gossip *g, const void *val, size_t len, struct err *err)
 {
 	struct bytes_reader r;
@@ -812,41 +592,10 @@ int gossip_restore(struct gossip *g, const void *key, size_t key_len, const void
 	if (key_len == SAVED_KEY_SIZE && kind[0] == 'm')
 		return restore_member(g, key, key_len, val, len, err);
 	if (key_len == SAVED_KEY_SIZE && kind[0] == 'a')
-		return restore_admission(g, key, key_len, val, len, err);
+		return admit_restore(g, key, key_len, val, len, err);
 	if (key_len == 1 && kind[0] == RESERVE_KEY[0])
 		return restore_reserve(g, val, len, err);
 	return err_set(err, ERR_CORRUPT, "gossip saved pair: expected a key of kind m, a or q, found one of %zu bytes", key_len);
-}
-
-/* The first host has nobody to admit it. */
-static void admit_self(struct gossip *g)
-{
-	struct admission a = {.hostno = g->self->hostno, .host_id = g->self->host_id};
-	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
-	size_t len;
-
-	memcpy(a.public_key, g->self->public_key, sizeof(a.public_key));
-	memcpy(a.name, g->self->name, sizeof(a.name));
-	admission_sign(&a, &g->config.cluster_id, g->config.identity, g->self->hostno);
-	len = admission_encode(&a, key, val);
-	g->ops.save(g->ctx, key, sizeof(key), val, len);
-	put(g, 0, key, sizeof(key), val, len);
-}
-
-static void publish_admissions(struct gossip *g)
-{
-	bool own = false;
-
-	for (struct kept *kept; (kept = g->kept);) {
-		own |= memcmp(kept->key + 1, g->self->host_id.bytes, sizeof(g->self->host_id.bytes)) == 0;
-		put(g, 0, kept->key, sizeof(kept->key), kept->val, kept->val_len);
-		/* A host that we admitted just before a crash may be known from here alone. */
-		read_admission(g, kept->key, sizeof(kept->key), kept->val, kept->val_len);
-		g->kept = kept->next;
-		free(kept);
-	}
-	if (!own)
-		admit_self(g);
 }
 
 void gossip_start(struct gossip *g, uint64_t now_ms)
@@ -857,7 +606,7 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	for (unsigned i = 0; i < g->member_count; i++)
 		g->slots[i]->suspect_until_ms = g->now + UNHEARD_MS;
 	core_publish_self(g);
-	publish_admissions(g);
+	admit_publish(g);
 	probe_start(g);
 	g->shards_ms = g->now + SHARDS_TICK_MS;
 	g->heads_ms = g->now + SETTLE_MS;

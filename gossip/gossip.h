@@ -90,10 +90,14 @@ void gossip_start(struct gossip *g, uint64_t now_ms);
 
 /* A datagram arrived. Anything at all may come: what is refused is counted by reason. */
 void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms);
-/* Timers. Returns when to call again at the latest. */
+/* Timers. Returns when to call again at the latest; what other calls put off may be due earlier, so call it after those too
+ * (after all datagrams of a wake-up, not after each). */
 uint64_t gossip_tick(struct gossip *g, uint64_t now_ms);
 
-/* Own records. put with equal value: no change. Limits: ERR_TOO_BIG. The push leaves at the end of the call. */
+/* Own records. put with equal value: no change. Limits: ERR_TOO_BIG. The push leaves at the end of the call, or a few ms later when
+ * the one before is not acknowledged yet. After a restart, put again what is still true, before gossip_start or within a second
+ * after it: others then see only what differs. In topic 0 the key "h" and keys of 17 bytes that begin with "a" belong to this layer:
+ * ERR_INVALID. */
 int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len, uint64_t now_ms,
 	       struct err *err);
 void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms);

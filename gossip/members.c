@@ -323,8 +323,7 @@ bool members_claim(struct gossip *g, struct member *from, const struct proto_ent
 	return false;
 }
 
-/* --- news ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- news ---- */
 
 /* All that is marked, in as few packets as possible. */
 static unsigned pack_news(struct gossip *g, struct proto_packet *packets, unsigned max)
@@ -416,8 +415,7 @@ void members_piggyback(struct gossip *g, const struct member *to, struct proto_p
 		proto_list_close(&list);
 }
 
-/* --- tables -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- tables ---- */
 
 void members_table(struct gossip *g, struct member *m)
 {
@@ -455,8 +453,7 @@ void members_compare(struct gossip *g, struct member *m, uint64_t digest)
 		members_table(g, m);
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 bool gossip_member_get(const struct gossip *g, uint32_t hostno, struct gossip_member *ret_member)
 {

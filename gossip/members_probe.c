@@ -11,8 +11,7 @@
 #include <sodium.h>
 #include <string.h>
 
-/* --- pings --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- pings ---- */
 
 static uint64_t ack_timeout(const struct gossip *g, const struct member *m)
 {
@@ -98,8 +97,7 @@ void probe_ping(struct gossip *g, struct member *m, enum ping_kind kind)
 	send_ping(g, m, kind);
 }
 
-/* --- who is next --------------------------------------------------------------------------------------------------------------
- */
+/* ---- who is next ---- */
 
 static uint64_t keyed_hash(uint32_t a, uint32_t b, uint32_t c)
 {
@@ -167,8 +165,7 @@ static struct member *next_target(struct gossip *g)
 	}
 }
 
-/* --- the probe of the period
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the probe of the period ---- */
 
 static void begin_probe(struct gossip *g)
 {
@@ -245,8 +242,7 @@ static void step_probe(struct gossip *g)
 		probe_failed(g, m);
 }
 
-/* --- suspicion
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- suspicion ---- */
 
 static unsigned others(const struct gossip *g) /* who could verify: all but us and the suspect */
 {
@@ -390,8 +386,7 @@ static uint64_t step_suspects(struct gossip *g)
 	return next;
 }
 
-/* --- verifying for others
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- verifying for others ---- */
 
 void probe_on_verify(struct gossip *g, struct member *m, const struct proto_entry *suspect)
 {
@@ -478,8 +473,7 @@ void probe_on_verdict(struct gossip *g, const struct proto_verdict *verdict)
 	set_deadline(g, m);
 }
 
-/* --- answers
- * -------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
 static void compare(struct gossip *g, struct member *m, const struct proto_ping *ping)
 {
@@ -576,8 +570,7 @@ static uint64_t step_help(struct gossip *g)
 	return next;
 }
 
-/* --- time
- * ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- time ---- */
 
 /* The dead are asked for ever: one in a second by each host, so that n hosts on each side of a cut meet about 1/n s after the
  * heal. Alone, a host asks harder: it is all it has to do. */

@@ -10,7 +10,7 @@
 
 static const uint8_t siphash_key[crypto_shorthash_siphashx24_KEYBYTES]; /* all hosts must agree: equality, not secrecy */
 
-/* --- lists ------------------------------------------------------------------------------------------------------------------ */
+/* ---- lists ---- */
 
 static void list_remove(struct record_list *list, struct record *r)
 {
@@ -49,8 +49,7 @@ static struct record_list *list_of(struct record *r)
 	return r->old_epoch ? &r->shard->old : &r->shard->live;
 }
 
-/* --- the table ----------------------------------------------------------------------------------------------------------------
- */
+/* ---- the table ---- */
 
 static size_t key_hash(const struct shard *shard, const uint8_t *key, size_t key_len)
 {
@@ -176,8 +175,7 @@ static void expire(struct shards *s, struct record *r)
 		s->ops->record(s->ctx, shard, key, key_len, NULL, 0);
 }
 
-/* --- shards -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- shards ---- */
 
 void shards_init(struct shards *s, uint32_t self, uint32_t epoch, const struct shards_ops *ops, void *ctx)
 {
@@ -366,8 +364,7 @@ static void drop_shard(struct shards *s, struct shard *shard)
 	free_shard(s, shard);
 }
 
-/* --- own records --------------------------------------------------------------------------------------------------------------
- */
+/* ---- own records ---- */
 
 static struct shard *own_shard(struct shards *s, uint64_t topic, uint64_t now_ms)
 {
@@ -456,8 +453,7 @@ struct shard *shards_adopt(struct shards *s, uint64_t topic, uint64_t now_ms)
 	return shard;
 }
 
-/* --- what is known ------------------------------------------------------------------------------------------------------------
- */
+/* ---- what is known ---- */
 
 static bool is_known(const struct shard *shard, uint64_t seq)
 {
@@ -514,8 +510,7 @@ static void add_range(struct shard *shard, uint64_t from, uint64_t to)
 	shard->range_count++;
 }
 
-/* --- applying -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- applying ---- */
 
 static bool same_content(const struct record *r, const struct proto_record *in)
 {
@@ -829,8 +824,7 @@ void shards_settle(struct shards *s, const struct shards_settled *all, uint64_t 
 	}
 }
 
-/* --- giving -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- giving ---- */
 
 static const struct record *first_after(const struct shard *shard, uint64_t seq)
 {
@@ -891,8 +885,7 @@ void shards_pull(const struct shard *shard, struct proto_pull *ret_pull)
 		ret_pull->after.head = shard->listing ? shard->listed : shard->head;
 }
 
-/* --- time ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- time ---- */
 
 /* R5 runs out: the old epoch goes, and with it a shard that the new epoch does not have. */
 static void expire_old_epoch(struct shards *s, struct shard *shard)
@@ -936,8 +929,7 @@ void shards_paused(struct shards *s, uint64_t now_ms)
 		shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
 }
 
-/* --- checks -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- checks ---- */
 
 static const char *check_shard(const struct shards *s, const struct shard *shard, u128 *root, uint64_t *live, uint64_t *all)
 {

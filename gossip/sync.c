@@ -34,8 +34,7 @@ void sync_reset(struct gossip *g, struct member *m)
 	m->sync_ms = g->now + core_random(g, 10);
 }
 
-/* --- level 1: vectors
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- level 1: vectors ---- */
 
 static int compare_ids(uint64_t topic_a, uint32_t origin_a, uint64_t topic_b, uint32_t origin_b)
 {
@@ -134,8 +133,7 @@ void sync_poke(struct gossip *g, struct member *m, const struct shard *shard)
 	core_send(g, m, FRAME_CLASS_SYNC, &packet);
 }
 
-/* --- level 0: roots
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- level 0: roots ---- */
 
 void sync_compare(struct gossip *g, struct member *m, u128 root)
 {
@@ -168,8 +166,7 @@ void sync_on_root(struct gossip *g, struct member *m, const struct proto_root *r
 		sync_compare(g, m, root->root);
 }
 
-/* --- level 2: giving and pulling
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- level 2: giving and pulling ---- */
 
 /* Packets filled with batches for one peer. */
 struct gift {
@@ -392,8 +389,7 @@ bool sync_on_pull(struct gossip *g, struct member *m, struct bytes_reader *body)
 	return br_done(body);
 }
 
-/* --- batches
- * -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- batches ---- */
 
 void sync_answer_open(struct sync_answer *answer)
 {
@@ -449,8 +445,7 @@ void sync_answer_send(struct gossip *g, struct member *m, struct sync_answer *an
 		core_send(g, m, FRAME_CLASS_SYNC, &answer->pulls);
 }
 
-/* --- the list of all own shards
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- the list of all own shards ---- */
 
 /* Sent when we are settled (R5): what others still hold of us from an earlier life goes. */
 void sync_heads(struct gossip *g, struct member *m)

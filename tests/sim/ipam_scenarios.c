@@ -238,8 +238,7 @@ static void messages_may_be_lost(struct world *w)
 	end(w);
 }
 
-/* --- random
- * ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- random ---- */
 
 /* The daemon knows its pools from its own store; the leases of this boot survive a crash of the process. */
 static void restart(struct world *w, unsigned host)

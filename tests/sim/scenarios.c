@@ -66,8 +66,7 @@ static const struct gossip_counters *counters(struct world *w, unsigned host)
 	return gossip_counters(w->hosts[host].gossip);
 }
 
-/* --- records
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- records ---- */
 
 static void records_reach_all(struct world *w)
 {
@@ -264,8 +263,7 @@ static void everybody_restarts_at_once(struct world *w)
 	expect_quiet(w, 3000);
 }
 
-/* --- rules broken on purpose
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- rules broken on purpose ---- */
 
 /* An old batch, from before a deletion, arrives once more by way of a third host. */
 static void replay_old_batch(struct world *w)
@@ -357,8 +355,7 @@ static void clone_is_refused_until_its_epoch_rises(struct world *w)
 	expect_quiet(w, 5000);
 }
 
-/* --- members
- * ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- members ---- */
 
 static bool host_0_is_dead_everywhere(struct world *w)
 {

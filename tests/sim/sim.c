@@ -14,6 +14,9 @@
 #include "base/number.h"
 #include "tests/sim/scenario.h"
 
+#define RUNS 100 /* about ten seconds */
+#define RUNS_UNSAID UINT64_MAX
+
 struct options {
 	uint64_t seed, runs, hosts;
 	bool trace;
@@ -103,7 +106,7 @@ static int parse(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.seed = 1, .runs = 24};
+	struct options o = {.seed = 1, .runs = RUNS_UNSAID};
 	struct totals totals = {0};
 
 	if (sodium_init() < 0 || parse(argc, argv, &o) < 0)
@@ -113,7 +116,9 @@ int main(int argc, char **argv)
 			if (!o.scenario || strcmp(s->name, o.scenario) == 0)
 				run_scenario(s, &o, &totals);
 	if (o.scenario && (strcmp(o.scenario, "explore") == 0 || strcmp(o.scenario, "explore_ipam") == 0))
-		o.runs = o.runs == 24 ? 1 : o.runs;
+		o.runs = o.runs == RUNS_UNSAID ? 1 : o.runs;
+	else if (o.runs == RUNS_UNSAID)
+		o.runs = o.scenario ? 0 : RUNS;
 	for (uint64_t i = 0; i < o.runs; i++) {
 		if (!o.scenario || strcmp(o.scenario, "explore") == 0)
 			run_explore(&o, "explore", false, o.seed + i, &totals);

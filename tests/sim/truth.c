@@ -90,8 +90,7 @@ size_t truth_value(const struct truth_entry *entry, char buf[64])
 	return (size_t)snprintf(buf, 64, "%" PRIu64 " of %s by %u", entry->version, entry->id.key, entry->id.origin);
 }
 
-/* --- on the spot
- * ------------------------------------------------------------------------------------------------------------------- */
+/* ---- on the spot ---- */
 
 static struct truth_seen *seen_of(struct sim_host *host, const struct truth_key *id)
 {
@@ -158,8 +157,7 @@ void truth_on_record(
 	seen->live = false;
 }
 
-/* --- any time
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- any time ---- */
 
 /* Deletions too, which shards_record hides. */
 static const struct record *raw_record(const struct shards *s, const struct shard *shard, const struct record *like)
@@ -229,8 +227,7 @@ void truth_check_host(struct world *w, unsigned index)
 	}
 }
 
-/* --- when quiet
- * ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- when quiet ---- */
 
 static bool records_complete(struct world *w, struct sim_host *host, char *why, size_t why_size)
 {

@@ -31,8 +31,7 @@ struct sim_packet {
 	uint8_t bytes[];
 };
 
-/* --- random: splitmix64
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- random: splitmix64 ---- */
 
 uint64_t sim_rng_next(struct sim_rng *rng)
 {
@@ -53,8 +52,7 @@ bool sim_rng_permille(struct sim_rng *rng, unsigned permille)
 	return permille > 0 && sim_rng_below(rng, 1000) < permille;
 }
 
-/* --- disks
- * ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- disks ---- */
 
 void sim_disk_save(struct sim_disk *disk, const void *key, size_t key_len, const void *val, size_t len)
 {
@@ -93,8 +91,7 @@ void sim_disk_clear(struct sim_disk *disk)
 	}
 }
 
-/* --- the queue: a binary heap
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the queue: a binary heap ---- */
 
 static bool earlier(const struct sim_event *a, const struct sim_event *b)
 {
@@ -167,8 +164,7 @@ void world_trace(struct world *w, const char *fmt, ...)
 	printf("\n");
 }
 
-/* --- the network
- * --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the network ---- */
 
 struct gossip_addr sim_addr(unsigned host)
 {
@@ -231,8 +227,7 @@ void world_inject(struct world *w, unsigned to, const void *packet, size_t len)
 	put_in_flight(w, to, copy_packet(&from, packet, len));
 }
 
-/* --- ops of the cores
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- ops of the cores ---- */
 
 static void op_random(void *ctx, void *buf, size_t len)
 {
@@ -366,8 +361,7 @@ static const struct ipam_ops ipam_ops = {.save = ipam_op_save,
 	.complete = ipam_op_complete,
 	.random = op_random};
 
-/* --- time
- * --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- time ---- */
 
 static void tick_host(struct world *w, struct sim_host *host)
 {
@@ -490,8 +484,7 @@ bool world_run_until(struct world *w, uint64_t deadline_ms, uint64_t step_ms, bo
 	return true;
 }
 
-/* --- hosts
- * ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- hosts ---- */
 
 static struct member_save saved_member(const struct sim_host *host)
 {
@@ -718,8 +711,7 @@ void world_del(struct world *w, unsigned host, uint64_t topic, const char *key)
 	world_touch(w, host);
 }
 
-/* --- the world
- * ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the world ---- */
 
 struct world *world_new(uint64_t seed, unsigned hosts, bool with_ipam)
 {

@@ -267,8 +267,7 @@ static void equal_shards_have_equal_roots_and_bytes(void **state)
 	shards_fini(&b.s);
 }
 
-/* --- the twin
- * ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the twin ---- */
 
 #define KEYS 12
 #define HISTORY_MAX 4000

@@ -1,0 +1,253 @@
+/* Who may be a member: admissions, host records, and the sponsor's side of joining.
+ *
+ * A member is known from what we saved or from an admission: a record of topic 0 in its sponsor's shard, signed by the sponsor,
+ * verified once when it arrives. What it says of itself (name, addresses) is its host record, in its own shard of topic 0. Each
+ * host publishes the admissions that it signed and its own, so that they outlive a sponsor. Nobody is forgotten when such a
+ * record goes. */
+#include "gossip/core_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define HOST_RECORD_VERSION 1
+
+/* ---- host records ---- */
+
+void core_publish_self(struct gossip *g)
+{
+	uint8_t val[16 + 1 + 17 + 2 + 17 + 1 + GOSSIP_NAME_MAX];
+	struct bytes_writer w;
+
+	bw_init(&w, val, sizeof(val));
+	bw_u8(&w, HOST_RECORD_VERSION);
+	bw_id(&w, &g->self->host_id);
+	bw_ip(&w, &g->self->addr.ip);
+	bw_u16(&w, g->self->addr.port);
+	bw_ip(&w, &g->self->vtep);
+	bw_text(&w, g->self->name);
+	core_put(g, 0, HOST_RECORD_KEY, 1, val, w.len);
+}
+
+void admit_host_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t len)
+{
+	struct member *m = members_find(g, origin);
+	struct bytes_reader r;
+	struct id128 host_id;
+	struct gossip_addr addr = {0};
+	struct ip vtep;
+	char name[GOSSIP_NAME_MAX + 1];
+
+	if (!m || m == g->self)
+		return;
+	br_init(&r, val, len);
+	if (br_u8(&r) != HOST_RECORD_VERSION)
+		return; /* a newer host: what we know from its admission has to do */
+	br_id(&r, &host_id);
+	br_ip(&r, &addr.ip);
+	addr.port = br_u16(&r);
+	br_ip(&r, &vtep);
+	br_text(&r, name, sizeof(name));
+	if (!br_done(&r) || !id_equal(&host_id, &m->host_id)) {
+		g->counters.refused_decode++;
+		return;
+	}
+	members_describe(g, m, name, &addr, &vtep);
+}
+
+/* ---- admissions ---- */
+
+static void new_member(struct gossip *g, const struct member_save *save)
+{
+	struct member *m = members_add(g, save);
+	struct shard *shard;
+	const struct record *r;
+	struct gossip_member shown;
+
+	if (!m)
+		return;
+	g->members_grew = true;
+	members_save(g, m);
+	members_show(g, m, &shown);
+	g->ops.member(g->ctx, &shown, GOSSIP_LEFT);
+	shard = shards_find(&g->shards, m->hostno, 0);
+	r = shard ? shards_record(shard, &g->shards, HOST_RECORD_KEY, 1) : NULL;
+	if (r)
+		admit_host_record(g, m->hostno, record_val(r), r->val_len);
+	sooner(&g->unheard_ms, g->now);
+}
+
+/* Returns false when the sponsor is not known yet. */
+bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const uint8_t *val, size_t len)
+{
+	struct admission a;
+	const struct member *sponsor, *known;
+	struct member_save save = {0};
+
+	if (admission_decode(key, key_len, val, len, &a, NULL) < 0) {
+		g->counters.refused_decode++;
+		return true;
+	}
+	known = members_by_id(g, &a.host_id);
+	if (known || members_find(g, a.hostno)) {
+		g->conflicts += !known || known->hostno != a.hostno;
+		return true;
+	}
+	sponsor = members_by_id(g, &a.sponsor_id);
+	if (!sponsor && !id_equal(&a.sponsor_id, &a.host_id))
+		return false;
+	if (admission_verify(&a, &g->config.cluster_id, sponsor ? sponsor->public_key : a.public_key, NULL) < 0) {
+		g->counters.refused_join++;
+		return true;
+	}
+	save.hostno = a.hostno;
+	save.host_id = a.host_id;
+	memcpy(save.public_key, a.public_key, sizeof(save.public_key));
+	memcpy(save.name, a.name, sizeof(save.name));
+	new_member(g, &save);
+	return true;
+}
+
+/* A sponsor's own admission may arrive behind those that it signed. */
+void admit_rescan(struct gossip *g)
+{
+	struct shard *shard, *tmp;
+
+	g->admissions_open = false;
+	HASH_ITER(hh, g->shards.by_id, shard, tmp)
+	{
+		if (shard->id.topic != 0)
+			continue;
+		for (const struct record *r = shard->live.first; r; r = r->next)
+			if (!r->deleted && r->key_len == SAVED_KEY_SIZE && r->bytes[0] == 'a' &&
+				!admit_record(g, r->bytes, r->key_len, record_val(r), r->val_len))
+				g->admissions_open = true;
+	}
+}
+
+static uint32_t admit(void *ctx, const struct id128 *host_id)
+{
+	struct gossip *g = ctx;
+	const struct member *known = members_by_id(g, host_id);
+	uint32_t hostno;
+
+	if (known)
+		return known == g->self ? 0 : known->hostno;
+	hostno = g->ops.admit ? g->ops.admit(g->ctx, host_id) : 0;
+	return members_find(g, hostno) ? 0 : hostno;
+}
+
+static void sponsor_random(void *ctx, void *buf, size_t len)
+{
+	struct gossip *g = ctx;
+
+	g->ops.random(g->ctx, buf, len);
+}
+
+static void member_to_save(const struct member *m, struct member_save *ret_save)
+{
+	*ret_save = (struct member_save){
+		.hostno = m->hostno, .host_id = m->host_id, .epoch = m->epoch, .addr = m->addr, .vtep = m->vtep};
+	memcpy(ret_save->public_key, m->public_key, sizeof(m->public_key));
+	memcpy(ret_save->name, m->name, sizeof(m->name));
+}
+
+/* Ourselves first, then a random sample of who is alive. */
+static unsigned introduce(struct gossip *g, struct member_save saves[ADMISSION_WELCOME_MEMBERS_MAX])
+{
+	unsigned count = 1, start = core_random(g, g->member_count);
+
+	member_to_save(g->self, &saves[0]);
+	for (unsigned i = 0; i < g->member_count && count < ADMISSION_WELCOME_MEMBERS_MAX; i++) {
+		const struct member *m = g->slots[(start + i) % g->member_count];
+
+		if (m != g->self && m->state == GOSSIP_ALIVE && ip_is_set(&m->addr.ip))
+			member_to_save(m, &saves[count++]);
+	}
+	return count;
+}
+
+/* The admission is on disk and on its way to all before the joiner hears of it. */
+static void welcome(struct gossip *g, const struct admission_result *result)
+{
+	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
+	size_t len = admission_encode(&result->admission, key, val);
+
+	g->ops.save(g->ctx, key, sizeof(key), val, len);
+	core_put(g, 0, key, sizeof(key), val, len);
+	new_member(g, &result->member);
+}
+
+void admit_on_join(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len)
+{
+	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];
+	struct admission_result result;
+	struct admission_sponsor sponsor = {
+		.identity = g->config.identity,
+		.cluster_id = g->config.cluster_id,
+		.cluster_key = g->config.cluster_key,
+		.hostno = g->self->hostno,
+		.members = members,
+		.member_count = introduce(g, members),
+		.now_s = g->ops.wall_s ? g->ops.wall_s(g->ctx) : 0,
+		.random = sponsor_random,
+		.admit = admit,
+		.ctx = g,
+	};
+
+	if (admission_handle(&sponsor, from, packet, len, &result) == ADMISSION_OK) {
+		if (!members_by_id(g, &result.member.host_id))
+			welcome(g, &result);
+	} else {
+		g->counters.refused_join++;
+	}
+	core_transmit(g, from, result.reply, result.reply_len);
+}
+
+int admit_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
+{
+	struct admission a;
+	struct kept *kept;
+
+	if (admission_decode(key, key_len, val, len, &a, err) < 0)
+		return -1;
+	kept = calloc(1, sizeof(*kept));
+	if (!kept)
+		return err_set(err, ERR_EXHAUSTED, "gossip: out of memory for the admission of host %u", a.hostno);
+	memcpy(kept->key, key, sizeof(kept->key));
+	memcpy(kept->val, val, len);
+	kept->val_len = len;
+	kept->next = g->kept;
+	g->kept = kept;
+	return 0;
+}
+
+/* The first host has nobody to admit it. */
+static void admit_self(struct gossip *g)
+{
+	struct admission a = {.hostno = g->self->hostno, .host_id = g->self->host_id};
+	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
+	size_t len;
+
+	memcpy(a.public_key, g->self->public_key, sizeof(a.public_key));
+	memcpy(a.name, g->self->name, sizeof(a.name));
+	admission_sign(&a, &g->config.cluster_id, g->config.identity, g->self->hostno);
+	len = admission_encode(&a, key, val);
+	g->ops.save(g->ctx, key, sizeof(key), val, len);
+	core_put(g, 0, key, sizeof(key), val, len);
+}
+
+void admit_publish(struct gossip *g)
+{
+	bool own = false;
+
+	for (struct kept *kept; (kept = g->kept);) {
+		own |= memcmp(kept->key + 1, g->self->host_id.bytes, sizeof(g->self->host_id.bytes)) == 0;
+		core_put(g, 0, kept->key, sizeof(kept->key), kept->val, kept->val_len);
+		/* A host that we admitted just before a crash may be known from here alone. */
+		admit_record(g, kept->key, sizeof(kept->key), kept->val, kept->val_len);
+		g->kept = kept->next;
+		free(kept);
+	}
+	if (!own)
+		admit_self(g);
+}
