@@ -17,17 +17,27 @@
 #include "base/file.h"
 
 #define APPLICATION_ID 0x54525354 /* "TRST": PRAGMA application_id, tells our files from other SQLite files */
+#define PAGE_SIZE_MIN 512         /* SQLite's smallest page */
 
 struct area {
 	sqlite3 *db;
 	sqlite3_stmt *put, *del;
 	int synchronous; /* as last set: 1 NORMAL, 2 FULL */
 	char path[4200];
+	const char *advice; /* what to do when the file is damaged */
 };
 
 struct store {
 	struct area areas[2];
-	int lock_fd;
+	int lock_fds[2];
+};
+
+/* Other names than each other's: both may be in one directory. */
+static const struct {
+	const char *file, *lock, *option, *advice;
+} area_names[] = {
+	[STORE_STATE] = {"state.db", "lock", "state-dir", "restore it, or move it away to start as a new host"},
+	[STORE_BOOT] = {"boot.db", "boot.lock", "run-dir", "stop the containers of this host's networks and move it away, or reboot"},
 };
 
 struct store_change *store_change_new(enum store_area area, enum store_kind kind, const void *key, size_t key_len, const void *val,
@@ -57,8 +67,7 @@ static int db_error(const struct area *a, const char *doing, struct err *err)
 	int code = sqlite3_errcode(a->db);
 
 	if (code == SQLITE_CORRUPT || code == SQLITE_NOTADB)
-		return err_set(err, ERR_CORRUPT, "%s: %s: %s. The file is damaged; restore it, or move it away to start as a new host", a->path,
-			doing, sqlite3_errmsg(a->db));
+		return err_set(err, ERR_CORRUPT, "%s: %s: %s. The file is damaged; %s", a->path, doing, sqlite3_errmsg(a->db), a->advice);
 	return err_set(err, ERR_SYSTEM, "%s: %s: %s", a->path, doing, sqlite3_errmsg(a->db));
 }
 
@@ -85,7 +94,7 @@ static int read_int(struct area *a, const char *sql, int *ret, struct err *err)
 
 static int create_file(const struct area *a, struct err *err)
 {
-	struct area n = {0};
+	struct area n = {.advice = a->advice};
 	char sql[256];
 	int result = -1;
 
@@ -105,7 +114,29 @@ static int create_file(const struct area *a, struct err *err)
 	return result;
 }
 
-static int check_file(struct area *a, struct err *err)
+static bool has_log(const struct area *a)
+{
+	struct stat st;
+	char path[4300];
+
+	snprintf(path, sizeof(path), "%s-wal", a->path);
+	return stat(path, &st) == 0 && st.st_size > 0;
+}
+
+/* SQLite fills half a page at the end with zeros and finds no fault in it. Rightly so while there is a log: it has that page whole. */
+static int check_whole_pages(struct area *a, off_t size, struct err *err)
+{
+	int page;
+
+	if (read_int(a, "PRAGMA page_size", &page, err) < 0)
+		return -1;
+	if (size % page && !has_log(a))
+		return err_set(err, ERR_CORRUPT, "%s: the file is cut short (%lld bytes are no whole pages of %d); %s", a->path, (long long)size, page,
+			a->advice);
+	return 0;
+}
+
+static int check_file(struct area *a, off_t size, struct err *err)
 {
 	int app, version, broken;
 
@@ -116,11 +147,12 @@ static int check_file(struct area *a, struct err *err)
 	if (version > STORE_VERSION)
 		return err_set(err, ERR_VERSION, "%s: made by a newer trestled (format %d, this one knows up to %d). Install that version again", a->path,
 			version, STORE_VERSION);
+	if (check_whole_pages(a, size, err) < 0)
+		return -1;
 	if (read_int(a, "SELECT count(*) FROM pragma_quick_check WHERE quick_check <> 'ok'", &broken, err) < 0)
 		return -1;
 	if (broken)
-		return err_set(err, ERR_CORRUPT, "%s: the file is damaged (PRAGMA quick_check finds %d faults); restore it, or move it away to start as a new host",
-			a->path, broken);
+		return err_set(err, ERR_CORRUPT, "%s: the file is damaged (PRAGMA quick_check finds %d faults); %s", a->path, broken, a->advice);
 	return 0;
 }
 
@@ -133,11 +165,13 @@ static int check_read_only(struct area *a, struct err *err)
 	if (stat(a->path, &st) < 0)
 		return errno == ENOENT ? create_file(a, err) : err_sys(err, errno, "%s", a->path);
 	if (st.st_size == 0)
-		return err_set(err, ERR_CORRUPT, "%s: the file is empty, expected a database; restore it, or move it away to start as a new host", a->path);
+		return err_set(err, ERR_CORRUPT, "%s: the file is empty, expected a database; %s", a->path, a->advice);
+	if (st.st_size < PAGE_SIZE_MIN) /* SQLite takes it for a database without tables */
+		return err_set(err, ERR_CORRUPT, "%s: the file is cut short to %lld bytes; %s", a->path, (long long)st.st_size, a->advice);
 	if (sqlite3_open_v2(a->path, &a->db, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK)
 		result = db_error(a, "opening", err);
 	else
-		result = check_file(a, err);
+		result = check_file(a, st.st_size, err);
 	sqlite3_close(a->db);
 	a->db = NULL;
 	return result;
@@ -158,23 +192,41 @@ static int open_area(struct area *a, struct err *err)
 	return 0;
 }
 
-static int lock_dir(struct store *store, const char *dir, struct err *err)
+static int lock_dir(const char *dir, enum store_area area, int *ret_fd, struct err *err)
 {
 	char path[4200], pid[32] = "";
+	int fd;
 
-	snprintf(path, sizeof(path), "%s/lock", dir);
-	store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (store->lock_fd < 0)
+	snprintf(path, sizeof(path), "%s/%s", dir, area_names[area].lock);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
 		return err_sys(err, errno, "%s", path);
-	if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		if (read(store->lock_fd, pid, sizeof(pid) - 1) <= 0)
+	*ret_fd = fd;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (read(fd, pid, sizeof(pid) - 1) <= 0)
 			snprintf(pid, sizeof(pid), "unknown");
-		return err_set(err, ERR_EXISTS, "%s: another trestled (process %s) uses this state directory; stop it, or give this one another --state-dir",
-			path, pid);
+		return err_set(err, ERR_EXISTS, "%s: another trestled (process %s) uses this directory; stop it, or give this one another --%s", path, pid,
+			area_names[area].option);
 	}
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
-	if (ftruncate(store->lock_fd, 0) < 0 || write(store->lock_fd, pid, strlen(pid)) < 0)
+	if (ftruncate(fd, 0) < 0 || write(fd, pid, strlen(pid)) < 0)
 		return err_sys(err, errno, "%s", path);
+	return 0;
+}
+
+/* Locks first: what another process writes must not be judged. */
+static int open_areas(struct store *store, const char *const dirs[2], struct err *err)
+{
+	for (size_t i = 0; i < 2; i++)
+		if (lock_dir(dirs[i], (enum store_area)i, &store->lock_fds[i], err) < 0)
+			return -1;
+	for (size_t i = 0; i < 2; i++) {
+		struct area *a = &store->areas[i];
+		a->advice = area_names[i].advice;
+		snprintf(a->path, sizeof(a->path), "%s/%s", dirs[i], area_names[i].file);
+		if (open_area(a, err) < 0)
+			return -1;
+	}
 	return 0;
 }
 
@@ -216,6 +268,7 @@ static int enter_boot(struct store *store, const char *boot_id, bool *ret_new_bo
 
 int store_open(const char *state_dir, const char *run_dir, const char *boot_id, struct store **ret_store, bool *ret_new_boot, struct err *err)
 {
+	const char *const dirs[] = {[STORE_STATE] = state_dir, [STORE_BOOT] = run_dir};
 	struct store *store;
 	bool new_boot;
 
@@ -224,11 +277,8 @@ int store_open(const char *state_dir, const char *run_dir, const char *boot_id, 
 	store = calloc(1, sizeof(*store));
 	if (!store)
 		return err_set(err, ERR_INTERNAL, "out of memory");
-	store->lock_fd = -1;
-	snprintf(store->areas[STORE_STATE].path, sizeof(store->areas[0].path), "%s/state.db", state_dir);
-	snprintf(store->areas[STORE_BOOT].path, sizeof(store->areas[0].path), "%s/boot.db", run_dir);
-	if (lock_dir(store, state_dir, err) < 0 || open_area(&store->areas[STORE_STATE], err) < 0 ||
-		open_area(&store->areas[STORE_BOOT], err) < 0 || enter_boot(store, boot_id, &new_boot, err) < 0) {
+	store->lock_fds[0] = store->lock_fds[1] = -1;
+	if (open_areas(store, dirs, err) < 0 || enter_boot(store, boot_id, &new_boot, err) < 0) {
 		store_close(store);
 		return -1;
 	}
@@ -246,8 +296,9 @@ void store_close(struct store *store)
 		sqlite3_finalize(store->areas[i].del);
 		sqlite3_close(store->areas[i].db);
 	}
-	if (store->lock_fd >= 0)
-		close(store->lock_fd);
+	for (size_t i = 0; i < 2; i++)
+		if (store->lock_fds[i] >= 0)
+			close(store->lock_fds[i]);
 	free(store);
 }
 
