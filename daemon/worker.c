@@ -136,6 +136,22 @@ unsigned worker_depth(const struct worker *w)
 	return w->depth;
 }
 
+/* A `done` may have submitted more: what the outbox had behind a save, for one. The thread has ended, so it runs here. */
+static void finish(struct worker *w)
+{
+	struct worker_job *job, *next;
+
+	call_done(w);
+	while (w->todo.head) {
+		for (job = list_take(&w->todo); job; job = next) {
+			next = job->next;
+			job->run(job->arg);
+			list_add(&w->finished, job);
+		}
+		call_done(w);
+	}
+}
+
 void worker_stop(struct worker *w)
 {
 	if (!w)
@@ -145,7 +161,7 @@ void worker_stop(struct worker *w)
 	pthread_cond_signal(&w->wake);
 	pthread_mutex_unlock(&w->mutex);
 	pthread_join(w->thread, NULL);
-	call_done(w);
+	finish(w);
 	event_free(w->event);
 	close(w->fd);
 	pthread_mutex_destroy(&w->mutex);

@@ -22,7 +22,7 @@ int worker_start(struct event_base *base, struct worker **ret_worker, struct err
 /* The job is embedded in its arg and belongs to the worker until done is called. ERR_EXHAUSTED: the queue is full, nothing was taken. */
 int worker_submit(struct worker *worker, struct worker_job *job, struct err *err);
 unsigned worker_depth(const struct worker *worker); /* submitted, not done */
-/* Lets what is queued finish, calls the open `done`s, ends the thread. */
+/* Lets what is queued finish, and what the open `done`s submit; ends the thread. */
 void worker_stop(struct worker *worker);
 
 #endif
