@@ -408,21 +408,59 @@ static void isolated_host_returns_in_two_seconds(struct world *w)
 	expect_quiet(w, 2000);
 }
 
-/* What only goes wrong between two hosts is not a death: helpers and verifiers see that. */
-static void one_way_cut_kills_nobody(struct world *w)
+static uint64_t deaths_of_all(struct world *w)
 {
 	uint64_t deaths = 0;
 
-	begin(w);
-	world_cut(w, 0, 1, true);
 	for (unsigned i = 0; i < w->host_count; i++)
 		deaths += counters(w, i)->deaths;
+	return deaths;
+}
+
+/* What only goes wrong between two hosts is not a death: helpers and verifiers see that. */
+static void one_way_cut_kills_nobody(struct world *w)
+{
+	uint64_t before;
+
+	begin(w);
+	before = deaths_of_all(w);
+	world_cut(w, 0, 1, true);
 	world_run_ms(w, 120000);
-	for (unsigned i = 0; i < w->host_count; i++)
-		deaths -= counters(w, i)->deaths;
-	expect(w, deaths == 0, "nobody dies of a one-way cut between two hosts");
+	expect(w, deaths_of_all(w) == before, "nobody dies of a one-way cut between two hosts");
 	world_heal(w);
 	expect_quiet(w, 2000);
+}
+
+/* One packet in ten lost, everywhere, for ten minutes. */
+static void loss_kills_nobody(struct world *w)
+{
+	uint64_t before;
+
+	begin(w);
+	before = deaths_of_all(w);
+	w->faults.loss = 100;
+	world_run_ms(w, 600000);
+	expect(w, deaths_of_all(w) == before, "nobody dies of 10 % loss");
+	w->faults.loss = 0;
+	expect_quiet(w, 5000);
+}
+
+/* A host that gets the processor only now and then: it may be suspected, the others must not suffer. */
+static void starved_host_harms_nobody_else(struct world *w)
+{
+	begin(w);
+	for (unsigned i = 0; i < 200; i++) {
+		world_pause(w, 0);
+		world_run_ms(w, 800);
+		world_resume(w, 0);
+		world_run_ms(w, 200);
+	}
+	for (unsigned i = 0; i < w->host_count; i++)
+		for (unsigned j = 1; j < w->host_count; j++)
+			expect(w, state_at(w, i, j) == GOSSIP_ALIVE, "the healthy hosts are alive everywhere");
+	for (unsigned i = 1; i < w->host_count; i++)
+		expect(w, counters(w, i)->deaths <= 2, "and hardly ever take the starved one for dead");
+	expect_quiet(w, 5000);
 }
 
 static void paused_host_blames_nobody(struct world *w)
@@ -611,6 +649,8 @@ const struct scenario gossip_scenarios[] = {
 	{"isolated_host_returns_in_two_seconds", 3, false, isolated_host_returns_in_two_seconds},
 	{"isolated_host_returns_in_two_seconds", 20, false, isolated_host_returns_in_two_seconds},
 	{"one_way_cut_kills_nobody", 6, false, one_way_cut_kills_nobody},
+	{"loss_kills_nobody", 10, false, loss_kills_nobody},
+	{"starved_host_harms_nobody_else", 10, false, starved_host_harms_nobody_else},
 	{"paused_host_blames_nobody", 6, false, paused_host_blames_nobody},
 	{"short_pauses_are_survived", 6, false, short_pauses_are_survived},
 	{"leaving_is_no_death", 4, false, leaving_is_no_death},
