@@ -1,6 +1,7 @@
 /* Before something with a cluster-wide name is made, the name's *home* is asked: the alive host with the highest rendezvous hash. The
  * home knows what exists, and remembers who asked first for what does not yet, so two hosts that create the same name at once get
- * one answer: the first definition. A home that does not answer within CLAIM_MS does not stop anybody: the asker creates alone, and
+ * one answer: the first definition. What a host asks for again under another definition replaces what it asked before: that one is
+ * gone by then. A home that does not answer within CLAIM_MS does not stop anybody: the asker creates alone, and
  * if two did so on the two sides of a cut, both objects exist and are shown as a conflict.
  *
  *   CLAIM         xid u32, key text, definition
@@ -22,10 +23,17 @@
 
 struct claim {
 	char key[CLAIM_KEY_MAX + 1];
+	uint32_t from;
 	uint64_t until_ms;
 	size_t len;
 	UT_hash_handle hh;
 	uint8_t value[];
+};
+
+struct asker {
+	void (*fn)(void *arg, const void *winner, size_t len);
+	void *arg;
+	struct asker *next;
 };
 
 struct pending_claim {
@@ -33,8 +41,7 @@ struct pending_claim {
 	uint32_t home;
 	uint64_t deadline_ms, resend_ms;
 	char key[CLAIM_KEY_MAX + 1];
-	void (*fn)(void *arg, const void *winner, size_t len);
-	void *arg;
+	struct asker *askers; /* all of this host that want the name meanwhile: one answer for them */
 	size_t len;
 	UT_hash_handle hh;
 	uint8_t value[];
@@ -60,32 +67,54 @@ static void forget_old(struct node *node, uint64_t now)
 	}
 }
 
+static void forget(struct node *node, struct claim *c)
+{
+	HASH_DEL(node->claims, c);
+	free(c);
+}
+
+void claims_forget(struct node *node, const char *key)
+{
+	struct claim *c;
+
+	HASH_FIND_STR(node->claims, key, c);
+	if (c)
+		forget(node, c);
+}
+
+static struct claim *remember(struct node *node, uint32_t from, const char *key, const void *value, size_t len)
+{
+	struct claim *c = calloc(1, sizeof(*c) + len);
+
+	if (!c)
+		abort();
+	snprintf(c->key, sizeof(c->key), "%s", key);
+	memcpy(c->value, value, len);
+	c->len = len;
+	c->from = from;
+	c->until_ms = clock_boot_ms() + CLAIM_KEEP_MS;
+	HASH_ADD_STR(node->claims, key, c);
+	return c;
+}
+
 /* Borrowed until the next call. */
-static const void *decide(struct node *node, const char *key, const void *value, size_t len, size_t *ret_len)
+static const void *decide(struct node *node, uint32_t from, const char *key, const void *value, size_t len, size_t *ret_len)
 {
 	static uint8_t buf[GOSSIP_VALUE_MAX];
 	const void *known = existing(node, key, buf, sizeof(buf), ret_len);
 	struct claim *c;
 
+	HASH_FIND_STR(node->claims, key, c);
+	if (c && (known || c->from == from)) {
+		forget(node, c);
+		c = NULL;
+	}
 	if (known)
 		return known;
-	HASH_FIND_STR(node->claims, key, c);
-	if (!c) {
-		if (HASH_COUNT(node->claims) >= CLAIMS_MAX) {
-			*ret_len = len;
-			return value;
-		}
-		c = calloc(1, sizeof(*c) + len);
-		if (!c)
-			abort();
-		snprintf(c->key, sizeof(c->key), "%s", key);
-		memcpy(c->value, value, len);
-		c->len = len;
-		c->until_ms = clock_boot_ms() + CLAIM_KEEP_MS;
-		HASH_ADD_STR(node->claims, key, c);
-	}
-	*ret_len = c->len;
-	return c->value;
+	if (!c && HASH_COUNT(node->claims) < CLAIMS_MAX)
+		c = remember(node, from, key, value, len);
+	*ret_len = c ? c->len : len;
+	return c ? c->value : value;
 }
 
 static void on_claim(struct node *node, uint32_t from, struct bytes_reader *r)
@@ -100,7 +129,7 @@ static void on_claim(struct node *node, uint32_t from, struct bytes_reader *r)
 	br_text(r, key, sizeof(key));
 	if (r->bad || br_left(r) > CLAIM_VALUE_MAX)
 		return;
-	winner = decide(node, key, r->at, br_left(r), &len);
+	winner = decide(node, from, key, r->at, br_left(r), &len);
 	bw_init(&w, body, sizeof(body));
 	bw_u32(&w, xid);
 	bw_bytes(&w, winner, len);
@@ -135,9 +164,29 @@ static void weigh(void *ctx, const struct gossip_member *m)
 
 static void finish(struct node *node, struct pending_claim *p, const void *winner, size_t len)
 {
+	struct asker *a = p->askers, *next;
+
 	HASH_DEL(node->pending_claims, p);
-	p->fn(p->arg, winner, len);
+	for (; a; a = next) {
+		next = a->next;
+		a->fn(a->arg, winner, len);
+		free(a);
+	}
 	free(p);
+}
+
+/* In the order of asking: the first one's definition was sent. */
+static void add_asker(struct pending_claim *p, void (*fn)(void *arg, const void *winner, size_t len), void *arg)
+{
+	struct asker *a = calloc(1, sizeof(*a)), **at = &p->askers;
+
+	if (!a)
+		abort();
+	a->fn = fn;
+	a->arg = arg;
+	while (*at)
+		at = &(*at)->next;
+	*at = a;
 }
 
 static void send_claim(struct node *node, struct pending_claim *p, uint64_t now)
@@ -160,12 +209,17 @@ void claim_name(
 {
 	struct rendezvous r = {.key = key, .home = node->cluster.hostno};
 	uint64_t now = clock_boot_ms();
-	struct pending_claim *p;
+	struct pending_claim *p, *next;
 
+	HASH_ITER(hh, node->pending_claims, p, next)
+		if (strcmp(p->key, key) == 0) {
+			add_asker(p, fn, arg);
+			return;
+		}
 	gossip_each_member(node->gossip, weigh, &r);
 	if (r.home == node->cluster.hostno) {
 		size_t winner_len;
-		const void *winner = decide(node, key, mine, len, &winner_len);
+		const void *winner = decide(node, r.home, key, mine, len, &winner_len);
 		fn(arg, winner, winner_len);
 		return;
 	}
@@ -176,8 +230,7 @@ void claim_name(
 	p->home = r.home;
 	p->deadline_ms = now + CLAIM_MS;
 	snprintf(p->key, sizeof(p->key), "%s", key);
-	p->fn = fn;
-	p->arg = arg;
+	add_asker(p, fn, arg);
 	p->len = len;
 	memcpy(p->value, mine, len);
 	HASH_ADD(hh, node->pending_claims, xid, sizeof(p->xid), p);
@@ -229,11 +282,14 @@ void claims_free(struct node *node)
 	struct claim *c, *next;
 
 	HASH_ITER(hh, node->pending_claims, p, next_pending) {
+		struct asker *a = p->askers, *next_asker;
 		HASH_DEL(node->pending_claims, p);
+		for (; a; a = next_asker) {
+			next_asker = a->next;
+			free(a);
+		}
 		free(p);
 	}
-	HASH_ITER(hh, node->claims, c, next) {
-		HASH_DEL(node->claims, c);
-		free(c);
-	}
+	HASH_ITER(hh, node->claims, c, next)
+		forget(node, c);
 }

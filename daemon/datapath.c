@@ -250,7 +250,7 @@ static void job_done(void *arg)
 	case JOB_DRAIN:
 		event_add(dp->notify, NULL);
 		if (j->more)
-			request_resync(dp);
+			event_active(dp->flush, EV_TIMEOUT, 0); /* sync compares everything by itself after lost notices */
 		break;
 	case JOB_LINKS:
 		links_done(dp, j);

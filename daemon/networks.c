@@ -168,6 +168,10 @@ static struct network *network_add(struct node *node, const struct network_def *
 
 static void network_drop(struct node *node, struct network *n)
 {
+	char key[NETWORK_NAME_MAX + 3];
+
+	snprintf(key, sizeof(key), "n:%s", n->def.name);
+	claims_forget(node, key);
 	if (n->programmed)
 		datapath_del_network(node, &n->id);
 	HASH_DELETE(hh, node->networks, n);

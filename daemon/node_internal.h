@@ -206,6 +206,7 @@ void cluster_publish(struct node *node, uint64_t topic, const void *key, size_t 
 /* claims.c */
 void claim_name(struct node *node, const char *key, const void *mine, size_t len,
 		void (*fn)(void *arg, const void *winner, size_t len), void *arg);
+void claims_forget(struct node *node, const char *key); /* what was made under it is gone */
 void claims_told(struct node *node, uint32_t from, uint8_t kind, const void *body, size_t len);
 void claims_tick(struct node *node, uint64_t now_ms);
 void claims_free(struct node *node);

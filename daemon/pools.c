@@ -184,6 +184,28 @@ static struct pool *pool_add(struct node *node, const struct pool_def *def)
 	return p;
 }
 
+static void claim_key(char *buf, size_t size, const struct pool_def *def, bool by_name)
+{
+	char prefix[PREFIX_TEXT_SIZE];
+
+	if (by_name)
+		snprintf(buf, size, "q:%s:%u:%s", space_names[def->space], def->prefix.ip.family, def->name);
+	else
+		snprintf(buf, size, "p:%s:%s", space_names[def->space], prefix_format(&def->prefix, prefix));
+}
+
+static void remove_pool(struct node *node, struct pool *p)
+{
+	char key[128];
+
+	for (int by_name = 0; by_name < 2; by_name++) {
+		claim_key(key, sizeof(key), &p->state.def, by_name);
+		claims_forget(node, key);
+	}
+	HASH_DEL(node->pools, p);
+	free(p);
+}
+
 static struct ipam_pool_def core_def(const struct pool_def *def)
 {
 	bool edges = def->prefix.ip.family == 6 ? def->prefix.length < 127 : def->prefix.length <= 30;
@@ -206,10 +228,8 @@ static void try_drop(struct node *node, struct pool *p)
 	p->joined = false;
 	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_POOL, &p->id, sizeof(p->id), NULL, 0, true));
 	publish_pool(node, p);
-	if (!p->host_count) {
-		HASH_DEL(node->pools, p);
-		free(p);
-	}
+	if (!p->host_count)
+		remove_pool(node, p);
 }
 
 void pool_unuse(struct node *node, struct pool *p)
@@ -271,29 +291,23 @@ void pool_changed(struct node *node, const struct id128 *id)
 		return;
 	p->host_count = s.hosts;
 	p->wanted_elsewhere = s.wanted;
-	if (!p->joined && !s.hosts) {
-		HASH_DEL(node->pools, p);
-		free(p);
-	}
+	if (!p->joined && !s.hosts)
+		remove_pool(node, p);
 }
 
 /* "p:SPACE:PREFIX" or "q:SPACE:FAMILY:NAME" */
 const void *pool_claimed(struct node *node, const char *key, void *buf, size_t size, size_t *ret_len)
 {
 	struct pool *p, *next;
-	char text[128], prefix[PREFIX_TEXT_SIZE];
+	char text[128];
 
 	HASH_ITER(hh, node->pools, p, next) {
-		const struct pool_def *d = &p->state.def;
 		if (!in_use(p))
 			continue;
-		if (key[0] == 'p')
-			snprintf(text, sizeof(text), "p:%s:%s", space_names[d->space], prefix_format(&d->prefix, prefix));
-		else
-			snprintf(text, sizeof(text), "q:%s:%u:%s", space_names[d->space], d->prefix.ip.family, d->name);
+		claim_key(text, sizeof(text), &p->state.def, key[0] == 'q');
 		if (strcmp(text, key) != 0)
 			continue;
-		*ret_len = pool_def_encode(d, buf, size);
+		*ret_len = pool_def_encode(&p->state.def, buf, size);
 		return buf;
 	}
 	return NULL;
@@ -486,7 +500,7 @@ static int choose(struct obtain *o, struct pool_def *def, struct err *err)
 static void ask_home(struct obtain *o)
 {
 	uint8_t buf[GOSSIP_VALUE_MAX];
-	char key[128], text[PREFIX_TEXT_SIZE];
+	char key[128];
 	struct err err = {0};
 
 	if (!o->asking_name) {
@@ -497,10 +511,8 @@ static void ask_home(struct obtain *o)
 			return;
 		}
 		o->mine = o->def.id;
-		snprintf(key, sizeof(key), "p:%s:%s", space_names[o->def.space], prefix_format(&o->def.prefix, text));
-	} else {
-		snprintf(key, sizeof(key), "q:%s:%u:%s", space_names[o->def.space], o->spec.family, o->name);
 	}
+	claim_key(key, sizeof(key), &o->def, o->asking_name);
 	claim_name(o->node, key, buf, pool_def_encode(&o->def, buf, sizeof(buf)), on_claimed, o);
 }
 
