@@ -8,6 +8,7 @@ At the plugin's socket the engine's own work falls away: CreateEndpoint and Join
 with 1 and with 1,000 endpoints on the host.
 """
 import os
+import secrets
 import sys
 import time
 
@@ -66,17 +67,18 @@ def connects(engine):
 
 
 class Crowd:
-    """Endpoints made at the socket; their links live in one namespace, as if in containers."""
+    """Endpoints of one network made at the socket; their links live in one namespace, as if in containers."""
 
-    def __init__(self, daemon):
-        self.runtime = Runtime(daemon, *daemon.plugin().create_network("crowd", "10.20.0.0/16"))
-        self.host, self.plugin = daemon.host, self.runtime.plugin
+    def __init__(self, daemon, name="crowd", subnet="10.20.0.0/16"):
+        self.runtime = Runtime(daemon, *daemon.plugin().create_network(name, subnet))
+        self.host, self.plugin, self.name = daemon.host, self.runtime.plugin, name
+        self.first = secrets.randbits(128) << 64  # endpoint ids are unique among all crowds
         self.size = 0
-        self.host.run("ip", "netns", "add", "crowd")
+        self.host.run("ip", "netns", "add", name)
 
     def attach(self, number):
         """(endpoint, address, link, ms of CreateEndpoint and Join)"""
-        endpoint_id = f"{number:064x}"
+        endpoint_id = f"{self.first + number:064x}"
         address = self.plugin.request_address(self.runtime.pool_id)
         began = time.monotonic()
         self.plugin.create_endpoint(self.runtime.network_id, endpoint_id, address)
@@ -90,12 +92,12 @@ class Crowd:
             while self.size < size and len(links) < 100:
                 self.size += 1
                 links.append(self.attach(self.size)[2])
-            self.host.run("ip", "-b", "-", stdin="".join(f"link set {l} netns crowd\n" for l in links))
+            self.host.run("ip", "-b", "-", stdin="".join(f"link set {l} netns {self.name}\n" for l in links))
 
     def measure(self):
         times = []
         for number in range(SOCKET_ROUNDS):
-            endpoint_id, address, _, took = self.attach((1 << 64) + number)
+            endpoint_id, address, _, took = self.attach(self.size + 1 + number)
             times.append(took)
             self.plugin.leave(self.runtime.network_id, endpoint_id)
             self.plugin.delete_endpoint(self.runtime.network_id, endpoint_id)
