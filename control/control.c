@@ -411,6 +411,11 @@ void control_fail(struct control_call *call, const struct err *err)
 	call_free(call);
 }
 
+bool control_gone(const struct control_call *call)
+{
+	return httpd_gone(call->http);
+}
+
 /* ---- the way in ---- */
 
 /* The part behind "<route>/", NULL when the path is another one. An id holds no slash, so a path with more parts fits nothing. */

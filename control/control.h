@@ -5,6 +5,7 @@
 
 #include <event2/event.h>
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "base/err.h"
 #include "control/limits.h"
@@ -52,7 +53,8 @@ struct control_backend {
 
 void control_done(struct control_call *call, json_t *answer); /* steals the reference; 200 */
 void control_fail(struct control_call *call,
-	const struct err *err); /* {"error": {"code", "message"}}; 400, 403, 404, 409, 503 or 500 by code */
+	const struct err *err);			    /* {"error": {"code", "message"}}; 400, 403, 404, 409, 503 or 500 by code */
+bool control_gone(const struct control_call *call); /* the client has hung up: nobody will read the answer */
 
 struct control;
 int control_open(struct event_base *base, const char *socket_path, const struct control_backend *backend, void *ctx,

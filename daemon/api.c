@@ -335,8 +335,9 @@ static json_t *local_json(struct node *node, const struct endpoint *ep)
 
 	json_object_set_new(o, "state", json_string(ep->state.joined ? "joined" : "created"));
 	json_object_set_new(o, "link", json_string(link_names[ep->link]));
-	json_object_set_new(o, "docker_network_id", json_string(ep->state.docker_network));
+	json_object_set_new(o, "docker_network_id", text_or_null(ep->state.docker_network));
 	json_object_set_new(o, "error", json_null());
+	workload_describe(ep->workload, o);
 	return o;
 }
 
@@ -353,6 +354,7 @@ static json_t *remote_json(struct node *node, const struct network *n, const str
 	json_object_set_new(o, "link", json_string("remote"));
 	json_object_set_new(o, "docker_network_id", json_null());
 	json_object_set_new(o, "error", r->shadowed4 || r->shadowed6 ? json_string("another endpoint has the same address and gets its traffic") : json_null());
+	workload_describe(NULL, o);
 	return o;
 }
 
@@ -629,12 +631,20 @@ static int may_remove(struct node *node, const struct network *n, struct err *er
 	return 0;
 }
 
+static bool is_pool_of(const struct network *n, const struct pool *p)
+{
+	for (unsigned i = 0; i < n->def.pool_count; i++)
+		if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
+			return true;
+	return false;
+}
+
 static void unpin_pools(struct node *node, const struct network *n)
 {
 	struct pool *p, *next;
 
 	HASH_ITER(hh, node->pools, p, next)
-		if (p->state.pinned && strcmp(p->state.def.name, n->def.name) == 0) {
+		if (p->state.pinned && (strcmp(p->state.def.name, n->def.name) == 0 || (!p->state.def.name[0] && is_pool_of(n, p)))) {
 			p->state.pinned = false;
 			pool_unuse(node, p);
 		}
@@ -895,8 +905,8 @@ static void handle(void *ctx, struct control_call *call, const struct control_re
 	case CONTROL_IPAM_ALLOCATE:
 	case CONTROL_IPAM_RELEASE:
 	case CONTROL_IPAM_CHECK:
-		err_set(&err, ERR_UNSUPPORTED, "this version of trestled serves Docker only");
-		break;
+		workloads_call(node, call, request);
+		return;
 	}
 	if (answer)
 		control_done(call, answer);

@@ -385,6 +385,8 @@ void datapath_put_endpoint(struct node *node, const struct endpoint *ep)
 	snprintf(c->endpoint.id, sizeof(c->endpoint.id), "%s", ep->id);
 	snprintf(c->endpoint.peer_name, sizeof(c->endpoint.peer_name), "%s", ep->state.peer_name);
 	c->make = ep->make;
+	if (ep->make && ep->netns_fd > 0)
+		c->endpoint.peer_netns = ep->netns_fd;
 }
 
 void datapath_del_endpoint(struct node *node, const struct id128 *network, const char *id)

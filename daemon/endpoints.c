@@ -20,7 +20,9 @@
 #define ENDPOINT_KEY_SIZE 33
 
 struct create_wait {
-	struct plugin_call *call;
+	struct plugin_call *call;                       /* an engine's, or: */
+	void (*fn)(void *arg, const struct err *err);
+	void *arg;
 	struct create_wait *next;
 };
 
@@ -142,7 +144,7 @@ static void detach_network(struct node *node, struct network *n)
 
 /* ---- addresses ---- */
 
-static struct pool *pool_of(struct node *node, const struct network *n, const struct ip *ip)
+struct pool *endpoint_pool(struct node *node, const struct network *n, const struct ip *ip)
 {
 	static const enum pool_space spaces[] = {POOL_SPACE_LOCAL, POOL_SPACE_GLOBAL};
 
@@ -163,13 +165,21 @@ static const struct ip *address_of(const struct endpoint *ep, unsigned which)
 	return which == 0 ? &ep->state.address4.ip : &ep->state.address6.ip;
 }
 
+static void lease_owner(const struct endpoint *ep, char owner[IPAM_OWNER_MAX + 1])
+{
+	if (ep->workload)
+		workload_label(ep->workload, owner);
+	else
+		snprintf(owner, IPAM_OWNER_MAX + 1, "endpoint %.12s", ep->id);
+}
+
 static void bind_lease(struct node *node, struct endpoint *ep, unsigned which)
 {
 	const struct ip *ip = address_of(ep, which);
-	struct pool *p = ip_is_set(ip) ? pool_of(node, ep->network, ip) : NULL;
-	char owner[64];
+	struct pool *p = ip_is_set(ip) ? endpoint_pool(node, ep->network, ip) : NULL;
+	char owner[IPAM_OWNER_MAX + 1];
 
-	snprintf(owner, sizeof(owner), "endpoint %.12s", ep->id);
+	lease_owner(ep, owner);
 	if (p && p->joined)
 		ep->bound[which] = ipam_bind(node->ipam, &p->id, ip, true, owner, clock_boot_ms());
 }
@@ -178,7 +188,7 @@ static void unbind_lease(struct node *node, struct endpoint *ep, unsigned which)
 {
 	bool own = which == 0 ? ep->state.own_lease4 : ep->state.own_lease6;
 	const struct ip *ip = address_of(ep, which);
-	struct pool *p = ep->bound[which] ? pool_of(node, ep->network, ip) : NULL;
+	struct pool *p = ep->bound[which] ? endpoint_pool(node, ep->network, ip) : NULL;
 
 	if (!p || !p->joined)
 		return;
@@ -231,6 +241,7 @@ void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *ar
 	if (ep->closing)
 		return;
 	ep->closing = true;
+	workload_endpoint_gone(node, ep);
 	unpublish_endpoint(node, ep);
 	if (ep->network) {
 		unbind_lease(node, ep, 0);
@@ -260,7 +271,9 @@ static void answer_waiting(struct endpoint *ep, const struct err *err)
 	ep->waiting = NULL;
 	for (; wait; wait = next) {
 		next = wait->next;
-		if (err)
+		if (wait->fn)
+			wait->fn(wait->arg, err);
+		else if (err)
 			plugin_fail(wait->call, err);
 		else
 			plugin_done_endpoint(wait->call, ep->state.mac_given ? NULL : &made);
@@ -298,7 +311,12 @@ static void kernel_done(void *arg, const struct err *err)
 	}
 	ep->creating = false;
 	ep->ready = true;
-	ep->link = DRIVER_LINK_IN_HOST;
+	ep->netns_fd = -1;
+	ep->link = ep->workload ? DRIVER_LINK_AWAY : DRIVER_LINK_IN_HOST;
+	if (ep->workload && ep->make) { /* from here on the pair lives and dies with the container */
+		ep->make = false;
+		datapath_put_endpoint(c->node, ep);
+	}
 	publish_endpoint(c->node, ep);
 	answer_waiting(ep, NULL);
 	free(c);
@@ -346,7 +364,7 @@ static void lease_given(void *arg, const struct ipam_result *result)
 {
 	struct create *c = arg;
 	const struct ip *ip = address_of(c->ep, c->step);
-	struct pool *p = pool_of(c->node, c->ep->network, ip);
+	struct pool *p = endpoint_pool(c->node, c->ep->network, ip);
 	struct err err = {0};
 
 	if (result->code != IPAM_GRANTED) {
@@ -371,8 +389,8 @@ static bool secure_address(struct create *c)
 {
 	struct node *node = c->node;
 	const struct ip *ip = address_of(c->ep, c->step);
-	struct pool *p = ip_is_set(ip) ? pool_of(node, c->ep->network, ip) : NULL;
-	char owner[64];
+	struct pool *p = ip_is_set(ip) ? endpoint_pool(node, c->ep->network, ip) : NULL;
+	char owner[IPAM_OWNER_MAX + 1];
 	struct ipam_want want = {.owner = owner};
 	struct ipam_lease lease;
 	struct err err = {0};
@@ -390,7 +408,7 @@ static bool secure_address(struct create *c)
 		bind_lease(node, c->ep, c->step);
 		return true;
 	}
-	snprintf(owner, sizeof(owner), "endpoint %.12s", c->ep->id);
+	lease_owner(c->ep, owner);
 	want.pool = p->id;
 	want.address = *ip;
 	custody_ask(node, &want, lease_given, c);
@@ -475,6 +493,7 @@ static struct endpoint *endpoint_new(struct node *node, const struct plugin_crea
 	ep->state.mac = ep->state.mac_given ? req->mac : new_mac(node);
 	snprintf(ep->state.peer_name, sizeof(ep->state.peer_name), "tr%08x", randombytes_random());
 	ep->make = true;
+	ep->netns_fd = -1;
 	ep->creating = true;
 	HASH_ADD_STR(node->endpoints, id, ep);
 	attach_network(node, n);
@@ -534,6 +553,48 @@ void endpoints_create(void *ctx, struct plugin_call *call, const struct plugin_c
 	c->node = node;
 	c->ep = endpoint_new(node, req, n);
 	wait_for_creation(c->ep, call);
+	create_step(c);
+}
+
+/* ---- for CNI ---- */
+
+static struct endpoint *endpoint_new_wanted(struct node *node, const struct endpoint_want *want)
+{
+	struct endpoint *ep = calloc(1, sizeof(*ep));
+
+	if (!ep)
+		abort();
+	snprintf(ep->id, sizeof(ep->id), "%s", want->id);
+	ep->network = want->network;
+	ep->workload = want->workload;
+	ep->workload->ep = ep;
+	ep->netns_fd = want->netns_fd;
+	ep->state = (struct endpoint_state){.network = want->network->id, .address4 = want->address4, .address6 = want->address6,
+		.joined = true, .own_lease4 = want->own_lease4, .own_lease6 = want->own_lease6, .since_s = (uint64_t)clock_wall_s()};
+	ep->state.mac_given = !mac_is_zero(&want->mac);
+	ep->state.mac = ep->state.mac_given ? want->mac : new_mac(node);
+	snprintf(ep->state.peer_name, sizeof(ep->state.peer_name), "%s", want->workload->ifname);
+	snprintf(ep->state.sandbox, sizeof(ep->state.sandbox), "%s", want->sandbox);
+	ep->make = true;
+	ep->creating = true;
+	HASH_ADD_STR(node->endpoints, id, ep);
+	attach_network(node, want->network);
+	return ep;
+}
+
+void endpoint_make(
+	struct node *node, const struct endpoint_want *want, void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	struct create_wait *wait = calloc(1, sizeof(*wait));
+	struct create *c = calloc(1, sizeof(*c));
+	struct endpoint *ep;
+
+	if (!wait || !c)
+		abort();
+	ep = endpoint_new_wanted(node, want);
+	*wait = (struct create_wait){.fn = fn, .arg = arg};
+	ep->waiting = wait;
+	*c = (struct create){.node = node, .ep = ep};
 	create_step(c);
 }
 
@@ -695,6 +756,8 @@ void endpoints_remove_all_of(struct node *node, const char *docker_network, void
 
 static bool idle(const struct endpoint *ep)
 {
+	if (ep->workload) /* may be the host's own namespace, if the runtime insists */
+		return ep->link == DRIVER_LINK_ABSENT;
 	return !ep->state.joined || ep->link != DRIVER_LINK_AWAY;
 }
 
@@ -730,9 +793,16 @@ static int load_endpoint(void *ctx, const void *key, size_t key_len, const void 
 		return err_prefix(err, "endpoint %.*s", key_len < 12 ? (int)key_len : 12, (const char *)key);
 	}
 	memcpy(ep->id, key, key_len);
+	ep->netns_fd = -1;
 	ep->network = network_by_id(node, &ep->state.network);
 	if (!ep->network) {
 		log_warn("endpoints", "endpoint %.12s belongs to a network that is gone, dropping it", ep->id);
+		unsave_endpoint(node, ep);
+		free(ep);
+		return 0;
+	}
+	if (!ep->state.docker_network[0] && workload_adopt(node, ep) < 0) {
+		log_warn("endpoints", "endpoint %.12s belongs to an attachment that is gone, dropping it", ep->id);
 		unsave_endpoint(node, ep);
 		free(ep);
 		return 0;

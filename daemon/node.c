@@ -84,6 +84,7 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 		release_hold(node, now);
 		pools_tick(node);
 		pools_collect_leases(node, now);
+		workloads_tick(node, now);
 		join_by_option(node, now);
 	}
 	if (node->pending_claims)
@@ -108,7 +109,7 @@ static int adopt_kernel(struct node *node, struct err *err)
 {
 	struct err adopt = {0};
 
-	if (datapath_start(node, err) < 0 || endpoints_start(node, err) < 0)
+	if (datapath_start(node, err) < 0 || workloads_start(node, err) < 0 || endpoints_start(node, err) < 0)
 		return -1;
 	if (datapath_adopt(node, &adopt) < 0)
 		log_error("node", "%s; going on, it is tried again", adopt.text);
@@ -140,6 +141,7 @@ int node_start(struct node *node, const struct options *options, struct event_ba
 	networks_publish(node);
 	pools_publish(node);
 	endpoints_publish(node);
+	workloads_begin(node);
 	housekeeping_soon(node);
 	return open_doors(node, err);
 }
@@ -154,6 +156,7 @@ void node_stop(struct node *node)
 	claims_free(node);
 	custody_stop(node);
 	segments_free(node);
+	workloads_stop(node);
 	endpoints_stop(node);
 	cluster_stop(node);
 	networks_stop(node);

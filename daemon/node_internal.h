@@ -6,6 +6,7 @@
  *   networks.c   definitions of networks: ours, others', winner, VNI
  *   pools.c      pools and their references; the IPAM half of the plugin
  *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot
+ *   workloads.c  what trestle-cni attached: names, life, the calls; workload_add.c making one; workload_link.c the container's side
  *   segments.c   endpoints of other hosts, per network
  *   datapath.c   desired state to the driver, on the worker
  *   api.c        the control API's answers
@@ -41,6 +42,7 @@ enum tell_kind { TELL_IPAM = 1, TELL_CLAIM = 2, TELL_CLAIM_ANSWER = 3 };
 enum record_kind { RECORD_NETWORK = 'N', RECORD_POOL = 'P', RECORD_CUSTODY = 'C', RECORD_ENDPOINT = 'E' };
 
 #define TOPIC_CLUSTER 0
+#define WORKLOAD_KEY_SIZE (CONTROL_CNI_CONFIG_MAX + CONTROL_CNI_ID_MAX + DRIVER_IFNAME_SIZE + 3)
 #define ROWS_GRACE_MS (10 * 60 * 1000) /* a dead host's rows stay so long: they lead only to a host that may be back */
 #define HOLD_MAX_MS 30000              /* after a start, rows of unknown endpoints are kept at most so long */
 
@@ -83,6 +85,8 @@ struct endpoint {
 	enum driver_link_state link;
 	uint64_t idle_since_ms;    /* 0 = in use; else when it was first seen unused */
 	bool creating;
+	struct workload *workload; /* made by CNI; NULL: the engine's */
+	int netns_fd;              /* of the container, while its pair is made; -1 = none */
 	struct create_wait *waiting; /* calls that want its creation */
 	struct gone_wait *gone;      /* who waits for its end */
 	UT_hash_handle hh;
@@ -118,6 +122,38 @@ struct host { /* a member, as far as rows need it */
 	uint64_t since_ms;
 	struct ip vtep;
 	bool hidden; /* dead for long, or left: its rows are out of the kernel */
+	UT_hash_handle hh;
+};
+
+/* What the lease of an address given to another CNI plugin is. */
+struct workload_lease {
+	struct id128 pool;
+	struct prefix address; /* unset: none of this family */
+	struct ip gateway;
+};
+
+struct workload_route {
+	struct prefix to;
+	struct ip gateway; /* family 0: none */
+};
+
+/* One attachment of CNI: an endpoint of ours, or addresses for an interface that another plugin makes. */
+struct workload {
+	char endpoint_id[40];
+	char key[WORKLOAD_KEY_SIZE]; /* "config:container:interface"; none of them holds ':' */
+	char config[CONTROL_CNI_CONFIG_MAX + 1], container[CONTROL_CNI_ID_MAX + 1], ifname[DRIVER_IFNAME_SIZE];
+	bool addresses_only;
+	bool done;                   /* the runtime was told, or is about to be: what is not done at a start is undone */
+	bool closing;                /* DEL came while it is made */
+	uint64_t netns_dev, netns_ino;
+	uint32_t mtu;
+	struct endpoint *ep;         /* NULL with addresses_only, and before there is one */
+	struct workload_lease leases[2]; /* IPv4, IPv6; with addresses_only */
+	unsigned route_count;
+	struct workload_route *routes;
+	json_t *about;               /* {"name", "labels", "aliases"}: for people */
+	struct workload_add *add;    /* in progress */
+	struct gone_wait *gone;      /* who waits for the end of one that is being made */
 	UT_hash_handle hh;
 };
 
@@ -162,6 +198,8 @@ struct node {
 	struct docker_network *docker_networks;
 	struct pool *pools;
 	struct endpoint *endpoints;
+	struct workload *workloads;
+	uint64_t last_tombstones_ms;
 	struct segment *segments;
 	unsigned remote_count;
 	uint64_t duplicates_seen;
@@ -292,8 +330,66 @@ void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *ar
 struct endpoint *endpoint_with_ip(struct node *node, const struct id128 *network, const struct ip *ip);
 /* NULL: of every engine network. */
 void endpoints_remove_all_of(struct node *node, const char *docker_network, void (*fn)(void *arg), void *arg);
+/* An endpoint whose container's end is made where it belongs, under its final name. fn is called once: err NULL = the kernel has it. The
+ * addresses' leases are bound, and released with the endpoint when they are here already. */
+struct endpoint_want {
+	const char *id;
+	struct network *network;
+	struct workload *workload;
+	struct mac mac; /* zero: one of ours */
+	struct prefix address4, address6;
+	const char *sandbox;
+	int netns_fd; /* borrowed until fn */
+	bool own_lease4, own_lease6;
+};
+void endpoint_make(
+	struct node *node, const struct endpoint_want *want, void (*fn)(void *arg, const struct err *err), void *arg);
+struct pool *endpoint_pool(struct node *node, const struct network *n, const struct ip *ip); /* the one in use here; NULL: none covers it */
 void endpoints_links_seen(struct node *node); /* fresh `link` members: collect what nobody uses */
 void endpoints_stop(struct node *node);
+
+/* workloads.c */
+int workloads_start(struct node *node, struct err *err); /* before endpoints_start */
+void workloads_begin(struct node *node);                 /* undoes what was not done, and what was deleted without us */
+void workloads_tick(struct node *node, uint64_t now_ms);
+void workloads_stop(struct node *node);
+void workloads_call(struct node *node, struct control_call *call, const struct control_request *request);
+struct workload *workload_of(struct node *node, json_t *attachment); /* NULL: not known */
+struct workload *workload_new(struct node *node, json_t *attachment, bool addresses_only); /* in the table, with empty `about` */
+int workload_adopt(struct node *node, struct endpoint *ep); /* the two of a start find each other; -1: there is none for it */
+void workload_save(struct node *node, const struct workload *w);
+void workload_drop(struct node *node, struct workload *w); /* out of table and store; nothing else */
+/* Takes it away with its endpoint or addresses, also while it is made; fn may be NULL. */
+void workload_remove(struct node *node, struct workload *w, void (*fn)(void *arg), void *arg);
+void workload_ended(struct node *node, struct workload *w); /* its making has failed and is undone: drops it and tells who waits */
+void workload_endpoint_gone(struct node *node, struct endpoint *ep); /* its endpoint is being removed */
+void workload_release(struct node *node, struct workload *w); /* its addresses */
+const char *workload_label(const struct workload *w, char buf[IPAM_OWNER_MAX + 1]); /* owner of its leases */
+void workload_describe(const struct workload *w, json_t *endpoint); /* members about it; w may be NULL */
+json_t *workload_ips_json(const struct prefix addresses[2], const struct ip gateways[2]);
+void workload_unbury(struct node *node, json_t *attachment); /* acts on word of its deletion, if there is any */
+
+struct workload_link;
+void workload_fill_link(const struct workload *w, struct workload_link *link); /* routes: the caller frees */
+
+/* workload_add.c */
+void workload_add(struct node *node, struct control_call *call, json_t *body, bool addresses_only);
+
+/* workload_link.c: on the worker, in the container's namespace */
+struct workload_link {
+	char ifname[DRIVER_IFNAME_SIZE], alias[64 + ENDPOINT_ID_MAX];
+	struct mac mac;
+	uint32_t mtu; /* 0: as it is */
+	struct prefix addresses[2];
+	unsigned route_count;
+	struct workload_route *routes; /* copied */
+};
+/* fn is called once, on the loop. netns_fd is borrowed until then. */
+void workload_link_set_up(struct node *node, int netns_fd, const struct workload_link *link,
+	void (*fn)(void *arg, const struct err *err), void *arg);
+/* The same with what is there: ERR_CONFLICT names the first difference. */
+void workload_link_check(struct node *node, int netns_fd, const struct workload_link *link,
+	void (*fn)(void *arg, const struct err *err), void *arg);
 
 /* segments.c */
 void segments_record(struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len);

@@ -33,6 +33,7 @@ enum store_kind {
 	/* boot */
 	STORE_LEASE = 'l',
 	STORE_ENDPOINT = 'e',
+	STORE_WORKLOAD = 'w',
 };
 
 struct store;
@@ -47,9 +48,9 @@ struct store_change {
 };
 
 struct store_change *store_change_new(enum store_area area, enum store_kind kind, const void *key, size_t key_len, const void *val,
-				      size_t len, bool durable); /* val NULL: removes. NULL only when out of memory */
+				      size_t len, bool durable); /* val NULL: removes. NULL: out of memory, or a key over the limit */
 
-/* Takes a lock on the directory. A file that is cut short, not ours, or from a newer version: an error that says which, file untouched. */
+/* Takes a lock on each directory (they may be the same). A file that is cut short, not ours, or from a newer version: an error that says which, file untouched. */
 int store_open(const char *state_dir, const char *run_dir, const char *boot_id, struct store **ret_store, bool *ret_new_boot,
 	       struct err *err);
 void store_close(struct store *store);

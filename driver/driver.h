@@ -24,13 +24,16 @@ struct driver_network {
 	uint32_t mtu; /* of the overlay: what a container's link gets */
 };
 
-/* Where the container's end of a new pair goes when it is made. Later it is the engine's to move. */
+/* An endpoint of this host. */
 struct driver_endpoint {
 	struct id128 network;
 	char id[DRIVER_ENDPOINT_ID_MAX + 1];
 	struct mac mac;
 	struct ip ip4, ip6; /* family 0: none */
-	char peer_name[DRIVER_IFNAME_SIZE]; /* name of the container's end, made in the host's namespace, down, without address */
+	char peer_name[DRIVER_IFNAME_SIZE]; /* name of the container's end, made down and without address */
+	/* Namespace that the container's end is made in; 0: the host's, from where it is the engine's to move. Used while `make` is true:
+	 * borrowed until put_endpoint with false, or del_endpoint, has been followed by a sync. */
+	int peer_netns;
 };
 
 /* An endpoint on another host. Key: (network, mac). */

@@ -40,6 +40,8 @@ static void build_new(struct vxlan *vx, const struct vx_op *op, struct nlb *b)
 		break;
 	default:
 		peer.name = op->peer.name;
+		if (op->peer.netns)
+			peer.netns_fd = op->peer.netns;
 		peer.mac = op->peer.mac;
 		nl_veth_new_request(b, &link, &peer);
 		break;

@@ -296,6 +296,7 @@ void vx_put_endpoint(struct vxlan *vx, const struct driver_endpoint *endpoint, b
 	memcpy(e->peer_name, endpoint->peer_name, sizeof(e->peer_name));
 	e->peer_name[sizeof(e->peer_name) - 1] = '\0';
 	e->make = make;
+	e->peer_netns = make ? endpoint->peer_netns : 0;
 	e->pending = true;
 	vx_endpoint_claim(vx, e, claimed);
 	vx_dirty_endpoint(vx, e);

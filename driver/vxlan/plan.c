@@ -241,6 +241,7 @@ static void make_veth(struct vx_plan *plan, const struct vx_want_endpoint *want)
 	op->master = want->bridge;
 	op->peer.mac = want->peer_mac;
 	memcpy(op->peer.name, want->peer_name, sizeof(op->peer.name));
+	op->peer.netns = want->peer_netns;
 	add_tag(plan, &want->device, &want->network, want->id);
 	add_port(plan, want->device.index, want->device.name, ENDPOINT_PORT_MASK, ENDPOINT_PORT_FLAGS);
 	add_up(plan, want->device.index, want->device.name, NULL);
@@ -319,7 +320,8 @@ const char *vx_op_describe(const struct vx_op *op, char *buf, size_t size)
 		snprintf(buf, size, "make vxlan device %s with VNI %u on UDP port %u", op->name, op->tunnel.vni, op->tunnel.port);
 		break;
 	case VX_OP_VETH_NEW:
-		snprintf(buf, size, "make pair %s with peer %s in the host's namespace", op->name, op->peer.name);
+		snprintf(buf, size, "make pair %s with peer %s in the %s namespace", op->name, op->peer.name,
+			op->peer.netns ? "container's" : "host's");
 		break;
 	case VX_OP_LINK_SET:
 		if (op->set == VX_SET_UP && op->tunnel.vni)
@@ -362,7 +364,7 @@ static const struct {
 	{VX_OP_VXLAN_NEW, 0, EOPNOTSUPP, "the kernel has no vxlan; load the module \"vxlan\""},
 	{VX_OP_BRIDGE_NEW, 0, EOPNOTSUPP, "the kernel has no bridge; load the module \"bridge\""},
 	{VX_OP_VETH_NEW, 0, EOPNOTSUPP, "the kernel has no veth; load the module \"veth\""},
-	{VX_OP_VETH_NEW, 0, EEXIST, "a link with the peer's name exists in the host's namespace; remove or rename it"},
+	{VX_OP_VETH_NEW, 0, EEXIST, "a link with the peer's name exists in that namespace; remove or rename it"},
 	{VX_OP_LINK_SET, VX_SET_UP, EADDRINUSE,
 		"a program or another kind of vxlan device holds the UDP port; find it with \"ss -lunp\", or use another port in "
 		"the whole "

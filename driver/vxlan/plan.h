@@ -88,6 +88,7 @@ struct vx_want_endpoint {
 	uint32_t bridge, mtu;
 	struct mac peer_mac;
 	char peer_name[VX_NAME_SIZE];
+	int peer_netns; /* 0: the host's */
 };
 
 enum vx_row_kind {
@@ -142,6 +143,7 @@ struct vx_op {
 		struct {
 			char name[VX_NAME_SIZE];
 			struct mac mac;
+			int netns;
 		} peer;
 		struct vx_row row;
 	};

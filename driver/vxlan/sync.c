@@ -217,6 +217,7 @@ static struct vx_want_endpoint want_endpoint(const struct vx_endpoint *e)
 	};
 
 	memcpy(want.peer_name, e->peer_name, sizeof(want.peer_name));
+	want.peer_netns = e->peer_netns;
 	return want;
 }
 

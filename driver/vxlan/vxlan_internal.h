@@ -72,6 +72,7 @@ struct vx_endpoint {
 	struct mac mac;
 	struct ip ip4, ip6;
 	char peer_name[DRIVER_IFNAME_SIZE];
+	int peer_netns; /* borrowed; 0: the host's */
 	bool make, dirty, pending, failed;
 	uint32_t claimed; /* the port its rows are claimed for; 0: none are */
 	uint32_t salt;

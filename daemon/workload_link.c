@@ -1,0 +1,289 @@
+/* The container's side of an attachment, set up and compared by the worker through a socket that was opened in the container's
+ * namespace.
+ *
+ * The pair itself is the driver's. Here are the tag, the MTU, the addresses, up, and the routes of an interface that the driver
+ * has put there, in the order in which the kernel takes them: a route needs its gateway's network, which needs an address on a
+ * link that is up. */
+#include <errno.h>
+#include <linux/if.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/node_internal.h"
+#include "netlink/addr.h"
+#include "netlink/build.h"
+#include "netlink/link.h"
+#include "netlink/netns.h"
+#include "netlink/route.h"
+#include "netlink/socket.h"
+
+struct link_job {
+	struct worker_job job;
+	int (*work)(struct link_job *j, struct nl_socket *s, struct err *err);
+	int netns_fd, result;
+	struct workload_link link;
+	struct err err;
+	void (*fn)(void *arg, const struct err *err);
+	void *arg;
+};
+
+/* ---- what is there ---- */
+
+static int take_link(void *arg, const struct nlmsghdr *h, struct err *err)
+{
+	return nl_link_parse(h, arg, err);
+}
+
+static int get_link(struct nl_socket *s, const char *ifname, struct nl_link *ret_link, struct err *err)
+{
+	struct nlb b;
+
+	nl_link_get_by_name_request(&b, ifname);
+	return nl_query(s, &b, take_link, ret_link, err);
+}
+
+/* ---- setting up ---- */
+
+/* Runtimes make namespaces with IPv6 switched off for interfaces to come; whoever gives an IPv6 address switches it on. */
+static int allow_ipv6(void *arg, struct err *err)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/disable_ipv6", (const char *)arg);
+	return netns_sysctl(path, "0", NULL, err);
+}
+
+static int set_link(const struct workload_link *link, struct nl_socket *s, const struct nl_link *have, struct err *err)
+{
+	struct nlb b;
+
+	nl_link_set_up_request(&b, have->index, true);
+	nl_link_put_alias(&b, link->alias);
+	if (link->mtu && link->mtu != have->mtu)
+		nl_link_put_mtu(&b, link->mtu);
+	if (nl_transact(s, &b, err) < 0)
+		return err_prefix(err, "set up interface %s in the container", link->ifname);
+	return 0;
+}
+
+static int set_address(
+	const struct workload_link *link, struct nl_socket *s, uint32_t index, const struct prefix *address, struct err *err)
+{
+	char text[PREFIX_TEXT_SIZE];
+	struct nlb b;
+
+	if (!prefix_is_set(address))
+		return 0;
+	nl_addr_put_request(&b, index, address);
+	if (nl_transact(s, &b, err) < 0)
+		return err_prefix(
+			err, "add address %s to interface %s in the container", prefix_format(address, text), link->ifname);
+	return 0;
+}
+
+static struct nl_route route_of(const struct workload_route *route, uint32_t index)
+{
+	return (struct nl_route){.to = prefix_masked(&route->to),
+		.gateway = route->gateway,
+		.oif = index,
+		.protocol = RTPROT_STATIC,
+		.type = RTN_UNICAST};
+}
+
+static int set_route(const struct workload_link *link, struct nl_socket *s, uint32_t index, const struct workload_route *route,
+	struct err *err)
+{
+	struct nl_route r = route_of(route, index);
+	char to[PREFIX_TEXT_SIZE], gateway[IP_TEXT_SIZE];
+	struct nlb b;
+
+	nl_route_put_request(&b, &r);
+	if (nl_transact(s, &b, err) < 0)
+		return err_prefix(err, "add route to %s%s%s through interface %s in the container", prefix_format(&route->to, to),
+			ip_is_set(&route->gateway) ? " by " : "", ip_format(&route->gateway, gateway), link->ifname);
+	return 0;
+}
+
+static int set_up(struct link_job *j, struct nl_socket *s, struct err *err)
+{
+	const struct workload_link *link = &j->link;
+	struct nl_link have;
+
+	if (get_link(s, link->ifname, &have, err) < 0)
+		return err_prefix(err, "interface %s in the container", link->ifname);
+	if (prefix_is_set(&link->addresses[1]) && netns_run(j->netns_fd, allow_ipv6, j->link.ifname, err) < 0)
+		return -1;
+	/* IPv4 first: an address may be given to a link that is down, and the link is never seen up without one. */
+	if (set_address(link, s, have.index, &link->addresses[0], err) < 0 || set_link(link, s, &have, err) < 0 ||
+		set_address(link, s, have.index, &link->addresses[1], err) < 0)
+		return -1;
+	for (unsigned i = 0; i < link->route_count; i++)
+		if (set_route(link, s, have.index, &link->routes[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+/* ---- comparing ---- */
+
+static int check_link(const struct workload_link *link, const struct nl_link *have, struct err *err)
+{
+	char ours[MAC_TEXT_SIZE], theirs[MAC_TEXT_SIZE];
+
+	if (have->kind != NL_LINK_VETH || strcmp(have->alias, link->alias) != 0)
+		return err_set(err, ERR_CONFLICT, "interface %s in the container is not the one that was made", link->ifname);
+	if (!mac_equal(&have->mac, &link->mac))
+		return err_set(err, ERR_CONFLICT, "interface %s has the MAC address %s, expected %s", link->ifname,
+			mac_format(&have->mac, theirs), mac_format(&link->mac, ours));
+	if (!(have->flags & IFF_UP))
+		return err_set(err, ERR_CONFLICT, "interface %s is down", link->ifname);
+	if (link->mtu && have->mtu != link->mtu)
+		return err_set(err, ERR_CONFLICT, "interface %s has the MTU %u, expected %u", link->ifname, have->mtu, link->mtu);
+	return 0;
+}
+
+struct seen {
+	const struct workload_link *link;
+	uint32_t index;
+	bool address[2];
+	bool *routes;
+};
+
+static int see_address(void *arg, const struct nlmsghdr *h, struct err *err)
+{
+	struct seen *seen = arg;
+	struct nl_addr a;
+
+	if (nl_addr_parse(h, &a, err) < 0)
+		return -1;
+	for (unsigned i = 0; i < 2; i++)
+		if (a.ifindex == seen->index && prefix_equal(&a.prefix, &seen->link->addresses[i]))
+			seen->address[i] = true;
+	return 0;
+}
+
+static int see_route(void *arg, const struct nlmsghdr *h, struct err *err)
+{
+	struct seen *seen = arg;
+	struct nl_route have;
+
+	if (nl_route_parse(h, &have, err) < 0)
+		return -1;
+	for (unsigned i = 0; i < seen->link->route_count; i++) {
+		struct nl_route want = route_of(&seen->link->routes[i], seen->index);
+		bool same_to = want.to.length == have.to.length && (!want.to.length || ip_equal(&want.to.ip, &have.to.ip));
+
+		if (same_to && have.oif == want.oif && ip_equal(&have.gateway, &want.gateway))
+			seen->routes[i] = true;
+	}
+	return 0;
+}
+
+static int look(const struct workload_link *link, struct nl_socket *s, struct seen *seen, struct err *err)
+{
+	struct nlb b;
+
+	nl_addr_dump_request(&b);
+	if (nl_dump(s, &b, see_address, NULL, seen, NULL, err) < 0)
+		return err_prefix(err, "addresses of the container");
+	for (uint8_t family = 4; link->route_count && family <= 6; family += 2) {
+		nl_route_dump_request(&b, family);
+		if (nl_dump(s, &b, see_route, NULL, seen, NULL, err) < 0)
+			return err_prefix(err, "routes of the container");
+	}
+	return 0;
+}
+
+static int judge(const struct workload_link *link, const struct seen *seen, struct err *err)
+{
+	char text[PREFIX_TEXT_SIZE];
+
+	for (unsigned i = 0; i < 2; i++)
+		if (prefix_is_set(&link->addresses[i]) && !seen->address[i])
+			return err_set(err, ERR_CONFLICT, "interface %s has lost its address %s", link->ifname,
+				prefix_format(&link->addresses[i], text));
+	for (unsigned i = 0; i < link->route_count; i++)
+		if (!seen->routes[i])
+			return err_set(err, ERR_CONFLICT, "the container has lost its route to %s through %s",
+				prefix_format(&link->routes[i].to, text), link->ifname);
+	return 0;
+}
+
+static int compare(struct link_job *j, struct nl_socket *s, struct err *err)
+{
+	const struct workload_link *link = &j->link;
+	struct seen seen = {.link = link};
+	struct nl_link have;
+	int ret;
+
+	if (get_link(s, link->ifname, &have, err) < 0) {
+		if (err->sys_errno == ENODEV)
+			err_set(err, ERR_CONFLICT, "the container has no interface %s", link->ifname);
+		return -1;
+	}
+	if (check_link(link, &have, err) < 0)
+		return -1;
+	seen.index = have.index;
+	seen.routes = calloc(link->route_count + 1, sizeof(*seen.routes));
+	if (!seen.routes)
+		abort();
+	ret = look(link, s, &seen, err) < 0 ? -1 : judge(link, &seen, err);
+	free(seen.routes);
+	return ret;
+}
+
+/* ---- to the worker and back ---- */
+
+static void run(void *arg)
+{
+	struct link_job *j = arg;
+	struct nl_socket *s = NULL;
+
+	j->result = nl_open(j->netns_fd, NULL, 0, &s, &j->err);
+	if (j->result == 0)
+		j->result = j->work(j, s, &j->err);
+	nl_close(s);
+}
+
+static void done(void *arg)
+{
+	struct link_job *j = arg;
+
+	j->fn(j->arg, j->result < 0 ? &j->err : NULL);
+	free(j->link.routes);
+	free(j);
+}
+
+static void submit(struct node *node, int netns_fd, const struct workload_link *link,
+	int (*work)(struct link_job *j, struct nl_socket *s, struct err *err), void (*fn)(void *arg, const struct err *err),
+	void *arg)
+{
+	struct link_job *j = calloc(1, sizeof(*j));
+
+	if (!j)
+		abort();
+	*j = (struct link_job){.work = work, .netns_fd = netns_fd, .link = *link, .fn = fn, .arg = arg};
+	j->link.routes = calloc(link->route_count + 1, sizeof(*j->link.routes));
+	if (!j->link.routes)
+		abort();
+	if (link->route_count)
+		memcpy(j->link.routes, link->routes, link->route_count * sizeof(*link->routes));
+	j->job = (struct worker_job){.run = run, .done = done, .arg = j};
+	if (worker_submit(node->worker, &j->job, &j->err) < 0) {
+		j->result = -1;
+		done(j);
+	}
+}
+
+void workload_link_set_up(struct node *node, int netns_fd, const struct workload_link *link,
+	void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	submit(node, netns_fd, link, set_up, fn, arg);
+}
+
+void workload_link_check(struct node *node, int netns_fd, const struct workload_link *link,
+	void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	submit(node, netns_fd, link, compare, fn, arg);
+}
