@@ -52,6 +52,11 @@ static int read_name(struct options *o, const char *text, struct err *err)
 	return copy_text(o->name, sizeof(o->name), text, err);
 }
 
+static bool is_multicast(const struct ip *ip)
+{
+	return ip->family == 4 ? ip->bytes[0] >> 4 == 0xe : ip->bytes[0] == 0xff;
+}
+
 /* "192.0.2.1", "192.0.2.1:7956", "[2001:db8::1]:7956", "2001:db8::1" */
 static int read_listen(struct options *o, const char *text, struct err *err)
 {
@@ -63,7 +68,9 @@ static int read_listen(struct options *o, const char *text, struct err *err)
 
 	if (*text == '[' && close) {
 		len = (size_t)(close - text) - 1;
-		port_text = close[1] == ':' ? close + 2 : NULL;
+		if (close[1] && close[1] != ':')
+			return err_set(err, ERR_INVALID, "expected nothing or :PORT behind ']', found '%s'", close + 1);
+		port_text = close[1] ? close + 2 : NULL;
 		text++;
 	} else if (strchr(text, ':') && strchr(text, ':') == strrchr(text, ':')) {
 		port_text = strchr(text, ':') + 1;
@@ -75,6 +82,8 @@ static int read_listen(struct options *o, const char *text, struct err *err)
 	host[len] = 0;
 	if (ip_parse(host, &ip, err) < 0)
 		return -1;
+	if (ip_number(&ip) == 0 || is_multicast(&ip))
+		return err_set(err, ERR_INVALID, "%s is no address at which other hosts reach this one", host);
 	if (port_text && number_parse(port_text, 1, 65535, &port) < 0)
 		return err_set(err, ERR_INVALID, "port '%s' is not in 1..65535", port_text);
 	o->listen.ip = ip;
@@ -191,7 +200,7 @@ static int read_line(struct options *o, char *line, const char *where, struct er
 	char *equals, *value, *end;
 	size_t len;
 
-	line += strspn(line, " \t");
+	line += strspn(line, " \t\r");
 	if (!*line || *line == '#')
 		return 0;
 	equals = strchr(line, '=');
@@ -251,6 +260,8 @@ static int read_arguments(struct options *o, int argc, char **argv, struct err *
 		name += 2;
 		len = equals ? (size_t)(equals - name) : strlen(name);
 		if (len == 6 && memcmp(name, "config", 6) == 0) {
+			if (!value)
+				return err_set(err, ERR_INVALID, "command line: option 'config' needs FILE");
 			i += equals ? 0 : 1; /* read before the flags, by options_read */
 			continue;
 		}
@@ -304,6 +315,8 @@ static int kernel_boot_id(char *buf, size_t size, struct err *err)
 
 static int fill_defaults(struct options *o, struct err *err)
 {
+	char text[PREFIX_TEXT_SIZE];
+
 	if (!o->name[0] && gethostname(o->name, sizeof(o->name) - 1) < 0)
 		return err_set(err, ERR_INVALID, "the host has no name: give one with --name");
 	if (!o->listen.port)
@@ -314,13 +327,15 @@ static int fill_defaults(struct options *o, struct err *err)
 		o->vtep = o->listen.ip;
 	if (!o->control_socket[0] &&
 		(size_t)snprintf(o->control_socket, sizeof(o->control_socket), "%s/trestled.sock", o->run_dir) >= sizeof(o->control_socket))
-		return err_set(err, ERR_INVALID, "run-dir is too long");
+		return err_set(err, ERR_INVALID, "option 'run-dir', value '%.60s...': too long for the control socket in it", o->run_dir);
 	if (!o->boot_id[0] && kernel_boot_id(o->boot_id, sizeof(o->boot_id), err) < 0)
 		return -1;
 	if (o->supernet4.length > o->pool_length4)
-		return err_set(err, ERR_INVALID, "a pool of /%u does not fit the supernet's /%u", o->pool_length4, o->supernet4.length);
+		return err_set(err, ERR_INVALID, "option 'pool-length', value '%u': such a pool does not fit option 'supernet', value '%s'", o->pool_length4,
+			prefix_format(&o->supernet4, text));
 	if (o->supernet6.length > o->pool_length6)
-		return err_set(err, ERR_INVALID, "a pool of /64 does not fit the IPv6 supernet's /%u", o->supernet6.length);
+		return err_set(err, ERR_INVALID, "option 'supernet6', value '%s': its pools have /%u, which does not fit", prefix_format(&o->supernet6, text),
+			o->pool_length6);
 	return 0;
 }
 
