@@ -7,10 +7,11 @@
  *   I4   along custody (reign, version) strictly rises; equal (reign, version) means equal holder.
  *   I5   all this after a crash between any two actions, with any tail of not durable saves lost.
  *   I6   messages lost, doubled, late, reordered change nothing but time.
+ *   I7   after a decree the victim's gifts are refused everywhere and its estate has one heir; what it gave before is kept.
  *   I8   quiet and connected, holdings and reserved addresses add up to the pool.
  *   I9   a free address on a reachable host means that a request succeeds.
  *   I10  an address asked for by name is given exactly when its holder is reachable and it is free.
- * I7 and I11 belong to forgetting a dead host and to noticing a rolled back disk; `reign` is there for the former.
+ * I11 belongs to noticing a rolled back disk. `reign` counts how often the estate of a forgotten host moved (decree.c, heir.c).
  *
  * What the shell must keep: actions in order; a durable save done before the next action starts; and saves of a kind durable in
  * their order, so that a durable one takes those before it along. After any call it asks ipam_tick when to call again. */
@@ -89,6 +90,7 @@ void ipam_free(struct ipam *ipam)
 		return;
 	HASH_ITER(hh, ipam->pools, pool, next)
 	pool_free_all(ipam, pool);
+	decrees_fini(ipam);
 	HASH_ITER(hh, ipam->peers, peer, next_peer)
 	{
 		HASH_DEL(ipam->peers, peer);
@@ -318,6 +320,10 @@ int ipam_restore(struct ipam *ipam, const void *key, size_t key_len, const void 
 		return err_set(err, ERR_CORRUPT, "saved addresses: a key of %zu bytes that does not decode", key_len);
 	if (kind == IPAM_SAVED_POOL)
 		return restore_pool(ipam, &id, val, len, err);
+	if (kind == IPAM_SAVED_DECREE && (!id_is_zero(&id) || offset == 0 || offset > UINT32_MAX))
+		return err_set(err, ERR_CORRUPT, "saved decree: its key names no host");
+	if (kind == IPAM_SAVED_DECREE)
+		return decree_restore(ipam, (uint32_t)offset, val, len, err);
 	if (kind == IPAM_SAVED_CUSTODY)
 		return restore_custody(ipam, &id, offset, val, len, err);
 	return restore_lease(ipam, &id, offset, val, len, err);
@@ -411,6 +417,9 @@ void ipam_start(struct ipam *ipam, uint64_t now_ms)
 	}
 	make_durable(ipam);
 	ipam->started = true;
+	if (ipam->forgotten)
+		pools_wipe(ipam);
+	decrees_start(ipam, now_ms);
 	HASH_ITER(hh, ipam->pools, pool, next)
 	{
 		if (!pool->known)
@@ -438,6 +447,13 @@ static struct pool *pool_get_def(struct ipam *ipam, const struct ipam_pool_def *
 
 	if (check_def(def, err) < 0)
 		return NULL;
+	if (ipam->forgotten) {
+		err_set(err, ERR_DENIED,
+			"address pool %s: this host has been forgotten by its cluster and can hold no addresses; it has to join "
+			"again",
+			id_format(&def->id, text));
+		return NULL;
+	}
 	pool = pool_get(ipam, &def->id);
 	if (!pool) {
 		err_set(err, ERR_EXHAUSTED, "address pool %s: this host knows %u pools already, the most it can",
@@ -540,6 +556,38 @@ static void forget_custody(struct ipam *ipam, struct pool *pool)
 	}
 	custody_fini(&pool->custody);
 	pool->held = 0;
+}
+
+/* We have been forgotten. Callers are answered last: their answers may call back. */
+void pools_wipe(struct ipam *ipam)
+{
+	struct request *waiting = NULL;
+	struct pool *pool, *next;
+	uint8_t key[IPAM_KEY_MAX];
+
+	HASH_ITER(hh, ipam->pools, pool, next)
+	{
+		if (pool->known) {
+			unpublish(ipam, pool);
+			ipam->ops.save(ipam->ctx, key, ipam_key_encode(key, IPAM_SAVED_POOL, &pool->id, 0), NULL, 0, false);
+		}
+		forget_leases(ipam, pool);
+		forget_custody(ipam, pool);
+		DL_CONCAT(waiting, pool->requests);
+		pool->requests = NULL;
+		pool_free_all(ipam, pool);
+	}
+	requests_end(ipam, waiting, IPAM_UNKNOWN_POOL);
+}
+
+void pool_taken(struct ipam *ipam, struct pool *pool)
+{
+	pool_recount(ipam, pool);
+	slots_check_custody(ipam, pool);
+	prune_offers(pool);
+	pool->dirty = true;
+	publish(ipam, pool);
+	requests_reconsider(pool);
 }
 
 /* A host that handed its addresses on keeps the memory of it: a late copy of an old GRANT, met without that memory after joining
@@ -809,6 +857,23 @@ void ipam_message(struct ipam *ipam, uint32_t from_hostno, const void *msg, size
 		ipam->counters.bad_messages++;
 		return;
 	}
+	if (ipam->forgotten)
+		return;
+	if (m.type == IPAM_MSG_DECREE) { /* from anybody: the heir's, and those who refuse us show it */
+		ipam_decree_seen(ipam, &m.decree, now_ms);
+		return;
+	}
+	if (peer_refused(ipam, from_hostno)) {
+		answer_refused(ipam, from_hostno);
+		return;
+	}
+	if (m.type == IPAM_MSG_CLAIM || m.type == IPAM_MSG_PROMISE) {
+		if (m.type == IPAM_MSG_CLAIM)
+			on_claim(ipam, from_hostno, &m);
+		else
+			on_promise(ipam, from_hostno, &m, now_ms);
+		return;
+	}
 	switch (m.type) {
 	case IPAM_MSG_REQ:
 		on_req(ipam, from_hostno, &m, now_ms);
@@ -845,7 +910,7 @@ void ipam_peer_chunk(
 		return;
 	}
 	pool = decoded ? pool_get(ipam, id) : pool_find(ipam, id);
-	if (!pool) {
+	if (!pool || ipam->forgotten || (peer_find(ipam, hostno) && peer_find(ipam, hostno)->buried)) {
 		ipam_chunk_free(decoded);
 		return;
 	}
@@ -902,17 +967,15 @@ void ipam_peer_alive(struct ipam *ipam, uint32_t hostno, bool alive, uint64_t no
 
 	if (hostno == 0 || hostno == ipam->config.hostno)
 		return;
-	HASH_FIND(hh, ipam->peers, &hostno, sizeof(hostno), peer);
-	if (!peer) {
-		peer = xcalloc(1, sizeof(*peer));
-		peer->hostno = hostno;
-		HASH_ADD(hh, ipam->peers, hostno, sizeof(peer->hostno), peer);
-	}
-	if (peer->life == (alive ? PEER_ALIVE : PEER_DEAD))
+	peer = peer_get(ipam, hostno);
+	if (peer->life == (alive ? PEER_ALIVE : PEER_DEAD) && !(alive && peer->left))
 		return;
 	peer->life = alive ? PEER_ALIVE : PEER_DEAD;
+	peer->left &= !alive;
 	if (!ipam->started)
 		return;
+	if (alive)
+		claim_hurry(ipam, hostno, now_ms);
 	HASH_ITER(hh, ipam->pools, pool, next)
 	{
 		if (alive)
@@ -921,6 +984,27 @@ void ipam_peer_alive(struct ipam *ipam, uint32_t hostno, bool alive, uint64_t no
 		pool_after_change(ipam, pool, now_ms);
 	}
 	run_due(ipam, now_ms);
+}
+
+void ipam_peer_left(struct ipam *ipam, uint32_t hostno, uint64_t now_ms)
+{
+	if (hostno == 0 || hostno == ipam->config.hostno)
+		return;
+	peer_get(ipam, hostno)->left = true;
+	ipam_peer_alive(ipam, hostno, false, now_ms);
+}
+
+void ipam_peer_eligible(struct ipam *ipam, uint32_t hostno, bool eligible, uint64_t now_ms)
+{
+	struct pool *pool, *next;
+
+	if (hostno == 0 || hostno == ipam->config.hostno || peer_ineligible(ipam, hostno) == !eligible)
+		return;
+	peer_get(ipam, hostno)->ineligible = !eligible;
+	if (!ipam->started || !eligible)
+		return;
+	HASH_ITER(hh, ipam->pools, pool, next)
+	pool_after_change(ipam, pool, now_ms);
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -942,16 +1026,17 @@ static uint64_t pool_timers(struct ipam *ipam, struct pool *pool, uint64_t now_m
 uint64_t ipam_tick(struct ipam *ipam, uint64_t now_ms)
 {
 	struct pool *pool, *next;
-	uint64_t due = IPAM_NEVER;
+	uint64_t due, claims;
 
 	if (!ipam->started)
 		return IPAM_NEVER;
+	due = claims = claims_tick(ipam, now_ms);
 	HASH_ITER(hh, ipam->pools, pool, next)
 	if (pool->known)
 		due = earlier(due, pool_timers(ipam, pool, now_ms));
 	if (due > now_ms || !run_due(ipam, now_ms))
 		return due;
-	due = IPAM_NEVER;
+	due = claims;
 	HASH_ITER(hh, ipam->pools, pool, next)
 	if (pool->known)
 		due = earlier(due, pool_timers(ipam, pool, now_ms));

@@ -26,6 +26,8 @@
 #define IPAM_COOL_DOWN_MS 60000 /* a released address rests so long while others are free */
 #define IPAM_CHUNK_MAX 256	/* addresses passed in one transfer */
 #define IPAM_REQUEST_MS 2000	/* default deadline of a request that needs another host */
+#define IPAM_ASSUMED_MAX 32	/* hosts that a decree assumes fenced */
+#define IPAM_DECREE_MAX 256	/* bytes of an encoded decree */
 
 struct ipam;
 
@@ -79,6 +81,20 @@ struct ipam_lease {
 	char owner[IPAM_OWNER_MAX + 1];
 };
 
+/* "The estate of `victim` goes to `heir`." The victim is out of the cluster for good: by the operator's word that it is stopped
+ * (powered off, wiped), or by its own goodbye. Hosts assumed fenced are stopped by the same word: they are not asked, and like
+ * the victim they must drop everything when they come back. */
+struct ipam_decree {
+	uint32_t victim, heir;
+	struct id128 victim_id, heir_id;
+	uint32_t number; /* of two attempts of one heir, and of an heir over one that yielded, the higher counts */
+	bool done;	 /* the estate has moved */
+	unsigned assumed_count;
+	uint32_t assumed[IPAM_ASSUMED_MAX]; /* ascending */
+};
+size_t ipam_decree_encode(const struct ipam_decree *decree, uint8_t buf[IPAM_DECREE_MAX]);
+int ipam_decree_decode(struct ipam_decree *ret_decree, const void *bytes, size_t len);
+
 struct ipam_ops {
 	/* Keep (key, val), or forget key when val is NULL. Keys start with 'L' for what belongs to this boot (leases: stored
 	 * where a reboot clears them), with anything else for what must survive. */
@@ -90,6 +106,10 @@ struct ipam_ops {
 	/* A request ended. Called once per ticket, also from within ipam_request when it can be answered at once. */
 	void (*complete)(void *ctx, uint64_t ticket, const struct ipam_result *result);
 	void (*random)(void *ctx, void *buf, size_t len);
+	/* A decree that concerns this host began or changed: this host is its heir (publish it: the victim must be able to see
+	 * it), was its heir and yielded, or is named by it and has dropped everything (leave the cluster, come back as somebody
+	 * else). May be NULL. */
+	void (*decree)(void *ctx, const struct ipam_decree *decree);
 };
 
 struct ipam_config {
@@ -138,7 +158,26 @@ void ipam_each_lease(const struct ipam *ipam, const struct id128 *pool /* NULL: 
 void ipam_message(struct ipam *ipam, uint32_t from_hostno, const void *msg, size_t len, uint64_t now_ms);
 void ipam_peer_chunk(struct ipam *ipam, uint32_t hostno, const struct id128 *pool, unsigned chunk, const void *val, size_t len,
 	uint64_t now_ms); /* val NULL: withdrawn */
+/* Every host ever admitted is told by one of these two before ipam_start and when it becomes known: an estate moves only when all
+ * of them have promised. */
 void ipam_peer_alive(struct ipam *ipam, uint32_t hostno, bool alive, uint64_t now_ms);
+void ipam_peer_left(struct ipam *ipam, uint32_t hostno, uint64_t now_ms); /* it said goodbye: its promise is not needed */
+/* A host gets addresses from this one unless it is told that it is not eligible: while its admission is not stored by a majority
+ * of the not forgotten hosts (at least one beside its sponsor), nobody but us could know that it has some. */
+void ipam_peer_eligible(struct ipam *ipam, uint32_t hostno, bool eligible, uint64_t now_ms);
+
+/* Begins to move the estate of a host to this one; 0 when it is under way or done already. `fenced`: the operator's word that the
+ * victim is stopped for good, not needed for a host that said goodbye. Again with more assumed hosts: a new attempt that waits
+ * for fewer. ERR_INVALID: not fenced, or names this host. ERR_CONFLICT: this host has promised the estate to another heir. */
+int ipam_forget(struct ipam *ipam, uint32_t victim, const struct id128 *victim_id, bool fenced, const uint32_t *assumed,
+	unsigned assumed_count, uint64_t now_ms, struct err *err);
+/* A decree published by its heir. One that names this host ends its custody, whoever says so; a finished one is adopted. */
+void ipam_decree_seen(struct ipam *ipam, const struct ipam_decree *decree, uint64_t now_ms);
+bool ipam_decree_get(const struct ipam *ipam, uint32_t victim, struct ipam_decree *ret_decree);
+void ipam_each_decree(const struct ipam *ipam, void (*fn)(void *ctx, const struct ipam_decree *decree), void *ctx);
+/* Whose answers are missing before the estate can move; only at its heir. */
+void ipam_each_awaited(const struct ipam *ipam, uint32_t victim, void (*fn)(void *ctx, uint32_t hostno), void *ctx);
+bool ipam_is_forgotten(const struct ipam *ipam); /* this host is named by a decree: it holds nothing and gets nothing any more */
 /* Does what is due and returns when to call again (now_ms scale; UINT64_MAX: nothing pending). */
 uint64_t ipam_tick(struct ipam *ipam, uint64_t now_ms);
 
@@ -162,6 +201,7 @@ void ipam_each_share(
 
 struct ipam_counters {
 	uint64_t requests, local_grants, transfers_in, transfers_out, denied, bad_messages, repeated;
+	uint64_t refused; /* messages of hosts that are forgotten */
 };
 const struct ipam_counters *ipam_counters(const struct ipam *ipam);
 

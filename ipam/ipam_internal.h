@@ -5,6 +5,8 @@
  *   peers.c    the advisory map made of other hosts' chunks; our own chunks
  *   transfer.c REQ, GRANT, DENY, MOVED, ACK: giving and taking
  *   request.c  what callers wait for
+ *   decree.c   forgetting a host: promises, whom we refuse, our own end
+ *   heir.c     collecting promises and reports, taking the estate
  *   ipam.c     pools, restore, timers, the public functions
  *
  * Tests use the two functions at the end. */
@@ -37,11 +39,26 @@ struct custody_map {
 	size_t count, capacity;
 };
 
+#define IPAM_CLAIM_RETRY_MS 200 /* first repeat of a CLAIM, doubles up to the next */
+#define IPAM_CLAIM_RETRY_MAX_MS 10000
+
 enum peer_life { PEER_UNTOLD, PEER_ALIVE, PEER_DEAD };
 
 struct peer { /* another host, over all pools */
 	uint32_t hostno;
 	enum peer_life life;
+	bool left;	 /* said goodbye */
+	bool ineligible; /* must get no addresses yet */
+	bool refused;	 /* gone for good, or named by a decree that we promised or know: nothing is taken from it */
+	bool buried;	 /* its estate has moved, or it is gone for good: nobody needs its promise */
+	UT_hash_handle hh;
+};
+
+struct decree { /* what we promised, know to be done, or ask for ourselves */
+	uint32_t victim;
+	struct ipam_decree d;
+	bool gone;	     /* no decree: the victim said goodbye, and an estate may have moved since because of that */
+	struct claim *claim; /* ours, under way */
 	UT_hash_handle hh;
 };
 
@@ -168,9 +185,13 @@ struct pool {
 /* Ways to break the rules, so that the checkers can show that they notice. */
 enum ipam_fault {
 	IPAM_FAULT_NONE,
-	IPAM_FAULT_IGNORE_VERSION, /* accepts a GRANT whatever its version */
-	IPAM_FAULT_TAKE_BACK,	   /* the donor takes an unanswered offer back */
-	IPAM_FAULT_SAVE_LATE	   /* gives without waiting for the disk: a power cut forgets the gift */
+	IPAM_FAULT_IGNORE_VERSION,  /* accepts a GRANT whatever its version */
+	IPAM_FAULT_TAKE_BACK,	    /* the donor takes an unanswered offer back */
+	IPAM_FAULT_SAVE_LATE,	    /* gives without waiting for the disk: a power cut forgets the gift */
+	IPAM_FAULT_FORGET_NAIVE,    /* an heir takes what it itself believes the victim's */
+	IPAM_FAULT_FORGET_SNAPSHOT, /* promises tell only what is held or offered now */
+	IPAM_FAULT_FORGET_SILENT,   /* an heir does without the promise of one host */
+	IPAM_FAULT_FORGET_TWICE	    /* a promise is given to every heir that asks */
 };
 
 struct ipam {
@@ -179,8 +200,10 @@ struct ipam {
 	void *ctx;
 	struct pool *pools;
 	struct peer *peers;
+	struct decree *decrees;
 	uint64_t last_xid;
 	bool started;
+	bool forgotten; /* a decree names us */
 	enum ipam_fault fault;
 	struct ipam_counters counters;
 };
@@ -227,6 +250,7 @@ uint8_t view_bucket(const struct view *view);
 u128 view_held(const struct view *view, unsigned *ret_fragments);
 bool view_holds_some(const struct view *view, u128 start, u128 len);
 void view_set_chunk(struct pool *pool, uint32_t hostno, unsigned index, struct ipam_chunk *chunk);
+void view_drop(struct pool *pool, uint32_t hostno);
 bool view_covers(const struct view *view, const struct custody *range);
 void views_fini(struct pool *pool);
 const struct listed *listed_find(const struct pool *pool, u128 offset);
@@ -246,6 +270,8 @@ void on_ack(struct ipam *ipam, uint32_t from, const struct ipam_message *message
 void accept_ranges(
 	struct ipam *ipam, struct pool *pool, uint32_t from, uint64_t xid, const struct custody *ranges, unsigned count);
 void accept_offers_of(struct ipam *ipam, struct pool *pool, const struct view *view);
+void settle_offers_to(struct ipam *ipam, struct pool *pool, uint32_t to);
+void prune_offers(struct pool *pool);
 void settle_by_view(struct ipam *ipam, struct pool *pool, const struct view *view);
 void offers_restore(struct pool *pool, uint32_t self);
 uint64_t offers_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms);
@@ -270,7 +296,37 @@ void requests_end(struct ipam *ipam, struct request *requests, enum ipam_result_
 uint64_t requests_due(const struct pool *pool);
 void request_free(struct request *request);
 
+/* decree.c */
+struct peer *peer_find(const struct ipam *ipam, uint32_t hostno);
+struct peer *peer_get(struct ipam *ipam, uint32_t hostno);
+bool peer_refused(const struct ipam *ipam, uint32_t hostno);
+bool peer_ineligible(const struct ipam *ipam, uint32_t hostno);
+struct decree *decree_find(const struct ipam *ipam, uint32_t victim);
+struct decree *decree_get(struct ipam *ipam, uint32_t victim);
+bool decree_names(const struct ipam_decree *d, uint32_t hostno); /* as victim or assumed fenced */
+void decree_save(struct ipam *ipam, const struct decree *decree, bool durable);
+void decrees_apply(struct ipam *ipam);	/* marks peers anew */
+void decrees_settle(struct ipam *ipam); /* what a finished decree ends */
+void decree_adopt(struct ipam *ipam, const struct ipam_decree *d, uint64_t now_ms);
+void note_goodbyes(struct ipam *ipam); /* saved with the next durable save */
+int decree_restore(struct ipam *ipam, uint32_t victim, const void *val, size_t len, struct err *err);
+void decrees_start(struct ipam *ipam, uint64_t now_ms);
+void decrees_fini(struct ipam *ipam);
+void on_claim(struct ipam *ipam, uint32_t from, const struct ipam_message *message);
+void tell_decree(struct ipam *ipam, uint32_t to, const struct ipam_decree *d);
+void answer_refused(struct ipam *ipam, uint32_t from);
+void ops_decree(struct ipam *ipam, const struct ipam_decree *d);
+
+/* heir.c */
+void claim_begin(struct ipam *ipam, struct decree *decree, uint64_t now_ms);
+void claim_free(struct claim *claim);
+void claim_hurry(struct ipam *ipam, uint32_t hostno, uint64_t now_ms);
+void on_promise(struct ipam *ipam, uint32_t from, const struct ipam_message *message, uint64_t now_ms);
+uint64_t claims_tick(struct ipam *ipam, uint64_t now_ms);
+
 /* ipam.c */
+void pools_wipe(struct ipam *ipam);		       /* every pool ends here */
+void pool_taken(struct ipam *ipam, struct pool *pool); /* its custody changed by an estate */
 struct pool *pool_find(const struct ipam *ipam, const struct id128 *id);
 void custody_saver(void *ctx, const struct custody *entry, bool durable);
 void pool_put_custody(struct ipam *ipam, struct pool *pool, const struct custody *entry, bool durable);

@@ -12,6 +12,8 @@ enum peer_life peer_life(const struct ipam *ipam, uint32_t hostno)
 	struct peer *peer;
 
 	HASH_FIND(hh, ipam->peers, &hostno, sizeof(hostno), peer);
+	if (peer && (peer->left || peer->refused))
+		return PEER_DEAD;
 	return peer ? peer->life : PEER_UNTOLD;
 }
 
@@ -179,6 +181,17 @@ void view_set_chunk(struct pool *pool, uint32_t hostno, unsigned index, struct i
 		view->chunk_count--;
 	if (view->chunk_count == 0)
 		view_free(pool, view);
+}
+
+void view_drop(struct pool *pool, uint32_t hostno)
+{
+	struct view *view;
+
+	for (unsigned i = IPAM_CHUNKS_MAX; i > 0; i--) {
+		HASH_FIND(hh, pool->views, &hostno, sizeof(hostno), view);
+		if (view)
+			view_set_chunk(pool, hostno, i - 1, NULL);
+	}
 }
 
 void views_fini(struct pool *pool)

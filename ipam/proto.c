@@ -6,13 +6,14 @@
  *     DENY    reason:u8 bucket:u8 owner:text n:u8 n*(hostno:v bucket:u8)
  *     MOVED   to:v reign:v version:v
  *     ACK     like GRANT
- *   chunk     format:u8 flags:u8 bucket:u8 items, each kind:u8 and
- *     1 holding  gap-after-the-holding-before:v len-1:v reign:v version:v
- *     2 offer    start:v len-1:v reign:v version:v to:v xid:u64
- *     3 shared   offset:v flags:u8 tag:u32
- *   saved     'P' pool:16           -> format family:u8 address length:u8 flags:u8 wanted:u8 spares:v
- *             'C' pool:16 start:16  -> format len-1:v reign:v version:v to:v xid:u64
- *             'L' pool:16 offset:16 -> format state:u8 use:u8 flags:u8 since:u64 owner:text
+ *     CLAIM   decree ask:u8 cursor:v n:u8 n*(hostno:v number:v)
+ *     PROMISE decree flags:u8 ask:u8 cursor:v, until the end: hosts hostno:v; pools pool:16; ranges start:v len-1:v reign:v
+ * version:v to:v DECREE  decree decree    victim:v id:16 heir:v id:16 number:v flags:u8 n:u8 n*hostno:v chunk     format:u8
+ * flags:u8 bucket:u8 items, each kind:u8 and 1 holding  gap-after-the-holding-before:v len-1:v reign:v version:v 2 offer start:v
+ * len-1:v reign:v version:v to:v xid:u64 3 shared   offset:v flags:u8 tag:u32 saved     'P' pool:16           -> format family:u8
+ * address length:u8 flags:u8 wanted:u8 spares:v 'C' pool:16 start:16  -> format len-1:v reign:v version:v to:v xid:u64 'L'
+ * pool:16 offset:16 -> format state:u8 use:u8 flags:u8 since:u64 owner:text 'F' zero:16 victim:16 -> format kind:u8 (0 said
+ * goodbye, 1 decree) decree
  *
  * v is LEB128, here up to 128 bits (19 bytes), shortest form only. A length is stored less one, so an empty range cannot be
  * written. */
@@ -32,6 +33,15 @@ static void put_v(struct bytes_writer *w, u128 value)
 		value >>= 7;
 	}
 	bw_u8(w, (uint8_t)value);
+}
+
+size_t v_size(u128 value)
+{
+	size_t size = 1;
+
+	for (; value >= 0x80; value >>= 7)
+		size++;
+	return size;
 }
 
 static u128 get_v(struct bytes_reader *r)
@@ -180,6 +190,177 @@ static void get_moved(struct bytes_reader *r, struct ipam_message *m)
 		r->bad = true;
 }
 
+/* --- decrees --- */
+
+#define DECREE_DONE (1u << 0)
+
+static void put_decree(struct bytes_writer *w, const struct ipam_decree *d)
+{
+	put_v(w, d->victim);
+	bw_id(w, &d->victim_id);
+	put_v(w, d->heir);
+	bw_id(w, &d->heir_id);
+	put_v(w, d->number);
+	bw_u8(w, d->done ? DECREE_DONE : 0);
+	bw_u8(w, (uint8_t)d->assumed_count);
+	for (unsigned i = 0; i < d->assumed_count; i++)
+		put_v(w, d->assumed[i]);
+}
+
+static void get_decree(struct bytes_reader *r, struct ipam_decree *d)
+{
+	uint8_t flags;
+
+	d->victim = get_u32(r);
+	br_id(r, &d->victim_id);
+	d->heir = get_u32(r);
+	br_id(r, &d->heir_id);
+	d->number = get_u32(r);
+	flags = br_u8(r);
+	d->done = flags & DECREE_DONE;
+	d->assumed_count = br_u8(r);
+	if (d->victim == 0 || d->heir == 0 || d->victim == d->heir || d->number == 0 || (flags & ~DECREE_DONE) ||
+		d->assumed_count > IPAM_ASSUMED_MAX) {
+		r->bad = true;
+		d->assumed_count = 0;
+	}
+	for (unsigned i = 0; i < d->assumed_count; i++) {
+		d->assumed[i] = get_u32(r);
+		if (d->assumed[i] <= (i ? d->assumed[i - 1] : 0) || d->assumed[i] == d->heir || d->assumed[i] == d->victim)
+			r->bad = true;
+	}
+}
+
+size_t ipam_decree_encode(const struct ipam_decree *decree, uint8_t buf[IPAM_DECREE_MAX])
+{
+	struct bytes_writer w;
+
+	bw_init(&w, buf, IPAM_DECREE_MAX);
+	bw_u8(&w, IPAM_FORMAT);
+	put_decree(&w, decree);
+	return w.len;
+}
+
+int ipam_decree_decode(struct ipam_decree *ret_decree, const void *bytes, size_t len)
+{
+	struct ipam_decree d = {0};
+	struct bytes_reader r;
+
+	br_init(&r, bytes, len);
+	if (br_u8(&r) != IPAM_FORMAT)
+		return -1;
+	get_decree(&r, &d);
+	if (!br_done(&r))
+		return -1;
+	*ret_decree = d;
+	return 0;
+}
+
+static void put_decree_only(struct bytes_writer *w, const struct ipam_message *m)
+{
+	put_decree(w, &m->decree);
+}
+
+static void get_decree_only(struct bytes_reader *r, struct ipam_message *m)
+{
+	get_decree(r, &m->decree);
+}
+
+static void put_claim(struct bytes_writer *w, const struct ipam_message *m)
+{
+	put_decree(w, &m->decree);
+	bw_u8(w, (uint8_t)m->ask);
+	put_v(w, m->cursor);
+	bw_u8(w, (uint8_t)m->over_count);
+	for (unsigned i = 0; i < m->over_count; i++) {
+		put_v(w, m->over[i].hostno);
+		put_v(w, m->over[i].number);
+	}
+}
+
+static void get_ask(struct bytes_reader *r, struct ipam_message *m)
+{
+	unsigned ask = br_u8(r);
+
+	m->cursor = get_v(r);
+	if (ask == 0 || ask >= IPAM_ASK_MAX)
+		r->bad = true;
+	else
+		m->ask = ask;
+}
+
+static void get_claim(struct bytes_reader *r, struct ipam_message *m)
+{
+	get_decree(r, &m->decree);
+	get_ask(r, m);
+	m->over_count = br_u8(r);
+	if (m->decree.done || m->over_count > IPAM_OVER_MAX) {
+		r->bad = true;
+		m->over_count = 0;
+	}
+	for (unsigned i = 0; i < m->over_count; i++) {
+		m->over[i].hostno = get_u32(r);
+		m->over[i].number = get_u32(r);
+	}
+}
+
+#define PROMISE_HELD (1u << 0)
+#define PROMISE_MORE (1u << 1)
+
+static void put_promise(struct bytes_writer *w, const struct ipam_message *m)
+{
+	put_decree(w, &m->decree);
+	bw_u8(w, (m->held ? PROMISE_HELD : 0) | (m->more ? PROMISE_MORE : 0));
+	bw_u8(w, (uint8_t)m->ask);
+	put_v(w, m->cursor);
+	for (unsigned i = 0; i < m->host_count; i++)
+		put_v(w, m->hosts[i]);
+	for (unsigned i = 0; i < m->pool_count; i++)
+		bw_id(w, &m->pools[i]);
+	for (unsigned i = 0; i < m->range_count; i++) {
+		put_range(w, m->ranges[i].start, &m->ranges[i]);
+		put_v(w, m->ranges[i].to);
+	}
+}
+
+static void get_item(struct bytes_reader *r, struct ipam_message *m)
+{
+	struct custody *c;
+
+	if (m->ask == IPAM_ASK_HOSTS && m->host_count < IPAM_REPORT_HOSTS) {
+		m->hosts[m->host_count] = get_u32(r);
+		r->bad |= m->hosts[m->host_count++] == 0;
+	} else if (m->ask == IPAM_ASK_POOLS && m->pool_count < IPAM_REPORT_POOLS) {
+		br_id(r, &m->pools[m->pool_count++]);
+	} else if (m->ask == IPAM_ASK_RANGES && m->range_count < IPAM_REPORT_RANGES) {
+		c = &m->ranges[m->range_count++];
+		get_range(r, 0, c);
+		c->to = get_u32(r);
+		r->bad |= c->to == 0;
+	} else {
+		r->bad = true;
+	}
+}
+
+static void get_promise(struct bytes_reader *r, struct ipam_message *m)
+{
+	unsigned items;
+	uint8_t flags;
+
+	get_decree(r, &m->decree);
+	flags = br_u8(r);
+	m->held = flags & PROMISE_HELD;
+	m->more = flags & PROMISE_MORE;
+	get_ask(r, m);
+	if (flags & ~(PROMISE_HELD | PROMISE_MORE))
+		r->bad = true;
+	while (!r->bad && br_left(r) > 0)
+		get_item(r, m);
+	items = m->host_count + m->pool_count + m->range_count;
+	if ((m->more && items == 0) || (m->held && (m->more || items > 0)))
+		r->bad = true; /* a page that leads nowhere, or of somebody who promised nothing */
+}
+
 static const struct {
 	void (*put)(struct bytes_writer *w, const struct ipam_message *m);
 	void (*get)(struct bytes_reader *r, struct ipam_message *m);
@@ -189,6 +370,9 @@ static const struct {
 	[IPAM_MSG_DENY] = {put_deny, get_deny},
 	[IPAM_MSG_MOVED] = {put_moved, get_moved},
 	[IPAM_MSG_ACK] = {put_ranges, get_ranges},
+	[IPAM_MSG_CLAIM] = {put_claim, get_claim},
+	[IPAM_MSG_PROMISE] = {put_promise, get_promise},
+	[IPAM_MSG_DECREE] = {put_decree_only, get_decree_only},
 };
 
 size_t ipam_message_encode(const struct ipam_message *message, uint8_t buf[IPAM_MESSAGE_MAX])
@@ -419,7 +603,7 @@ int ipam_key_decode(const void *key, size_t len, enum ipam_saved_kind *ret_kind,
 	br_init(&r, key, len);
 	kind = br_u8(&r);
 	br_id(&r, &pool);
-	if (kind == IPAM_SAVED_CUSTODY || kind == IPAM_SAVED_LEASE)
+	if (kind == IPAM_SAVED_CUSTODY || kind == IPAM_SAVED_LEASE || kind == IPAM_SAVED_DECREE)
 		offset = br_u128(&r);
 	else if (kind != IPAM_SAVED_POOL)
 		return -1;
@@ -564,5 +748,38 @@ int saved_lease_decode(struct saved_lease *ret_saved, const void *bytes, size_t 
 	saved.bound = flags & LEASE_BOUND;
 	saved.shared_flags = flags & LEASE_SHARED_FIRST ? IPAM_SHARED_FIRST : 0;
 	*ret_saved = saved;
+	return 0;
+}
+
+size_t saved_decree_encode(const struct ipam_decree *decree, bool gone, uint8_t buf[IPAM_VALUE_MAX])
+{
+	struct bytes_writer w;
+
+	bw_init(&w, buf, IPAM_VALUE_MAX);
+	bw_u8(&w, IPAM_FORMAT);
+	bw_u8(&w, !gone);
+	if (!gone)
+		put_decree(&w, decree);
+	return w.len;
+}
+
+int saved_decree_decode(
+	struct ipam_decree *ret_decree, bool *ret_gone, uint32_t victim, const void *bytes, size_t len, struct err *err)
+{
+	struct ipam_decree d = {.victim = victim};
+	struct bytes_reader r;
+	uint8_t kind;
+
+	if (saved_begin(&r, bytes, len, "decree", err) < 0)
+		return -1;
+	kind = br_u8(&r);
+	if (kind == 1)
+		get_decree(&r, &d);
+	if (kind > 1 || victim == 0 || d.victim != victim)
+		r.bad = true;
+	if (saved_end(&r, "decree", len, err) < 0)
+		return -1;
+	*ret_decree = d;
+	*ret_gone = kind == 0;
 	return 0;
 }

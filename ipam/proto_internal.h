@@ -22,7 +22,29 @@ struct custody {
 	uint64_t xid; /* not 0: given by us under this transfer, and `to` has not been seen to have it (an open offer) */
 };
 
-enum ipam_message_type { IPAM_MSG_REQ = 1, IPAM_MSG_GRANT, IPAM_MSG_DENY, IPAM_MSG_MOVED, IPAM_MSG_ACK, IPAM_MSG_MAX };
+enum ipam_message_type {
+	IPAM_MSG_REQ = 1,
+	IPAM_MSG_GRANT,
+	IPAM_MSG_DENY,
+	IPAM_MSG_MOVED,
+	IPAM_MSG_ACK,
+	IPAM_MSG_CLAIM,	  /* an heir asks for a promise, and for one page of what it needs to know */
+	IPAM_MSG_PROMISE, /* the promise and the page; or who holds the promise */
+	IPAM_MSG_DECREE,  /* to whom a decree names, and when one is done */
+	IPAM_MSG_MAX
+};
+
+enum ipam_ask {
+	IPAM_ASK_HOSTS = 1, /* hosts that the other knows and that are not gone */
+	IPAM_ASK_POOLS,	    /* pools that it knows */
+	IPAM_ASK_RANGES,    /* of the pool in the header: the last fact that it itself took part in, for each range */
+	IPAM_ASK_MAX
+};
+#define IPAM_REPORT_BYTES 700  /* of the items of one page: with the longest decree it stays below IPAM_MESSAGE_MAX */
+#define IPAM_REPORT_RANGES 128 /* the smallest takes 5 bytes */
+#define IPAM_REPORT_HOSTS 140
+#define IPAM_REPORT_POOLS 43
+#define IPAM_OVER_MAX 8
 
 #define IPAM_REQ_URGENT (1u << 0) /* someone waits: give the last one too */
 #define IPAM_REQ_EXACT (1u << 1)  /* this one address */
@@ -35,6 +57,7 @@ enum ipam_deny_reason {
 	IPAM_DENY_SHARED,   /* the address is a shared lease: for a shared use no custody is needed */
 	IPAM_DENY_NOT_MINE, /* not in our custody, and we do not know whose */
 	IPAM_DENY_NO_POOL,  /* the pool is not known here */
+	IPAM_DENY_NOT_YET,  /* too few hosts have stored the admission of the one that asks */
 	IPAM_DENY_MAX
 };
 
@@ -51,9 +74,9 @@ struct ipam_message {
 	uint8_t flags;
 	u128 start, len; /* from where */
 	uint32_t count;	 /* at most so many */
-	/* GRANT, ACK */
+	/* GRANT, ACK; PROMISE */
 	unsigned range_count;
-	struct custody ranges[IPAM_RANGES_MAX]; /* start, len, reign, version */
+	struct custody ranges[IPAM_REPORT_RANGES]; /* start, len, reign, version; in a PROMISE also `to` */
 	/* DENY */
 	enum ipam_deny_reason reason;
 	uint8_t bucket; /* free addresses of the sender, see free_bucket */
@@ -63,6 +86,19 @@ struct ipam_message {
 	/* MOVED */
 	uint32_t to, reign;
 	uint64_t version;
+	/* CLAIM, PROMISE, DECREE */
+	struct ipam_decree decree; /* of a PROMISE that is refused: the one that is in its way */
+	enum ipam_ask ask;
+	u128 cursor; /* where the page begins: hosts and pools above this, ranges that end above this */
+	unsigned over_count;
+	struct ipam_over {
+		uint32_t hostno, number;
+	} over[IPAM_OVER_MAX]; /* CLAIM: heirs that yielded, up to which number */
+	bool held;	       /* PROMISE: refused */
+	bool more;	       /* another page follows, from the last item on */
+	unsigned host_count, pool_count;
+	uint32_t hosts[IPAM_REPORT_HOSTS];
+	struct id128 pools[IPAM_REPORT_POOLS];
 };
 
 /* Returns the length. */
@@ -105,7 +141,7 @@ uint8_t free_bucket(u128 count); /* 0 for 0, else 1 + floor(log2): changes rarel
 u128 bucket_low(uint8_t bucket); /* the least count with this bucket */
 
 /* Saved pairs. The key's first byte is the kind. */
-enum ipam_saved_kind { IPAM_SAVED_POOL = 'P', IPAM_SAVED_CUSTODY = 'C', IPAM_SAVED_LEASE = 'L' };
+enum ipam_saved_kind { IPAM_SAVED_POOL = 'P', IPAM_SAVED_CUSTODY = 'C', IPAM_SAVED_LEASE = 'L', IPAM_SAVED_DECREE = 'F' };
 #define IPAM_KEY_MAX 33
 
 enum want_state { WANT_UNTOLD, WANT_YES, WANT_NO, WANT_MAX };
@@ -137,5 +173,10 @@ size_t saved_custody_encode(const struct custody *custody, uint8_t buf[IPAM_VALU
 int saved_custody_decode(struct custody *ret_custody, u128 start, const void *bytes, size_t len, struct err *err);
 size_t saved_lease_encode(const struct saved_lease *saved, uint8_t buf[IPAM_VALUE_MAX]);
 int saved_lease_decode(struct saved_lease *ret_saved, const void *bytes, size_t len, struct err *err);
+/* `gone`: no decree, the host (decree.victim) said goodbye. The key's offset is the victim, its pool is zero. */
+size_t saved_decree_encode(const struct ipam_decree *decree, bool gone, uint8_t buf[IPAM_VALUE_MAX]);
+int saved_decree_decode(
+	struct ipam_decree *ret_decree, bool *ret_gone, uint32_t victim, const void *bytes, size_t len, struct err *err);
+size_t v_size(u128 value); /* bytes that it takes */
 
 #endif

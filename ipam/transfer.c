@@ -142,6 +142,16 @@ void on_ack(struct ipam *ipam, uint32_t from, const struct ipam_message *message
 	}
 }
 
+/* The fate of what was offered to a forgotten host is decided: it was part of the estate, or had been passed on. */
+void settle_offers_to(struct ipam *ipam, struct pool *pool, uint32_t to)
+{
+	struct offer *offer, *next;
+
+	DL_FOREACH_SAFE(pool->offers, offer, next)
+	if (offer->range.to == to)
+		offer_settle(ipam, pool, offer);
+}
+
 void settle_by_view(struct ipam *ipam, struct pool *pool, const struct view *view)
 {
 	struct offer *offer, *next;
@@ -382,6 +392,10 @@ void on_req(struct ipam *ipam, uint32_t from, const struct ipam_message *req, ui
 		deny(ipam, NULL, from, req, IPAM_DENY_NO_POOL, NULL);
 		return;
 	}
+	if (peer_ineligible(ipam, from)) {
+		deny(ipam, pool, from, req, IPAM_DENY_NOT_YET, NULL);
+		return;
+	}
 	if (grant_send(ipam, pool, from, req->xid, now_ms) || recent_find(pool, from, req->xid)) {
 		ipam->counters.repeated++;
 		return;
@@ -426,7 +440,7 @@ static bool range_fits(const struct pool *pool, const struct custody *range)
 }
 
 /* Offers of ours that what we have taken overrides: the range went there and came back. */
-static void prune_offers(struct pool *pool)
+void prune_offers(struct pool *pool)
 {
 	struct offer *offer, *next;
 
@@ -495,7 +509,7 @@ void accept_ranges(
 /* An offer names us: the GRANT was lost, and the record brought it. */
 void accept_offers_of(struct ipam *ipam, struct pool *pool, const struct view *view)
 {
-	for (unsigned i = 0; i < view->chunk_count; i++) {
+	for (unsigned i = 0; i < view->chunk_count && !peer_refused(ipam, view->hostno); i++) {
 		const struct ipam_chunk *chunk = view->chunks[i];
 
 		for (unsigned j = 0; chunk && j < chunk->offer_count; j++)
@@ -580,7 +594,7 @@ static uint32_t best_heir(const struct ipam *ipam, const struct pool *pool)
 
 	HASH_ITER(hh, pool->views, view, next)
 	{
-		if (peer_life(ipam, view->hostno) != PEER_ALIVE || !view_wanted(view))
+		if (peer_life(ipam, view->hostno) != PEER_ALIVE || !view_wanted(view) || peer_ineligible(ipam, view->hostno))
 			continue;
 		if (!best || view_bucket(view) < view_bucket(best) ||
 			(view_bucket(view) == view_bucket(best) && view->hostno < best->hostno))
