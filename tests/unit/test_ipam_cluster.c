@@ -4,7 +4,9 @@
  * Time is virtual and everything random comes from one seed, so that a failing history runs again with TRESTLE_SEED=<seed>. After
  * each step the checker looks at all hosts at once (I1-I4 of ipam.c); crashes happen between any two actions (I5). At the end of
  * a history the network heals, all comes to rest, nothing may be missing (I8), and every free address must be obtainable from one
- * host (I9, I10). The checker itself is tested: cores that break a rule on purpose must be caught. */
+ * host (I9, I10). In some histories a host dies for
+ * good and is forgotten, by one heir or by two that do not know of each other; in the end it comes back (I7). The checker itself
+ * is tested: cores that break a rule on purpose must be caught. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -57,6 +59,9 @@ struct host {
 	bool up, crashing;
 	int actions_left; /* until it crashes; -1: it does not */
 	bool power;	  /* the crash takes the page cache and the containers along */
+	bool fenced;	  /* stopped for good: what its disk says counts for nobody */
+	bool has_decree;
+	struct ipam_decree decree; /* as published */
 	uint64_t restart_at;
 	unsigned side;
 	struct pair *disk;
@@ -84,6 +89,8 @@ struct cluster {
 	struct ipam_pool_def def;
 	enum ipam_fault fault;
 	bool with_shared; /* this history has gateways and aux addresses too */
+	bool with_forget;
+	int victim; /* index, or -1 */
 	char violation[256];
 };
 
@@ -332,6 +339,16 @@ static void op_complete(void *ctx, uint64_t ticket, const struct ipam_result *re
 	c->live[offset] = (int)h->index;
 }
 
+static void op_decree(void *ctx, const struct ipam_decree *decree)
+{
+	struct host *h = ctx;
+
+	if (!act(h))
+		return;
+	h->decree = *decree;
+	h->has_decree = decree->heir == h->index + 1;
+}
+
 static void op_random(void *ctx, void *buf, size_t len)
 {
 	struct host *h = ctx;
@@ -346,13 +363,20 @@ static const struct ipam_ops ops = {
 	.send = op_send,
 	.complete = op_complete,
 	.random = op_random,
+	.decree = op_decree,
 };
 
 /* --- hosts --- */
 
+/* Not in the order of host numbers: which of two heirs yields hangs on these. */
+static struct id128 host_id(unsigned index)
+{
+	return (struct id128){{(uint8_t)(index * 7 % 5), (uint8_t)index}};
+}
+
 static void host_restore(struct host *h)
 {
-	struct ipam_config config = {.hostno = h->index + 1};
+	struct ipam_config config = {.hostno = h->index + 1, .host_id = host_id(h->index)};
 	struct err err;
 	struct pair *p;
 
@@ -414,8 +438,11 @@ static void host_start(struct cluster *c, struct host *h)
 	h->up = true;
 	memset(h->seen, 0, sizeof(h->seen));
 	memset(h->told_alive, 0, sizeof(h->told_alive));
+	for (unsigned i = 0; i < c->count; i++)
+		if (i != h->index)
+			ipam_peer_alive(h->ipam, i + 1, false, c->now);
 	ipam_start(h->ipam, c->now);
-	if (!h->crashing)
+	if (!h->crashing && !ipam_is_forgotten(h->ipam))
 		ipam_pool_join(h->ipam, &c->def, c->now, NULL);
 	if (!h->crashing)
 		ipam_pool_want(h->ipam, &c->def.id, true, 0, c->now);
@@ -453,6 +480,7 @@ static struct cluster *cluster_new(uint64_t seed, unsigned count, unsigned lengt
 	c->count = count;
 	c->delay_ms = 20;
 	c->now = 1000;
+	c->victim = -1;
 	assert_int_equal(prefix_parse("203.0.113.0/24", &c->def.prefix, &err), 0);
 	c->def.prefix.length = (uint8_t)length;
 	c->def.edges_reserved = true;
@@ -540,7 +568,24 @@ static void survey_all(struct cluster *c, struct survey *s)
 	memset(s, 0, sizeof(*s));
 	s->c = c;
 	for (s->host = 0; s->host < c->count; s->host++)
-		ipam_each_custody(c->hosts[s->host].ipam, &c->def.id, survey_entry, s);
+		if (!c->hosts[s->host].fenced)
+			ipam_each_custody(c->hosts[s->host].ipam, &c->def.id, survey_entry, s);
+}
+
+static bool estate_has_moved(const struct cluster *c)
+{
+	struct ipam_decree d;
+
+	for (unsigned i = 0; i < c->count; i++)
+		if (!c->hosts[i].fenced && ipam_decree_get(c->hosts[i].ipam, (uint32_t)c->victim + 1, &d) && d.done)
+			return true;
+	return false;
+}
+
+/* Nobody alive has it, and nobody alive has had it after the victim: it waits for an heir. */
+static bool of_the_dead(const struct cluster *c, const struct survey *s, unsigned a)
+{
+	return c->victim >= 0 && (s->top[a].to == 0 || s->top[a].to == (uint32_t)c->victim + 1) && !estate_has_moved(c);
 }
 
 static void check_address(struct cluster *c, const struct survey *s, unsigned a)
@@ -551,7 +596,7 @@ static void check_address(struct cluster *c, const struct survey *s, unsigned a)
 		violate(c, "I1: address %u has %u holders", a, s->holders[a]);
 	else if (s->holders[a] == 1 && (int)s->top[a].to != s->holder[a] + 1)
 		violate(c, "I4: address %u is held by host %d, and newer facts name host %u", a, s->holder[a] + 1, s->top[a].to);
-	else if (s->holders[a] == 0 && !s->top_open[a])
+	else if (s->holders[a] == 0 && !s->top_open[a] && !of_the_dead(c, s, a))
 		violate(c, "I1: address %u is lost: version %u for host %u, no holder, no open offer", a,
 			(unsigned)s->top[a].version, s->top[a].to);
 	if (c->live[a] < 0)
@@ -588,13 +633,28 @@ static void deliver_record(struct cluster *c, unsigned from, unsigned to, unsign
 		host_die(c, h);
 }
 
+static void deliver_decree(struct cluster *c, unsigned from, unsigned to)
+{
+	struct host *h = &c->hosts[to];
+
+	if (!c->hosts[from].has_decree)
+		return;
+	ipam_decree_seen(h->ipam, &c->hosts[from].decree, c->now);
+	if (h->crashing)
+		host_die(c, h);
+}
+
 /* Gossip's anti-entropy: whoever is linked gets level now and then. */
 static void repair_records(struct cluster *c)
 {
 	for (unsigned i = 0; i < c->count; i++)
 		for (unsigned j = 0; j < c->count; j++)
-			for (unsigned k = 0; k < 4 && i != j && linked(c, i, j); k++)
-				deliver_record(c, i, j, k);
+			for (unsigned k = 0; k < 5 && i != j && linked(c, i, j); k++) {
+				if (k < 4)
+					deliver_record(c, i, j, k);
+				else
+					deliver_decree(c, i, j);
+			}
 }
 
 static void deliver(struct cluster *c, struct event *e)
@@ -647,7 +707,7 @@ static uint64_t tick_all(struct cluster *c)
 static void restart_due(struct cluster *c)
 {
 	for (unsigned i = 0; i < c->count; i++)
-		if (!c->hosts[i].up && c->hosts[i].restart_at <= c->now)
+		if (!c->hosts[i].up && !c->hosts[i].fenced && c->hosts[i].restart_at <= c->now)
 			host_start(c, &c->hosts[i]);
 }
 
@@ -763,6 +823,83 @@ static unsigned count_live(const struct cluster *c)
 	return count;
 }
 
+/* --- forgetting --- */
+
+static unsigned some_host(struct cluster *c)
+{
+	unsigned host;
+
+	do
+		host = below(c, c->count);
+	while (c->hosts[host].fenced);
+	return host;
+}
+
+/* It dies where it stands and does not come back by itself. */
+static void fence(struct cluster *c, unsigned host)
+{
+	struct host *h = &c->hosts[host];
+
+	if (h->up) {
+		h->power = true;
+		host_die(c, h);
+	}
+	endpoints_die(h);
+	h->fenced = true;
+	c->victim = (int)host;
+}
+
+static void begin_forget(struct cluster *c, unsigned heir)
+{
+	struct host *h = &c->hosts[heir];
+	struct id128 id = host_id((unsigned)c->victim);
+	struct err err;
+
+	if (!h->up || h->fenced)
+		return;
+	if (ipam_forget(h->ipam, (uint32_t)c->victim + 1, &id, true, NULL, 0, c->now, &err) < 0 && err.code != ERR_CONFLICT)
+		violate(c, "host %u cannot forget host %d: %s", heir + 1, c->victim + 1, err.text);
+	if (h->crashing)
+		host_die(c, h);
+}
+
+static void check_forgotten(struct cluster *c)
+{
+	struct ipam_decree d, first = {0};
+
+	for (unsigned i = 0; i < c->count && !c->violation[0]; i++) {
+		if (c->hosts[i].fenced)
+			continue;
+		if (!ipam_decree_get(c->hosts[i].ipam, (uint32_t)c->victim + 1, &d) || !d.done)
+			violate(c, "I7: host %u does not know that host %d is forgotten", i + 1, c->victim + 1);
+		else if (first.heir && first.heir != d.heir)
+			violate(c, "I7: hosts %u and %u are both heir of host %d", first.heir, d.heir, c->victim + 1);
+		first = d;
+	}
+}
+
+static void count_facts(void *ctx, const struct custody *e)
+{
+	*(unsigned *)ctx += e->len > 0;
+}
+
+/* As it was when it died, with all it held. */
+static void victim_returns(struct cluster *c)
+{
+	struct host *h = &c->hosts[c->victim];
+	unsigned facts = 0;
+
+	h->fenced = false;
+	host_start(c, h);
+	tell_alive(c, true);
+	repair_records(c);
+	run_for(c, 20000);
+	ipam_each_custody(h->ipam, &c->def.id, count_facts, &facts);
+	if (!ipam_is_forgotten(h->ipam) || facts)
+		violate(c, "I7: host %d came back and keeps %u ranges", c->victim + 1, facts);
+	check(c);
+}
+
 /* --- the end of every history: quiet, connected --- */
 
 static void settle(struct cluster *c)
@@ -776,6 +913,8 @@ static void settle(struct cluster *c)
 	}
 	for (unsigned round = 0; round < 4 && !c->violation[0]; round++) {
 		restart_due(c);
+		if (c->victim >= 0)
+			begin_forget(c, some_host(c));
 		tell_alive(c, true);
 		repair_records(c);
 		run_for(c, QUIET_MS / 4);
@@ -793,6 +932,8 @@ static void check_quiet(struct cluster *c)
 	if (s.open_offers)
 		violate(c, "I8: %u offers are still open when all is quiet", s.open_offers);
 	for (unsigned i = 0; i < c->count; i++) {
+		if (c->hosts[i].fenced)
+			continue;
 		ipam_pool_totals(c->hosts[i].ipam, &c->def.id, &totals);
 		if (totals.held_known + totals.reserved != totals.size)
 			violate(c, "I8: host %u knows of %u held addresses and %u reserved of %u", i + 1,
@@ -840,14 +981,14 @@ static void check_exhaust_beside_shared(struct cluster *c, unsigned host)
 
 	while (!c->violation[0] && (r = ask_and_wait(c, host, 0)).code == IPAM_GRANTED)
 		for (unsigned i = 0; i < c->count && !c->violation[0]; i++)
-			if (lists_shared(&c->hosts[i], offset_in(c, &r.address)))
+			if (!c->hosts[i].fenced && lists_shared(&c->hosts[i], offset_in(c, &r.address)))
 				violate(c, "address %u is a shared lease of host %u and was given to an endpoint",
 					offset_in(c, &r.address), i + 1);
 	for (unsigned a = 1; a <= c->usable && !c->violation[0]; a++) {
 		bool shared = false;
 
 		for (unsigned i = 0; i < c->count; i++)
-			shared |= lists_shared(&c->hosts[i], a);
+			shared |= !c->hosts[i].fenced && lists_shared(&c->hosts[i], a);
 		if (c->live[a] < 0 && !shared)
 			violate(c, "I9: address %u is free and not shared, and host %u does not get it", a, host + 1);
 	}
@@ -877,7 +1018,11 @@ static void random_act(struct cluster *c)
 	else if (what < 80 && h->up && h->actions_left < 0) {
 		h->actions_left = 1 + (int)below(c, 8);
 		h->power = percent(c, 50);
-	} else if (what < 82 && h->up && c->tickets)
+	} else if (what >= 98 && c->with_forget && c->victim < 0)
+		fence(c, host);
+	else if (what >= 96 && c->victim >= 0)
+		begin_forget(c, host);
+	else if (what < 82 && h->up && c->tickets)
 		ipam_cancel(h->ipam, 1 + below(c, c->tickets));
 	else if (what < 83)
 		c->now += below(c, 100000);
@@ -907,15 +1052,19 @@ static void end_history(struct cluster *c)
 	settle(c);
 	if (!c->violation[0])
 		check_quiet(c);
+	if (!c->violation[0] && c->victim >= 0)
+		check_forgotten(c);
 	if (c->with_shared) {
-		check_exhaust_beside_shared(c, below(c, c->count));
+		check_exhaust_beside_shared(c, some_host(c));
 		return;
 	}
 	for (unsigned i = 0; i < 3 && !c->violation[0]; i++)
-		check_by_name(c, below(c, c->count), 1 + below(c, c->usable));
+		check_by_name(c, some_host(c), 1 + below(c, c->usable));
 	if (!c->violation[0])
-		check_exhaust(c, below(c, c->count));
+		check_exhaust(c, some_host(c));
 	check(c);
+	if (!c->violation[0] && c->victim >= 0)
+		victim_returns(c);
 }
 
 static uint64_t first_seed(void)
@@ -940,6 +1089,7 @@ static bool history_fails(uint64_t seed, enum ipam_fault fault, char violation[2
 	bool failed;
 
 	c->with_shared = seed / 4 % 3 == 0;
+	c->with_forget = seed / 12 % 2 == 0 && c->count > 2;
 	c->fault = fault;
 	for (unsigned i = 0; i < c->count; i++)
 		ipam_break(c->hosts[i].ipam, fault);
@@ -994,6 +1144,24 @@ static void checker_catches_a_gift_that_was_not_on_disk(void **state)
 {
 	(void)state;
 	assert_caught(IPAM_FAULT_SAVE_LATE, 1000);
+}
+
+static void checker_catches_an_heir_that_takes_what_it_believes(void **state)
+{
+	(void)state;
+	assert_caught(IPAM_FAULT_FORGET_NAIVE, 2000);
+}
+
+static void checker_catches_promises_that_tell_only_what_is_held(void **state)
+{
+	(void)state;
+	assert_caught(IPAM_FAULT_FORGET_SNAPSHOT, 4000);
+}
+
+static void checker_catches_an_heir_that_does_without_a_promise(void **state)
+{
+	(void)state;
+	assert_caught(IPAM_FAULT_FORGET_SILENT, 2000);
 }
 
 /* --- told stories --- */
@@ -1233,6 +1401,9 @@ int main(void)
 		cmocka_unit_test(checker_catches_a_receiver_that_ignores_versions),
 		cmocka_unit_test(checker_catches_a_donor_that_takes_back),
 		cmocka_unit_test(checker_catches_a_gift_that_was_not_on_disk),
+		cmocka_unit_test(checker_catches_an_heir_that_takes_what_it_believes),
+		cmocka_unit_test(checker_catches_promises_that_tell_only_what_is_held),
+		cmocka_unit_test(checker_catches_an_heir_that_does_without_a_promise),
 		cmocka_unit_test(random_histories_keep_every_invariant),
 	};
 
