@@ -131,7 +131,7 @@ static int check_whole_pages(struct area *a, off_t size, struct err *err)
 	if (read_int(a, "PRAGMA page_size", &page, err) < 0)
 		return -1;
 	if (size % page && !has_log(a))
-		return err_set(err, ERR_CORRUPT, "%s: the file is cut short (%lld bytes are no whole pages of %d); %s", a->path, (long long)size, page,
+		return err_set(err, ERR_CORRUPT, "%s: the file is damaged, cut short (%lld bytes are no whole pages of %d); %s", a->path, (long long)size, page,
 			a->advice);
 	return 0;
 }
@@ -167,7 +167,7 @@ static int check_read_only(struct area *a, struct err *err)
 	if (st.st_size == 0)
 		return err_set(err, ERR_CORRUPT, "%s: the file is empty, expected a database; %s", a->path, a->advice);
 	if (st.st_size < PAGE_SIZE_MIN) /* SQLite takes it for a database without tables */
-		return err_set(err, ERR_CORRUPT, "%s: the file is cut short to %lld bytes; %s", a->path, (long long)st.st_size, a->advice);
+		return err_set(err, ERR_CORRUPT, "%s: the file is damaged, cut short to %lld bytes; %s", a->path, (long long)st.st_size, a->advice);
 	if (sqlite3_open_v2(a->path, &a->db, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK)
 		result = db_error(a, "opening", err);
 	else
