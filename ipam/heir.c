@@ -349,7 +349,7 @@ static uint64_t claim_tick(struct ipam *ipam, struct decree *decree, uint64_t no
 	return decree->claim ? due : IPAM_NEVER;
 }
 
-uint64_t claims_tick(struct ipam *ipam, uint64_t now_ms)
+uint64_t heir_claims_tick(struct ipam *ipam, uint64_t now_ms)
 {
 	struct decree *decree, *next;
 	uint64_t due = IPAM_NEVER, one;

@@ -1030,7 +1030,7 @@ uint64_t ipam_tick(struct ipam *ipam, uint64_t now_ms)
 
 	if (!ipam->started)
 		return IPAM_NEVER;
-	due = claims = claims_tick(ipam, now_ms);
+	due = claims = heir_claims_tick(ipam, now_ms);
 	HASH_ITER(hh, ipam->pools, pool, next)
 	if (pool->known)
 		due = earlier(due, pool_timers(ipam, pool, now_ms));

@@ -322,7 +322,7 @@ void claim_begin(struct ipam *ipam, struct decree *decree, uint64_t now_ms);
 void claim_free(struct claim *claim);
 void claim_hurry(struct ipam *ipam, uint32_t hostno, uint64_t now_ms);
 void on_promise(struct ipam *ipam, uint32_t from, const struct ipam_message *message, uint64_t now_ms);
-uint64_t claims_tick(struct ipam *ipam, uint64_t now_ms);
+uint64_t heir_claims_tick(struct ipam *ipam, uint64_t now_ms);
 
 /* ipam.c */
 void pools_wipe(struct ipam *ipam);		       /* every pool ends here */
