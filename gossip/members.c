@@ -246,10 +246,10 @@ static bool claim_about_self(struct gossip *g, const struct proto_entry *claim)
 		return true;
 	if (claim->epoch == me->epoch && claim->incarnation == me->incarnation && claim->state == me->state)
 		return false;
-	if (g->left)
-		return false;
+	if (g->left || claim->epoch == UINT32_MAX || claim->incarnation == UINT32_MAX)
+		return false; /* nothing outranks the last number: only a broken member says so */
 	if (claim->epoch > me->epoch)
-		core_raise_epoch(g, claim->epoch == UINT32_MAX ? claim->epoch : claim->epoch + 1, 0);
+		core_raise_epoch(g, claim->epoch + 1, 0);
 	else
 		me->incarnation = claim->incarnation + 1;
 	if (claim->state != GOSSIP_ALIVE)
@@ -297,6 +297,13 @@ static void believe(struct gossip *g, struct member *m, const struct member *fro
 	members_tell(g, m, NEWS_FORWARD);
 }
 
+/* A suspicion that is younger than it could have been verified, or a host heard of since: both sides of a healing cut say "dead"
+ * of hosts that have not had the time to refute. */
+static bool may_refute_still(const struct gossip *g, const struct member *m)
+{
+	return m->since_ms + REFUTE_WINDOW_MS / 2 > g->now || m->heard_ms + REFUTE_WINDOW_MS > g->now;
+}
+
 bool members_claim(struct gossip *g, struct member *from, const struct proto_entry *claim)
 {
 	struct member *m = members_find(g, claim->hostno);
@@ -312,7 +319,7 @@ bool members_claim(struct gossip *g, struct member *from, const struct proto_ent
 			probe_suspect(g, m, from->hostno, false);
 			return false;
 		}
-		if (claim->state == GOSSIP_DEAD && m->state == GOSSIP_SUSPECT && m->heard_ms + REFUTE_WINDOW_MS > g->now) {
+		if (claim->state == GOSSIP_DEAD && m->state == GOSSIP_SUSPECT && may_refute_still(g, m)) {
 			probe_suspect(g, m, from->hostno, true);
 			return false;
 		}

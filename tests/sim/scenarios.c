@@ -120,6 +120,27 @@ static void loss_is_repaired(struct world *w)
 	expect_quiet(w, 15000);
 }
 
+static void lost_push_is_repeated(struct world *w)
+{
+	unsigned missing = 0;
+	size_t len;
+
+	begin(w);
+	w->faults.loss = 100;
+	for (unsigned i = 0; i < 100; i++) {
+		char key[24];
+
+		snprintf(key, sizeof(key), "k%u", i);
+		world_put(w, 0, 3, key);
+		world_run_ms(w, 110); /* three repetitions, and less than a comparison takes */
+		for (unsigned j = 1; j < w->host_count; j++)
+			missing += !gossip_get(w->hosts[j].gossip, 1, 3, key, strlen(key), &len);
+	}
+	expect(w, missing <= 2 * (w->host_count - 1), "of 100 changes under 10 % loss hardly one is late anywhere");
+	w->faults.loss = 0;
+	expect_quiet(w, 5000);
+}
+
 static void burst_goes_out_in_pace(struct world *w)
 {
 	uint64_t packets, bytes;
@@ -382,6 +403,24 @@ static void crash_is_noticed_and_return_too(struct world *w)
 	expect_quiet(w, 3000);
 }
 
+static void never_dead(struct sim_host *host, const struct gossip_member *member, enum gossip_state old)
+{
+	if (member->state == GOSSIP_DEAD && old != GOSSIP_DEAD)
+		world_fail(host->world, "host %u takes host %u for dead while a cut heals", host->hostno, member->hostno);
+}
+
+/* Each side brings its belief that the other is dead; nobody may take that for news about its neighbours. */
+static void healing_kills_nobody(struct world *w)
+{
+	begin(w);
+	world_partition_at(w, w->host_count / 2);
+	world_run_ms(w, 60000);
+	w->hooks.member = never_dead;
+	world_heal(w);
+	expect_quiet(w, 2000);
+	world_run_ms(w, 5000);
+}
+
 static void cut_heals_in_two_seconds(struct world *w)
 {
 	begin(w);
@@ -630,6 +669,7 @@ const struct scenario gossip_scenarios[] = {
 	{"records_reach_all", 3, false, records_reach_all},
 	{"equal_put_is_silent", 3, false, equal_put_is_silent},
 	{"loss_is_repaired", 6, false, loss_is_repaired},
+	{"lost_push_is_repeated", 5, false, lost_push_is_repeated},
 	{"burst_goes_out_in_pace", 5, false, burst_goes_out_in_pace},
 	{"big_values_fit", 2, false, big_values_fit},
 	{"below_the_floor_gets_a_listing", 4, false, below_the_floor_gets_a_listing},
@@ -646,6 +686,7 @@ const struct scenario gossip_scenarios[] = {
 	{"crash_is_noticed_and_return_too", 2, false, crash_is_noticed_and_return_too},
 	{"cut_heals_in_two_seconds", 3, false, cut_heals_in_two_seconds},
 	{"cut_heals_in_two_seconds", 20, false, cut_heals_in_two_seconds},
+	{"healing_kills_nobody", 20, false, healing_kills_nobody},
 	{"isolated_host_returns_in_two_seconds", 3, false, isolated_host_returns_in_two_seconds},
 	{"isolated_host_returns_in_two_seconds", 20, false, isolated_host_returns_in_two_seconds},
 	{"one_way_cut_kills_nobody", 6, false, one_way_cut_kills_nobody},

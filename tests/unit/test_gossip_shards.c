@@ -117,6 +117,8 @@ static const struct step steps[] = {
 	{"R4 a listing from the middle is a gap", 1, LISTING, 20, 40, 30, 40, {{40, "x", "1"}}, SHARDS_GAP, 8, ""},
 	{"R4 a listing begins: nothing goes yet", 1, LISTING, 0, 20, 30, 40, {{7, "c", "1"}, {20, "e", "1"}}, SHARDS_APPLIED, 8,
 		"+e=1 "},
+	{"R4 a batch with a floor above the listing's oldest head does not join", 1, LISTING, 20, 50, 45, 50, {{50, "y", "1"}},
+		SHARDS_GAP, 8, ""},
 	{"a push ahead, meanwhile", 1, SETTLED, 40, 41, 30, 41, {{41, "f", "1"}}, SHARDS_APPLIED, 8, "+f=1 "},
 	{"R4 complete: what it did not name goes", 1, LISTING, 20, 40, 30, 40, {{35, "d", "2"}}, SHARDS_APPLIED, 41, "+d=2 -b "},
 	{"R4 and does not return", 1, SETTLED, 2, 4, 0, 5, {{4, "b", "2"}}, SHARDS_KNOWN, 41, ""},
