@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/version.h"
-#include "control/control.h"
+#include "control/client.h"
 
 const char *cli_option(const struct cli *cli, const char *name)
 {

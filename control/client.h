@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 
+#define CONTROL_SOCKET_DEFAULT "/run/trestle/trestled.sock"
 #define CLIENT_REPLY_MAX (64 * 1024 * 1024)
 
 /* Sends method and path (already encoded, with query) with body (may be NULL). On 200 returns the answer (new reference). On an

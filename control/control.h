@@ -10,7 +10,6 @@
 #include "base/err.h"
 #include "control/limits.h"
 
-#define CONTROL_SOCKET_DEFAULT "/run/trestle/trestled.sock"
 
 enum control_verb {
 	CONTROL_STATUS,		 /* GET    /v1/status */
