@@ -1,4 +1,5 @@
-/* What the control API answers, in the schema of docs/api.md. Reads the tables, changes nothing but through the calls of the others. */
+/* What the control API answers, in the schema of docs/api.md. Reads the tables, changes nothing but through the calls of the
+ * others. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,8 +106,8 @@ static json_t *plugin_counters_json(const struct node *node)
 {
 	const struct plugin_counters *c = plugin_counters(node->plugin);
 
-	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "calls", (json_int_t)c->calls, "refused", (json_int_t)c->refused, "failed", (json_int_t)c->failed,
-		"in_flight", (json_int_t)c->in_flight, "queued", (json_int_t)worker_depth(node->worker));
+	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "calls", (json_int_t)c->calls, "refused", (json_int_t)c->refused, "failed",
+		(json_int_t)c->failed, "in_flight", (json_int_t)c->in_flight, "queued", (json_int_t)worker_depth(node->worker));
 }
 
 static void warn_networks(struct node *node, json_t *warnings)
@@ -115,13 +116,16 @@ static void warn_networks(struct node *node, json_t *warnings)
 	struct network *n, *next;
 	char text[400];
 
-	HASH_ITER(hh, node->networks, n, next) {
+	HASH_ITER(hh, node->networks, n, next)
+	{
 		if (network_conflict(node, n, text, sizeof(text)))
 			json_array_append_new(warnings, json_string(text));
 		if (n->local_count && n->def.mtu + overhead > underlay)
-			json_array_append_new(warnings, json_sprintf("network \"%s\" has MTU %u, but this host's underlay carries only %u: larger packets are "
-								     "lost. Raise the underlay's MTU to %u",
-							n->def.name, n->def.mtu, underlay - overhead, n->def.mtu + overhead));
+			json_array_append_new(warnings,
+				json_sprintf(
+					"network \"%s\" has MTU %u, but this host's underlay carries only %u: larger packets are "
+					"lost. Raise the underlay's MTU to %u",
+					n->def.name, n->def.mtu, underlay - overhead, n->def.mtu + overhead));
 	}
 }
 
@@ -129,19 +133,23 @@ static json_t *warnings_json(struct node *node)
 {
 	json_t *warnings = json_array();
 	const char *error = datapath_last_error(node);
-	unsigned dead = gossip_member_count(node->gossip, GOSSIP_DEAD), suspect = gossip_member_count(node->gossip, GOSSIP_SUSPECT);
+	unsigned dead = gossip_member_count(node->gossip, GOSSIP_DEAD),
+		 suspect = gossip_member_count(node->gossip, GOSSIP_SUSPECT);
 
 	if (*error)
 		json_array_append_new(warnings, json_sprintf("the kernel is not as it should be: %s", error));
 	if (dead)
 		json_array_append_new(warnings, json_sprintf("%u hosts are dead; `trestle members` names them", dead));
 	if (suspect)
-		json_array_append_new(warnings, json_sprintf("%u hosts do not answer and are suspected; `trestle members` names them", suspect));
+		json_array_append_new(warnings,
+			json_sprintf("%u hosts do not answer and are suspected; `trestle members` names them", suspect));
 	if (node->duplicates_seen)
-		json_array_append_new(warnings, json_sprintf("%llu times an address was seen on two hosts; create networks with --ipam-driver trestle",
-						(unsigned long long)node->duplicates_seen));
+		json_array_append_new(warnings,
+			json_sprintf("%llu times an address was seen on two hosts; create networks with --ipam-driver trestle",
+				(unsigned long long)node->duplicates_seen));
 	if (gossip_counters(node->gossip)->conflicts)
-		json_array_append_new(warnings, json_string("two hosts speak with one identity: is one a copy of the other's state directory?"));
+		json_array_append_new(warnings,
+			json_string("two hosts speak with one identity: is one a copy of the other's state directory?"));
 	warn_networks(node, warnings);
 	return warnings;
 }
@@ -150,7 +158,8 @@ static json_t *drift_json(const struct node *node)
 {
 	const struct driver_drift *d = &datapath_counters(node)->last_drift;
 
-	return json_pack("{s:i, s:i, s:i}", "missing", (int)d->missing, "foreign", (int)d->foreign, "different", (int)d->different);
+	return json_pack(
+		"{s:i, s:i, s:i}", "missing", (int)d->missing, "foreign", (int)d->foreign, "different", (int)d->different);
 }
 
 static json_t *member_counts_json(const struct node *node)
@@ -158,7 +167,8 @@ static json_t *member_counts_json(const struct node *node)
 	json_t *o = json_object();
 
 	for (int s = GOSSIP_ALIVE; s <= GOSSIP_LEFT; s++)
-		json_object_set_new(o, gossip_state_name((enum gossip_state)s), json_integer(gossip_member_count(node->gossip, (enum gossip_state)s)));
+		json_object_set_new(o, gossip_state_name((enum gossip_state)s),
+			json_integer(gossip_member_count(node->gossip, (enum gossip_state)s)));
 	return o;
 }
 
@@ -179,7 +189,8 @@ static json_t *status(struct node *node)
 	json_object_set_new(o, "vtep", ip_json(&node->options.vtep));
 	json_object_set_new(o, "members", member_counts_json(node));
 	json_object_set_new(o, "networks", json_integer(HASH_COUNT(node->networks)));
-	json_object_set_new(o, "endpoints", json_pack("{s:i, s:i}", "local", (int)HASH_COUNT(node->endpoints), "remote", (int)node->remote_count));
+	json_object_set_new(o, "endpoints",
+		json_pack("{s:i, s:i}", "local", (int)HASH_COUNT(node->endpoints), "remote", (int)node->remote_count));
 	json_object_set_new(o, "pools", json_integer(HASH_COUNT(node->pools)));
 	json_object_set_new(o, "drift", drift_json(node));
 	json_object_set_new(o, "in_step", json_boolean(gossip_in_step(node->gossip)));
@@ -187,8 +198,9 @@ static json_t *status(struct node *node)
 	json_object_set_new(o, "rss_bytes", json_integer((json_int_t)rss_bytes()));
 	json_object_set_new(o, "uptime_s", json_integer((json_int_t)((now - node->start_ms) / 1000)));
 	json_object_set_new(o, "counters",
-		json_pack("{s:o, s:o, s:o, s:o}", "gossip", gossip_counters_json(node->gossip), "driver", driver_counters_json(node), "ipam",
-			ipam_counters_json(node->ipam), "plugin", plugin_counters_json(node)));
+		json_pack("{s:o, s:o, s:o, s:o}", "gossip", gossip_counters_json(node->gossip), "driver",
+			driver_counters_json(node), "ipam", ipam_counters_json(node->ipam), "plugin",
+			plugin_counters_json(node)));
 	json_object_set_new(o, "warnings", warnings_json(node));
 	return o;
 }
@@ -200,7 +212,8 @@ static json_t *version(void)
 #else
 	json_t *commit = json_null();
 #endif
-	return json_pack("{s:s, s:i, s:i, s:o}", "version", TRESTLE_VERSION, "api", TRESTLE_API, "wire", TRESTLE_WIRE, "commit", commit);
+	return json_pack(
+		"{s:s, s:i, s:i, s:o}", "version", TRESTLE_VERSION, "api", TRESTLE_API, "wire", TRESTLE_WIRE, "commit", commit);
 }
 
 /* ---- members ---- */
@@ -220,10 +233,11 @@ static unsigned endpoints_of(struct node *node, uint32_t hostno, uint64_t topic)
 	if (hostno == node->cluster.hostno) {
 		struct endpoint *ep, *next_ep;
 		HASH_ITER(hh, node->endpoints, ep, next_ep)
-			count += !topic || topic_of(&ep->state.network) == topic;
+		count += !topic || topic_of(&ep->state.network) == topic;
 		return count;
 	}
-	HASH_ITER(hh, node->segments, s, next) {
+	HASH_ITER(hh, node->segments, s, next)
+	{
 		HASH_FIND(hh, s->hosts, &hostno, sizeof(hostno), sh);
 		if (sh && (!topic || s->topic == topic))
 			count += sh->endpoints;
@@ -306,7 +320,8 @@ static json_t *members(struct node *node)
 
 /* ---- endpoints ---- */
 
-static const char *const link_names[] = {[DRIVER_LINK_ABSENT] = "absent", [DRIVER_LINK_IN_HOST] = "in-host", [DRIVER_LINK_AWAY] = "away"};
+static const char *const link_names[] = {
+	[DRIVER_LINK_ABSENT] = "absent", [DRIVER_LINK_IN_HOST] = "in-host", [DRIVER_LINK_AWAY] = "away"};
 
 static json_t *endpoint_json(const struct network *n, const char *id, const char *host, uint32_t hostno, const struct ip *ip4,
 	const struct ip *ip6, const struct mac *mac, uint64_t since_s, const struct ip *vtep)
@@ -330,8 +345,8 @@ static json_t *endpoint_json(const struct network *n, const char *id, const char
 
 static json_t *local_json(struct node *node, const struct endpoint *ep)
 {
-	json_t *o = endpoint_json(ep->network, ep->id, node->options.name, node->cluster.hostno, &ep->state.address4.ip, &ep->state.address6.ip,
-		&ep->state.mac, ep->state.since_s, &node->options.vtep);
+	json_t *o = endpoint_json(ep->network, ep->id, node->options.name, node->cluster.hostno, &ep->state.address4.ip,
+		&ep->state.address6.ip, &ep->state.mac, ep->state.since_s, &node->options.vtep);
 
 	json_object_set_new(o, "state", json_string(ep->state.joined ? "joined" : "created"));
 	json_object_set_new(o, "link", json_string(link_names[ep->link]));
@@ -347,13 +362,15 @@ static json_t *remote_json(struct node *node, const struct network *n, const str
 	bool up = host && host->state == GOSSIP_ALIVE;
 	char name[GOSSIP_NAME_MAX + 1];
 	struct ip none = {0};
-	json_t *o = endpoint_json(n, r->record.short_id, host_label(node, r->key.origin, name, sizeof(name)), r->key.origin, &r->record.ip4,
-		&r->record.ip6, &r->record.mac, r->record.since_s, host ? &host->vtep : &none);
+	json_t *o = endpoint_json(n, r->record.short_id, host_label(node, r->key.origin, name, sizeof(name)), r->key.origin,
+		&r->record.ip4, &r->record.ip6, &r->record.mac, r->record.since_s, host ? &host->vtep : &none);
 
 	json_object_set_new(o, "state", json_string(up ? "up" : "suspended"));
 	json_object_set_new(o, "link", json_string("remote"));
 	json_object_set_new(o, "docker_network_id", json_null());
-	json_object_set_new(o, "error", r->shadowed4 || r->shadowed6 ? json_string("another endpoint has the same address and gets its traffic") : json_null());
+	json_object_set_new(o, "error",
+		r->shadowed4 || r->shadowed6 ? json_string("another endpoint has the same address and gets its traffic")
+					     : json_null());
 	workload_describe(NULL, o);
 	return o;
 }
@@ -365,15 +382,16 @@ static json_t *endpoint_list(struct node *node, const struct network *only)
 	struct segment *s, *next_segment;
 
 	HASH_ITER(hh, node->endpoints, ep, next)
-		if (!ep->closing && ep->network && (!only || ep->network == only))
-			json_array_append_new(array, local_json(node, ep));
-	HASH_ITER(hh, node->segments, s, next_segment) {
+	if (!ep->closing && ep->network && (!only || ep->network == only))
+		json_array_append_new(array, local_json(node, ep));
+	HASH_ITER(hh, node->segments, s, next_segment)
+	{
 		struct network *n = network_by_topic(node, s->topic);
 		struct remote *r, *next_remote;
 		if (!n || (only && n != only))
 			continue;
 		HASH_ITER(hh, s->remotes, r, next_remote)
-			json_array_append_new(array, remote_json(node, n, r));
+		json_array_append_new(array, remote_json(node, n, r));
 	}
 	return sorted(array, by_network);
 }
@@ -407,7 +425,8 @@ static bool matches(const json_t *e, const char *text)
 			return true;
 	}
 	/* Of other hosts only the first digits are known: a longer id fits too. */
-	return id && strlen(text) >= 4 && (strncmp(id, text, strlen(text)) == 0 || (strlen(id) == ENDPOINT_SHORT_MAX && strncmp(id, text, strlen(id)) == 0));
+	return id && strlen(text) >= 4 &&
+	       (strncmp(id, text, strlen(text)) == 0 || (strlen(id) == ENDPOINT_SHORT_MAX && strncmp(id, text, strlen(id)) == 0));
 }
 
 static json_t *endpoint_inspect(struct node *node, const char *text, struct err *err)
@@ -417,17 +436,20 @@ static json_t *endpoint_inspect(struct node *node, const char *text, struct err 
 	unsigned count = 0;
 	size_t i;
 
-	json_array_foreach(all, i, e) {
+	json_array_foreach(all, i, e)
+	{
 		if (!matches(e, text))
 			continue;
 		if (++count <= 4)
-			snprintf(ids + strlen(ids), sizeof(ids) - strlen(ids), "%s%.12s", count > 1 ? ", " : "", json_string_value(json_object_get(e, "id")));
+			snprintf(ids + strlen(ids), sizeof(ids) - strlen(ids), "%s%.12s", count > 1 ? ", " : "",
+				json_string_value(json_object_get(e, "id")));
 		found = e;
 	}
 	if (count == 1)
 		json_incref(found);
 	else if (!count)
-		err_set(err, ERR_NOT_FOUND, "no endpoint has the id or address \"%s\": `trestle endpoint ls` lists the known ones", text);
+		err_set(err, ERR_NOT_FOUND,
+			"no endpoint has the id or address \"%s\": `trestle endpoint ls` lists the known ones", text);
 	else
 		err_set(err, ERR_CONFLICT, "%u endpoints fit \"%s\": %s; name one by its id", count, text, ids);
 	json_decref(all);
@@ -464,7 +486,8 @@ static json_t *network_json(struct node *node, const struct network *n)
 	json_object_set_new(o, "endpoints_local", json_integer(n->local_count));
 	json_object_set_new(o, "endpoints_total", json_integer(n->local_count + segment_size(s)));
 	json_object_set_new(o, "hosts", json_integer((s ? HASH_COUNT(s->hosts) : 0) + (n->local_count > 0)));
-	json_object_set_new(o, "conflict", network_conflict(node, n, conflict, sizeof(conflict)) ? json_string(conflict) : json_null());
+	json_object_set_new(
+		o, "conflict", network_conflict(node, n, conflict, sizeof(conflict)) ? json_string(conflict) : json_null());
 	json_object_set_new(o, "pinned", json_boolean(n->pinned));
 	return o;
 }
@@ -475,7 +498,7 @@ static json_t *networks(struct node *node)
 	struct network *n, *next;
 
 	HASH_ITER(hh, node->networks, n, next)
-		json_array_append_new(array, network_json(node, n));
+	json_array_append_new(array, network_json(node, n));
 	return json_pack("{s:o}", "networks", sorted(array, by_name));
 }
 
@@ -485,9 +508,9 @@ static void add_network_member(void *ctx, const struct gossip_member *m)
 	unsigned count = endpoints_of(l->node, m->hostno, l->network->topic);
 
 	if (count)
-		json_array_append_new(l->array,
-			json_pack("{s:i, s:s, s:o, s:s, s:i}", "hostno", (int)m->hostno, "name", m->name, "vtep", ip_json(&m->vtep), "state",
-				gossip_state_name(m->state), "endpoints", (int)count));
+		json_array_append_new(
+			l->array, json_pack("{s:i, s:s, s:o, s:s, s:i}", "hostno", (int)m->hostno, "name", m->name, "vtep",
+					  ip_json(&m->vtep), "state", gossip_state_name(m->state), "endpoints", (int)count));
 }
 
 static json_t *network_full(struct node *node, const struct network *n)
@@ -497,8 +520,8 @@ static json_t *network_full(struct node *node, const struct network *n)
 	struct docker_network *d, *next;
 
 	HASH_ITER(hh, node->docker_networks, d, next)
-		if (id_equal(&d->state.network, &n->id))
-			json_array_append_new(ids, json_string(d->id));
+	if (id_equal(&d->state.network, &n->id))
+		json_array_append_new(ids, json_string(d->id));
 	gossip_each_member(node->gossip, add_network_member, &l);
 	json_object_set_new(o, "docker_ids", ids);
 	json_object_set_new(o, "members", sorted(l.array, by_hostno));
@@ -618,15 +641,19 @@ static int may_remove(struct node *node, const struct network *n, struct err *er
 	char name[GOSSIP_NAME_MAX + 1];
 
 	if (n->local_count)
-		return err_set(err, ERR_CONFLICT, "network \"%s\" has %u endpoints on this host; stop their containers first", n->def.name, n->local_count);
+		return err_set(err, ERR_CONFLICT, "network \"%s\" has %u endpoints on this host; stop their containers first",
+			n->def.name, n->local_count);
 	if (segment_size(s))
-		return err_set(err, ERR_CONFLICT, "network \"%s\" has %u endpoints on other hosts, one of them %s; stop their containers first",
+		return err_set(err, ERR_CONFLICT,
+			"network \"%s\" has %u endpoints on other hosts, one of them %s; stop their containers first",
 			n->def.name, segment_size(s), host_label(node, s->hosts->hostno, name, sizeof(name)));
 	if (n->docker_count)
-		return err_set(err, ERR_CONFLICT, "the engine of this host has network \"%s\"; use `docker network rm`", n->def.name);
+		return err_set(
+			err, ERR_CONFLICT, "the engine of this host has network \"%s\"; use `docker network rm`", n->def.name);
 	if (!n->pinned)
 		return err_set(err, ERR_CONFLICT,
-			"network \"%s\" is used by %u other hosts and was not created on this one; remove it there (`docker network rm`, `trestle network rm`)",
+			"network \"%s\" is used by %u other hosts and was not created on this one; remove it there (`docker "
+			"network rm`, `trestle network rm`)",
 			n->def.name, n->host_count);
 	return 0;
 }
@@ -644,10 +671,10 @@ static void unpin_pools(struct node *node, const struct network *n)
 	struct pool *p, *next;
 
 	HASH_ITER(hh, node->pools, p, next)
-		if (p->state.pinned && (strcmp(p->state.def.name, n->def.name) == 0 || (!p->state.def.name[0] && is_pool_of(n, p)))) {
-			p->state.pinned = false;
-			pool_unuse(node, p);
-		}
+	if (p->state.pinned && (strcmp(p->state.def.name, n->def.name) == 0 || (!p->state.def.name[0] && is_pool_of(n, p)))) {
+		p->state.pinned = false;
+		pool_unuse(node, p);
+	}
 }
 
 static json_t *network_rm(struct node *node, const char *name, struct err *err)
@@ -679,9 +706,9 @@ static void add_share(void *ctx, const struct ipam_share *share)
 	char name[GOSSIP_NAME_MAX + 1];
 
 	json_array_append_new(l->array,
-		json_pack("{s:s, s:i, s:o, s:o, s:i, s:b}", "host", host_label(l->node, share->hostno, name, sizeof(name)), "hostno", (int)share->hostno,
-			"held", count_json(share->held), "free", count_json(share->free_held), "fragments", (int)share->fragments, "wanted",
-			(int)share->wanted));
+		json_pack("{s:s, s:i, s:o, s:o, s:i, s:b}", "host", host_label(l->node, share->hostno, name, sizeof(name)),
+			"hostno", (int)share->hostno, "held", count_json(share->held), "free", count_json(share->free_held),
+			"fragments", (int)share->fragments, "wanted", (int)share->wanted));
 }
 
 static const char *network_of_pool(struct node *node, const struct pool *p)
@@ -689,9 +716,9 @@ static const char *network_of_pool(struct node *node, const struct pool *p)
 	struct network *n, *next;
 
 	HASH_ITER(hh, node->networks, n, next)
-		for (unsigned i = 0; i < n->def.pool_count; i++)
-			if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
-				return n->def.name;
+	for (unsigned i = 0; i < n->def.pool_count; i++)
+		if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
+			return n->def.name;
 	return p->state.def.name;
 }
 
@@ -722,8 +749,8 @@ static json_t *ipam_show(struct node *node, const char *filter, struct err *err)
 	char text[PREFIX_TEXT_SIZE];
 
 	HASH_ITER(hh, node->pools, p, next)
-		if (!filter || strcmp(prefix_format(&p->state.def.prefix, text), filter) == 0)
-			json_array_append_new(array, pool_json(node, p));
+	if (!filter || strcmp(prefix_format(&p->state.def.prefix, text), filter) == 0)
+		json_array_append_new(array, pool_json(node, p));
 	if (filter && !json_array_size(array)) {
 		json_decref(array);
 		err_set(err, ERR_NOT_FOUND, "pool %s is not known here: `trestle ipam show` lists the known ones", filter);
@@ -779,8 +806,8 @@ static json_t *joined_json(struct node *node)
 	struct sponsor s = {.id = node->sponsor};
 
 	gossip_each_member(node->gossip, if_sponsor, &s);
-	return json_pack("{s:o, s:i, s:o}", "cluster_id", id_json(&node->cluster.cluster_id), "hostno", (int)node->cluster.hostno, "sponsor",
-		text_or_null(s.name));
+	return json_pack("{s:o, s:i, s:o}", "cluster_id", id_json(&node->cluster.cluster_id), "hostno", (int)node->cluster.hostno,
+		"sponsor", text_or_null(s.name));
 }
 
 static void joined(void *arg, const struct err *err)
@@ -837,7 +864,8 @@ static void leave(struct node *node, struct control_call *call, json_t *body)
 	struct err err = {0};
 
 	if (count && !force) {
-		err_set(&err, ERR_CONFLICT, "%u endpoints of this host would lose their network; stop their containers first, or use --force", count);
+		err_set(&err, ERR_CONFLICT,
+			"%u endpoints of this host would lose their network; stop their containers first, or use --force", count);
 		control_fail(call, &err);
 		return;
 	}

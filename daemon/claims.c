@@ -1,8 +1,8 @@
-/* Before something with a cluster-wide name is made, the name's *home* is asked: the alive host with the highest rendezvous hash. The
- * home knows what exists, and remembers who asked first for what does not yet, so two hosts that create the same name at once get
- * one answer: the first definition. What a host asks for again under another definition replaces what it asked before: that one is
- * gone by then. A home that does not answer within CLAIM_MS does not stop anybody: the asker creates alone, and
- * if two did so on the two sides of a cut, both objects exist and are shown as a conflict.
+/* Before something with a cluster-wide name is made, the name's *home* is asked: the alive host with the highest rendezvous hash.
+ * The home knows what exists, and remembers who asked first for what does not yet, so two hosts that create the same name at once
+ * get one answer: the first definition. What a host asks for again under another definition replaces what it asked before: that
+ * one is gone by then. A home that does not answer within CLAIM_MS does not stop anybody: the asker creates alone, and if two did
+ * so on the two sides of a cut, both objects exist and are shown as a conflict.
  *
  *   CLAIM         xid u32, key text, definition
  *   CLAIM_ANSWER  xid u32, definition that counts
@@ -59,7 +59,8 @@ static void forget_old(struct node *node, uint64_t now)
 {
 	struct claim *c, *next;
 
-	HASH_ITER(hh, node->claims, c, next) {
+	HASH_ITER(hh, node->claims, c, next)
+	{
 		if (c->until_ms > now)
 			continue;
 		HASH_DEL(node->claims, c);
@@ -153,7 +154,8 @@ static void weigh(void *ctx, const struct gossip_member *m)
 
 	if (m->state != GOSSIP_ALIVE)
 		return;
-	crypto_generichash(hash, sizeof(hash), (const uint8_t *)r->key, strlen(r->key), m->host_id.bytes, sizeof(m->host_id.bytes));
+	crypto_generichash(
+		hash, sizeof(hash), (const uint8_t *)r->key, strlen(r->key), m->host_id.bytes, sizeof(m->host_id.bytes));
 	for (size_t i = 0; i < 8; i++)
 		weight = weight << 8 | hash[i];
 	if (weight >= r->best) {
@@ -204,18 +206,18 @@ static void send_claim(struct node *node, struct pending_claim *p, uint64_t now)
 	cluster_poke(node);
 }
 
-void claim_name(
-	struct node *node, const char *key, const void *mine, size_t len, void (*fn)(void *arg, const void *winner, size_t len), void *arg)
+void claim_name(struct node *node, const char *key, const void *mine, size_t len,
+	void (*fn)(void *arg, const void *winner, size_t len), void *arg)
 {
 	struct rendezvous r = {.key = key, .home = node->cluster.hostno};
 	uint64_t now = clock_boot_ms();
 	struct pending_claim *p, *next;
 
 	HASH_ITER(hh, node->pending_claims, p, next)
-		if (strcmp(p->key, key) == 0) {
-			add_asker(p, fn, arg);
-			return;
-		}
+	if (strcmp(p->key, key) == 0) {
+		add_asker(p, fn, arg);
+		return;
+	}
 	gossip_each_member(node->gossip, weigh, &r);
 	if (r.home == node->cluster.hostno) {
 		size_t winner_len;
@@ -263,7 +265,8 @@ void claims_tick(struct node *node, uint64_t now)
 {
 	struct pending_claim *p, *next;
 
-	HASH_ITER(hh, node->pending_claims, p, next) {
+	HASH_ITER(hh, node->pending_claims, p, next)
+	{
 		if (now >= p->deadline_ms) {
 			char name[GOSSIP_NAME_MAX + 1];
 			log_warn("claims", "host %s did not answer about \"%s\" within %d ms, creating it alone",
@@ -281,7 +284,8 @@ void claims_free(struct node *node)
 	struct pending_claim *p, *next_pending;
 	struct claim *c, *next;
 
-	HASH_ITER(hh, node->pending_claims, p, next_pending) {
+	HASH_ITER(hh, node->pending_claims, p, next_pending)
+	{
 		struct asker *a = p->askers, *next_asker;
 		HASH_DEL(node->pending_claims, p);
 		for (; a; a = next_asker) {
@@ -291,5 +295,5 @@ void claims_free(struct node *node)
 		free(p);
 	}
 	HASH_ITER(hh, node->claims, c, next)
-		forget(node, c);
+	forget(node, c);
 }

@@ -1,8 +1,8 @@
 /* Who this host is, and gossip's side effects.
  *
- * A new host is the first of its own cluster: random cluster id and key, host number 1. Joining another cluster is possible while it
- * is alone and uses no network: what it had is then dropped, its key pair stays. The UDP socket is bound once and serves the joiner
- * and the core alike. Each start takes the next epoch, on disk before the first packet. */
+ * A new host is the first of its own cluster: random cluster id and key, host number 1. Joining another cluster is possible while
+ * it is alone and uses no network: what it had is then dropped, its key pair stays. The UDP socket is bound once and serves the
+ * joiner and the core alike. Each start takes the next epoch, on disk before the first packet. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -206,7 +206,8 @@ static void on_packets(evutil_socket_t fd, short what, void *arg)
 	memset(msgs, 0, sizeof(msgs));
 	for (int i = 0; i < RECEIVE_BATCH; i++) {
 		iov[i] = (struct iovec){.iov_base = buffers[i], .iov_len = sizeof(buffers[i])};
-		msgs[i].msg_hdr = (struct msghdr){.msg_name = &from[i], .msg_namelen = sizeof(from[i]), .msg_iov = &iov[i], .msg_iovlen = 1};
+		msgs[i].msg_hdr = (struct msghdr){
+			.msg_name = &from[i], .msg_namelen = sizeof(from[i]), .msg_iov = &iov[i], .msg_iovlen = 1};
 	}
 	count = recvmmsg(fd, msgs, RECEIVE_BATCH, MSG_DONTWAIT, NULL);
 	for (int i = 0; i < count; i++) {
@@ -235,7 +236,8 @@ static int open_socket(struct node *node, struct err *err)
 		setsockopt(node->udp_fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
 	setsockopt(node->udp_fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
 	if (bind(node->udp_fd, (struct sockaddr *)&ss, len) < 0)
-		return err_sys(err, errno, "cannot listen on UDP %s port %u (is the address on this host, and no other daemon on the port?)",
+		return err_sys(err, errno,
+			"cannot listen on UDP %s port %u (is the address on this host, and no other daemon on the port?)",
 			ip_format(&node->options.listen.ip, text), node->options.listen.port);
 	node->udp_event = event_new(node->base, node->udp_fd, EV_READ | EV_PERSIST, on_packets, node);
 	if (!node->udp_event || event_add(node->udp_event, NULL) < 0)
@@ -269,8 +271,8 @@ static void tell_members(struct node *node)
 		abort();
 	vteps[count++] = node->options.vtep;
 	HASH_ITER(hh, node->hosts, host, next)
-		if (host->state != GOSSIP_LEFT)
-			vteps[count++] = host->vtep;
+	if (host->state != GOSSIP_LEFT)
+		vteps[count++] = host->vtep;
 	datapath_set_members(node, vteps, count);
 	free(vteps);
 }
@@ -291,7 +293,8 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 	}
 	moved = !ip_equal(&host->vtep, &m->vtep) || (m->state == GOSSIP_LEFT) != (host->state == GOSSIP_LEFT);
 	if (host->state != m->state)
-		log_info("cluster", "host %s (number %u) is %s, was %s", m->name, m->hostno, gossip_state_name(m->state), gossip_state_name(old));
+		log_info("cluster", "host %s (number %u) is %s, was %s", m->name, m->hostno, gossip_state_name(m->state),
+			gossip_state_name(old));
 	host->state = m->state;
 	host->since_ms = m->since_ms;
 	host->vtep = m->vtep;
@@ -304,7 +307,8 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 		ipam_peer_alive(node->ipam, m->hostno, m->state <= GOSSIP_SUSPECT, clock_boot_ms());
 }
 
-static void on_record(void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
+static void on_record(
+	void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
 {
 	struct node *node = ctx;
 	const uint8_t *k = key;
@@ -472,10 +476,11 @@ static int start_hostnos(struct node *node, struct err *err)
 	} else {
 		if (ipam_pool_join(node->ipam, &def, now, err) < 0)
 			return -1;
-		HASH_ITER(hh, node->grants, g, next) {
+		HASH_ITER(hh, node->grants, g, next)
+		{
 			char owner[ID_TEXT_SIZE];
-			struct ipam_want want = {.pool = def.id, .owner = id_format(&g->host_id, owner),
-				.address = ip_from_number(4, g->hostno)};
+			struct ipam_want want = {
+				.pool = def.id, .owner = id_format(&g->host_id, owner), .address = ip_from_number(4, g->hostno)};
 			if (g->saved)
 				custody_ask(node, &want, lease_again, g);
 		}
@@ -486,7 +491,8 @@ static int start_hostnos(struct node *node, struct err *err)
 
 static void publish_hostno_pool(struct node *node)
 {
-	struct pool_def def = {.id = node->cluster.hostno_pool, .space = POOL_SPACE_HOSTNO, .prefix = hostno_prefix, .wanted = true};
+	struct pool_def def = {
+		.id = node->cluster.hostno_pool, .space = POOL_SPACE_HOSTNO, .prefix = hostno_prefix, .wanted = true};
 	uint8_t key[17], buf[GOSSIP_VALUE_MAX];
 
 	if (id_is_zero(&def.id))
@@ -600,11 +606,13 @@ static void drop_core(struct node *node)
 
 	gossip_free(node->gossip);
 	node->gossip = NULL;
-	HASH_ITER(hh, node->hosts, host, next_host) {
+	HASH_ITER(hh, node->hosts, host, next_host)
+	{
 		HASH_DEL(node->hosts, host);
 		free(host);
 	}
-	HASH_ITER(hh, node->grants, grant, next_grant) {
+	HASH_ITER(hh, node->grants, grant, next_grant)
+	{
 		HASH_DEL(node->grants, grant);
 		free(grant);
 	}
@@ -684,7 +692,8 @@ static void add_seed(void *ctx, const struct gossip_member *m)
 
 int cluster_token(struct node *node, int64_t ttl_s, char ret_text[512], int64_t *ret_expires_s, struct err *err)
 {
-	struct token token = {.cluster_id = node->cluster.cluster_id, .token_id = random_id(), .expires_s = clock_wall_s() + ttl_s};
+	struct token token = {
+		.cluster_id = node->cluster.cluster_id, .token_id = random_id(), .expires_s = clock_wall_s() + ttl_s};
 	struct seed_list list = {&token};
 	char text[TOKEN_TEXT_MAX];
 
@@ -727,7 +736,8 @@ struct change {
 /* On the worker: what this host was before goes, what it is now is written. */
 static void change_run(void *arg)
 {
-	static const enum store_kind kinds[] = {STORE_GOSSIP, STORE_IPAM, STORE_NETWORK, STORE_DOCKER_NETWORK, STORE_POOL, STORE_HOSTNO};
+	static const enum store_kind kinds[] = {
+		STORE_GOSSIP, STORE_IPAM, STORE_NETWORK, STORE_DOCKER_NETWORK, STORE_POOL, STORE_HOSTNO};
 	struct change *c = arg;
 	struct node *node = c->node;
 
@@ -736,9 +746,10 @@ static void change_run(void *arg)
 		if (store_wipe(node->store, STORE_STATE, kinds[i], &c->err) < 0)
 			return;
 	for (unsigned i = 0; i < c->result.saved_count; i++) {
-		struct store_change *s = store_change_new(STORE_STATE, STORE_GOSSIP, c->result.saved[i].key, c->result.saved[i].key_len,
-			c->result.saved[i].val, c->result.saved[i].val_len, true);
-		int result = s ? store_apply(node->store, STORE_STATE, s, NULL, &c->err) : err_set(&c->err, ERR_INTERNAL, "out of memory");
+		struct store_change *s = store_change_new(STORE_STATE, STORE_GOSSIP, c->result.saved[i].key,
+			c->result.saved[i].key_len, c->result.saved[i].val, c->result.saved[i].val_len, true);
+		int result = s ? store_apply(node->store, STORE_STATE, s, NULL, &c->err)
+			       : err_set(&c->err, ERR_INTERNAL, "out of memory");
 		free(s);
 		if (result < 0)
 			return;
@@ -859,8 +870,8 @@ static int may_join(struct node *node, const struct token *token, struct err *er
 	if (id_equal(&token->cluster_id, &node->cluster.cluster_id))
 		return err_set(err, ERR_EXISTS, "this host is a member of that cluster already");
 	if (!cluster_alone(node))
-		return err_set(err, ERR_CONFLICT,
-			"this host is in another cluster with %u other hosts; `trestle leave` first", HASH_COUNT(node->hosts));
+		return err_set(err, ERR_CONFLICT, "this host is in another cluster with %u other hosts; `trestle leave` first",
+			HASH_COUNT(node->hosts));
 	if (node->docker_networks || node->endpoints || node->networks || node->pools)
 		return err_set(err, ERR_CONFLICT,
 			"this host has %u networks, %u pools and %u endpoints of its own, which would be lost; remove them first "
@@ -869,7 +880,8 @@ static int may_join(struct node *node, const struct token *token, struct err *er
 	return 0;
 }
 
-int cluster_join(struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err)
+int cluster_join(
+	struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err)
 {
 	static const struct joiner_ops ops = {.send = send_packet, .random = random_bytes, .done = on_joined};
 	struct timeval at_once = {0};
@@ -886,8 +898,8 @@ int cluster_join(struct node *node, const char *token_text, void (*fn)(void *arg
 	j->arg = arg;
 	j->timer = evtimer_new(node->base, on_join_timer, node);
 	node->join = j;
-	j->joiner = joiner_new(&token, &node->identity, node->options.name, &node->options.listen, &node->options.vtep, JOIN_TIMEOUT_MS, &ops,
-		node, clock_boot_ms());
+	j->joiner = joiner_new(&token, &node->identity, node->options.name, &node->options.listen, &node->options.vtep,
+		JOIN_TIMEOUT_MS, &ops, node, clock_boot_ms());
 	if (!j->timer || !j->joiner)
 		abort();
 	event_add(j->timer, &at_once);
@@ -918,8 +930,8 @@ static bool holds_addresses(struct node *node)
 	struct pool *p, *next;
 
 	HASH_ITER(hh, node->pools, p, next)
-		if (p->joined && p->wanted_elsewhere && holds(node, &p->id))
-			return true;
+	if (p->joined && p->wanted_elsewhere && holds(node, &p->id))
+		return true;
 	return holds(node, &node->cluster.hostno_pool);
 }
 
@@ -937,7 +949,8 @@ static void on_leave_timer(evutil_socket_t fd, short what, void *arg)
 		return;
 	}
 	if (holds_addresses(node) && !cluster_alone(node))
-		log_warn("cluster", "leaving with addresses in custody that no other host took: they are lost to the cluster until it forgets this host");
+		log_warn("cluster", "leaving with addresses in custody that no other host took: they are lost to the cluster "
+				    "until it forgets this host");
 	gossip_leave(node->gossip, clock_boot_ms());
 	node->left = true;
 	c = calloc(1, sizeof(*c));
@@ -973,8 +986,8 @@ int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err
 		abort();
 	node->leaving = true;
 	HASH_ITER(hh, node->pools, p, next)
-		if (p->joined)
-			ipam_pool_want(node->ipam, &p->id, false, 0, clock_boot_ms());
+	if (p->joined)
+		ipam_pool_want(node->ipam, &p->id, false, 0, clock_boot_ms());
 	if (!cluster_alone(node) && !id_is_zero(&node->cluster.hostno_pool))
 		ipam_pool_want(node->ipam, &node->cluster.hostno_pool, false, 0, clock_boot_ms());
 	event_add(l->timer, &at_once);

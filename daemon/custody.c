@@ -90,8 +90,8 @@ static void on_save(void *ctx, const void *key, size_t key_len, const void *val,
 	struct node *node = ctx;
 	bool lease = key_len > 0 && *(const char *)key == 'L';
 
-	outbox_save(node->outbox, store_change_new(lease ? STORE_BOOT : STORE_STATE, lease ? STORE_LEASE : STORE_IPAM, key, key_len, val, len,
-					  durable && !lease));
+	outbox_save(node->outbox, store_change_new(lease ? STORE_BOOT : STORE_STATE, lease ? STORE_LEASE : STORE_IPAM, key,
+					  key_len, val, len, durable && !lease));
 }
 
 static void on_publish(void *ctx, const struct id128 *pool, unsigned chunk, const void *val, size_t len)
@@ -196,7 +196,8 @@ void custody_stop(struct node *node)
 	if (node->ipam_timer)
 		event_free(node->ipam_timer);
 	node->ipam_timer = NULL;
-	HASH_ITER(hh, node->tickets, t, next) {
+	HASH_ITER(hh, node->tickets, t, next)
+	{
 		HASH_DEL(node->tickets, t);
 		free(t);
 	}
@@ -242,7 +243,8 @@ static void feed_one(void *ctx, uint32_t origin, uint64_t topic, const void *key
 	const uint8_t *k = key;
 
 	(void)topic;
-	if (origin == f->node->cluster.hostno || key_len != CUSTODY_KEY_SIZE || k[0] != RECORD_CUSTODY || memcmp(k + 1, &f->pool, sizeof(f->pool)) != 0)
+	if (origin == f->node->cluster.hostno || key_len != CUSTODY_KEY_SIZE || k[0] != RECORD_CUSTODY ||
+		memcmp(k + 1, &f->pool, sizeof(f->pool)) != 0)
 		return;
 	custody_record(f->node, origin, key, key_len, val, len);
 }
@@ -266,18 +268,25 @@ void custody_explain(
 	host_label(node, result->holder_hostno ? result->holder_hostno : node->cluster.hostno, name, sizeof(name));
 	switch (result->code) {
 	case IPAM_IN_USE:
-		err_set(err, ERR_EXISTS, "address %s of pool %s is in use%s%s, leased by host %s; ask for another, or `trestle endpoint inspect %s`", ip_text,
-			pool_text, result->owner[0] ? " by " : "", result->owner, name, ip_text);
+		err_set(err, ERR_EXISTS,
+			"address %s of pool %s is in use%s%s, leased by host %s; ask for another, or `trestle endpoint inspect "
+			"%s`",
+			ip_text, pool_text, result->owner[0] ? " by " : "", result->owner, name, ip_text);
 		break;
 	case IPAM_EXHAUSTED:
-		err_set(err, ERR_EXHAUSTED, "pool %s has no free address left on any host that answers; `trestle ipam show` tells who holds what", pool_text);
+		err_set(err, ERR_EXHAUSTED,
+			"pool %s has no free address left on any host that answers; `trestle ipam show` tells who holds what",
+			pool_text);
 		break;
 	case IPAM_UNREACHABLE:
-		err_set(err, ERR_UNREACHABLE, "%s of pool %s can only be given by host %s, which does not answer; `trestle members` tells its state", ip_text,
-			pool_text, name);
+		err_set(err, ERR_UNREACHABLE,
+			"%s of pool %s can only be given by host %s, which does not answer; `trestle members` tells its state",
+			ip_text, pool_text, name);
 		break;
 	case IPAM_OUTSIDE:
-		err_set(err, ERR_INVALID, "%s is not an address that pool %s can give (outside, or the network or broadcast address)", ip_text, pool_text);
+		err_set(err, ERR_INVALID,
+			"%s is not an address that pool %s can give (outside, or the network or broadcast address)", ip_text,
+			pool_text);
 		break;
 	case IPAM_UNKNOWN_POOL:
 		err_set(err, ERR_NOT_FOUND, "pool %s is not known here; `trestle ipam show` lists the known ones", pool_text);

@@ -1,8 +1,9 @@
 /* Between the loop, which decides what is desired, and the driver, which lives on the worker.
  *
- * What is desired is collected as commands; a commit hands all collected ones to the worker as one job: apply the commands, sync, tell
- * the loop. So a burst of records costs one sync, and an attach waits for exactly one. The driver's descriptor is watched by the
- * loop and read by the worker. Full comparison at start, after lost notices, and once a minute; links are reaped in groups. */
+ * What is desired is collected as commands; a commit hands all collected ones to the worker as one job: apply the commands, sync,
+ * tell the loop. So a burst of records costs one sync, and an attach waits for exactly one. The driver's descriptor is watched by
+ * the loop and read by the worker. Full comparison at start, after lost notices, and once a minute; links are reaped in groups.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include "driver/vxlan/vxlan.h"
 
 #define RESYNC_MS 60000
-#define REAP_MS 100       /* a group of deleted links shares one wait of the kernel (16-20 ms, RCU) */
+#define REAP_MS 100 /* a group of deleted links shares one wait of the kernel (16-20 ms, RCU) */
 #define LINKS_MS 2000
 #define RETRY_MS 1000
 
@@ -340,7 +341,8 @@ void datapath_look_at_links(struct node *node)
 	j->queries = calloc(HASH_COUNT(node->endpoints), sizeof(*j->queries));
 	if (!j->queries)
 		abort();
-	HASH_ITER(hh, node->endpoints, ep, next) {
+	HASH_ITER(hh, node->endpoints, ep, next)
+	{
 		struct link_query *q = &j->queries[j->query_count++];
 		q->network = ep->state.network;
 		snprintf(q->id, sizeof(q->id), "%s", ep->id);
@@ -380,8 +382,8 @@ void datapath_put_endpoint(struct node *node, const struct endpoint *ep)
 {
 	struct command *c = add(node, PUT_ENDPOINT);
 
-	c->endpoint = (struct driver_endpoint){.network = ep->state.network, .mac = ep->state.mac, .ip4 = ep->state.address4.ip,
-		.ip6 = ep->state.address6.ip};
+	c->endpoint = (struct driver_endpoint){
+		.network = ep->state.network, .mac = ep->state.mac, .ip4 = ep->state.address4.ip, .ip6 = ep->state.address6.ip};
 	snprintf(c->endpoint.id, sizeof(c->endpoint.id), "%s", ep->id);
 	snprintf(c->endpoint.peer_name, sizeof(c->endpoint.peer_name), "%s", ep->state.peer_name);
 	c->make = ep->make;
@@ -505,8 +507,11 @@ int datapath_start(struct node *node, struct err *err)
 	dp->node = node;
 	dp->tail = &dp->head;
 	dp->hold = true;
-	dp->config = (struct vxlan_config){.fabric_path = node->options.fabric, .port = node->options.vxlan_port, .local = node->options.vtep,
-		.hostno = node->cluster.hostno, .table = node->options.nft_table};
+	dp->config = (struct vxlan_config){.fabric_path = node->options.fabric,
+		.port = node->options.vxlan_port,
+		.local = node->options.vtep,
+		.hostno = node->cluster.hostno,
+		.table = node->options.nft_table};
 	node->datapath = dp;
 	return vxlan_open(&dp->config, &dp->driver, err);
 }

@@ -1,15 +1,16 @@
 /* This host's endpoints, and the half of the Docker protocol that is about them.
  *
  * Life of an endpoint:  CreateEndpoint: addresses are made sure of, saved, the pair is made, published, answered with its MAC.
- * Join: only a note and two names; the engine moves the container's end itself. Leave: a note. DeleteEndpoint: unpublished, taken out
- * of the bridge, answered; the links are deleted later in groups. Nothing here waits for another host, except for an address that
- * only another host can give.
+ * Join: only a note and two names; the engine moves the container's end itself. Leave: a note. DeleteEndpoint: unpublished, taken
+ * out of the bridge, answered; the links are deleted later in groups. Nothing here waits for another host, except for an address
+ * that only another host can give.
  *
- * Whose address: with our IPAM the lease is here already and is bound. Without (Docker's own IPAM used by mistake) two hosts can hand
- * out one address; then a pool of ours that covers it is asked, or what other hosts publish is looked at, and the second is refused.
+ * Whose address: with our IPAM the lease is here already and is bound. Without (Docker's own IPAM used by mistake) two hosts can
+ * hand out one address; then a pool of ours that covers it is asked, or what other hosts publish is looked at, and the second is
+ * refused.
  *
- * An engine can forget an endpoint (killed, its call lost): one that no container uses for --lease-grace seconds is collected. "Used" is
- * what the kernel says: the container's end is in another namespace. */
+ * An engine can forget an endpoint (killed, its call lost): one that no container uses for --lease-grace seconds is collected.
+ * "Used" is what the kernel says: the container's end is in another namespace. */
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@
 #define ENDPOINT_KEY_SIZE 33
 
 struct create_wait {
-	struct plugin_call *call;                       /* an engine's, or: */
+	struct plugin_call *call; /* an engine's, or: */
 	void (*fn)(void *arg, const struct err *err);
 	void *arg;
 	struct create_wait *next;
@@ -48,9 +49,9 @@ struct endpoint *endpoint_with_ip(struct node *node, const struct id128 *network
 	if (!ip_is_set(ip))
 		return NULL;
 	HASH_ITER(hh, node->endpoints, ep, next)
-		if (!ep->closing && id_equal(&ep->state.network, network) &&
-			(ip_equal(&ep->state.address4.ip, ip) || ip_equal(&ep->state.address6.ip, ip)))
-			return ep;
+	if (!ep->closing && id_equal(&ep->state.network, network) &&
+		(ip_equal(&ep->state.address4.ip, ip) || ip_equal(&ep->state.address6.ip, ip)))
+		return ep;
 	return NULL;
 }
 
@@ -63,7 +64,8 @@ static void record_key(const struct endpoint *ep, uint8_t key[ENDPOINT_KEY_SIZE]
 
 static void publish_endpoint(struct node *node, const struct endpoint *ep)
 {
-	struct endpoint_record r = {.mac = ep->state.mac, .ip4 = ep->state.address4.ip, .ip6 = ep->state.address6.ip, .since_s = ep->state.since_s};
+	struct endpoint_record r = {
+		.mac = ep->state.mac, .ip4 = ep->state.address4.ip, .ip6 = ep->state.address6.ip, .since_s = ep->state.since_s};
 	uint8_t key[ENDPOINT_KEY_SIZE], buf[GOSSIP_VALUE_MAX];
 
 	snprintf(r.short_id, sizeof(r.short_id), "%.*s", ENDPOINT_SHORT_MAX, ep->id);
@@ -84,8 +86,8 @@ void endpoints_publish(struct node *node)
 	struct endpoint *ep, *next;
 
 	HASH_ITER(hh, node->endpoints, ep, next)
-		if (ep->ready && !ep->closing)
-			publish_endpoint(node, ep);
+	if (ep->ready && !ep->closing)
+		publish_endpoint(node, ep);
 }
 
 static void save_endpoint(struct node *node, const struct endpoint *ep)
@@ -101,8 +103,8 @@ static void unsave_endpoint(struct node *node, const struct endpoint *ep)
 	outbox_save(node->outbox, store_change_new(STORE_BOOT, STORE_ENDPOINT, ep->id, strlen(ep->id), NULL, 0, false));
 }
 
-/* A locally administered unicast address: host number (20 bits) and 26 random ones. Not made from the IP address, so that a reused
- * address cannot meet a row of its former owner. */
+/* A locally administered unicast address: host number (20 bits) and 26 random ones. Not made from the IP address, so that a
+ * reused address cannot meet a row of its former owner. */
 static struct mac new_mac(struct node *node)
 {
 	struct endpoint *ep, *next;
@@ -117,7 +119,7 @@ static struct mac new_mac(struct node *node)
 			mac.bytes[i] = (uint8_t)(bits >> (40 - 8 * i));
 		taken = false;
 		HASH_ITER(hh, node->endpoints, ep, next)
-			taken |= mac_equal(&ep->state.mac, &mac);
+		taken |= mac_equal(&ep->state.mac, &mac);
 	} while (taken);
 	return mac;
 }
@@ -340,12 +342,15 @@ static int refuse_duplicate(struct node *node, struct endpoint *ep, const struct
 	if (!r)
 		return 0;
 	return err_set(err, ERR_CONFLICT,
-		"address %s of network \"%s\" is used by endpoint %s on host %s. Docker's own IPAM gives addresses per host; create the network with "
+		"address %s of network \"%s\" is used by endpoint %s on host %s. Docker's own IPAM gives addresses per host; "
+		"create the network with "
 		"--ipam-driver trestle on every host",
-		ip_format(ip, text), ep->network->def.name, r->record.short_id, host_label(node, r->key.origin, name, sizeof(name)));
+		ip_format(ip, text), ep->network->def.name, r->record.short_id,
+		host_label(node, r->key.origin, name, sizeof(name)));
 }
 
-static void explain_refusal(struct create *c, const struct ipam_result *result, const struct ip *ip, const struct pool *p, struct err *err)
+static void explain_refusal(
+	struct create *c, const struct ipam_result *result, const struct ip *ip, const struct pool *p, struct err *err)
 {
 	char name[GOSSIP_NAME_MAX + 1], text[IP_TEXT_SIZE];
 
@@ -355,7 +360,8 @@ static void explain_refusal(struct create *c, const struct ipam_result *result, 
 	}
 	host_label(c->node, result->holder_hostno ? result->holder_hostno : c->node->cluster.hostno, name, sizeof(name));
 	err_set(err, ERR_CONFLICT,
-		"address %s of network \"%s\" is leased by host %s%s%s and was not given to this engine by trestle. Docker's own IPAM gives addresses "
+		"address %s of network \"%s\" is leased by host %s%s%s and was not given to this engine by trestle. Docker's own "
+		"IPAM gives addresses "
 		"per host; create the network with --ipam-driver trestle on every host",
 		ip_format(ip, text), c->ep->network->def.name, name, result->owner[0] ? " for " : "", result->owner);
 }
@@ -443,23 +449,30 @@ static int check_address(const struct network *n, const struct prefix *address, 
 	for (unsigned i = 0; i < n->def.pool_count; i++)
 		if (prefix_contains(&n->def.pools[i], &address->ip))
 			return 0;
-	return err_set(err, ERR_INVALID, "address %s lies in no subnet of network \"%s\"", prefix_format(address, text), n->def.name);
+	return err_set(
+		err, ERR_INVALID, "address %s lies in no subnet of network \"%s\"", prefix_format(address, text), n->def.name);
 }
 
-static int check_create(struct node *node, const struct plugin_create_endpoint *req, struct network **ret_network, struct err *err)
+static int check_create(
+	struct node *node, const struct plugin_create_endpoint *req, struct network **ret_network, struct err *err)
 {
 	struct docker_network *d = docker_network_find(node, req->network_id);
 	struct network *n = d ? network_by_id(node, &d->state.network) : NULL;
 
 	if (!n)
 		return err_set(err, ERR_NOT_FOUND,
-			"network %s is not known to trestled on this host; remove it with `docker network rm` and create it again", req->network_id);
+			"network %s is not known to trestled on this host; remove it with `docker network rm` and create it "
+			"again",
+			req->network_id);
 	if (!prefix_is_set(&req->address4) && !prefix_is_set(&req->address6))
-		return err_set(err, ERR_INVALID, "endpoint %.12s has no address; create the network with --ipam-driver trestle", req->endpoint_id);
-	if ((prefix_is_set(&req->address4) && req->address4.ip.family != 4) || (prefix_is_set(&req->address6) && req->address6.ip.family != 6))
+		return err_set(err, ERR_INVALID, "endpoint %.12s has no address; create the network with --ipam-driver trestle",
+			req->endpoint_id);
+	if ((prefix_is_set(&req->address4) && req->address4.ip.family != 4) ||
+		(prefix_is_set(&req->address6) && req->address6.ip.family != 6))
 		return err_set(err, ERR_INVALID, "endpoint %.12s has an address of the wrong family", req->endpoint_id);
 	if (!mac_is_zero(&req->mac) && (req->mac.bytes[0] & 1))
-		return err_set(err, ERR_INVALID, "endpoint %.12s: a multicast MAC address cannot be an endpoint's", req->endpoint_id);
+		return err_set(
+			err, ERR_INVALID, "endpoint %.12s: a multicast MAC address cannot be an endpoint's", req->endpoint_id);
 	if (check_address(n, &req->address4, err) < 0 || check_address(n, &req->address6, err) < 0)
 		return -1;
 	*ret_network = n;
@@ -474,7 +487,8 @@ static void retire_former(struct node *node, const struct network *n, const stru
 
 	if (!old)
 		return;
-	log_warn("endpoints", "address %s is given again by the engine: its former endpoint %.12s is dead, removing it", ip_format(ip, text), old->id);
+	log_warn("endpoints", "address %s is given again by the engine: its former endpoint %.12s is dead, removing it",
+		ip_format(ip, text), old->id);
 	endpoint_remove(node, old, NULL, NULL);
 }
 
@@ -486,8 +500,8 @@ static struct endpoint *endpoint_new(struct node *node, const struct plugin_crea
 		abort();
 	snprintf(ep->id, sizeof(ep->id), "%s", req->endpoint_id);
 	ep->network = n;
-	ep->state = (struct endpoint_state){.network = n->id, .address4 = req->address4, .address6 = req->address6,
-		.since_s = (uint64_t)clock_wall_s()};
+	ep->state = (struct endpoint_state){
+		.network = n->id, .address4 = req->address4, .address6 = req->address6, .since_s = (uint64_t)clock_wall_s()};
 	snprintf(ep->state.docker_network, sizeof(ep->state.docker_network), "%s", req->network_id);
 	ep->state.mac_given = !mac_is_zero(&req->mac);
 	ep->state.mac = ep->state.mac_given ? req->mac : new_mac(node);
@@ -569,8 +583,13 @@ static struct endpoint *endpoint_new_wanted(struct node *node, const struct endp
 	ep->workload = want->workload;
 	ep->workload->ep = ep;
 	ep->netns_fd = want->netns_fd;
-	ep->state = (struct endpoint_state){.network = want->network->id, .address4 = want->address4, .address6 = want->address6,
-		.joined = true, .own_lease4 = want->own_lease4, .own_lease6 = want->own_lease6, .since_s = (uint64_t)clock_wall_s()};
+	ep->state = (struct endpoint_state){.network = want->network->id,
+		.address4 = want->address4,
+		.address6 = want->address6,
+		.joined = true,
+		.own_lease4 = want->own_lease4,
+		.own_lease6 = want->own_lease6,
+		.since_s = (uint64_t)clock_wall_s()};
 	ep->state.mac_given = !mac_is_zero(&want->mac);
 	ep->state.mac = ep->state.mac_given ? want->mac : new_mac(node);
 	snprintf(ep->state.peer_name, sizeof(ep->state.peer_name), "%s", want->workload->ifname);
@@ -582,8 +601,7 @@ static struct endpoint *endpoint_new_wanted(struct node *node, const struct endp
 	return ep;
 }
 
-void endpoint_make(
-	struct node *node, const struct endpoint_want *want, void (*fn)(void *arg, const struct err *err), void *arg)
+void endpoint_make(struct node *node, const struct endpoint_want *want, void (*fn)(void *arg, const struct err *err), void *arg)
 {
 	struct create_wait *wait = calloc(1, sizeof(*wait));
 	struct create *c = calloc(1, sizeof(*c));
@@ -617,10 +635,11 @@ static int check_join(const struct endpoint *ep, const char *endpoint_id, const 
 	if (!ep || ep->closing || !ep->ready)
 		return err_set(err, ERR_NOT_FOUND, "endpoint %s is not known to trestled on this host", endpoint_id);
 	if (strlen(sandbox) >= sizeof(ep->state.sandbox))
-		return err_set(err, ERR_TOO_BIG, "endpoint %.12s: the SandboxKey has %zu bytes, expected at most %zu", endpoint_id, strlen(sandbox),
-			sizeof(ep->state.sandbox) - 1);
+		return err_set(err, ERR_TOO_BIG, "endpoint %.12s: the SandboxKey has %zu bytes, expected at most %zu",
+			endpoint_id, strlen(sandbox), sizeof(ep->state.sandbox) - 1);
 	if (ep->state.joined && strcmp(ep->state.sandbox, sandbox) != 0)
-		return err_set(err, ERR_CONFLICT, "endpoint %.12s has joined sandbox %s already, asked to join %s", endpoint_id, ep->state.sandbox, sandbox);
+		return err_set(err, ERR_CONFLICT, "endpoint %.12s has joined sandbox %s already, asked to join %s", endpoint_id,
+			ep->state.sandbox, sandbox);
 	return 0;
 }
 
@@ -745,10 +764,10 @@ void endpoints_remove_all_of(struct node *node, const char *docker_network, void
 		abort();
 	*r = (struct remove_all){.open = 1, .fn = fn, .arg = arg};
 	HASH_ITER(hh, node->endpoints, ep, next)
-		if (!docker_network || strcmp(ep->state.docker_network, docker_network) == 0) {
-			r->open++;
-			endpoint_remove(node, ep, one_removed, r);
-		}
+	if (!docker_network || strcmp(ep->state.docker_network, docker_network) == 0) {
+		r->open++;
+		endpoint_remove(node, ep, one_removed, r);
+	}
 	one_removed(r);
 }
 
@@ -766,7 +785,8 @@ void endpoints_links_seen(struct node *node)
 	uint64_t now = clock_boot_ms(), grace = (uint64_t)node->options.lease_grace_s * 1000;
 	struct endpoint *ep, *next;
 
-	HASH_ITER(hh, node->endpoints, ep, next) {
+	HASH_ITER(hh, node->endpoints, ep, next)
+	{
 		if (!ep->ready || ep->closing)
 			continue;
 		if (!idle(ep)) {
@@ -774,7 +794,9 @@ void endpoints_links_seen(struct node *node)
 		} else if (!ep->idle_since_ms) {
 			ep->idle_since_ms = now;
 		} else if (now - ep->idle_since_ms >= grace) {
-			log_info("endpoints", "endpoint %.12s of network \"%s\" has not been used by a container for %u s: the engine has lost it, collecting",
+			log_info("endpoints",
+				"endpoint %.12s of network \"%s\" has not been used by a container for %u s: the engine has lost "
+				"it, collecting",
 				ep->id, ep->network ? ep->network->def.name : "?", node->options.lease_grace_s);
 			endpoint_remove(node, ep, NULL, NULL);
 		}
@@ -826,7 +848,8 @@ void endpoints_stop(struct node *node)
 {
 	struct endpoint *ep, *next;
 
-	HASH_ITER(hh, node->endpoints, ep, next) {
+	HASH_ITER(hh, node->endpoints, ep, next)
+	{
 		HASH_DEL(node->endpoints, ep);
 		free(ep);
 	}

@@ -1,11 +1,11 @@
 /* Networks: cluster-wide definitions, and the engine networks of this host that stand for them.
  *
- * Every host that uses a network publishes the whole definition in its own shard of topic 0, so a definition lives as long as anyone
- * uses it and does not depend on its creator. All publishers say the same; where they do not (a VNI was picked anew), the higher
- * version counts, then the greater bytes, on every host alike. A network that nobody publishes is gone.
+ * Every host that uses a network publishes the whole definition in its own shard of topic 0, so a definition lives as long as
+ * anyone uses it and does not depend on its creator. All publishers say the same; where they do not (a VNI was picked anew), the
+ * higher version counts, then the greater bytes, on every host alike. A network that nobody publishes is gone.
  *
- * A name or a VNI can come to be used by two networks when both were made on the two sides of a cut. The lower id keeps the name; the
- * higher id picks another VNI: each publisher computes the same next one. */
+ * A name or a VNI can come to be used by two networks when both were made on the two sides of a cut. The lower id keeps the name;
+ * the higher id picks another VNI: each publisher computes the same next one. */
 #include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -47,8 +47,8 @@ static struct network *by_name(struct node *node, const char *name)
 	struct network *n, *next, *best = NULL;
 
 	HASH_ITER(hh, node->networks, n, next)
-		if (strcmp(n->def.name, name) == 0 && (!best || id_compare(&n->id, &best->id) < 0))
-			best = n;
+	if (strcmp(n->def.name, name) == 0 && (!best || id_compare(&n->id, &best->id) < 0))
+		best = n;
 	return best;
 }
 
@@ -62,10 +62,10 @@ struct network *network_find(struct node *node, const char *text)
 	if (found || len < 4 || len >= ID_TEXT_SIZE)
 		return found;
 	HASH_ITER(hh, node->networks, n, next)
-		if (strncmp(id_format(&n->id, id), text, len) == 0) {
-			found = n;
-			count++;
-		}
+	if (strncmp(id_format(&n->id, id), text, len) == 0) {
+		found = n;
+		count++;
+	}
 	return count == 1 ? found : NULL;
 }
 
@@ -81,13 +81,16 @@ bool network_conflict(struct node *node, const struct network *network, char *bu
 	struct network *n, *next;
 	char a[ID_SHORT_SIZE], b[ID_SHORT_SIZE];
 
-	HASH_ITER(hh, node->networks, n, next) {
+	HASH_ITER(hh, node->networks, n, next)
+	{
 		if (n == network || strcmp(n->def.name, network->def.name) != 0)
 			continue;
 		snprintf(buf, size,
-			"networks %s and %s are both called \"%s\" (made on the two sides of a cut); %s keeps the name. Move the containers of "
+			"networks %s and %s are both called \"%s\" (made on the two sides of a cut); %s keeps the name. Move the "
+			"containers of "
 			"the other one and remove it with `docker network rm` on its hosts",
-			id_short(&network->id, a), id_short(&n->id, b), network->def.name, id_compare(&n->id, &network->id) < 0 ? b : a);
+			id_short(&network->id, a), id_short(&n->id, b), network->def.name,
+			id_compare(&n->id, &network->id) < 0 ? b : a);
 		return true;
 	}
 	return false;
@@ -148,8 +151,8 @@ void networks_publish(struct node *node)
 	struct network *n, *next;
 
 	HASH_ITER(hh, node->networks, n, next)
-		if (n->mine)
-			publish_network(node, n);
+	if (n->mine)
+		publish_network(node, n);
 }
 
 static struct network *network_add(struct node *node, const struct network_def *def)
@@ -197,8 +200,8 @@ static bool vni_taken(struct node *node, uint32_t vni, const struct id128 *excep
 	struct network *n, *next;
 
 	HASH_ITER(hh, node->networks, n, next)
-		if (n->def.vni == vni && !id_equal(&n->id, except))
-			return true;
+	if (n->def.vni == vni && !id_equal(&n->id, except))
+		return true;
 	return false;
 }
 
@@ -221,14 +224,16 @@ static void resolve_vni(struct node *node, struct network *changed)
 {
 	struct network *n, *next;
 
-	HASH_ITER(hh, node->networks, n, next) {
+	HASH_ITER(hh, node->networks, n, next)
+	{
 		struct network *loser = id_compare(&n->id, &changed->id) > 0 ? n : changed;
 		uint32_t old = loser->def.vni;
 		if (n == changed || n->def.vni != changed->def.vni || !loser->mine)
 			continue;
 		loser->def.version++;
 		loser->def.vni = pick_vni(node, &loser->id, loser->def.version);
-		log_warn("networks", "VNI %u is used by two networks; \"%s\" changes to %u", old, loser->def.name, loser->def.vni);
+		log_warn(
+			"networks", "VNI %u is used by two networks; \"%s\" changes to %u", old, loser->def.name, loser->def.vni);
 		network_keep(node, loser);
 		if (loser->programmed)
 			datapath_put_network(node, loser);
@@ -384,12 +389,16 @@ static int check_fits(const struct network_def *def, const struct network_spec *
 
 	if (!same_pools(def, spec))
 		return err_set(err, ERR_EXISTS,
-			"network \"%s\" exists with the subnets %s, asked for with %s; use the same --subnet on every host, or another name", def->name,
-			list_pools(def->pools, def->pool_count, have, sizeof(have)), list_pools(spec->pools, spec->pool_count, want, sizeof(want)));
+			"network \"%s\" exists with the subnets %s, asked for with %s; use the same --subnet on every host, or "
+			"another name",
+			def->name, list_pools(def->pools, def->pool_count, have, sizeof(have)),
+			list_pools(spec->pools, spec->pool_count, want, sizeof(want)));
 	if (spec->vni && spec->vni != def->vni)
-		return err_set(err, ERR_EXISTS, "network \"%s\" exists with VNI %u, asked for with %u", def->name, def->vni, spec->vni);
+		return err_set(
+			err, ERR_EXISTS, "network \"%s\" exists with VNI %u, asked for with %u", def->name, def->vni, spec->vni);
 	if (spec->mtu && spec->mtu != def->mtu)
-		return err_set(err, ERR_EXISTS, "network \"%s\" exists with MTU %u, asked for with %u", def->name, def->mtu, spec->mtu);
+		return err_set(
+			err, ERR_EXISTS, "network \"%s\" exists with MTU %u, asked for with %u", def->name, def->mtu, spec->mtu);
 	return 0;
 }
 
@@ -434,11 +443,12 @@ static void on_claimed(void *arg, const void *winner, size_t len)
 
 static int new_def(struct node *node, const struct network_spec *spec, struct network_def *def, struct err *err)
 {
-	unsigned underlay = underlay_mtu(&node->options.vtep), overhead = node->options.vtep.family == 6 ? VXLAN_OVERHEAD_6 : VXLAN_OVERHEAD_4;
+	unsigned underlay = underlay_mtu(&node->options.vtep),
+		 overhead = node->options.vtep.family == 6 ? VXLAN_OVERHEAD_6 : VXLAN_OVERHEAD_4;
 
 	if (spec->mtu + overhead > underlay)
-		return err_set(err, ERR_INVALID, "MTU %u does not fit: the underlay carries %u, VXLAN takes %u of it; at most %u", spec->mtu, underlay,
-			overhead, underlay - overhead);
+		return err_set(err, ERR_INVALID, "MTU %u does not fit: the underlay carries %u, VXLAN takes %u of it; at most %u",
+			spec->mtu, underlay, overhead, underlay - overhead);
 	def->id = random_id();
 	def->version = 1;
 	snprintf(def->name, sizeof(def->name), "%s", spec->name);
@@ -449,13 +459,14 @@ static int new_def(struct node *node, const struct network_spec *spec, struct ne
 	def->pool_count = spec->pool_count;
 	memcpy(def->pools, spec->pools, sizeof(def->pools));
 	if (spec->vni && vni_taken(node, spec->vni, &def->id))
-		return err_set(err, ERR_CONFLICT, "VNI %u is used by another network; `trestle network ls` shows by which", spec->vni);
+		return err_set(
+			err, ERR_CONFLICT, "VNI %u is used by another network; `trestle network ls` shows by which", spec->vni);
 	def->vni = spec->vni ? spec->vni : pick_vni(node, &def->id, def->version);
 	return 0;
 }
 
-void network_obtain(struct node *node, const struct network_spec *spec, void (*fn)(void *arg, struct network *network, const struct err *err),
-	void *arg)
+void network_obtain(struct node *node, const struct network_spec *spec,
+	void (*fn)(void *arg, struct network *network, const struct err *err), void *arg)
 {
 	struct obtain *o = calloc(1, sizeof(*o));
 	struct network *known;
@@ -548,7 +559,8 @@ static int spec_of(const struct plugin_create_network *req, struct network_spec 
 		return err_set(err, ERR_UNSUPPORTED, "a network can have %d subnets, asked for with %u", NETWORK_POOLS_MAX,
 			req->pool4_count + req->pool6_count);
 	if (!req->pool4_count && !req->pool6_count)
-		return err_set(err, ERR_INVALID, "a network needs a subnet: --subnet CIDR, or --ipam-driver trestle to have one chosen");
+		return err_set(
+			err, ERR_INVALID, "a network needs a subnet: --subnet CIDR, or --ipam-driver trestle to have one chosen");
 	snprintf(spec->name, sizeof(spec->name), "%s", req->name ? req->name : "");
 	for (unsigned i = 0; i < req->pool4_count; i++)
 		spec->pools[spec->pool_count++] = req->pool4[i].pool;
@@ -618,7 +630,8 @@ static void endpoints_gone(void *arg)
 	struct network *n = d ? network_by_id(node, &d->state.network) : NULL;
 
 	if (d) {
-		outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_DOCKER_NETWORK, d->id, strlen(d->id), NULL, 0, true));
+		outbox_save(
+			node->outbox, store_change_new(STORE_STATE, STORE_DOCKER_NETWORK, d->id, strlen(d->id), NULL, 0, true));
 		HASH_DEL(node->docker_networks, d);
 		free(d);
 	}
@@ -689,12 +702,14 @@ void networks_stop(struct node *node)
 	struct docker_network *d, *next_docker;
 	struct network *n, *next;
 
-	HASH_ITER(hh, node->docker_networks, d, next_docker) {
+	HASH_ITER(hh, node->docker_networks, d, next_docker)
+	{
 		HASH_DEL(node->docker_networks, d);
 		free(d);
 	}
 	HASH_CLEAR(hh_topic, node->networks_by_topic);
-	HASH_ITER(hh, node->networks, n, next) {
+	HASH_ITER(hh, node->networks, n, next)
+	{
 		HASH_DEL(node->networks, n);
 		free(n);
 	}

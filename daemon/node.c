@@ -37,10 +37,10 @@ static void hide_dead_hosts(struct node *node, uint64_t now)
 	struct host *host, *next;
 
 	HASH_ITER(hh, node->hosts, host, next)
-		if (!host->hidden && host->state == GOSSIP_DEAD && now - host->since_ms > ROWS_GRACE_MS) {
-			host->hidden = true;
-			segments_host_changed(node, host);
-		}
+	if (!host->hidden && host->state == GOSSIP_DEAD && now - host->since_ms > ROWS_GRACE_MS) {
+		host->hidden = true;
+		segments_host_changed(node, host);
+	}
 }
 
 static void release_hold(struct node *node, uint64_t now)
@@ -95,12 +95,14 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 
 static int load_state(struct node *node, struct err *err)
 {
-	if (store_open(node->options.state_dir, node->options.run_dir, node->options.boot_id, &node->store, &node->new_boot, err) < 0)
+	if (store_open(node->options.state_dir, node->options.run_dir, node->options.boot_id, &node->store, &node->new_boot,
+		    err) < 0)
 		return -1;
 	if (worker_start(node->base, &node->worker, err) < 0)
 		return -1;
 	node->outbox = outbox_new(node->base, node->store, node->worker);
-	if (cluster_start(node, err) < 0 || custody_start(node, err) < 0 || networks_start(node, err) < 0 || pools_start(node, err) < 0)
+	if (cluster_start(node, err) < 0 || custody_start(node, err) < 0 || networks_start(node, err) < 0 ||
+		pools_start(node, err) < 0)
 		return -1;
 	return 0;
 }

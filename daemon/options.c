@@ -153,18 +153,21 @@ static int read_log_level(struct options *o, const char *text, struct err *err)
 
 static const struct option_row rows[] = {
 	{"name", "NAME", NULL, "what people call this host (default: the host name)", read_name},
-	{"listen", "ADDRESS[:PORT]", NULL, "where other hosts reach this daemon, UDP (default: the address of the default route, port 7956)",
-		read_listen},
+	{"listen", "ADDRESS[:PORT]", NULL,
+		"where other hosts reach this daemon, UDP (default: the address of the default route, port 7956)", read_listen},
 	{"vtep", "ADDRESS", NULL, "where other hosts send VXLAN (default: the address of --listen)", read_vtep},
 	{"vxlan-port", "PORT", "4789", "UDP port of VXLAN, the same on all hosts", read_vxlan_port},
-	{"state-dir", "DIR", "/var/lib/trestle", "what must survive a reboot: identity, custody of addresses, networks", read_state_dir},
+	{"state-dir", "DIR", "/var/lib/trestle", "what must survive a reboot: identity, custody of addresses, networks",
+		read_state_dir},
 	{"run-dir", "DIR", "/run/trestle", "what a reboot makes meaningless: endpoints and leases", read_run_dir},
 	{"plugin-socket", "PATH", "/run/docker/plugins/trestle.sock", "where Docker finds the drivers", read_plugin_socket},
-	{"control-socket", "PATH", NULL, "where the trestle command finds the daemon (default: RUN-DIR/trestled.sock)", read_control_socket},
+	{"control-socket", "PATH", NULL, "where the trestle command finds the daemon (default: RUN-DIR/trestled.sock)",
+		read_control_socket},
 	{"fabric", "PATH", "/run/netns/trestle", "network namespace of bridges and vxlan devices", read_fabric},
 	{"nft-table", "NAME", "trestle", "name of our nftables table", read_nft_table},
 	{"supernet", "CIDR", "10.192.0.0/10", "IPv4 pools asked for without a subnet come from here", read_supernet4},
-	{"supernet6", "CIDR", "fd74:7265:7374::/48", "IPv6 pools asked for without a subnet come from here, /64 each", read_supernet6},
+	{"supernet6", "CIDR", "fd74:7265:7374::/48", "IPv6 pools asked for without a subnet come from here, /64 each",
+		read_supernet6},
 	{"pool-length", "N", "24", "prefix length of such an IPv4 pool", read_pool_length4},
 	{"lease-grace", "SECONDS", "60", "collect addresses and links that no endpoint uses for so long", read_lease_grace},
 	{"join", "TOKEN", NULL, "join this cluster at start, if this host is alone", read_join},
@@ -186,7 +189,8 @@ static int set_row(struct options *o, const char *name, size_t name_len, const c
 	const struct option_row *row = find_row(name, name_len);
 
 	if (!row)
-		return err_set(err, ERR_INVALID, "%s: unknown option '%.*s'; trestled --help lists them", where, (int)name_len, name);
+		return err_set(
+			err, ERR_INVALID, "%s: unknown option '%.*s'; trestled --help lists them", where, (int)name_len, name);
 	if (!value)
 		return err_set(err, ERR_INVALID, "%s: option '%s' needs %s", where, row->name, row->argument);
 	if (row->read(o, value, err) < 0)
@@ -291,7 +295,8 @@ static int default_address(struct ip *ret_ip, struct err *err)
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), failed;
 
 	to.sin_addr.s_addr = htonl(0xc0000201); /* 192.0.2.1 */
-	failed = fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 || getsockname(fd, (struct sockaddr *)&own, &len) < 0;
+	failed = fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 ||
+		 getsockname(fd, (struct sockaddr *)&own, &len) < 0;
 	if (fd >= 0)
 		close(fd);
 	if (failed)
@@ -325,17 +330,19 @@ static int fill_defaults(struct options *o, struct err *err)
 		return -1;
 	if (!ip_is_set(&o->vtep))
 		o->vtep = o->listen.ip;
-	if (!o->control_socket[0] &&
-		(size_t)snprintf(o->control_socket, sizeof(o->control_socket), "%s/trestled.sock", o->run_dir) >= sizeof(o->control_socket))
-		return err_set(err, ERR_INVALID, "option 'run-dir', value '%.60s...': too long for the control socket in it", o->run_dir);
+	if (!o->control_socket[0] && (size_t)snprintf(o->control_socket, sizeof(o->control_socket), "%s/trestled.sock",
+					     o->run_dir) >= sizeof(o->control_socket))
+		return err_set(err, ERR_INVALID, "option 'run-dir', value '%.60s...': too long for the control socket in it",
+			o->run_dir);
 	if (!o->boot_id[0] && kernel_boot_id(o->boot_id, sizeof(o->boot_id), err) < 0)
 		return -1;
 	if (o->supernet4.length > o->pool_length4)
-		return err_set(err, ERR_INVALID, "option 'pool-length', value '%u': such a pool does not fit option 'supernet', value '%s'", o->pool_length4,
-			prefix_format(&o->supernet4, text));
+		return err_set(err, ERR_INVALID,
+			"option 'pool-length', value '%u': such a pool does not fit option 'supernet', value '%s'",
+			o->pool_length4, prefix_format(&o->supernet4, text));
 	if (o->supernet6.length > o->pool_length6)
-		return err_set(err, ERR_INVALID, "option 'supernet6', value '%s': its pools have /%u, which does not fit", prefix_format(&o->supernet6, text),
-			o->pool_length6);
+		return err_set(err, ERR_INVALID, "option 'supernet6', value '%s': its pools have /%u, which does not fit",
+			prefix_format(&o->supernet6, text), o->pool_length6);
 	return 0;
 }
 
@@ -351,7 +358,8 @@ int options_read(struct options *ret_options, int argc, char **argv, struct err 
 	for (size_t i = 0; i < ROW_COUNT; i++)
 		if (rows[i].fallback && rows[i].read(o, rows[i].fallback, err) < 0)
 			goto out;
-	if (read_file(o, config ? config : OPTIONS_FILE_DEFAULT, config != NULL, err) < 0 || read_arguments(o, argc, argv, err) < 0)
+	if (read_file(o, config ? config : OPTIONS_FILE_DEFAULT, config != NULL, err) < 0 ||
+		read_arguments(o, argc, argv, err) < 0)
 		goto out;
 	if (!o->help && !o->version && fill_defaults(o, err) < 0)
 		goto out;
@@ -374,6 +382,7 @@ void options_help(void)
 	}
 	printf("  --config FILE\n      the same names as 'name = value' lines (default: %s)\n\n"
 	       "example: trestled --listen 192.0.2.1\n"
-	       "The first host needs nothing more. On it, `trestle token` prints what the next host joins with: `trestle join TOKEN`.\n",
+	       "The first host needs nothing more. On it, `trestle token` prints what the next host joins with: `trestle join "
+	       "TOKEN`.\n",
 		OPTIONS_FILE_DEFAULT);
 }

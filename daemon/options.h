@@ -13,17 +13,17 @@
 
 struct options {
 	char name[GOSSIP_NAME_MAX + 1]; /* default: the host name */
-	struct gossip_addr listen;      /* default: the address of the default route, port 7956 */
-	struct ip vtep;                 /* default: listen's */
-	uint16_t vxlan_port;            /* UDP */
+	struct gossip_addr listen;	/* default: the address of the default route, port 7956 */
+	struct ip vtep;			/* default: listen's */
+	uint16_t vxlan_port;		/* UDP */
 	char state_dir[OPTIONS_PATH_MAX];
 	char run_dir[OPTIONS_PATH_MAX];
 	char plugin_socket[OPTIONS_PATH_MAX];
 	char control_socket[OPTIONS_PATH_MAX]; /* default: RUN_DIR/trestled.sock */
-	char fabric[OPTIONS_PATH_MAX];         /* network namespace file */
+	char fabric[OPTIONS_PATH_MAX];	       /* network namespace file */
 	char nft_table[32];
-	char boot_id[64];   /* default: the kernel's */
-	char join[512];     /* token; used only while this host belongs to no cluster of several */
+	char boot_id[64];		    /* default: the kernel's */
+	char join[512];			    /* token; used only while this host belongs to no cluster of several */
 	struct prefix supernet4, supernet6; /* pools asked for without a subnet come from here */
 	unsigned pool_length4, pool_length6;
 	unsigned lease_grace_s; /* an address or link that no endpoint uses for so long is collected */
@@ -31,7 +31,8 @@ struct options {
 	bool help, version;
 };
 
-/* Reads the file (missing is fine unless named by --config) and the arguments. Each error names the option, the value and what would do. */
+/* Reads the file (missing is fine unless named by --config) and the arguments. Each error names the option, the value and what
+ * would do. */
 int options_read(struct options *ret_options, int argc, char **argv, struct err *err);
 void options_help(void);
 

@@ -18,7 +18,7 @@ struct outbox {
 	struct worker *worker;
 	struct action *head, **tail;
 	struct event *pump; /* also the retry timer */
-	bool busy;          /* a batch is with the worker, or we wait to try again */
+	bool busy;	    /* a batch is with the worker, or we wait to try again */
 	bool pumping;
 };
 

@@ -1,9 +1,9 @@
 /* Pools: ranges of addresses with one custody core behind them, and the engines' references to them.
  *
- * A pool is known by (space, prefix); made once in the cluster, after its home was asked (claims.c), joined by every host that needs it.
- * Hosts that know a pool publish its definition, as with networks. An engine's RequestPool is a counted reference, kept in the state
- * file; without references the addresses that this host holds go to hosts that want them, and a pool that this host holds alone is
- * forgotten.
+ * A pool is known by (space, prefix); made once in the cluster, after its home was asked (claims.c), joined by every host that
+ * needs it. Hosts that know a pool publish its definition, as with networks. An engine's RequestPool is a counted reference, kept
+ * in the state file; without references the addresses that this host holds go to hosts that want them, and a pool that this host
+ * holds alone is forgotten.
  *
  * PoolID is self-describing: "SPACE,PREFIX,first 8 digits of the id[,SUBPOOL]". */
 #include <stdio.h>
@@ -17,7 +17,7 @@
 #define ROUTES_MAX (4 * 1024 * 1024)
 #define OWNER_GATEWAY "the gateway"
 #define OWNER_AUX "an auxiliary address" /* another label: hosts that ask for the gateway must not take it for one */
-#define PICKS_MAX 64 /* candidates asked about before giving up */
+#define PICKS_MAX 64			 /* candidates asked about before giving up */
 
 static const char *const space_names[] = {"local", "global", "hostno"};
 
@@ -55,10 +55,12 @@ struct pool *pools_find(struct node *node, enum pool_space space, const struct p
 {
 	struct pool *p, *next, *best = NULL;
 
-	HASH_ITER(hh, node->pools, p, next) {
+	HASH_ITER(hh, node->pools, p, next)
+	{
 		if (p->state.def.space != space || !prefix_equal(&p->state.def.prefix, prefix))
 			continue;
-		if (!best || (referenced(p) && !referenced(best)) || (referenced(p) == referenced(best) && id_compare(&p->id, &best->id) < 0))
+		if (!best || (referenced(p) && !referenced(best)) ||
+			(referenced(p) == referenced(best) && id_compare(&p->id, &best->id) < 0))
 			best = p;
 	}
 	return best;
@@ -69,8 +71,9 @@ static struct pool *pool_named(struct node *node, enum pool_space space, uint8_t
 	struct pool *p, *next;
 
 	HASH_ITER(hh, node->pools, p, next)
-		if (p->state.def.space == space && p->state.def.prefix.ip.family == family && strcmp(p->state.def.name, name) == 0 && in_use(p))
-			return p;
+	if (p->state.def.space == space && p->state.def.prefix.ip.family == family && strcmp(p->state.def.name, name) == 0 &&
+		in_use(p))
+		return p;
 	return NULL;
 }
 
@@ -79,8 +82,8 @@ static struct pool *pool_overlapping(struct node *node, enum pool_space space, c
 	struct pool *p, *next;
 
 	HASH_ITER(hh, node->pools, p, next)
-		if (p->state.def.space == space && in_use(p) && prefix_overlaps(&p->state.def.prefix, prefix))
-			return p;
+	if (p->state.def.space == space && in_use(p) && prefix_overlaps(&p->state.def.prefix, prefix))
+		return p;
 	return NULL;
 }
 
@@ -127,8 +130,8 @@ void pool_keep(struct node *node, struct pool *p)
 	if (!l)
 		abort();
 	p->state.def.wanted = referenced(p);
-	outbox_save(node->outbox,
-		store_change_new(STORE_STATE, STORE_POOL, &p->id, sizeof(p->id), buf, pool_state_encode(&p->state, buf, sizeof(buf)), true));
+	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_POOL, &p->id, sizeof(p->id), buf,
+					  pool_state_encode(&p->state, buf, sizeof(buf)), true));
 	l->node = node;
 	l->id = p->id;
 	outbox_call(node->outbox, publish_saved, l);
@@ -141,7 +144,8 @@ static void took_again(void *arg, const struct ipam_result *result)
 {
 	(void)arg;
 	if (result->code != IPAM_GRANTED)
-		log_warn("pools", "a gateway or auxiliary address could not be reserved again after the reboot; endpoints do not get it while others list it");
+		log_warn("pools", "a gateway or auxiliary address could not be reserved again after the reboot; endpoints do not "
+				  "get it while others list it");
 }
 
 /* A lease that is still an endpoint's: we died between noting what it is for and sharing it. */
@@ -160,7 +164,8 @@ void pools_publish(struct node *node)
 {
 	struct pool *p, *next;
 
-	HASH_ITER(hh, node->pools, p, next) {
+	HASH_ITER(hh, node->pools, p, next)
+	{
 		if (!p->joined)
 			continue;
 		publish_pool(node, p);
@@ -243,7 +248,7 @@ void pools_tick(struct node *node)
 	struct pool *p, *next;
 
 	HASH_ITER(hh, node->pools, p, next)
-		try_drop(node, p);
+	try_drop(node, p);
 }
 
 /* ---- what others say ---- */
@@ -301,7 +306,8 @@ const void *pool_claimed(struct node *node, const char *key, void *buf, size_t s
 	struct pool *p, *next;
 	char text[128];
 
-	HASH_ITER(hh, node->pools, p, next) {
+	HASH_ITER(hh, node->pools, p, next)
+	{
 		if (!in_use(p))
 			continue;
 		claim_key(text, sizeof(text), &p->state.def, key[0] == 'q');
@@ -349,7 +355,8 @@ static bool route6_overlaps(const struct prefix *prefix)
 		struct prefix route = {.ip = {.family = 6}};
 		char hex[33];
 		unsigned length;
-		if (sscanf(line, "%32s %x", hex, &length) != 2 || length == 0 || length > 128 || hex_decode(hex, route.ip.bytes, 16) < 0)
+		if (sscanf(line, "%32s %x", hex, &length) != 2 || length == 0 || length > 128 ||
+			hex_decode(hex, route.ip.bytes, 16) < 0)
 			continue;
 		route.length = (uint8_t)length;
 		overlaps = prefix_overlaps(&route, prefix);
@@ -363,13 +370,15 @@ static bool route_overlaps(const struct prefix *prefix)
 	return prefix->ip.family == 4 ? route4_overlaps(prefix) : route6_overlaps(prefix);
 }
 
-/* The first prefix of that length in the supernet that overlaps no pool in use, no route of this host, and is not among the `skip`
- * first of these (others asked for them meanwhile). */
+/* The first prefix of that length in the supernet that overlaps no pool in use, no route of this host, and is not among the
+ * `skip` first of these (others asked for them meanwhile). */
 static int pick_prefix(struct node *node, const struct pool_spec *spec, unsigned skip, struct prefix *ret, struct err *err)
 {
 	const struct prefix *net = spec->family == 6 ? &node->options.supernet6 : &node->options.supernet4;
 	unsigned bits = spec->family == 6 ? 128 : 32;
-	unsigned length = spec->length ? spec->length : spec->family == 6 ? node->options.pool_length6 : node->options.pool_length4;
+	unsigned length = spec->length	      ? spec->length
+			  : spec->family == 6 ? node->options.pool_length6
+					      : node->options.pool_length4;
 	u128 count, step, base = ip_number(&net->ip);
 	char text[PREFIX_TEXT_SIZE];
 
@@ -388,7 +397,8 @@ static int pick_prefix(struct node *node, const struct pool_spec *spec, unsigned
 		*ret = p;
 		return 0;
 	}
-	return err_set(err, ERR_EXHAUSTED, "no free /%u left in the supernet %s; release a pool, or start trestled with a larger --supernet", length,
+	return err_set(err, ERR_EXHAUSTED,
+		"no free /%u left in the supernet %s; release a pool, or start trestled with a larger --supernet", length,
 		prefix_format(net, text));
 }
 
@@ -436,7 +446,8 @@ static void succeed(struct obtain *o, struct pool *p, bool mine)
 	struct err err = {0};
 
 	if (o->name[0] && p->state.def.name[0] && strcmp(o->name, p->state.def.name) != 0) {
-		err_set(&err, ERR_CONFLICT, "pool %s belongs to network \"%s\", asked for by network \"%s\"; use another --subnet",
+		err_set(&err, ERR_CONFLICT,
+			"pool %s belongs to network \"%s\", asked for by network \"%s\"; use another --subnet",
 			prefix_format(&p->state.def.prefix, text), p->state.def.name, o->name);
 		fail(o, &err);
 		return;
@@ -492,8 +503,8 @@ static int choose(struct obtain *o, struct pool_def *def, struct err *err)
 		return pick_prefix(o->node, &o->spec, o->picks, &def->prefix, err);
 	other = pool_overlapping(o->node, o->spec.space, &def->prefix);
 	if (other)
-		return err_set(err, ERR_CONFLICT, "pool %s overlaps pool %s, which is in use; use another --subnet", prefix_format(&def->prefix, ours),
-			prefix_format(&other->state.def.prefix, theirs));
+		return err_set(err, ERR_CONFLICT, "pool %s overlaps pool %s, which is in use; use another --subnet",
+			prefix_format(&def->prefix, ours), prefix_format(&other->state.def.prefix, theirs));
 	return 0;
 }
 
@@ -528,8 +539,8 @@ static void take_network_prefix(struct obtain *o)
 		}
 }
 
-void pool_obtain(
-	struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err), void *arg)
+void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err),
+	void *arg)
 {
 	struct obtain *o = calloc(1, sizeof(*o));
 	struct pool *p = NULL;
@@ -564,8 +575,8 @@ static void format_pool_id(const struct pool *p, const struct prefix *within, ch
 {
 	char prefix[PREFIX_TEXT_SIZE], sub[PREFIX_TEXT_SIZE], id[ID_TEXT_SIZE];
 
-	snprintf(buf, size, "%s,%s,%.8s%s%s", space_names[p->state.def.space], prefix_format(&p->state.def.prefix, prefix), id_format(&p->id, id),
-		prefix_is_set(within) ? "," : "", prefix_is_set(within) ? prefix_format(within, sub) : "");
+	snprintf(buf, size, "%s,%s,%.8s%s%s", space_names[p->state.def.space], prefix_format(&p->state.def.prefix, prefix),
+		id_format(&p->id, id), prefix_is_set(within) ? "," : "", prefix_is_set(within) ? prefix_format(within, sub) : "");
 }
 
 static struct pool *by_short_id(struct node *node, enum pool_space space, const struct prefix *prefix, const char *digits)
@@ -574,9 +585,9 @@ static struct pool *by_short_id(struct node *node, enum pool_space space, const 
 	char id[ID_TEXT_SIZE];
 
 	HASH_ITER(hh, node->pools, p, next)
-		if (p->joined && p->state.def.space == space && prefix_equal(&p->state.def.prefix, prefix) &&
-			strncmp(id_format(&p->id, id), digits, 8) == 0)
-			return p;
+	if (p->joined && p->state.def.space == space && prefix_equal(&p->state.def.prefix, prefix) &&
+		strncmp(id_format(&p->id, id), digits, 8) == 0)
+		return p;
 	return NULL;
 }
 
@@ -667,7 +678,8 @@ static void pool_given(void *arg, struct pool *p, const struct err *failed)
 void pools_request(void *ctx, struct plugin_call *call, const struct plugin_request_pool *req)
 {
 	struct pool_spec spec = {.space = strcmp(req->space, PLUGIN_SPACE_GLOBAL) == 0 ? POOL_SPACE_GLOBAL : POOL_SPACE_LOCAL,
-		.family = req->v6 ? 6 : 4, .name = req->name};
+		.family = req->v6 ? 6 : 4,
+		.name = req->name};
 	struct pool_call *c = calloc(1, sizeof(*c));
 	bool any = !prefix_is_set(&req->pool) || (ip_number(&req->pool.ip) == 0 && req->pool.length > 0);
 
@@ -829,7 +841,8 @@ void pools_reserve(struct node *node, const struct prefix *prefix, const struct 
 
 static void address_given(void *arg, const struct ipam_result *result);
 
-/* Another host has the address for its network. Should a container want it here, CreateEndpoint refuses: it binds no shared lease. */
+/* Another host has the address for its network. Should a container want it here, CreateEndpoint refuses: it binds no shared
+ * lease. */
 static void ask_to_share(struct address_call *c)
 {
 	struct ipam_want want = {.pool = c->pool, .address = c->asked, .use = IPAM_USE_SHARED, .owner = ""};
@@ -883,7 +896,8 @@ void pools_request_address(void *ctx, struct plugin_call *call, const struct plu
 	struct err err = {0};
 
 	if (parse_pool_id(node, req->pool_id, &name) < 0) {
-		err_set(&err, ERR_NOT_FOUND, "pool \"%s\" is not known here; `trestle ipam show` lists the known ones", req->pool_id);
+		err_set(&err, ERR_NOT_FOUND, "pool \"%s\" is not known here; `trestle ipam show` lists the known ones",
+			req->pool_id);
 		plugin_fail(call, &err);
 		return;
 	}
@@ -896,8 +910,13 @@ void pools_request_address(void *ctx, struct plugin_call *call, const struct plu
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		abort();
-	*c = (struct address_call){.node = node, .call = call, .pool = name.pool->id, .prefix = name.pool->state.def.prefix, .asked = req->address,
-		.gateway = req->gateway, .maybe_aux = ip_is_set(&req->address) && !req->gateway && !req->endpoint};
+	*c = (struct address_call){.node = node,
+		.call = call,
+		.pool = name.pool->id,
+		.prefix = name.pool->state.def.prefix,
+		.asked = req->address,
+		.gateway = req->gateway,
+		.maybe_aux = ip_is_set(&req->address) && !req->gateway && !req->endpoint};
 	if (req->gateway)
 		snprintf(owner, sizeof(owner), OWNER_GATEWAY);
 	else if (!mac_is_zero(&req->mac))
@@ -927,22 +946,22 @@ void pools_release_address(void *ctx, struct plugin_call *call, const char *pool
 	if (lease.bound) { /* the engine gives up the address of an endpoint that it never deleted: it has lost it */
 		struct endpoint *ep, *next;
 		HASH_ITER(hh, node->endpoints, ep, next)
-			if (ip_equal(&ep->state.address4.ip, address) || ip_equal(&ep->state.address6.ip, address)) {
-				struct network *n = ep->network;
-				bool ours = false;
-				for (unsigned i = 0; n && i < n->def.pool_count; i++)
-					ours |= prefix_equal(&n->def.pools[i], &name.pool->state.def.prefix);
-				if (ours && !ep->closing)
-					endpoint_remove(node, ep, NULL, NULL);
-			}
+		if (ip_equal(&ep->state.address4.ip, address) || ip_equal(&ep->state.address6.ip, address)) {
+			struct network *n = ep->network;
+			bool ours = false;
+			for (unsigned i = 0; n && i < n->def.pool_count; i++)
+				ours |= prefix_equal(&n->def.pools[i], &name.pool->state.def.prefix);
+			if (ours && !ep->closing)
+				endpoint_remove(node, ep, NULL, NULL);
+		}
 	}
 	ipam_release(node->ipam, &name.pool->id, address, clock_boot_ms());
 	custody_poke(node);
 	outbox_call(node->outbox, answer_done, call);
 }
 
-/* An engine that was given an address and died before it used it never gives it back. Only where our own network driver would have
- * seen the use: in the pools of this host's engine networks. */
+/* An engine that was given an address and died before it used it never gives it back. Only where our own network driver would
+ * have seen the use: in the pools of this host's engine networks. */
 struct stale_leases {
 	struct end_leases list;
 	const struct pool *pool;
@@ -962,9 +981,9 @@ static bool serves_docker(struct node *node, const struct pool *p)
 	struct network *n, *next;
 
 	HASH_ITER(hh, node->networks, n, next)
-		for (unsigned i = 0; n->docker_count && i < n->def.pool_count; i++)
-			if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
-				return true;
+	for (unsigned i = 0; n->docker_count && i < n->def.pool_count; i++)
+		if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
+			return true;
 	return false;
 }
 
@@ -975,7 +994,8 @@ void pools_collect_leases(struct node *node, uint64_t now)
 
 	if (now < node->start_ms + grace)
 		return;
-	HASH_ITER(hh, node->pools, p, next) {
+	HASH_ITER(hh, node->pools, p, next)
+	{
 		struct stale_leases s = {.pool = p, .before_ms = now - grace};
 		char ip[IP_TEXT_SIZE];
 		if (!p->joined || !serves_docker(node, p))
@@ -1028,7 +1048,8 @@ void pools_stop(struct node *node)
 {
 	struct pool *p, *next;
 
-	HASH_ITER(hh, node->pools, p, next) {
+	HASH_ITER(hh, node->pools, p, next)
+	{
 		HASH_DEL(node->pools, p);
 		free(p);
 	}

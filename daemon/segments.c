@@ -1,8 +1,8 @@
 /* What other hosts have in each network: from their records to the driver's desired rows.
  *
- * Records of a network are kept whether or not this host has an endpoint in it, and programmed only while it does. Two endpoints with
- * one address (both sides of a cut, Docker's own IPAM) are both kept; the row of the address goes to the lower host number on every
- * host alike, and the case is counted and said. */
+ * Records of a network are kept whether or not this host has an endpoint in it, and programmed only while it does. Two endpoints
+ * with one address (both sides of a cut, Docker's own IPAM) are both kept; the row of the address goes to the lower host number
+ * on every host alike, and the case is counted and said. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,7 +107,8 @@ static void program_flood(struct node *node, struct segment *s)
 	vteps = calloc(HASH_COUNT(s->hosts) + 1, sizeof(*vteps));
 	if (!vteps)
 		abort();
-	HASH_ITER(hh, s->hosts, sh, next) {
+	HASH_ITER(hh, s->hosts, sh, next)
+	{
 		struct host *host = cluster_host(node, sh->hostno);
 		if (host && !host->hidden && ip_is_set(&host->vtep))
 			vteps[count++] = host->vtep;
@@ -124,7 +125,7 @@ void segment_program(struct node *node, struct network *network)
 	if (!s)
 		return;
 	HASH_ITER(hh, s->remotes, r, next)
-		program(node, s, r);
+	program(node, s, r);
 	program_flood(node, s);
 }
 
@@ -134,13 +135,14 @@ void segments_host_changed(struct node *node, struct host *host)
 	struct segment_host *sh;
 	struct remote *r, *next;
 
-	HASH_ITER(hh, node->segments, s, next_segment) {
+	HASH_ITER(hh, node->segments, s, next_segment)
+	{
 		HASH_FIND(hh, s->hosts, &host->hostno, sizeof(host->hostno), sh);
 		if (!sh || !programmed_network(node, s))
 			continue;
 		HASH_ITER(hh, s->remotes, r, next)
-			if (r->key.origin == host->hostno)
-				program(node, s, r);
+		if (r->key.origin == host->hostno)
+			program(node, s, r);
 		program_flood(node, s);
 	}
 }
@@ -178,8 +180,10 @@ static void say_duplicate(struct node *node, const struct ip *ip, const struct r
 	char text[IP_TEXT_SIZE], x[GOSSIP_NAME_MAX + 1], y[GOSSIP_NAME_MAX + 1];
 
 	node->duplicates_seen++;
-	log_warn("segments", "address %s is used by endpoint %s on host %s and by endpoint %s on host %s; traffic goes to the first", ip_format(ip, text),
-		a->record.short_id, host_label(node, a->key.origin, x, sizeof(x)), b->record.short_id, host_label(node, b->key.origin, y, sizeof(y)));
+	log_warn("segments",
+		"address %s is used by endpoint %s on host %s and by endpoint %s on host %s; traffic goes to the first",
+		ip_format(ip, text), a->record.short_id, host_label(node, a->key.origin, x, sizeof(x)), b->record.short_id,
+		host_label(node, b->key.origin, y, sizeof(y)));
 }
 
 static void claim_ip(struct node *node, struct segment *s, struct remote *r, bool six)
@@ -222,9 +226,9 @@ static void yield_ip(struct node *node, struct segment *s, struct remote *r, boo
 	if (!s->shadows)
 		return;
 	HASH_ITER(hh, s->remotes, other, next)
-		if (other != r && *shadow_of(other, six) && ip_equal(ip_of(other, six), ip_of(r, six)) &&
-			(!best || other->key.origin < best->key.origin))
-			best = other;
+	if (other != r && *shadow_of(other, six) && ip_equal(ip_of(other, six), ip_of(r, six)) &&
+		(!best || other->key.origin < best->key.origin))
+		best = other;
 	if (!best)
 		return;
 	*shadow_of(best, six) = false;
@@ -292,7 +296,8 @@ static void add_remote(struct node *node, struct segment *s, const struct remote
 	program(node, s, r);
 }
 
-void segments_record(struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len)
+void segments_record(
+	struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len)
 {
 	struct remote_key rk;
 	struct endpoint_record record;
@@ -318,16 +323,19 @@ void segments_free(struct node *node)
 {
 	struct segment *s, *next_segment;
 
-	HASH_ITER(hh, node->segments, s, next_segment) {
+	HASH_ITER(hh, node->segments, s, next_segment)
+	{
 		struct remote *r, *next;
 		struct segment_host *sh, *next_host;
-		HASH_ITER(hh, s->hosts, sh, next_host) {
+		HASH_ITER(hh, s->hosts, sh, next_host)
+		{
 			HASH_DEL(s->hosts, sh);
 			free(sh);
 		}
 		HASH_CLEAR(hh_ip4, s->by_ip4);
 		HASH_CLEAR(hh_ip6, s->by_ip6);
-		HASH_ITER(hh, s->remotes, r, next) {
+		HASH_ITER(hh, s->remotes, r, next)
+		{
 			HASH_DEL(s->remotes, r);
 			free(r);
 		}

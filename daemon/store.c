@@ -1,7 +1,8 @@
 /* Keys and values in SQLite.
  *
- * A new file is made under another name and renamed when it is complete, so a file of zero bytes is damage and is said to be. WAL mode:
- * commits of a killed process are found again at the next open; `synchronous` FULL makes a commit wait for the disk, NORMAL does not. */
+ * A new file is made under another name and renamed when it is complete, so a file of zero bytes is damage and is said to be. WAL
+ * mode: commits of a killed process are found again at the next open; `synchronous` FULL makes a commit wait for the disk, NORMAL
+ * does not. */
 #include "daemon/store.h"
 
 #include <errno.h>
@@ -17,7 +18,7 @@
 #include "base/file.h"
 
 #define APPLICATION_ID 0x54525354 /* "TRST": PRAGMA application_id, tells our files from other SQLite files */
-#define PAGE_SIZE_MIN 512         /* SQLite's smallest page */
+#define PAGE_SIZE_MIN 512	  /* SQLite's smallest page */
 
 struct area {
 	sqlite3 *db;
@@ -37,11 +38,12 @@ static const struct {
 	const char *file, *lock, *option, *advice;
 } area_names[] = {
 	[STORE_STATE] = {"state.db", "lock", "state-dir", "restore it, or move it away to start as a new host"},
-	[STORE_BOOT] = {"boot.db", "boot.lock", "run-dir", "stop the containers of this host's networks and move it away, or reboot"},
+	[STORE_BOOT] = {"boot.db", "boot.lock", "run-dir",
+		"stop the containers of this host's networks and move it away, or reboot"},
 };
 
-struct store_change *store_change_new(enum store_area area, enum store_kind kind, const void *key, size_t key_len, const void *val,
-				      size_t len, bool durable)
+struct store_change *store_change_new(
+	enum store_area area, enum store_kind kind, const void *key, size_t key_len, const void *val, size_t len, bool durable)
 {
 	struct store_change *c;
 
@@ -67,7 +69,8 @@ static int db_error(const struct area *a, const char *doing, struct err *err)
 	int code = sqlite3_errcode(a->db);
 
 	if (code == SQLITE_CORRUPT || code == SQLITE_NOTADB)
-		return err_set(err, ERR_CORRUPT, "%s: %s: %s. The file is damaged; %s", a->path, doing, sqlite3_errmsg(a->db), a->advice);
+		return err_set(err, ERR_CORRUPT, "%s: %s: %s. The file is damaged; %s", a->path, doing, sqlite3_errmsg(a->db),
+			a->advice);
 	return err_set(err, ERR_SYSTEM, "%s: %s: %s", a->path, doing, sqlite3_errmsg(a->db));
 }
 
@@ -102,7 +105,8 @@ static int create_file(const struct area *a, struct err *err)
 		return err_set(err, ERR_TOO_BIG, "%s: the path is too long", a->path);
 	unlink(n.path);
 	snprintf(sql, sizeof(sql),
-		"PRAGMA application_id=%d; PRAGMA user_version=%d; CREATE TABLE kv(key BLOB PRIMARY KEY, val BLOB NOT NULL) WITHOUT ROWID;",
+		"PRAGMA application_id=%d; PRAGMA user_version=%d; CREATE TABLE kv(key BLOB PRIMARY KEY, val BLOB NOT NULL) "
+		"WITHOUT ROWID;",
 		APPLICATION_ID, STORE_VERSION);
 	if (sqlite3_open(n.path, &n.db) != SQLITE_OK)
 		db_error(&n, "creating", err);
@@ -123,7 +127,8 @@ static bool has_log(const struct area *a)
 	return stat(path, &st) == 0 && st.st_size > 0;
 }
 
-/* SQLite fills half a page at the end with zeros and finds no fault in it. Rightly so while there is a log: it has that page whole. */
+/* SQLite fills half a page at the end with zeros and finds no fault in it. Rightly so while there is a log: it has that page
+ * whole. */
 static int check_whole_pages(struct area *a, off_t size, struct err *err)
 {
 	int page;
@@ -131,8 +136,8 @@ static int check_whole_pages(struct area *a, off_t size, struct err *err)
 	if (read_int(a, "PRAGMA page_size", &page, err) < 0)
 		return -1;
 	if (size % page && !has_log(a))
-		return err_set(err, ERR_CORRUPT, "%s: the file is damaged, cut short (%lld bytes are no whole pages of %d); %s", a->path, (long long)size, page,
-			a->advice);
+		return err_set(err, ERR_CORRUPT, "%s: the file is damaged, cut short (%lld bytes are no whole pages of %d); %s",
+			a->path, (long long)size, page, a->advice);
 	return 0;
 }
 
@@ -143,16 +148,19 @@ static int check_file(struct area *a, off_t size, struct err *err)
 	if (read_int(a, "PRAGMA application_id", &app, err) < 0 || read_int(a, "PRAGMA user_version", &version, err) < 0)
 		return -1;
 	if (app != APPLICATION_ID)
-		return err_set(err, ERR_CORRUPT, "%s: not a file of trestled (application id %d, expected %d)", a->path, app, APPLICATION_ID);
+		return err_set(err, ERR_CORRUPT, "%s: not a file of trestled (application id %d, expected %d)", a->path, app,
+			APPLICATION_ID);
 	if (version > STORE_VERSION)
-		return err_set(err, ERR_VERSION, "%s: made by a newer trestled (format %d, this one knows up to %d). Install that version again", a->path,
+		return err_set(err, ERR_VERSION,
+			"%s: made by a newer trestled (format %d, this one knows up to %d). Install that version again", a->path,
 			version, STORE_VERSION);
 	if (check_whole_pages(a, size, err) < 0)
 		return -1;
 	if (read_int(a, "SELECT count(*) FROM pragma_quick_check WHERE quick_check <> 'ok'", &broken, err) < 0)
 		return -1;
 	if (broken)
-		return err_set(err, ERR_CORRUPT, "%s: the file is damaged (PRAGMA quick_check finds %d faults); %s", a->path, broken, a->advice);
+		return err_set(err, ERR_CORRUPT, "%s: the file is damaged (PRAGMA quick_check finds %d faults); %s", a->path,
+			broken, a->advice);
 	return 0;
 }
 
@@ -167,7 +175,8 @@ static int check_read_only(struct area *a, struct err *err)
 	if (st.st_size == 0)
 		return err_set(err, ERR_CORRUPT, "%s: the file is empty, expected a database; %s", a->path, a->advice);
 	if (st.st_size < PAGE_SIZE_MIN) /* SQLite takes it for a database without tables */
-		return err_set(err, ERR_CORRUPT, "%s: the file is damaged, cut short to %lld bytes; %s", a->path, (long long)st.st_size, a->advice);
+		return err_set(err, ERR_CORRUPT, "%s: the file is damaged, cut short to %lld bytes; %s", a->path,
+			(long long)st.st_size, a->advice);
 	if (sqlite3_open_v2(a->path, &a->db, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK)
 		result = db_error(a, "opening", err);
 	else
@@ -183,11 +192,15 @@ static int open_area(struct area *a, struct err *err)
 		return -1;
 	if (sqlite3_open_v2(a->path, &a->db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
 		return db_error(a, "opening", err);
-	if (run_sql(a, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-512; PRAGMA wal_autocheckpoint=256", "opening", err) < 0)
+	if (run_sql(a,
+		    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-512; PRAGMA wal_autocheckpoint=256",
+		    "opening", err) < 0)
 		return -1;
 	a->synchronous = 1;
-	if (sqlite3_prepare_v3(a->db, "INSERT OR REPLACE INTO kv VALUES(?1, ?2)", -1, SQLITE_PREPARE_PERSISTENT, &a->put, NULL) != SQLITE_OK ||
-		sqlite3_prepare_v3(a->db, "DELETE FROM kv WHERE key = ?1", -1, SQLITE_PREPARE_PERSISTENT, &a->del, NULL) != SQLITE_OK)
+	if (sqlite3_prepare_v3(a->db, "INSERT OR REPLACE INTO kv VALUES(?1, ?2)", -1, SQLITE_PREPARE_PERSISTENT, &a->put, NULL) !=
+			SQLITE_OK ||
+		sqlite3_prepare_v3(a->db, "DELETE FROM kv WHERE key = ?1", -1, SQLITE_PREPARE_PERSISTENT, &a->del, NULL) !=
+			SQLITE_OK)
 		return db_error(a, "opening", err);
 	return 0;
 }
@@ -205,8 +218,9 @@ static int lock_dir(const char *dir, enum store_area area, int *ret_fd, struct e
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		if (read(fd, pid, sizeof(pid) - 1) <= 0)
 			snprintf(pid, sizeof(pid), "unknown");
-		return err_set(err, ERR_EXISTS, "%s: another trestled (process %s) uses this directory; stop it, or give this one another --%s", path, pid,
-			area_names[area].option);
+		return err_set(err, ERR_EXISTS,
+			"%s: another trestled (process %s) uses this directory; stop it, or give this one another --%s", path,
+			pid, area_names[area].option);
 	}
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	if (ftruncate(fd, 0) < 0 || write(fd, pid, strlen(pid)) < 0)
@@ -266,7 +280,8 @@ static int enter_boot(struct store *store, const char *boot_id, bool *ret_new_bo
 	return result;
 }
 
-int store_open(const char *state_dir, const char *run_dir, const char *boot_id, struct store **ret_store, bool *ret_new_boot, struct err *err)
+int store_open(const char *state_dir, const char *run_dir, const char *boot_id, struct store **ret_store, bool *ret_new_boot,
+	struct err *err)
 {
 	const char *const dirs[] = {[STORE_STATE] = state_dir, [STORE_BOOT] = run_dir};
 	struct store *store;
@@ -303,14 +318,16 @@ void store_close(struct store *store)
 }
 
 int store_each(struct store *store, enum store_area area, enum store_kind kind,
-	int (*fn)(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err), void *ctx, struct err *err)
+	int (*fn)(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err), void *ctx,
+	struct err *err)
 {
 	struct area *a = &store->areas[area];
 	unsigned char from = (unsigned char)kind, to = (unsigned char)(kind + 1);
 	sqlite3_stmt *s;
 	int step, result = 0;
 
-	if (sqlite3_prepare_v2(a->db, "SELECT key, val FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key", -1, &s, NULL) != SQLITE_OK)
+	if (sqlite3_prepare_v2(a->db, "SELECT key, val FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key", -1, &s, NULL) !=
+		SQLITE_OK)
 		return db_error(a, "reading", err);
 	sqlite3_bind_blob(s, 1, &from, 1, SQLITE_STATIC);
 	sqlite3_bind_blob(s, 2, &to, 1, SQLITE_STATIC);
@@ -352,7 +369,8 @@ static int set_synchronous(struct area *a, bool durable, struct err *err)
 	return 0;
 }
 
-int store_apply(struct store *store, enum store_area area, const struct store_change *list, const struct store_change *end, struct err *err)
+int store_apply(struct store *store, enum store_area area, const struct store_change *list, const struct store_change *end,
+	struct err *err)
 {
 	struct area *a = &store->areas[area];
 	bool durable = false;

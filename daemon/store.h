@@ -3,8 +3,8 @@
  * STORE_STATE (STATE-DIR/state.db) survives a reboot: identity, cluster key, custody of addresses, networks.
  * STORE_BOOT  (RUN-DIR/boot.db) is cleared when the boot id changes: endpoints and leases mean nothing without their containers.
  *
- * Both use a write-ahead log, so a killed process loses nothing that was written. A durable write is on disk when it returns. After
- * store_open the state file belongs to the worker thread, the boot file to the loop thread; each call names its area.
+ * Both use a write-ahead log, so a killed process loses nothing that was written. A durable write is on disk when it returns.
+ * After store_open the state file belongs to the worker thread, the boot file to the loop thread; each call names its area.
  *
  * The first byte of a key says whose it is; enum store_kind is the list. */
 #ifndef DAEMON_STORE_H
@@ -43,24 +43,25 @@ struct store_change {
 	enum store_area area;
 	bool durable;
 	size_t key_len, len;
-	bool gone; /* removes the key */
+	bool gone;	       /* removes the key */
 	unsigned char bytes[]; /* key, then value */
 };
 
-struct store_change *store_change_new(enum store_area area, enum store_kind kind, const void *key, size_t key_len, const void *val,
-				      size_t len, bool durable); /* val NULL: removes. NULL: out of memory, or a key over the limit */
+struct store_change *store_change_new(enum store_area area, enum store_kind kind, const void *key, size_t key_len,
+	const void *val, size_t len, bool durable); /* val NULL: removes. NULL: out of memory, or a key over the limit */
 
-/* Takes a lock on each directory (they may be the same). A file that is cut short, not ours, or from a newer version: an error that says which, file untouched. */
+/* Takes a lock on each directory (they may be the same). A file that is cut short, not ours, or from a newer version: an error
+ * that says which, file untouched. */
 int store_open(const char *state_dir, const char *run_dir, const char *boot_id, struct store **ret_store, bool *ret_new_boot,
-	       struct err *err);
+	struct err *err);
 void store_close(struct store *store);
 /* Visits the keys of one kind (without the kind byte), in key order. fn returns -1 with err filled to stop. */
 int store_each(struct store *store, enum store_area area, enum store_kind kind,
-	       int (*fn)(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err), void *ctx,
-	       struct err *err);
+	int (*fn)(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err), void *ctx,
+	struct err *err);
 /* All changes of the list up to `end` (exclusive) in one transaction; all of one area. */
 int store_apply(struct store *store, enum store_area area, const struct store_change *list, const struct store_change *end,
-		struct err *err);
+	struct err *err);
 /* Removes every key of a kind. */
 int store_wipe(struct store *store, enum store_area area, enum store_kind kind, struct err *err);
 

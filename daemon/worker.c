@@ -16,8 +16,8 @@ struct worker {
 	pthread_mutex_t mutex;
 	pthread_cond_t wake;
 	struct job_list todo, finished; /* under mutex */
-	bool stopping;                  /* under mutex */
-	unsigned depth;                 /* loop thread only */
+	bool stopping;			/* under mutex */
+	unsigned depth;			/* loop thread only */
 	int fd;
 	struct event *event;
 };
@@ -122,7 +122,8 @@ int worker_start(struct event_base *base, struct worker **ret_worker, struct err
 int worker_submit(struct worker *w, struct worker_job *job, struct err *err)
 {
 	if (w->depth >= WORKER_QUEUE_MAX)
-		return err_set(err, ERR_EXHAUSTED, "the kernel worker has %u jobs queued and takes no more; is the host overloaded?", w->depth);
+		return err_set(err, ERR_EXHAUSTED,
+			"the kernel worker has %u jobs queued and takes no more; is the host overloaded?", w->depth);
 	w->depth++;
 	pthread_mutex_lock(&w->mutex);
 	list_add(&w->todo, job);

@@ -12,14 +12,15 @@
 struct worker;
 
 struct worker_job {
-	void (*run)(void *arg);  /* on the worker thread */
+	void (*run)(void *arg);	 /* on the worker thread */
 	void (*done)(void *arg); /* on the loop thread, afterwards; frees arg */
 	void *arg;
 	struct worker_job *next; /* the worker's */
 };
 
 int worker_start(struct event_base *base, struct worker **ret_worker, struct err *err);
-/* The job is embedded in its arg and belongs to the worker until done is called. ERR_EXHAUSTED: the queue is full, nothing was taken. */
+/* The job is embedded in its arg and belongs to the worker until done is called. ERR_EXHAUSTED: the queue is full, nothing was
+ * taken. */
 int worker_submit(struct worker *worker, struct worker_job *job, struct err *err);
 unsigned worker_depth(const struct worker *worker); /* submitted, not done */
 /* Lets what is queued finish, and what the open `done`s submit; ends the thread. */
