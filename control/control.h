@@ -10,7 +10,6 @@
 #include "base/err.h"
 #include "control/limits.h"
 
-
 enum control_verb {
 	CONTROL_STATUS,		 /* GET    /v1/status */
 	CONTROL_VERSION,	 /* GET    /v1/version */

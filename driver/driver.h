@@ -1,7 +1,7 @@
 /* What a datapath offers to the daemon: it is told the desired state object by object, and makes the kernel agree.
  *
- * Level-triggered. put/del only change what is desired; sync compares with what the kernel has and applies the difference. Running
- * sync again changes nothing when nothing is wrong. Start-up, repair and removal are all this one path.
+ * Level-triggered. put/del only change what is desired; sync compares with what the kernel has and applies the difference.
+ * Running sync again changes nothing when nothing is wrong. Start-up, repair and removal are all this one path.
  *
  * All calls of one driver come from one thread (the daemon's worker). Nothing here blocks longer than the kernel's RTNL lock. */
 #ifndef DRIVER_DRIVER_H
@@ -16,7 +16,7 @@
 #include "base/id.h"
 
 #define DRIVER_ENDPOINT_ID_MAX 128 /* bytes */
-#define DRIVER_IFNAME_SIZE 16      /* IFNAMSIZ */
+#define DRIVER_IFNAME_SIZE 16	   /* IFNAMSIZ */
 
 struct driver_network {
 	struct id128 id;
@@ -29,10 +29,10 @@ struct driver_endpoint {
 	struct id128 network;
 	char id[DRIVER_ENDPOINT_ID_MAX + 1];
 	struct mac mac;
-	struct ip ip4, ip6; /* family 0: none */
+	struct ip ip4, ip6;		    /* family 0: none */
 	char peer_name[DRIVER_IFNAME_SIZE]; /* name of the container's end, made down and without address */
-	/* Namespace that the container's end is made in; 0: the host's, from where it is the engine's to move. Used while `make` is true:
-	 * borrowed until put_endpoint with false, or del_endpoint, has been followed by a sync. */
+	/* Namespace that the container's end is made in; 0: the host's, from where it is the engine's to move. Used while `make`
+	 * is true: borrowed until put_endpoint with false, or del_endpoint, has been followed by a sync. */
 	int peer_netns;
 };
 
@@ -45,9 +45,9 @@ struct driver_remote {
 };
 
 enum driver_link_state {
-	DRIVER_LINK_ABSENT,   /* no pair: never made, or the container's namespace ended and took it along */
-	DRIVER_LINK_IN_HOST,  /* pair there, container's end in the host's namespace */
-	DRIVER_LINK_AWAY,     /* pair there, container's end in another namespace */
+	DRIVER_LINK_ABSENT,  /* no pair: never made, or the container's namespace ended and took it along */
+	DRIVER_LINK_IN_HOST, /* pair there, container's end in the host's namespace */
+	DRIVER_LINK_AWAY,    /* pair there, container's end in another namespace */
 };
 
 struct driver_drift { /* found different from desired at the last full comparison, before it was put right */
@@ -63,11 +63,11 @@ struct driver_counters {
 struct driver;
 
 struct driver_ops {
-	const char *name; /* "vxlan" */
+	const char *name;		 /* "vxlan" */
 	void (*close)(struct driver *d); /* leaves the kernel as it is */
 
 	void (*put_network)(struct driver *d, const struct driver_network *network); /* added or changed */
-	void (*del_network)(struct driver *d, const struct id128 *network);         /* with all that belongs to it */
+	void (*del_network)(struct driver *d, const struct id128 *network);	     /* with all that belongs to it */
 	/* A pair is made for an endpoint only while `make` is true; afterwards a pair that went with its namespace stays away
 	 * (an endpoint without a link is told by endpoint_state). */
 	void (*put_endpoint)(struct driver *d, const struct driver_endpoint *endpoint, bool make);
@@ -76,7 +76,8 @@ struct driver_ops {
 	void (*del_remote)(struct driver *d, const struct id128 *network, const struct mac *mac);
 	/* Hosts that have the network: broadcast goes to each (head-end replication). The whole list each time. */
 	void (*set_flood)(struct driver *d, const struct id128 *network, const struct ip *vteps, size_t count);
-	/* Members of the cluster: VXLAN with our VNIs from anyone else is dropped and counted. The whole list, ourselves not needed. */
+	/* Members of the cluster: VXLAN with our VNIs from anyone else is dropped and counted. The whole list, ourselves not
+	 * needed. */
 	void (*set_members)(struct driver *d, const struct ip *vteps, size_t count);
 	/* While held, kernel rows of remotes that nobody desires are kept (after a start, until records are complete). */
 	void (*hold_removals)(struct driver *d, bool hold);
@@ -86,12 +87,12 @@ struct driver_ops {
 	int (*sync)(struct driver *d, struct err *err);
 	/* Dumps everything, compares everything, then syncs: after a start, an overrun, every 60 s. */
 	int (*resync)(struct driver *d, struct err *err);
-	/* Deletes links that were marked for it (sync only takes them down and out of their bridge: a synchronous delete waits 16-20 ms
-	 * for RCU, dataplane.md 6.4). Returns how many are left. */
+	/* Deletes links that were marked for it (sync only takes them down and out of their bridge: a synchronous delete waits
+	 * 16-20 ms for RCU, dataplane.md 6.4). Returns how many are left. */
 	int (*reap)(struct driver *d, struct err *err);
 
-	/* A descriptor that becomes readable when the kernel says something changed, and what to do then: reads all notices, updates
-	 * what is known, marks dirty what differs. Returns true when sync or resync is wanted. */
+	/* A descriptor that becomes readable when the kernel says something changed, and what to do then: reads all notices,
+	 * updates what is known, marks dirty what differs. Returns true when sync or resync is wanted. */
 	int (*notify_fd)(const struct driver *d);
 	bool (*drain)(struct driver *d);
 

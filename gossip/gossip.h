@@ -1,13 +1,14 @@
 /* Membership and replicated records: the core that the daemon and the simulator share.
  *
- * Sans-IO: no socket, clock, file or thread. Events come in as calls with now_ms (CLOCK_BOOTTIME scale), effects go out through struct
- * gossip_ops. The design, the constants with their sources, and rules R1-R6: the top of gossip.c. The bytes: docs/wire.md.
+ * Sans-IO: no socket, clock, file or thread. Events come in as calls with now_ms (CLOCK_BOOTTIME scale), effects go out through
+ * struct gossip_ops. The design, the constants with their sources, and rules R1-R6: the top of gossip.c. The bytes: docs/wire.md.
  *
- * Records. A *shard* is (origin host, topic). Its origin is its only writer. Topic 0 belongs to the cluster (host records, admissions,
- * definitions); other topics are the first 8 bytes of a network or pool id. A record is key -> value, opaque to this layer.
- * In this release every host replicates every topic.
+ * Records. A *shard* is (origin host, topic). Its origin is its only writer. Topic 0 belongs to the cluster (host records,
+ * admissions, definitions); other topics are the first 8 bytes of a network or pool id. A record is key -> value, opaque to this
+ * layer. In this release every host replicates every topic.
  *
- * Ownership: everything passed to a callback is borrowed for the call. Callbacks may call gossip_put/del/tell, not gossip_free. */
+ * Ownership: everything passed to a callback is borrowed for the call. Callbacks may call gossip_put/del/tell, not gossip_free.
+ */
 #ifndef GOSSIP_GOSSIP_H
 #define GOSSIP_GOSSIP_H
 
@@ -27,8 +28,9 @@
 #define GOSSIP_NAME_MAX 63
 #define GOSSIP_HOSTNO_MAX 0xfffff /* 20 bits (gossip.md 3.2); 0 = not admitted */
 #define GOSSIP_MEMBERS_MAX 8192
-#define GOSSIP_RECORDS_MAX 2000000 /* all shards of one host's memory; at the limit new remote records are refused and counted */
-#define GOSSIP_PORT_DEFAULT 7956 /* not 7946, which Docker's Swarm and Serf take on the same hosts */
+#define GOSSIP_RECORDS_MAX 2000000 /* all shards of one host's memory; at the limit new remote records are refused and counted   \
+				    */
+#define GOSSIP_PORT_DEFAULT 7956   /* not 7946, which Docker's Swarm and Serf take on the same hosts */
 
 struct gossip;
 
@@ -47,9 +49,9 @@ struct gossip_member {
 	enum gossip_state state;
 	uint64_t since_ms; /* of the state */
 	struct gossip_addr addr;
-	struct ip vtep;    /* where it takes VXLAN */
+	struct ip vtep; /* where it takes VXLAN */
 	char name[GOSSIP_NAME_MAX + 1];
-	uint32_t rtt_us;   /* smoothed, 0 = never measured */
+	uint32_t rtt_us; /* smoothed, 0 = never measured */
 	bool self;
 };
 
@@ -57,9 +59,9 @@ struct gossip_config {
 	const struct identity *identity; /* borrowed for the life of the core */
 	struct id128 cluster_id;
 	uint8_t cluster_key[CLUSTER_KEY_SIZE];
-	uint32_t hostno;     /* ours, 1..GOSSIP_HOSTNO_MAX */
-	uint32_t epoch;      /* persisted, +1 before the first packet of a start that cannot prove continuity */
-	uint64_t boot_tag;   /* random per process start */
+	uint32_t hostno;   /* ours, 1..GOSSIP_HOSTNO_MAX */
+	uint32_t epoch;	   /* persisted, +1 before the first packet of a start that cannot prove continuity */
+	uint64_t boot_tag; /* random per process start */
 	char name[GOSSIP_NAME_MAX + 1];
 	struct gossip_addr addr; /* as others reach us */
 	struct ip vtep;
@@ -71,12 +73,15 @@ struct gossip_ops {
 	/* A member is new or changed. `old` is the state before (GOSSIP_LEFT for a new one). Never called for ourselves. */
 	void (*member)(void *ctx, const struct gossip_member *member, enum gossip_state old);
 	/* A record of another host appeared, changed (val) or went (val NULL). Own records do not come back. */
-	void (*record)(void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len);
+	void (*record)(
+		void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len);
 	/* An application message from an authenticated member: may be lost, doubled, reordered. */
 	void (*told)(void *ctx, uint32_t from_hostno, uint8_t kind, const void *body, size_t len);
-	/* A host with a valid token asks to be admitted: give it a number, the same for the same host_id, or 0 = cannot now, it repeats. */
+	/* A host with a valid token asks to be admitted: give it a number, the same for the same host_id, or 0 = cannot now, it
+	 * repeats. */
 	uint32_t (*admit)(void *ctx, const struct id128 *host_id);
-	/* Keep (val) or forget (NULL) what a restart needs to find the others again: members with addresses, admissions, keys' floor. */
+	/* Keep (val) or forget (NULL) what a restart needs to find the others again: members with addresses, admissions, keys'
+	 * floor. */
 	void (*save)(void *ctx, const void *key, size_t key_len, const void *val, size_t len);
 	/* Wall clock in Unix seconds, for token expiry only. May be NULL: tokens do not expire (simulator). */
 	int64_t (*wall_s)(void *ctx);
@@ -94,22 +99,22 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
  * (after all datagrams of a wake-up, not after each). */
 uint64_t gossip_tick(struct gossip *g, uint64_t now_ms);
 
-/* Own records. put with equal value: no change. Limits: ERR_TOO_BIG. The push leaves at the end of the call, or a few ms later when
- * the one before is not acknowledged yet. After a restart, put again what is still true, before gossip_start or within a second
- * after it: others then see only what differs. In topic 0 the key "h" and keys of 17 bytes that begin with "a" belong to this layer:
- * ERR_INVALID. */
+/* Own records. put with equal value: no change. Limits: ERR_TOO_BIG. The push leaves at the end of the call, or a few ms later
+ * when the one before is not acknowledged yet. After a restart, put again what is still true, before gossip_start or within a
+ * second after it: others then see only what differs. In topic 0 the key "h" and keys of 17 bytes that begin with "a" belong to
+ * this layer: ERR_INVALID. */
 int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len, uint64_t now_ms,
-	       struct err *err);
+	struct err *err);
 void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms);
 /* Reads one record; borrowed until the next call that can change records. NULL when absent. */
 const void *gossip_get(const struct gossip *g, uint32_t origin, uint64_t topic, const void *key, size_t key_len, size_t *ret_len);
 /* Visits all live records, own ones too. Do not change records within. */
 void gossip_each_record(const struct gossip *g,
-			void (*fn)(void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val,
-				   size_t val_len),
-			void *ctx);
+	void (*fn)(void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len),
+	void *ctx);
 
-int gossip_tell(struct gossip *g, uint32_t to_hostno, uint8_t kind, const void *body, size_t len, uint64_t now_ms, struct err *err);
+int gossip_tell(
+	struct gossip *g, uint32_t to_hostno, uint8_t kind, const void *body, size_t len, uint64_t now_ms, struct err *err);
 
 bool gossip_member_get(const struct gossip *g, uint32_t hostno, struct gossip_member *ret_member); /* ourselves too */
 void gossip_each_member(const struct gossip *g, void (*fn)(void *ctx, const struct gossip_member *member), void *ctx);
@@ -127,7 +132,8 @@ void gossip_set_self(struct gossip *g, const char *name, const struct gossip_add
 
 struct gossip_counters {
 	uint64_t packets_in, packets_out, bytes_in, bytes_out;
-	uint64_t refused_short, refused_version, refused_sender, refused_key, refused_replay, refused_boot, refused_decode, refused_join;
+	uint64_t refused_short, refused_version, refused_sender, refused_key, refused_replay, refused_boot, refused_decode,
+		refused_join;
 	uint64_t probes, probe_timeouts, suspicions, refutations, deaths;
 	uint64_t pushes, push_retries, syncs, resets, conflicts; /* conflicts: R6, must be 0 */
 	uint64_t records_refused;

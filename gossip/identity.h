@@ -10,8 +10,8 @@
 
 #define IDENTITY_PUBLIC_SIZE 32 /* crypto_sign_PUBLICKEYBYTES */
 #define IDENTITY_SECRET_SIZE 64 /* crypto_sign_SECRETKEYBYTES */
-#define IDENTITY_SEED_SIZE 32   /* what is stored */
-#define CLUSTER_KEY_SIZE 32     /* XChaCha20-Poly1305 */
+#define IDENTITY_SEED_SIZE 32	/* what is stored */
+#define CLUSTER_KEY_SIZE 32	/* XChaCha20-Poly1305 */
 
 struct identity {
 	struct id128 id;

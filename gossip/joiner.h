@@ -1,4 +1,5 @@
-/* The joining side of admission: asks the seeds of a token until one answers. Sans-IO like gossip.h; ends before a core exists. */
+/* The joining side of admission: asks the seeds of a token until one answers. Sans-IO like gossip.h; ends before a core exists.
+ */
 #ifndef GOSSIP_JOINER_H
 #define GOSSIP_JOINER_H
 
@@ -30,8 +31,9 @@ struct joiner_ops {
 	void (*done)(void *ctx, const struct joiner_result *result, const struct err *err);
 };
 
-struct joiner *joiner_new(const struct token *token, const struct identity *identity, const char *name, const struct gossip_addr *self,
-			  const struct ip *vtep, uint32_t timeout_ms, const struct joiner_ops *ops, void *ctx, uint64_t now_ms);
+struct joiner *joiner_new(const struct token *token, const struct identity *identity, const char *name,
+	const struct gossip_addr *self, const struct ip *vtep, uint32_t timeout_ms, const struct joiner_ops *ops, void *ctx,
+	uint64_t now_ms);
 void joiner_free(struct joiner *j); /* not from within done */
 void joiner_packet(struct joiner *j, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms);
 uint64_t joiner_tick(struct joiner *j, uint64_t now_ms);

@@ -9,14 +9,14 @@
 
 struct vxlan_config {
 	const char *fabric_path; /* "/run/netns/trestle": made when absent, adopted when live */
-	uint16_t port;           /* UDP, host order; 0 = VXLAN_PORT */
-	struct ip local;         /* VTEP: our underlay address */
-	uint32_t hostno;         /* seeds the VTEP devices' MACs */
-	const char *table;       /* nft table name, default "trestle" */
+	uint16_t port;		 /* UDP, host order; 0 = VXLAN_PORT */
+	struct ip local;	 /* VTEP: our underlay address */
+	uint32_t hostno;	 /* seeds the VTEP devices' MACs */
+	const char *table;	 /* nft table name, default "trestle" */
 };
 
-/* Opens sockets in the caller's and the fabric's network namespace, adopts what carries our tag. The host's namespace is the one the
- * calling thread is in. */
+/* Opens sockets in the caller's and the fabric's network namespace, adopts what carries our tag. The host's namespace is the one
+ * the calling thread is in. */
 int vxlan_open(const struct vxlan_config *config, struct driver **ret_driver, struct err *err);
 
 #endif
