@@ -364,6 +364,7 @@ void workload_remove(struct node *node, struct workload *w, void (*fn)(void *arg
 void workload_ended(struct node *node, struct workload *w); /* its making has failed and is undone: drops it and tells who waits */
 void workload_endpoint_gone(struct node *node, struct endpoint *ep); /* its endpoint is being removed */
 void workload_release(struct node *node, struct workload *w); /* its addresses */
+void workload_pool_unused(struct node *node, struct pool *p); /* unpins it, unless somebody has an address of it */
 const char *workload_label(const struct workload *w, char buf[IPAM_OWNER_MAX + 1]); /* owner of its leases */
 void workload_describe(const struct workload *w, json_t *endpoint); /* members about it; w may be NULL */
 json_t *workload_ips_json(const struct prefix addresses[2], const struct ip gateways[2]);

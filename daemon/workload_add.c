@@ -32,6 +32,8 @@ struct workload_add {
 	struct id128 pools[2];
 	struct ip gateways[2];
 	bool leased[2];
+	struct id128 pinned[NETWORK_POOLS_MAX]; /* pools that we pinned, to be let go if nothing comes of it */
+	unsigned pinned_count;
 	bool addresses_only;
 	uint64_t netns_dev, netns_ino;
 	struct err why;
@@ -74,11 +76,33 @@ static void add_free(struct workload_add *a)
 	free(a);
 }
 
+static bool pool_serves_network(struct node *node, const struct pool *p)
+{
+	struct network *n, *next;
+
+	HASH_ITER(hh, node->networks, n, next)
+	for (unsigned i = 0; n->mine && i < n->def.pool_count; i++)
+		if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
+			return true;
+	return false;
+}
+
+static void let_go_of_pools(struct workload_add *a)
+{
+	for (unsigned i = 0; i < a->pinned_count; i++) {
+		struct pool *p = pool_by_id(a->node, &a->pinned[i]);
+
+		if (p && !pool_serves_network(a->node, p))
+			workload_pool_unused(a->node, p);
+	}
+}
+
 static void undone(void *arg)
 {
 	struct workload_add *a = arg;
 
 	workload_ended(a->node, a->w);
+	let_go_of_pools(a);
 	control_fail(a->call, &a->why);
 	add_free(a);
 }
@@ -526,8 +550,9 @@ static void got_pool(void *arg, struct pool *p, const struct err *failed)
 		fail(a, &err);
 		return;
 	}
-	if (!pool_in_use(p) || !p->state.pinned) {
+	if (!p->state.pinned) {
 		p->state.pinned = true;
+		a->pinned[a->pinned_count++] = p->id;
 		pool_keep(a->node, p);
 	}
 	if (!a->spec.pool_count && a->at == 0)

@@ -309,12 +309,11 @@ static void release_labelled(struct node *node, const struct workload *w)
 	custody_poke(node);
 }
 
-/* A pool that was asked for by its subnet alone ends with its last address. */
-static void release_pool(struct node *node, struct pool *p)
+void workload_pool_unused(struct node *node, struct pool *p)
 {
 	struct ipam_totals totals = {0};
 
-	if (!p || p->state.def.name[0] || !p->state.pinned || p->state.ref_count)
+	if (!p->state.pinned || p->state.ref_count)
 		return;
 	ipam_pool_totals(node->ipam, &p->id, &totals);
 	if (totals.leases > p->state.gateway_count)
@@ -330,11 +329,14 @@ void workload_release(struct node *node, struct workload *w)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		struct workload_lease *lease = &w->leases[i];
+		struct pool *p;
 
 		if (!prefix_is_set(&lease->address))
 			continue;
 		ipam_release(node->ipam, &lease->pool, &lease->address.ip, clock_boot_ms());
-		release_pool(node, pool_by_id(node, &lease->pool));
+		p = pool_by_id(node, &lease->pool);
+		if (p && !p->state.def.name[0]) /* asked for by its subnet alone: it ends with its last address */
+			workload_pool_unused(node, p);
 		lease->address = (struct prefix){0};
 	}
 	custody_poke(node);
