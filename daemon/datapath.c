@@ -145,6 +145,20 @@ static void reopen(struct job *j)
 	j->result = fresh->ops->resync(fresh, &j->err);
 }
 
+/* The endpoint that a commit is about is there, or there is a sentence why not. */
+static void judge_endpoint(struct driver *d, struct job *j)
+{
+	j->endpoint_failed = d->ops->endpoint_error(d, &j->network, j->endpoint_id, &j->endpoint_err);
+	if (j->endpoint_failed || d->ops->endpoint_state(d, &j->network, j->endpoint_id) != DRIVER_LINK_ABSENT)
+		return;
+	j->endpoint_failed = true;
+	if (j->result < 0)
+		j->endpoint_err = j->err;
+	else
+		err_set(&j->endpoint_err, ERR_NOT_FOUND, "endpoint %.12s has no link: its container's namespace ended",
+			j->endpoint_id);
+}
+
 static void job_run(void *arg)
 {
 	struct job *j = arg;
@@ -179,7 +193,7 @@ static void job_run(void *arg)
 		break;
 	}
 	if (j->endpoint_id[0])
-		j->endpoint_failed = d->ops->endpoint_error(d, &j->network, j->endpoint_id, &j->endpoint_err);
+		judge_endpoint(d, j);
 	j->counters = *d->ops->counters(d);
 }
 
@@ -244,9 +258,10 @@ static void job_done(void *arg)
 		dp->forged = j->forged;
 		break;
 	case JOB_REAP:
-		dp->reap_wanted = j->left > 0;
-		if (j->left > 0)
+		if (j->left > 0) {
+			dp->reap_wanted = true;
 			arm(dp->reap, REAP_MS);
+		}
 		break;
 	case JOB_DRAIN:
 		event_add(dp->notify, NULL);
@@ -259,7 +274,9 @@ static void job_done(void *arg)
 	case JOB_PURGE:
 		break;
 	}
-	if (j->kind == JOB_SYNC && dp->reap_wanted)
+	if (j->kind == JOB_RESYNC) /* may have found leftovers */
+		dp->reap_wanted = true;
+	if ((j->kind == JOB_SYNC || j->kind == JOB_RESYNC) && dp->reap_wanted)
 		arm(dp->reap, REAP_MS);
 	if (j->fn)
 		j->fn(j->arg, j->endpoint_failed ? &j->endpoint_err : j->result < 0 && !j->endpoint_id[0] ? &j->err : NULL);
@@ -277,9 +294,12 @@ static struct job *job_new(struct datapath *dp, enum job_kind kind)
 	j->dp = dp;
 	j->kind = kind;
 	j->hold = dp->hold;
-	j->commands = dp->head;
-	dp->head = NULL;
-	dp->tail = &dp->head;
+	/* Commands go only with a job that syncs them. */
+	if (kind == JOB_SYNC || kind == JOB_RESYNC || kind == JOB_REOPEN) {
+		j->commands = dp->head;
+		dp->head = NULL;
+		dp->tail = &dp->head;
+	}
 	j->job = (struct worker_job){.run = job_run, .done = job_done, .arg = j};
 	return j;
 }
@@ -304,10 +324,14 @@ static void on_notify(evutil_socket_t fd, short what, void *arg)
 	submit(job_new(arg, JOB_DRAIN)); /* not persistent: watched again when it is done */
 }
 
+/* What was marked by jobs on their way is seen by this one behind them; what is not yet on its way keeps the wish alive. */
 static void on_reap(evutil_socket_t fd, short what, void *arg)
 {
+	struct datapath *dp = arg;
+
 	(void)fd, (void)what;
-	submit(job_new(arg, JOB_REAP));
+	dp->reap_wanted = dp->head != NULL;
+	submit(job_new(dp, JOB_REAP));
 }
 
 static void on_resync(evutil_socket_t fd, short what, void *arg)

@@ -525,7 +525,24 @@ static void wait_for_creation(struct endpoint *ep, struct plugin_call *call)
 	ep->waiting = wait;
 }
 
-static void create_again(struct endpoint *ep, struct plugin_call *call, const struct plugin_create_endpoint *req)
+/* Asked for again after a restart of ours: the kernel may have refused meanwhile, so the last step is made again. */
+static void prove_creation(struct node *node, struct endpoint *ep)
+{
+	struct create *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		abort();
+	c->node = node;
+	c->ep = ep;
+	c->step = 2;
+	ep->unproven = false;
+	ep->ready = false;
+	ep->creating = true;
+	make_links(c);
+}
+
+static void create_again(
+	struct node *node, struct endpoint *ep, struct plugin_call *call, const struct plugin_create_endpoint *req)
 {
 	struct plugin_endpoint_created made = {.mac = ep->state.mac};
 	struct err err = {0};
@@ -538,6 +555,9 @@ static void create_again(struct endpoint *ep, struct plugin_call *call, const st
 		plugin_fail(call, &err);
 	} else if (ep->creating) {
 		wait_for_creation(ep, call);
+	} else if (ep->unproven) {
+		wait_for_creation(ep, call);
+		prove_creation(node, ep);
 	} else {
 		plugin_done_endpoint(call, ep->state.mac_given ? NULL : &made);
 	}
@@ -552,7 +572,7 @@ void endpoints_create(void *ctx, struct plugin_call *call, const struct plugin_c
 	struct err err = {0};
 
 	if (ep) {
-		create_again(ep, call, req);
+		create_again(node, ep, call, req);
 		return;
 	}
 	if (check_create(node, req, &n, &err) < 0) {
@@ -643,6 +663,40 @@ static int check_join(const struct endpoint *ep, const char *endpoint_id, const 
 	return 0;
 }
 
+struct prove_call {
+	struct node *node;
+	struct plugin_call *call;
+	const char *network_id, *endpoint_id, *sandbox; /* the call's */
+};
+
+static void proven(void *arg, const struct err *err)
+{
+	struct prove_call *c = arg;
+	struct endpoint *ep = find(c->node, c->endpoint_id);
+
+	if (ep && !err)
+		ep->unproven = false;
+	if (err)
+		plugin_fail(c->call, err);
+	else
+		endpoints_join(c->node, c->call, c->network_id, c->endpoint_id, c->sandbox);
+	free(c);
+}
+
+/* Made before a restart of ours and not joined since: whether its link is there is the kernel's to say. */
+static void join_after_proof(struct node *node, struct endpoint *ep, struct plugin_call *call, const char *network_id,
+	const char *endpoint_id, const char *sandbox)
+{
+	struct prove_call *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		abort();
+	*c = (struct prove_call){
+		.node = node, .call = call, .network_id = network_id, .endpoint_id = endpoint_id, .sandbox = sandbox};
+	datapath_put_endpoint(node, ep);
+	datapath_commit(node, &ep->state.network, ep->id, proven, c);
+}
+
 void endpoints_join(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id, const char *sandbox)
 {
 	struct node *node = ctx;
@@ -653,6 +707,10 @@ void endpoints_join(void *ctx, struct plugin_call *call, const char *network_id,
 
 	if (check_join(ep, endpoint_id, sandbox, &err) < 0) {
 		plugin_fail(call, &err);
+		return;
+	}
+	if (ep->unproven && !ep->state.joined) {
+		join_after_proof(node, ep, call, network_id, endpoint_id, sandbox);
 		return;
 	}
 	c = calloc(1, sizeof(*c));
@@ -831,6 +889,7 @@ static int load_endpoint(void *ctx, const void *key, size_t key_len, const void 
 	}
 	ep->ready = true;
 	ep->make = !ep->state.joined && !ep->state.left;
+	ep->unproven = true;
 	HASH_ADD_STR(node->endpoints, id, ep);
 	attach_network(node, ep->network);
 	datapath_put_endpoint(node, ep);

@@ -85,6 +85,7 @@ struct endpoint {
 	enum driver_link_state link;
 	uint64_t idle_since_ms;    /* 0 = in use; else when it was first seen unused */
 	bool creating;
+	bool unproven; /* read back at a start, and not asked about since */
 	struct workload *workload; /* made by CNI; NULL: the engine's */
 	int netns_fd;              /* of the container, while its pair is made; -1 = none */
 	struct create_wait *waiting; /* calls that want its creation */

@@ -28,9 +28,9 @@
 #define GOSSIP_NAME_MAX 63
 #define GOSSIP_HOSTNO_MAX 0xfffff /* 20 bits (gossip.md 3.2); 0 = not admitted */
 #define GOSSIP_MEMBERS_MAX 8192
-#define GOSSIP_RECORDS_MAX 2000000 /* all shards of one host's memory; at the limit new remote records are refused and counted   \
-				    */
-#define GOSSIP_PORT_DEFAULT 7956   /* not 7946, which Docker's Swarm and Serf take on the same hosts */
+/* All shards in one host's memory. At the limit new remote records are refused and counted. */
+#define GOSSIP_RECORDS_MAX 2000000
+#define GOSSIP_PORT_DEFAULT 7956 /* not 7946, which Docker's Swarm and Serf take on the same hosts */
 
 struct gossip;
 

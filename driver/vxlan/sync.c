@@ -104,7 +104,9 @@ static void free_vni(struct vxlan *vx, uint32_t vni)
 
 	HASH_ITER(hh, vx->links, l, next)
 	{
-		bool unwanted = l->network && (!l->assigned || !l->network->live);
+		/* Without a tag, and so without a network, it was left by a crash right behind its create message. */
+		bool untagged = !l->network && (l->link.group == VX_GROUP_NEW || l->link.group == VX_GROUP_REAP);
+		bool unwanted = untagged || (l->network && (!l->assigned || !l->network->live));
 
 		if (unwanted && l->link.kind == VX_VXLAN && l->link.tunnel.vni == vni) {
 			delete_now(vx, l);
