@@ -138,6 +138,10 @@ static int check_link(const struct workload_link *link, const struct nl_link *ha
 			mac_format(&have->mac, theirs), mac_format(&link->mac, ours));
 	if (!(have->flags & IFF_UP))
 		return err_set(err, ERR_CONFLICT, "interface %s is down", link->ifname);
+	/* The carrier, at once; IFF_RUNNING follows it up to a second later. */
+	if (!(have->flags & IFF_LOWER_UP))
+		return err_set(
+			err, ERR_CONFLICT, "interface %s has no carrier: the host's end of the pair is down", link->ifname);
 	if (link->mtu && have->mtu != link->mtu)
 		return err_set(err, ERR_CONFLICT, "interface %s has the MTU %u, expected %u", link->ifname, have->mtu, link->mtu);
 	return 0;

@@ -655,8 +655,6 @@ static int check_records(struct node *node, const struct endpoint *ep, json_t *b
 			return err_set(err, ERR_CONFLICT, "the address %s is not leased to this attachment any more",
 				ip_format(&addresses[i]->ip, text));
 	}
-	if (ep->link == DRIVER_LINK_ABSENT)
-		return err_set(err, ERR_CONFLICT, "the host's end of the pair is gone");
 	return 0;
 }
 
