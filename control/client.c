@@ -2,6 +2,7 @@
 #include "control/client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -41,19 +43,23 @@ static int connect_error(const char *path, int errnum, struct err *err)
 		strerror(errnum));
 }
 
-static int open_connection(const char *path, struct err *err)
+/* Blocks while the daemon has many callers waiting: a socket that does not block is refused then (EAGAIN), as if nobody were
+ * there. */
+static int open_connection(const char *path, int timeout_ms, struct err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct timeval patience = {.tv_sec = timeout_ms / 1000, .tv_usec = (suseconds_t)(timeout_ms % 1000) * 1000};
 	int fd, errnum;
 
 	if (strlen(path) >= sizeof addr.sun_path)
 		return err_set(err, ERR_INVALID, "socket path %.200s is too long: expected at most %zu bytes", path,
 			sizeof addr.sun_path - 1);
 	memcpy(addr.sun_path, path, strlen(path));
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return err_sys(err, errno, "unix socket");
-	if (connect(fd, (struct sockaddr *)&addr, sizeof addr) < 0) {
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+	if (connect(fd, (struct sockaddr *)&addr, sizeof addr) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
 		errnum = errno;
 		close(fd);
 		return connect_error(path, errnum, err);
@@ -123,7 +129,7 @@ static int receive_all(const struct exchange *x, struct buffer *buf, struct err 
 		n = recv(x->fd, buf->data + buf->len, buf->capacity - buf->len - 1, 0);
 		if (n > 0)
 			buf->len += n;
-		else if (n == 0 || (errno == ECONNRESET && buf->len))
+		else if (n == 0 || errno == ECONNRESET) /* what came may be whole; split_answer tells */
 			break;
 		else if (errno != EAGAIN && errno != EINTR)
 			return err_sys(err, errno, "receive from %s", x->socket_path);
@@ -241,7 +247,7 @@ json_t *client_call(const char *socket_path, const char *method, const char *pat
 	char *request;
 	size_t len;
 
-	x.fd = open_connection(socket_path, err);
+	x.fd = open_connection(socket_path, timeout_ms, err);
 	if (x.fd < 0)
 		return NULL;
 	request = make_request(method, path, body, &len);

@@ -200,6 +200,7 @@ struct node {
 	struct pool *pools;
 	struct endpoint *endpoints;
 	struct workload *workloads;
+	struct tombstone *tombstones; /* acted on at this moment */
 	uint64_t last_tombstones_ms;
 	struct segment *segments;
 	unsigned remote_count;
@@ -369,7 +370,8 @@ void workload_pool_unused(struct node *node, struct pool *p); /* unpins it, unle
 const char *workload_label(const struct workload *w, char buf[IPAM_OWNER_MAX + 1]); /* owner of its leases */
 void workload_describe(const struct workload *w, json_t *endpoint); /* members about it; w may be NULL */
 json_t *workload_ips_json(const struct prefix addresses[2], const struct ip gateways[2]);
-void workload_unbury(struct node *node, json_t *attachment); /* acts on word of its deletion, if there is any */
+/* Acts on word of its deletion, if there is any; then fn. */
+void workload_unbury(struct node *node, json_t *attachment, void (*fn)(void *arg), void *arg);
 
 struct workload_link;
 void workload_fill_link(const struct workload *w, struct workload_link *link); /* routes: the caller frees */

@@ -126,7 +126,7 @@ static bool ended_meanwhile(struct workload_add *a)
 
 	if (!a->w->closing && !a->node->leaving && !control_gone(a->call))
 		return false;
-	err_set(&err, ERR_CONFLICT, "the attachment was deleted while it was made");
+	err_set(&err, ERR_UNREACHABLE, "the attachment was deleted while it was made");
 	fail(a, &err);
 	return true;
 }
@@ -221,6 +221,8 @@ static void made(void *arg, const struct err *err)
 		named = *err;
 		if (named.sys_errno == EEXIST)
 			named.code = ERR_EXISTS;
+		if (a->w->closing)
+			named.code = ERR_UNREACHABLE;
 		if (a->w->ep) { /* create_failed removes it; from here on it is not ours */
 			a->w->ep->workload = NULL;
 			a->w->ep = NULL;
@@ -744,10 +746,20 @@ static void begin_beside(struct workload_add *a, struct workload *w)
 	}
 }
 
+static void begin_named(void *arg)
+{
+	struct workload_add *a = arg;
+	struct workload *w = workload_of(a->node, a->body);
+
+	if (w)
+		begin_beside(a, w);
+	else
+		begin(a);
+}
+
 void workload_add(struct node *node, struct control_call *call, json_t *body, bool addresses_only)
 {
 	struct workload_add *a = calloc(1, sizeof(*a));
-	struct workload *w;
 	struct err err;
 
 	if (!a)
@@ -758,10 +770,5 @@ void workload_add(struct node *node, struct control_call *call, json_t *body, bo
 		refuse(a, &err);
 		return;
 	}
-	workload_unbury(node, body);
-	w = workload_of(node, body);
-	if (w)
-		begin_beside(a, w);
-	else
-		begin(a);
+	workload_unbury(node, body, begin_named, a);
 }

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <utlist.h>
 
 #include "base/file.h"
 #include "base/jd.h"
@@ -31,6 +32,30 @@ struct gone_wait {
 	void *arg;
 	struct gone_wait *next;
 };
+
+static void wait_for(struct gone_wait **list, void (*fn)(void *arg), void *arg)
+{
+	struct gone_wait *wait;
+
+	if (!fn)
+		return;
+	wait = calloc(1, sizeof(*wait));
+	if (!wait)
+		abort();
+	*wait = (struct gone_wait){.fn = fn, .arg = arg, .next = *list};
+	*list = wait;
+}
+
+static void tell(struct gone_wait *wait)
+{
+	struct gone_wait *next;
+
+	for (; wait; wait = next) {
+		next = wait->next;
+		wait->fn(wait->arg);
+		free(wait);
+	}
+}
 
 /* ---- names ---- */
 
@@ -110,16 +135,12 @@ struct workload *workload_new(struct node *node, json_t *attachment, bool addres
 
 static void workload_free(struct workload *w)
 {
-	struct gone_wait *wait = w->gone, *next;
+	struct gone_wait *gone = w->gone;
 
-	for (; wait; wait = next) {
-		next = wait->next;
-		wait->fn(wait->arg);
-		free(wait);
-	}
 	json_decref(w->about);
 	free(w->routes);
 	free(w);
+	tell(gone);
 }
 
 void workload_describe(const struct workload *w, json_t *endpoint)
@@ -369,22 +390,10 @@ void workload_ended(struct node *node, struct workload *w)
 	workload_drop(node, w);
 }
 
-static void wait_for_end(struct workload *w, void (*fn)(void *arg), void *arg)
-{
-	struct gone_wait *wait = fn ? calloc(1, sizeof(*wait)) : NULL;
-
-	if (fn && !wait)
-		abort();
-	if (!wait)
-		return;
-	*wait = (struct gone_wait){.fn = fn, .arg = arg, .next = w->gone};
-	w->gone = wait;
-}
-
 void workload_remove(struct node *node, struct workload *w, void (*fn)(void *arg), void *arg)
 {
 	if (w->add) {
-		wait_for_end(w, fn, arg);
+		wait_for(&w->gone, fn, arg);
 		w->closing = true;
 		if (w->ep)
 			endpoint_remove(node, w->ep, NULL, NULL);
@@ -395,7 +404,7 @@ void workload_remove(struct node *node, struct workload *w, void (*fn)(void *arg
 		return;
 	}
 	workload_release(node, w);
-	wait_for_end(w, fn, arg);
+	wait_for(&w->gone, fn, arg);
 	workload_ended(node, w);
 }
 
@@ -406,21 +415,26 @@ static void tombstone_dir(const struct node *node, char buf[OPTIONS_PATH_MAX + 3
 	snprintf(buf, OPTIONS_PATH_MAX + 32, "%s/tombstones", node->options.run_dir);
 }
 
+/* One that is acted on. What it asks for is saved before the word itself goes, and until then nobody takes it for another one. */
 struct tombstone {
 	struct node *node;
 	char path[OPTIONS_PATH_MAX + WORKLOAD_KEY_SIZE + 64];
+	struct gone_wait *waiting;
+	struct tombstone *prev, *next; /* node->tombstones */
 };
 
 static void unlink_tombstone(void *arg)
 {
 	struct tombstone *t = arg;
+	struct gone_wait *waiting = t->waiting;
 
 	if (unlink(t->path) < 0 && errno != ENOENT)
 		log_warn("workloads", "remove %s: %s", t->path, strerror(errno));
+	DL_DELETE(t->node->tombstones, t);
 	free(t);
+	tell(waiting);
 }
 
-/* What it asks for is saved before the word itself goes. */
 static void tombstone_settled(void *arg)
 {
 	struct tombstone *t = arg;
@@ -444,17 +458,42 @@ static int read_tombstone(const char *path, json_t **ret_root, struct err *err)
 	return 0;
 }
 
-static void act_on(struct node *node, const char *path)
+static struct tombstone *tombstone_find(struct node *node, const char *path)
+{
+	struct tombstone *t;
+
+	DL_FOREACH(node->tombstones, t)
+	if (strcmp(t->path, path) == 0)
+		break;
+	return t;
+}
+
+static struct tombstone *tombstone_new(struct node *node, const char *path)
 {
 	struct tombstone *t = calloc(1, sizeof(*t));
-	struct workload *w = NULL;
-	json_t *root = NULL;
-	struct err err;
 
 	if (!t)
 		abort();
 	t->node = node;
 	snprintf(t->path, sizeof(t->path), "%s", path);
+	DL_APPEND(node->tombstones, t);
+	return t;
+}
+
+/* fn (may be NULL) when it is settled. */
+static void act_on(struct node *node, const char *path, void (*fn)(void *arg), void *arg)
+{
+	struct tombstone *t = tombstone_find(node, path);
+	struct workload *w = NULL;
+	json_t *root = NULL;
+	struct err err;
+
+	if (t) {
+		wait_for(&t->waiting, fn, arg);
+		return;
+	}
+	t = tombstone_new(node, path);
+	wait_for(&t->waiting, fn, arg);
 	if (read_tombstone(path, &root, &err) < 0)
 		log_warn("workloads", "%s; removing it", err.text);
 	else
@@ -486,20 +525,22 @@ static void act_on_all(struct node *node)
 		if (entry->d_name[0] == '.' || (len > 4 && strcmp(entry->d_name + len - 4, ".tmp") == 0))
 			continue;
 		if (snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name) < (int)sizeof(path))
-			act_on(node, path);
+			act_on(node, path, NULL, NULL);
 	}
 	closedir(d);
 }
 
-void workload_unbury(struct node *node, json_t *attachment)
+void workload_unbury(struct node *node, json_t *attachment, void (*fn)(void *arg), void *arg)
 {
 	char dir[OPTIONS_PATH_MAX + 32], path[OPTIONS_PATH_MAX + WORKLOAD_KEY_SIZE + 64], key[WORKLOAD_KEY_SIZE];
 
 	make_key(key, attachment);
 	tombstone_dir(node, dir);
 	snprintf(path, sizeof(path), "%s/%s", dir, key);
-	if (access(path, F_OK) == 0)
-		act_on(node, path);
+	if (access(path, F_OK) == 0 || tombstone_find(node, path))
+		act_on(node, path, fn, arg);
+	else
+		fn(arg);
 }
 
 void workloads_tick(struct node *node, uint64_t now)
@@ -552,16 +593,32 @@ static void remove_one(struct removal *r, struct workload *w)
 	workload_remove(r->node, w, one_removed, r);
 }
 
+struct deletion {
+	struct removal *removal;
+	json_t *attachment;
+};
+
+static void delete_known(void *arg)
+{
+	struct deletion *d = arg;
+	struct workload *w = workload_of(d->removal->node, d->attachment);
+
+	if (w)
+		remove_one(d->removal, w);
+	one_removed(d->removal);
+	json_decref(d->attachment);
+	free(d);
+}
+
 static void del(struct node *node, struct control_call *call, json_t *body)
 {
-	struct removal *r = removal_new(node, call, false);
-	struct workload *w = workload_of(node, body);
+	struct deletion *d = calloc(1, sizeof(*d));
 
-	workload_unbury(node, body);
-	w = workload_of(node, body);
-	if (w)
-		remove_one(r, w);
-	one_removed(r);
+	if (!d)
+		abort();
+	d->removal = removal_new(node, call, false);
+	d->attachment = json_incref(body);
+	workload_unbury(node, body, delete_known, d);
 }
 
 static bool kept(const struct workload *w, json_t *keep)
@@ -874,7 +931,13 @@ void workloads_begin(struct node *node)
 void workloads_stop(struct node *node)
 {
 	struct workload *w, *next;
+	struct tombstone *t, *next_t;
 
+	DL_FOREACH_SAFE(node->tombstones, t, next_t)
+	{
+		DL_DELETE(node->tombstones, t);
+		free(t);
+	}
 	HASH_ITER(hh, node->workloads, w, next)
 	{
 		HASH_DEL(node->workloads, w);
