@@ -580,6 +580,14 @@ static struct gossip *make_core(struct node *node)
 	return g;
 }
 
+static void know_member(void *ctx, const struct gossip_member *m)
+{
+	struct node *node = ctx;
+
+	if (!m->self && !cluster_host(node, m->hostno))
+		on_member(node, m, GOSSIP_LEFT);
+}
+
 int cluster_run_gossip(struct node *node, struct err *err)
 {
 	if (!node->gossip_timer)
@@ -594,6 +602,8 @@ int cluster_run_gossip(struct node *node, struct err *err)
 	if (start_hostnos(node, err) < 0)
 		return -1;
 	publish_hostno_pool(node);
+	/* Members known from disk are members before they are heard, or the guard would drop their frames until then. */
+	gossip_each_member(node->gossip, know_member, node);
 	tell_members(node);
 	cluster_poke(node);
 	return 0;
