@@ -214,11 +214,11 @@ class Runtime:
 
 
 class Pings:
-    """A ping every 10 ms until lost() is asked."""
+    """A ping every 10 ms or oftener until lost() is asked: with 0.01 ping's timers make it 16 ms, with 0.005 6 ms."""
 
     def __init__(self, host, container, address):
         name = f"ping-{container.name}"
-        self.process = host.start("ip", "netns", "exec", container.name, "ping", "-n", "-i", "0.01", address, name=name)
+        self.process = host.start("ip", "netns", "exec", container.name, "ping", "-n", "-i", "0.005", address, name=name)
 
     def lost(self):
         """Ends it; (sequence numbers without an answer, number of answers). What was in flight at the end does not count."""
