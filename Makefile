@@ -48,6 +48,7 @@ PROGRAMS := $(if $(wildcard daemon/main.c),$(B)/trestled) $(if $(wildcard cli/ma
 UNIT := $(call programs_of,tests/unit/test_*.c)
 SIM_MAINS := $(shell grep -ls '^int main\>' tests/sim/*.c)
 SIM := $(call programs_of,$(SIM_MAINS))
+MODEL := $(call programs_of,tests/model/*.c)
 FUZZ := $(call programs_of,tests/fuzz/fuzz_*.c)
 # Everything else in tests/sim is shared by its programs.
 SIM_SHARED := $(patsubst %.c,$(B)/%.o,$(filter-out $(SIM_MAINS),$(wildcard tests/sim/*.c)))
@@ -57,6 +58,7 @@ C_FILES := $(C_SOURCES) $(foreach m,$(MODULES),$(wildcard $(m)/*.h $(m)/*/*.h)) 
 all: $(PROGRAMS) ## the programs, into build/release
 unit: $(UNIT)
 sim: $(SIM)
+model: $(MODEL)
 fuzz-replay: $(FUZZ)
 
 define archive
@@ -94,6 +96,9 @@ $(B)/trestle-cni: $(B)/cni/main.o $(B)/libcni.a $(B)/libcontrol.a $(B)/libbase.a
 $(B)/tests/unit/%: $(B)/tests/unit/%.o $(ARCHIVES)
 	$(call say,LINK  $@)
 	$(call link,$<,-lcmocka)
+$(B)/tests/model/%: $(B)/tests/model/%.o $(ARCHIVES)
+	$(call say,LINK  $@)
+	$(call link,$<)
 $(B)/tests/sim/%: $(B)/tests/sim/%.o $(SIM_SHARED) $(ARCHIVES)
 	$(call say,LINK  $@)
 	$(call link,$< $(SIM_SHARED),-lcmocka)
@@ -123,7 +128,7 @@ SANITIZED := SANITIZE=address,undefined
 RUN := tests/run
 
 build-tests: deps-test
-	$(Q)$(MAKE) --no-print-directory all unit sim
+	$(Q)$(MAKE) --no-print-directory all unit model sim
 	$(Q)$(MAKE) --no-print-directory $(SANITIZED) unit fuzz-replay
 
 test: deps-docker build-tests ## every test; ends with "N passed, N failed, N skipped"
@@ -135,6 +140,9 @@ test-unit: deps-test ## unit tests, plain and with the address and undefined san
 test-fuzz: deps-test ## replays the corpora through the fuzz targets, sanitized
 	$(Q)$(MAKE) --no-print-directory $(SANITIZED) fuzz-replay
 	$(Q)$(RUN) fuzz
+test-model: deps-test ## every state of address custody in small clusters; MODEL_LONG=1 explores for an hour
+	$(Q)$(MAKE) --no-print-directory model
+	$(Q)$(if $(MODEL_LONG),$(B)/tests/model/explore long,$(RUN) model)
 test-sim: deps-test ## clusters of many hosts in one process, virtual clock
 	$(Q)$(MAKE) --no-print-directory sim
 	$(Q)$(RUN) sim
@@ -219,7 +227,7 @@ help: ## this list
 	@echo "Variables: V=1 shows commands, SANITIZE=address,undefined builds a second flavour, WERROR=1, CFLAGS, DESTDIR, PREFIX, CNI_BIN, FUZZ_SECONDS."
 
 always:
-.PHONY: all unit sim fuzz-replay deps deps-test deps-docker deps-check deps-fuzz build-tests test test-unit test-fuzz test-sim test-net \
+.PHONY: all unit sim model fuzz-replay deps deps-test deps-docker deps-check deps-fuzz build-tests test test-unit test-fuzz test-model test-sim test-net \
 	test-conformance test-cni test-docker fuzz fuzz-run demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
 	check-warnings check-static install install-strip uninstall clean help always
 .SECONDARY:

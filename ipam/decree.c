@@ -250,7 +250,7 @@ static bool may_promise(const struct ipam *ipam, const struct decree *decree, co
 {
 	const struct ipam_decree *held = &decree->d;
 
-	if (decree->gone || ipam->fault == IPAM_FAULT_FORGET_TWICE)
+	if (decree->gone)
 		return true;
 	if (held->done || m->decree.number <= held->number)
 		return false;

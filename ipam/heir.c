@@ -205,12 +205,39 @@ static void take_piece(struct ipam *ipam, struct pool *pool, const struct custod
 	last->xid = 0;
 }
 
+static bool is_host_number(const struct ipam *ipam, const struct pool *pool, u128 offset)
+{
+	return pool->def.host_numbers &&
+	       (offset == ipam->config.hostno || (offset <= UINT32_MAX && peer_find(ipam, (uint32_t)offset)));
+}
+
+/* Cuts the piece before the next number that some host has; false when it begins with one. */
+static bool without_host_numbers(const struct ipam *ipam, const struct pool *pool, struct custody *piece)
+{
+	const struct peer *peer, *next;
+	u128 own = ipam->config.hostno;
+
+	if (!pool->def.host_numbers)
+		return true;
+	if (is_host_number(ipam, pool, piece->start)) {
+		piece->len = 1;
+		return false;
+	}
+	if (own > piece->start && own - piece->start < piece->len)
+		piece->len = own - piece->start;
+	HASH_ITER(hh, ipam->peers, peer, next)
+	if (peer->hostno > piece->start && peer->hostno - piece->start < piece->len)
+		piece->len = peer->hostno - piece->start;
+	return true;
+}
+
 /* What is the victim's by the newest fact, and what nobody but the victim ever had. The last save is the durable one. */
 static void take_ranges(struct ipam *ipam, const struct decree *decree, struct pool *pool, const struct custody_map *top)
 {
-	bool snapshot = ipam->fault == IPAM_FAULT_FORGET_SNAPSHOT, naive = ipam->fault == IPAM_FAULT_FORGET_NAIVE;
+	bool snapshot = ipam->fault == IPAM_FAULT_FORGET_SNAPSHOT;
 	u128 end = pool->first + pool->usable;
 	struct custody last = {0};
+	bool mine;
 
 	for (u128 at = pool->first; at < end;) {
 		size_t i = custody_index(top, at);
@@ -224,8 +251,11 @@ static void take_ranges(struct ipam *ipam, const struct decree *decree, struct p
 			piece.version = c->version;
 		}
 		piece.len = (stop < end ? stop : end) - at;
+		mine = without_host_numbers(ipam, pool, &piece);
 		at += piece.len;
-		if (known ? c->to == decree->victim && !snapshot : !naive)
+		if (!mine)
+			continue;
+		if (known ? c->to == decree->victim && !snapshot : true)
 			take_piece(ipam, pool, &piece, &last);
 	}
 	if (last.len)
@@ -405,8 +435,8 @@ static void on_held(struct ipam *ipam, struct decree *decree, const struct ipam_
 	unsigned i = 0;
 
 	if (m->decree.heir == ipam->config.hostno) { /* an attempt of ours that our disk has forgotten */
-		if (m->decree.number < decree->d.number)
-			return;
+		if (m->decree.number <= decree->d.number)
+			return; /* the answer to an old copy of a claim */
 	} else if (id_compare(&ipam->config.host_id, &m->decree.heir_id) > 0) {
 		return;
 	}

@@ -182,6 +182,7 @@ static void pool_save(struct ipam *ipam, const struct pool *pool, bool durable)
 	struct saved_pool saved = {
 		.prefix = pool->def.prefix,
 		.edges_reserved = pool->def.edges_reserved,
+		.host_numbers = pool->def.host_numbers,
 		.wanted = pool->wanted,
 		.spares = pool->spares,
 	};
@@ -281,6 +282,7 @@ static int restore_pool(struct ipam *ipam, const struct id128 *id, const void *v
 		return -1;
 	def.prefix = saved.prefix;
 	def.edges_reserved = saved.edges_reserved;
+	def.host_numbers = saved.host_numbers;
 	if (check_def(&def, NULL) < 0)
 		return err_set(err, ERR_CORRUPT, "address pool %s: its saved prefix is not one", id_format(id, text));
 	pool = pool_get(ipam, id);

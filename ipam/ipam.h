@@ -36,6 +36,9 @@ struct ipam_pool_def {
 	struct prefix
 		prefix;	     /* masked. Size is 2^(bits - length); IPv6 pools up to /64 and longer prefixes use 128-bit offsets */
 	bool edges_reserved; /* first and last address (IPv4 /30 and shorter), or only the first (IPv6), are never given out */
+	/* The pool gives out host numbers. A number that some host had is its for good, whoever's custody it comes from: the
+	 * estate of a forgotten host moves without the numbers of the hosts that are known. */
+	bool host_numbers;
 };
 
 enum ipam_result_code {

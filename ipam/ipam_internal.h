@@ -190,8 +190,7 @@ enum ipam_fault {
 	IPAM_FAULT_SAVE_LATE,	    /* gives without waiting for the disk: a power cut forgets the gift */
 	IPAM_FAULT_FORGET_NAIVE,    /* an heir takes what it itself believes the victim's */
 	IPAM_FAULT_FORGET_SNAPSHOT, /* promises tell only what is held or offered now */
-	IPAM_FAULT_FORGET_SILENT,   /* an heir does without the promise of one host */
-	IPAM_FAULT_FORGET_TWICE	    /* a promise is given to every heir that asks */
+	IPAM_FAULT_FORGET_SILENT    /* an heir does without the promise of one host */
 };
 
 struct ipam {

@@ -638,6 +638,9 @@ static int saved_end(const struct bytes_reader *r, const char *what, size_t len,
 	return err_set(err, ERR_CORRUPT, "%s: %zu bytes that do not decode", what, len);
 }
 
+#define POOL_EDGES (1u << 0)
+#define POOL_HOST_NUMBERS (1u << 1)
+
 size_t saved_pool_encode(const struct saved_pool *saved, uint8_t buf[IPAM_VALUE_MAX])
 {
 	struct bytes_writer w;
@@ -646,7 +649,7 @@ size_t saved_pool_encode(const struct saved_pool *saved, uint8_t buf[IPAM_VALUE_
 	bw_u8(&w, IPAM_FORMAT);
 	bw_ip(&w, &saved->prefix.ip);
 	bw_u8(&w, saved->prefix.length);
-	bw_u8(&w, saved->edges_reserved);
+	bw_u8(&w, (saved->edges_reserved ? POOL_EDGES : 0) | (saved->host_numbers ? POOL_HOST_NUMBERS : 0));
 	bw_u8(&w, (uint8_t)saved->wanted);
 	put_v(&w, saved->spares);
 	return w.len;
@@ -665,11 +668,12 @@ int saved_pool_decode(struct saved_pool *ret_saved, const void *bytes, size_t le
 	edges = br_u8(&r);
 	wanted = br_u8(&r);
 	saved.spares = get_u32(&r);
-	if (edges > 1 || wanted >= WANT_MAX)
+	if (edges & ~(POOL_EDGES | POOL_HOST_NUMBERS) || wanted >= WANT_MAX)
 		r.bad = true;
 	if (saved_end(&r, "address pool", len, err) < 0)
 		return -1;
-	saved.edges_reserved = edges;
+	saved.edges_reserved = edges & POOL_EDGES;
+	saved.host_numbers = edges & POOL_HOST_NUMBERS;
 	saved.wanted = wanted;
 	*ret_saved = saved;
 	return 0;

@@ -149,7 +149,7 @@ enum slot_state { SLOT_LEASED, SLOT_RESTING, SLOT_MAX };
 
 struct saved_pool {
 	struct prefix prefix;
-	bool edges_reserved;
+	bool edges_reserved, host_numbers;
 	enum want_state wanted;
 	uint32_t spares;
 };
