@@ -12,6 +12,7 @@
 #include "driver/vxlan/vxlan.h"
 
 #define RESYNC_MS 60000
+#define SETTLE_MS 1000
 #define REAP_MS 100 /* a group of deleted links shares one wait of the kernel (16-20 ms, RCU) */
 #define LINKS_MS 2000
 #define RETRY_MS 1000
@@ -74,7 +75,7 @@ struct datapath {
 	struct vxlan_config config;
 	struct command *head, **tail;
 	struct event *flush, *notify, *reap, *resync, *links;
-	bool reap_wanted, links_running, resync_queued;
+	bool reap_wanted, links_running, resync_queued, settling;
 	bool hold;
 	/* copies for the loop, as of the last job */
 	struct driver_counters counters;
@@ -239,6 +240,18 @@ static void note_result(struct datapath *dp, const struct job *j)
 		arm(dp->flush, RETRY_MS);
 }
 
+/* What a comparison found was put right by it. Comparing once more soon says so, or that somebody keeps changing it. */
+static void settle(struct datapath *dp, const struct driver_drift *drift)
+{
+	bool found = drift->missing || drift->foreign || drift->different;
+
+	if (found && !dp->settling) {
+		struct timeval tv = {.tv_sec = SETTLE_MS / 1000};
+		event_add(dp->resync, &tv); /* brings the timer forward */
+	}
+	dp->settling = found;
+}
+
 static void job_done(void *arg)
 {
 	struct job *j = arg;
@@ -252,6 +265,7 @@ static void job_done(void *arg)
 		break;
 	case JOB_RESYNC:
 		note_result(dp, j);
+		settle(dp, &j->counters.last_drift);
 		dp->resync_queued = false;
 		dp->last_resync_ms = clock_boot_ms();
 		dp->foreign = j->foreign;
