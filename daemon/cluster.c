@@ -271,7 +271,7 @@ static void tell_members(struct node *node)
 		abort();
 	vteps[count++] = node->options.vtep;
 	HASH_ITER(hh, node->hosts, host, next)
-	if (host->state != GOSSIP_LEFT)
+	if (host->state != GOSSIP_LEFT && ip_is_set(&host->vtep)) /* an admission alone tells no address */
 		vteps[count++] = host->vtep;
 	datapath_set_members(node, vteps, count);
 	free(vteps);
