@@ -3,6 +3,7 @@
  *	gossip.c         entry points, dispatch, own records
  *	members_admit.c  admissions, host records, the sponsor's side of joining
  *	members.c        the table: who there is, merging of claims, news
+ *	members_trust.c  our own health, flapping hosts, failing networks
  *	members_probe.c  SWIM: probing, suspicion, verification
  *	sync.c           comparing roots, vectors, pulls
  *	sync_push.c      own changes to everyone, with cursors
@@ -58,6 +59,20 @@
 #define SEQ_RESERVE 65536
 #define PINGS 256 /* power of two; the oldest gives way */
 #define CHECKS 32
+#define LAG_SECONDS 5
+#define LAG_CLASSES 5
+#define FLAP_POINT 1024 /* flaps are halved as they fade */
+#define FLAP_MAX 8
+#define FLAP_WINDOW_MS 600000
+#define FLAP_FADE_MS 300000
+#define FLAP_HOLD_MS 1000
+#define FLAP_MAX_MS 64000
+#define FREEZE_WINDOW_MS 10000
+#define FREEZE_MIN 2
+#define FREEZE_PERCENT 20
+#define FREEZE_MS 30000
+#define REFUSED_LASTS_MS 30000
+#define UNANSWERED_MANY 3
 
 enum ping_kind { PING_NONE, PING_PROBE, PING_HELP, PING_OTHER };
 
@@ -66,7 +81,7 @@ struct ping {
 	enum ping_kind kind;
 	uint32_t seq;
 	uint32_t target;
-	uint64_t sent_ms;
+	uint64_t sent_us;
 	uint64_t deadline_ms;	      /* HELP: when to say NACK */
 	uint32_t for_hostno, for_seq; /* HELP */
 };
@@ -107,6 +122,11 @@ struct member {
 	struct frame_peer frame;
 	uint64_t heard_ms;
 	uint32_t srtt_us, rttvar_us;
+	uint64_t answered_ms, unanswered_ms; /* the last answer; the first ping without one */
+	uint32_t unanswered;		     /* pings since the last answer */
+	uint32_t flaps;			     /* times FLAP_POINT */
+	uint32_t died_epoch;
+	uint64_t flaps_ms, died_ms, held_until_ms, suspected_ms, refused_ms;
 
 	/* While suspect. */
 	uint64_t suspect_until_ms;
@@ -145,11 +165,18 @@ struct kept {
 	uint8_t val[ADMISSION_MAX];
 };
 
+/* What gossip_health said within one second. */
+struct lag_second {
+	uint64_t second;
+	uint32_t count[LAG_CLASSES];
+	bool drops;
+};
+
 struct gossip {
 	struct gossip_config config;
 	struct gossip_ops ops;
 	void *ctx;
-	uint64_t now;
+	uint64_t now, now_us;
 	bool started, left;
 	struct frame_sender sender;
 	struct frame_ring ring;
@@ -163,7 +190,10 @@ struct gossip {
 	unsigned state_count[4];
 	uint64_t news_ms;
 
-	unsigned health; /* Lifeguard's local health, 0 = fine */
+	unsigned health; /* local health, 0 = fine: the worse of the two */
+	unsigned lifeguard, measured;
+	struct lag_second lags[LAG_SECONDS];
+	uint64_t frozen_until_ms;
 	uint64_t called_ms;
 	uint32_t ping_seq;
 	struct ping pings[PINGS];
@@ -230,6 +260,7 @@ void members_describe(
 	struct gossip *g, struct member *m, const char *name, const struct gossip_addr *addr, const struct ip *vtep);
 void members_show(const struct gossip *g, const struct member *m, struct gossip_member *ret_member);
 void members_save(struct gossip *g, const struct member *m);
+void members_changed(struct gossip *g, const struct member *m);			 /* something but the state did */
 static inline bool member_usable(const struct gossip *g, const struct member *m) /* worth sending to */
 {
 	return m != g->self && (m->state == GOSSIP_ALIVE || m->state == GOSSIP_SUSPECT);
@@ -246,6 +277,15 @@ void members_compare(struct gossip *g, struct member *m, uint64_t digest);
 void members_table(struct gossip *g, struct member *m);
 void members_update_digest(struct gossip *g, struct member *m);
 
+/* members_trust.c */
+void probe_unhealthy(struct gossip *g, int by);
+void trust_measure(struct gossip *g);
+uint64_t trust_stretch(const struct gossip *g, struct member *m, uint64_t ms);
+void trust_returned(struct gossip *g, struct member *m);
+void trust_suspected(struct gossip *g, struct member *m);
+bool trust_daemon_down(const struct gossip *g, const struct member *m);
+enum gossip_reach trust_reach(const struct gossip *g, const struct member *m);
+
 /* members_probe.c */
 void probe_start(struct gossip *g);
 uint64_t probe_tick(struct gossip *g);
@@ -259,7 +299,6 @@ void probe_on_nack(struct gossip *g, struct member *m, uint32_t seq);
 void probe_on_indirect_ack(struct gossip *g, uint32_t seq);
 void probe_on_verify(struct gossip *g, struct member *m, const struct proto_entry *suspect);
 void probe_on_verdict(struct gossip *g, const struct proto_verdict *verdict);
-void probe_unhealthy(struct gossip *g, int by);
 
 /* sync.c */
 void sync_reset(struct gossip *g, struct member *m);

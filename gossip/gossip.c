@@ -39,6 +39,8 @@ static void enter(struct gossip *g, uint64_t now_ms)
 {
 	if (now_ms > g->now)
 		g->now = now_ms;
+	if (g->now_us < g->now * 1000)
+		g->now_us = g->now * 1000;
 	g->depth++;
 }
 
@@ -639,6 +641,12 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 		sooner(&next, g->slots[i]->push_ms);
 	}
 	return next > g->now ? next : g->now + 1;
+}
+
+void gossip_clock_us(struct gossip *g, uint64_t now_us)
+{
+	if (now_us > g->now_us)
+		g->now_us = now_us;
 }
 
 /* Somebody knows of a later epoch of ours than we do: our state was set back. Nothing of the old numbering may be used again. */

@@ -42,6 +42,15 @@ struct gossip_addr {
 enum gossip_state { GOSSIP_ALIVE, GOSSIP_SUSPECT, GOSSIP_DEAD, GOSSIP_LEFT };
 const char *gossip_state_name(enum gossip_state state); /* "alive", "suspect", "dead", "left" */
 
+/* What we know of the way to a host, per direction, from our own packets. */
+enum gossip_reach {
+	GOSSIP_REACH_BOTH, /* it answers us */
+	GOSSIP_REACH_IN,   /* we hear it, and it does not answer us: what we send is lost */
+	GOSSIP_REACH_HOST, /* dead, but its kernel says that nobody listens: the host runs, its daemon does not */
+	GOSSIP_REACH_NONE  /* we hear nothing of it */
+};
+const char *gossip_reach_name(enum gossip_reach reach); /* "both", "in", "no daemon", "none" */
+
 struct gossip_member {
 	uint32_t hostno;
 	struct id128 host_id;
@@ -51,7 +60,11 @@ struct gossip_member {
 	struct gossip_addr addr;
 	struct ip vtep; /* where it takes VXLAN */
 	char name[GOSSIP_NAME_MAX + 1];
-	uint32_t rtt_us; /* smoothed, 0 = never measured */
+	uint32_t rtt_us;	/* smoothed, 0 = never measured */
+	uint64_t heard_ms;	/* when anything authentic came from it, 0 = never */
+	uint64_t answered_ms;	/* when it last answered something of ours, 0 = never */
+	uint64_t held_until_ms; /* it flaps: names should not lead to it before, 0 = it does not */
+	enum gossip_reach reach;
 	bool self;
 };
 
@@ -98,6 +111,19 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 /* Timers. Returns when to call again at the latest; what other calls put off may be due earlier, so call it after those too
  * (after all datagrams of a wake-up, not after each). */
 uint64_t gossip_tick(struct gossip *g, uint64_t now_ms);
+
+/* The same clock in microseconds, before gossip_packet and gossip_tick: round trips are then measured with it. May be left out.
+ */
+void gossip_clock_us(struct gossip *g, uint64_t now_us);
+/* What the daemon measured of itself since it last said so, at least once a second: how late its loop was or how long a packet
+ * lay in the socket, whichever is more, and whether the kernel dropped packets. The slower we are, the longer others get. */
+void gossip_health(struct gossip *g, uint32_t lag_ms, bool dropped, uint64_t now_ms);
+unsigned gossip_local_health(const struct gossip *g); /* 0 = fine ... 8 */
+/* The kernel of a host refused one of our packets (ICMP port unreachable): a hint only, anybody can forge it. It kills nobody, it
+ * tells a dead daemon from a dead host. */
+void gossip_unreachable(struct gossip *g, const struct gossip_addr *addr, uint64_t now_ms);
+/* So many hosts became suspect lately that it must be the network: withdraw nothing because of them, take nothing over. */
+bool gossip_cut_suspected(const struct gossip *g, uint64_t now_ms);
 
 /* Own records. put with equal value: no change. Limits: ERR_TOO_BIG. The push leaves at the end of the call, or a few ms later
  * when the one before is not acknowledged yet. After a restart, put again what is still true, before gossip_start or within a

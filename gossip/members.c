@@ -51,6 +51,10 @@ void members_show(const struct gossip *g, const struct member *m, struct gossip_
 		.addr = m->addr,
 		.vtep = m->vtep,
 		.rtt_us = m->srtt_us,
+		.heard_ms = m->heard_ms,
+		.answered_ms = m->answered_ms,
+		.held_until_ms = m->held_until_ms,
+		.reach = trust_reach(g, m),
 		.self = m == g->self,
 	};
 	memcpy(ret_member->name, m->name, sizeof(ret_member->name));
@@ -64,6 +68,11 @@ static void show_change(struct gossip *g, const struct member *m, enum gossip_st
 		return;
 	members_show(g, m, &member);
 	g->ops.member(g->ctx, &member, old);
+}
+
+void members_changed(struct gossip *g, const struct member *m)
+{
+	show_change(g, m, m->state);
 }
 
 void members_save(struct gossip *g, const struct member *m)
@@ -194,8 +203,13 @@ void members_set_state(struct gossip *g, struct member *m, enum gossip_state sta
 	bool was_unheard = m->unheard;
 
 	forget_suspicion(m);
-	if (state == GOSSIP_DEAD)
+	if (state == GOSSIP_DEAD) {
 		g->counters.deaths++;
+		m->died_ms = was_unheard ? 0 : g->now;
+		m->died_epoch = m->epoch;
+	}
+	if (state == GOSSIP_ALIVE && old == GOSSIP_DEAD)
+		trust_returned(g, m);
 	if (state == GOSSIP_DEAD || state == GOSSIP_LEFT) {
 		m->unheard = false;
 		m->push_ms = m->sync_ms = NEVER;

@@ -24,10 +24,10 @@ static uint64_t ack_timeout(const struct gossip *g, const struct member *m)
 	return timeout * (1 + g->health);
 }
 
-/* RFC 6298's estimator. The clock has milliseconds: an answer within one counts as half of it. */
-static void measured(struct member *m, uint64_t rtt_ms)
+/* RFC 6298's estimator. Who has no finer clock than milliseconds measures 0 for most: that counts as half of one. */
+static void measured(struct member *m, uint64_t rtt_us)
 {
-	uint32_t rtt = rtt_ms == 0 ? 500 : rtt_ms > 10000 ? 10000000 : (uint32_t)rtt_ms * 1000;
+	uint32_t rtt = rtt_us == 0 ? 500 : rtt_us > 10000000 ? 10000000 : (uint32_t)rtt_us;
 	uint32_t off = rtt > m->srtt_us ? rtt - m->srtt_us : m->srtt_us - rtt;
 
 	if (m->srtt_us == 0) {
@@ -37,13 +37,6 @@ static void measured(struct member *m, uint64_t rtt_ms)
 	}
 	m->rttvar_us += off / 4 - m->rttvar_us / 4;
 	m->srtt_us += rtt / 8 - m->srtt_us / 8;
-}
-
-void probe_unhealthy(struct gossip *g, int by)
-{
-	int health = (int)g->health + by;
-
-	g->health = health < 0 ? 0 : health > HEALTH_MAX ? HEALTH_MAX : (unsigned)health;
 }
 
 static struct ping *ping_slot(struct gossip *g, uint32_t seq)
@@ -81,7 +74,9 @@ static struct ping *send_ping(struct gossip *g, struct member *m, enum ping_kind
 
 	if (ping->kind == PING_HELP)
 		g->helping--;
-	*ping = (struct ping){.kind = kind, .seq = g->ping_seq, .target = m->hostno, .sent_ms = g->now};
+	*ping = (struct ping){.kind = kind, .seq = g->ping_seq, .target = m->hostno, .sent_us = g->now_us};
+	if (m->unanswered++ == 0)
+		m->unanswered_ms = g->now;
 	if (m->state != GOSSIP_ALIVE && !m->unheard)
 		accuse(&packet, m);
 	fill_ping(g, &body, ping->seq);
@@ -302,7 +297,7 @@ static void ask_verifiers(struct gossip *g, struct member *suspect)
 	members_entry(suspect, &entry);
 	proto_put_verify(&packet, &entry);
 	suspect->mine = true;
-	suspect->window_ms = g->now + REFUTE_WINDOW_MS * (1 + g->health);
+	suspect->window_ms = g->now + trust_stretch(g, suspect, REFUTE_WINDOW_MS * (1 + g->health));
 	suspect->asked = pick_verifiers(g, suspect, verifiers);
 	for (unsigned i = 0; i < suspect->asked; i++)
 		core_send(g, verifiers[i], FRAME_CLASS_MEMBERSHIP, &packet);
@@ -325,7 +320,7 @@ static void set_deadline(struct gossip *g, struct member *m)
 
 	if (m->mine && m->confirmed > confirmations)
 		confirmations = m->confirmed;
-	m->suspect_until_ms = m->since_ms + suspicion_time(g, confirmations);
+	m->suspect_until_ms = m->since_ms + trust_stretch(g, m, suspicion_time(g, confirmations));
 }
 
 void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool hearsay_dead)
@@ -337,11 +332,12 @@ void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool he
 		members_set_state(g, m, GOSSIP_SUSPECT);
 		m->since_ms = g->now;
 		g->counters.suspicions++;
+		trust_suspected(g, m);
 	}
 	if (add_accuser(m, accuser) || fresh)
 		set_deadline(g, m);
 	if (hearsay_dead) {
-		sooner(&m->suspect_until_ms, g->now + REFUTE_WINDOW_MS * (1 + g->health));
+		sooner(&m->suspect_until_ms, g->now + trust_stretch(g, m, REFUTE_WINDOW_MS * (1 + g->health)));
 		send_ping(g, m, PING_OTHER);
 		return;
 	}
@@ -518,7 +514,9 @@ void probe_on_ack(struct gossip *g, struct member *m, const struct proto_ping *a
 	compare(g, m, ack);
 	if (ping->kind == PING_NONE || ping->seq != ack->seq || ping->target != m->hostno)
 		return;
-	measured(m, g->now - ping->sent_ms);
+	measured(m, g->now_us - ping->sent_us);
+	m->answered_ms = g->now;
+	m->unanswered = 0;
 	if (ping->kind == PING_PROBE && g->probe.phase != PROBE_IDLE && g->probe.seq == ping->seq)
 		probe_done(g, true);
 	if (ping->kind == PING_HELP)
@@ -606,6 +604,8 @@ uint64_t probe_tick(struct gossip *g)
 {
 	uint64_t next;
 
+	if (g->measured > 0)
+		trust_measure(g);
 	step_probe(g);
 	if (g->now >= g->probe_ms) {
 		g->probe_ms = g->now + PROBE_PERIOD_MS;
@@ -636,7 +636,7 @@ uint64_t probe_tick(struct gossip *g)
 void probe_paused(struct gossip *g, uint64_t gap_ms)
 {
 	g->probe.phase = PROBE_IDLE;
-	g->health = HEALTH_MAX;
+	probe_unhealthy(g, HEALTH_MAX);
 	for (unsigned i = 0; i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 

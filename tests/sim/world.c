@@ -213,7 +213,8 @@ static void op_send(void *ctx, const struct gossip_addr *to, const void *bytes, 
 	w->bytes += len;
 	if (len > GOSSIP_PACKET_MAX)
 		world_fail(w, "host %u sent a packet of %zu bytes", host->hostno, len);
-	if (target >= w->host_count || w->cut[host->index][target] || sim_rng_permille(&w->rng, w->faults.loss))
+	if (target >= w->host_count || w->cut[host->index][target] || sim_rng_permille(&w->rng, w->faults.loss) ||
+		sim_rng_permille(&w->rng, host->loss) || sim_rng_permille(&w->rng, w->hosts[target].loss))
 		return;
 	put_in_flight(w, target, copy_packet(&from, bytes, len));
 	if (sim_rng_permille(&w->rng, w->faults.duplicate))
@@ -369,6 +370,7 @@ static void tick_host(struct world *w, struct sim_host *host)
 
 	if (!host->gossip || host->paused)
 		return;
+	gossip_clock_us(host->gossip, SIM_EPOCH_MS * SIM_US_PER_MS + w->now_us);
 	if (host->ipam) {
 		uint64_t ipam_next = ipam_tick(host->ipam, now_ms);
 
@@ -425,8 +427,19 @@ static void keep_for_later(struct sim_host *host, struct sim_packet *packet)
 	host->backlog_count++;
 }
 
+static void refuse(struct world *w, unsigned by, const struct gossip_addr *from)
+{
+	unsigned to = host_at(from);
+	struct gossip_addr addr = sim_addr(by);
+
+	if (to < w->host_count && w->hosts[to].gossip && !w->hosts[to].paused && !w->cut[by][to])
+		gossip_unreachable(w->hosts[to].gossip, &addr, world_now_ms(w));
+}
+
 static void deliver(struct world *w, struct sim_host *host, struct sim_packet *packet)
 {
+	if (w->refusals && !host->gossip && !host->joiner)
+		refuse(w, host->index, &packet->from);
 	if (host->joiner)
 		joiner_deliver(w, host, packet);
 	if (host->gossip && host->paused) {
@@ -438,6 +451,7 @@ static void deliver(struct world *w, struct sim_host *host, struct sim_packet *p
 		for (size_t i = 0; i < packet->len; i++)
 			w->digest = (w->digest ^ packet->bytes[i]) * 0x100000001b3u;
 		w->digest = (w->digest ^ w->now_us ^ host->index) * 0x100000001b3u;
+		gossip_clock_us(host->gossip, SIM_EPOCH_MS * SIM_US_PER_MS + w->now_us);
 		gossip_packet(host->gossip, &packet->from, packet->bytes, packet->len, world_now_ms(w));
 		tick_host(w, host);
 		if (w->delivered % 64 == 0)

@@ -58,6 +58,7 @@ struct sim_host {
 	struct ipam *ipam; /* NULL when the world has none, or while down */
 	uint32_t epoch;
 	bool paused;
+	unsigned loss; /* per mille of what it sends and of what is sent to it, besides faults.loss */
 	struct sim_rng rng;
 	struct sim_disk disk, ipam_disk;
 	uint64_t tick_us;			   /* when the pending tick is due: older tick events are stale */
@@ -93,6 +94,7 @@ struct world {
 	size_t heap_count, heap_capacity;
 	struct sim_hooks hooks;
 	bool with_ipam;
+	bool refusals; /* a host without a daemon answers with ICMP port unreachable */
 	struct truth *truth;
 	bool trace;	   /* prints what happens to hosts and records */
 	char failure[512]; /* the first thing that was wrong, "" = nothing */

@@ -1,0 +1,172 @@
+/* Scenarios of what should not be believed too soon: our own view when we are slow, a host that flaps, many deaths at once. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "gossip/core_internal.h"
+#include "tests/sim/scenario.h"
+#include "tests/sim/truth.h"
+
+static void begin(struct world *w)
+{
+	world_introduce_all(w);
+	world_start_all(w);
+	expect_quiet(w, 5000);
+}
+
+static void expect(struct world *w, bool fact, const char *what)
+{
+	if (!fact)
+		world_fail(w, "expected: %s", what);
+}
+
+static struct gossip_member view(struct world *w, unsigned observer, unsigned of)
+{
+	struct gossip_member member = {.state = GOSSIP_LEFT};
+
+	gossip_member_get(w->hosts[observer].gossip, w->hosts[of].hostno, &member);
+	return member;
+}
+
+static void say_lag(struct world *w, unsigned samples, uint32_t lag_ms)
+{
+	for (unsigned i = 0; i < samples; i++) {
+		gossip_health(w->hosts[0].gossip, lag_ms, false, world_now_ms(w));
+		world_run_ms(w, 100);
+	}
+}
+
+static void a_slow_host_says_so_itself(struct world *w)
+{
+	struct gossip *g;
+
+	begin(w);
+	g = w->hosts[0].gossip;
+	say_lag(w, 30, 0);
+	say_lag(w, 1, 2000);
+	expect(w, gossip_local_health(g) == 0, "one hiccup in three seconds is none");
+	say_lag(w, 30, 300);
+	expect(w, gossip_local_health(g) == 4, "a loop that is 300 ms late makes a health of 4");
+	say_lag(w, 60, 0);
+	expect(w, gossip_local_health(g) == 0, "and none when it is on time again");
+	gossip_health(g, 0, true, world_now_ms(w));
+	expect(w, gossip_local_health(g) == 4, "packets that the kernel dropped count as much");
+	world_run_ms(w, 10000);
+	expect(w, gossip_local_health(g) == 0, "for five seconds");
+}
+
+static void a_dead_daemon_is_told_from_a_dead_host(struct world *w)
+{
+	begin(w);
+	w->refusals = true;
+	world_crash(w, 0);
+	world_run_ms(w, 10000);
+	for (unsigned i = 1; i < w->host_count; i++) {
+		expect(w, view(w, i, 0).state == GOSSIP_DEAD, "a crashed daemon is dead");
+		expect(w, view(w, i, 0).reach == GOSSIP_REACH_HOST, "and its host is known to run");
+	}
+	w->refusals = false;
+	world_run_ms(w, 60000);
+	for (unsigned i = 1; i < w->host_count; i++)
+		expect(w, view(w, i, 0).reach == GOSSIP_REACH_NONE, "until the host is silent too");
+	world_restart(w, 0, true);
+	expect_quiet(w, 3000);
+	expect(w, view(w, 1, 0).reach == GOSSIP_REACH_BOTH, "a host that is back is reached");
+}
+
+/* Anybody can send an ICMP message. */
+static void a_forged_refusal_kills_nobody(struct world *w)
+{
+	begin(w);
+	for (unsigned i = 0; i < 100; i++) {
+		struct gossip_addr addr = sim_addr(1);
+
+		gossip_unreachable(w->hosts[0].gossip, &addr, world_now_ms(w));
+		world_run_ms(w, 100);
+		expect(w, view(w, 0, 1).state == GOSSIP_ALIVE, "a refusal alone is no death");
+	}
+	expect(w, view(w, 0, 1).reach == GOSSIP_REACH_BOTH, "who answers is reached, whatever is said");
+}
+
+static void a_lost_direction_is_named(struct world *w)
+{
+	begin(w);
+	world_cut(w, 0, 1, true);
+	world_run_ms(w, 60000);
+	expect(w, view(w, 0, 1).reach == GOSSIP_REACH_IN, "what goes to host 2 is lost, what comes is heard");
+	expect(w, view(w, 0, 2).reach == GOSSIP_REACH_BOTH, "the others are not affected");
+	world_heal(w);
+	world_run_ms(w, 20000);
+	expect(w, view(w, 0, 1).reach == GOSSIP_REACH_BOTH, "healed");
+}
+
+static void one_death_is_no_cut_and_many_are(struct world *w)
+{
+	begin(w);
+	world_crash(w, 0);
+	world_run_ms(w, 10000);
+	expect(w, !gossip_cut_suspected(w->hosts[1].gossip, world_now_ms(w)), "one crash is a crash");
+	world_restart(w, 0, true);
+	expect_quiet(w, 5000);
+	world_partition_at(w, w->host_count / 2);
+	world_run_ms(w, 10000);
+	for (unsigned i = 0; i < w->host_count; i++)
+		expect(w, gossip_cut_suspected(w->hosts[i].gossip, world_now_ms(w)), "half of the hosts at once are a cut");
+	world_run_ms(w, 60000);
+	expect(w, !gossip_cut_suspected(w->hosts[1].gossip, world_now_ms(w)), "for half a minute");
+	world_heal(w);
+	expect_quiet(w, 3000);
+}
+
+struct changes {
+	unsigned count[SIM_HOSTS_MAX];
+	unsigned bystanders;
+};
+
+static void count_change(struct sim_host *host, const struct gossip_member *member, enum gossip_state old)
+{
+	struct changes *c = host->world->scenario;
+	bool was = old == GOSSIP_DEAD, is = member->state == GOSSIP_DEAD;
+
+	if (was == is || host->index == 0)
+		return;
+	if (member->hostno == 1)
+		c->count[host->index]++;
+	else
+		c->bystanders++;
+}
+
+/* Four of five packets from and to one host are lost. */
+static void a_flapping_host_is_damped(struct world *w)
+{
+	struct changes *c = calloc(1, sizeof(*c));
+	const unsigned minutes = 12;
+	unsigned worst = 0;
+
+	if (!c)
+		abort();
+	begin(w);
+	w->scenario = c;
+	w->hooks.member = count_change;
+	w->hosts[0].loss = 800;
+	world_run_ms(w, minutes * 60000);
+	for (unsigned i = 1; i < w->host_count; i++)
+		worst = c->count[i] > worst ? c->count[i] : worst;
+	printf("     80 %% loss at one of %u hosts: %u changes of its state in %u minutes, %u of others\n", w->host_count, worst,
+		minutes, c->bystanders);
+	expect(w, worst <= minutes, "its state changes at most once a minute");
+	expect(w, c->bystanders == 0, "nobody else's does");
+	w->hosts[0].loss = 0;
+	expect_quiet(w, 5000);
+	free(c);
+	w->scenario = NULL;
+}
+
+const struct scenario trust_scenarios[] = {
+	{"a_slow_host_says_so_itself", 3, false, a_slow_host_says_so_itself},
+	{"a_dead_daemon_is_told_from_a_dead_host", 6, false, a_dead_daemon_is_told_from_a_dead_host},
+	{"a_forged_refusal_kills_nobody", 3, false, a_forged_refusal_kills_nobody},
+	{"a_lost_direction_is_named", 3, false, a_lost_direction_is_named},
+	{"one_death_is_no_cut_and_many_are", 20, false, one_death_is_no_cut_and_many_are},
+	{"a_flapping_host_is_damped", 50, false, a_flapping_host_is_damped},
+	{NULL, 0, false, NULL},
+};
