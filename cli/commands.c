@@ -615,6 +615,91 @@ static int run_leave(struct cli *cli)
 	return CLI_FINE;
 }
 
+static json_t *names_of(const char *list)
+{
+	json_t *names = json_array();
+
+	for (const char *at = list; at && *at;) {
+		size_t len = strcspn(at, ",");
+
+		if (len)
+			json_array_append_new(names, json_stringn(at, len));
+		at += len + (at[len] == ',');
+	}
+	return names;
+}
+
+static int run_forget(struct cli *cli)
+{
+	const char *assumed = cli_option(cli, "--assume-fenced");
+	json_t *body = json_pack("{s:s}", "host", cli->args[0]), *answer, *waiting, *name;
+	int status = CLI_FINE;
+	bool done;
+	size_t i;
+
+	if (cli_option(cli, "--fenced"))
+		json_object_set_new(body, "fenced", json_true());
+	if (assumed)
+		json_object_set_new(body, "assume_fenced", names_of(assumed));
+	answer = ask(cli, "POST", "/v1/forget", body, JOIN_TIMEOUT_MS, &status);
+	if (!answer)
+		return status;
+	done = json_is_true(json_object_get(answer, "done"));
+	waiting = json_object_get(answer, "waiting_for");
+	if (cli->json) {
+		view_json(cli->out, answer);
+	} else if (done) {
+		fprintf(cli->out, "forgot host %s: its addresses went to %s\n", text_of(answer, "host"), text_of(answer, "heir"));
+	} else {
+		fprintf(cli->out, "host %s is being forgotten by %s; its addresses move when these have answered:\n",
+			text_of(answer, "host"), text_of(answer, "heir"));
+		json_array_foreach(waiting, i, name)
+			fprintf(cli->out, "  %s\n", json_string_value(name) ? json_string_value(name) : "?");
+		fputs("say it again to see how far it is; --assume-fenced takes your word that some of them are stopped too\n",
+			cli->out);
+	}
+	json_decref(answer);
+	return done ? CLI_FINE : CLI_PROBLEM;
+}
+
+static size_t show_findings(FILE *out, json_t *answer, const char *kind, const char *heading)
+{
+	json_t *list = json_object_get(answer, kind), *f;
+	size_t i;
+
+	json_array_foreach(list, i, f)
+		fprintf(out, "%-10s %s of %s: %s\n", heading, text_of(f, "address"), text_of(f, "pool"), text_of(f, "what"));
+	return json_array_size(list);
+}
+
+static int run_ipam_check(struct cli *cli)
+{
+	int status = CLI_FINE;
+	json_t *answer = get(cli, "/v1/ipam/check", &status), *kernel;
+	size_t found;
+
+	if (!answer)
+		return status;
+	kernel = json_object_get(answer, "kernel");
+	found = json_array_size(json_object_get(answer, "leaks")) + json_array_size(json_object_get(answer, "duplicates")) +
+		json_array_size(json_object_get(answer, "ghosts"));
+	if (cli->json) {
+		view_json(cli->out, answer);
+	} else {
+		show_findings(cli->out, answer, "duplicates", "duplicate");
+		show_findings(cli->out, answer, "ghosts", "ghost");
+		show_findings(cli->out, answer, "leaks", "leak");
+		fprintf(cli->out,
+			"%" JSON_INTEGER_FORMAT " pools, %" JSON_INTEGER_FORMAT
+			" leases on this host: %zu found; kernel at the last comparison: %" JSON_INTEGER_FORMAT
+			" missing, %" JSON_INTEGER_FORMAT " foreign\n",
+			number_of(answer, "pools"), number_of(answer, "leases"), found, number_of(kernel, "missing"),
+			number_of(kernel, "foreign"));
+	}
+	json_decref(answer);
+	return found ? CLI_PROBLEM : CLI_FINE;
+}
+
 /* ---- the table ---- */
 
 #define THIS_HOST "This host"
@@ -635,6 +720,10 @@ const struct cli_command cli_commands[] = {
 		"ssh n1 trestle token | trestle join -", run_join, {{0}}},
 	{CLUSTER, "leave", "", 0, 0, "leaves the cluster", "trestle leave", run_leave,
 		{{"--force", NULL, "also with endpoints on this host"}, {0}}},
+	{CLUSTER, "forget", "HOST", 1, 1, "moves the addresses of a host that is gone for good to this one",
+		"trestle forget n3 --fenced", run_forget,
+		{{"--fenced", NULL, "your word that it is powered off or wiped"},
+			{"--assume-fenced", "HOST,...", "these are stopped for good too: do not wait for them"}, {0}}},
 	{NETWORKS, "network ls", "", 0, 0, "lists the networks of the cluster", "trestle network ls", run_network_ls, {{0}}},
 	{NETWORKS, "network create", "NAME", 1, 1, "creates a network, or shows the one that is there",
 		"trestle network create app --subnet 10.9.0.0/24 --mtu 1450", run_network_create,
@@ -651,5 +740,7 @@ const struct cli_command cli_commands[] = {
 		run_endpoint_inspect, {{0}}},
 	{NETWORKS, "ipam show", "[CIDR]", 0, 1, "shows the pools and which host holds how much of them",
 		"trestle ipam show 10.9.0.0/24", run_ipam_show, {{0}}},
+	{NETWORKS, "ipam check", "", 0, 0, "compares leases, endpoints and the kernel of this host", "trestle ipam check",
+		run_ipam_check, {{0}}},
 	{NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, {{0}}},
 };

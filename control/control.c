@@ -16,6 +16,7 @@
 
 #define OBJECT_MAX 128 /* bytes of the last path part and of a filter */
 #define TOKEN_MAX 511
+#define HOST_TEXT_MAX 64 /* a name, a number, or an id */
 #define TTL_MAX_S 31536000
 
 struct route {
@@ -95,6 +96,25 @@ static int check_leave(json_t *body, struct err *err)
 
 	jd_init(&d, body, "leave", err);
 	jd_opt_bool(&d, "force", false);
+	return jd_finish_strict(&d);
+}
+
+static int check_forget(json_t *body, struct err *err)
+{
+	json_t *assumed, *item;
+	struct jd d;
+	size_t i;
+
+	jd_init(&d, body, "forget", err);
+	if (!*jd_str(&d, "host", HOST_TEXT_MAX))
+		jd_fail(&d, "host", "expected the name or number of a host, found an empty text");
+	jd_opt_bool(&d, "fenced", false);
+	assumed = jd_opt_array(&d, "assume_fenced");
+	json_array_foreach(assumed, i, item)
+	{
+		if (!d.failed && (!json_is_string(item) || !json_string_length(item) || json_string_length(item) > HOST_TEXT_MAX))
+			jd_fail(&d, "assume_fenced", "expected names or numbers of hosts, found something else");
+	}
 	return jd_finish_strict(&d);
 }
 
@@ -332,6 +352,8 @@ static const struct route routes[] = {
 	{CONTROL_TOKEN, HTTPD_POST, "/v1/token", false, NULL, check_token},
 	{CONTROL_JOIN, HTTPD_POST, "/v1/join", false, NULL, check_join},
 	{CONTROL_LEAVE, HTTPD_POST, "/v1/leave", false, NULL, check_leave},
+	{CONTROL_FORGET, HTTPD_POST, "/v1/forget", false, NULL, check_forget},
+	{CONTROL_AUDIT, HTTPD_GET, "/v1/ipam/check", false, NULL, NULL},
 	{CONTROL_CNI_ADD, HTTPD_POST, "/v1/cni/add", false, NULL, check_cni_add},
 	{CONTROL_CNI_DEL, HTTPD_POST, "/v1/cni/del", false, NULL, check_cni_del},
 	{CONTROL_CNI_CHECK, HTTPD_POST, "/v1/cni/check", false, NULL, check_cni_check},

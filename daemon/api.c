@@ -97,7 +97,8 @@ static json_t *ipam_counters_json(const struct ipam *ipam)
 	json_t *o = json_object();
 
 #define PUT(name) json_object_set_new(o, #name, json_integer((json_int_t)c->name))
-	PUT(requests), PUT(local_grants), PUT(transfers_in), PUT(transfers_out), PUT(denied), PUT(bad_messages), PUT(repeated);
+	PUT(requests), PUT(local_grants), PUT(transfers_in), PUT(transfers_out), PUT(denied), PUT(bad_messages), PUT(repeated),
+		PUT(refused);
 #undef PUT
 	return o;
 }
@@ -922,6 +923,12 @@ static void handle(void *ctx, struct control_call *call, const struct control_re
 	case CONTROL_JOIN:
 		join(node, call, request->body);
 		return;
+	case CONTROL_FORGET:
+		estate_forget(node, call, request->body);
+		return;
+	case CONTROL_AUDIT:
+		answer = estate_check(node);
+		break;
 	case CONTROL_LEAVE:
 		leave(node, call, request->body);
 		return;

@@ -271,7 +271,7 @@ static void tell_members(struct node *node)
 		abort();
 	vteps[count++] = node->options.vtep;
 	HASH_ITER(hh, node->hosts, host, next)
-	if (host->state != GOSSIP_LEFT && ip_is_set(&host->vtep)) /* an admission alone tells no address */
+	if (host->state != GOSSIP_LEFT)
 		vteps[count++] = host->vtep;
 	datapath_set_members(node, vteps, count);
 	free(vteps);
@@ -299,11 +299,13 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 	host->since_ms = m->since_ms;
 	host->vtep = m->vtep;
 	if (moved || (host->hidden && m->state <= GOSSIP_SUSPECT)) {
-		host->hidden = m->state == GOSSIP_LEFT;
+		host->hidden = m->state == GOSSIP_LEFT || estate_is_buried(node, m->hostno);
 		tell_members(node);
 		segments_host_changed(node, host);
 	}
-	if (node->ipam)
+	if (node->ipam && m->state == GOSSIP_LEFT)
+		ipam_peer_left(node->ipam, m->hostno, clock_boot_ms());
+	else if (node->ipam)
 		ipam_peer_alive(node->ipam, m->hostno, m->state <= GOSSIP_SUSPECT, clock_boot_ms());
 }
 
@@ -327,7 +329,12 @@ static void on_record(
 	case RECORD_CUSTODY:
 		custody_record(node, origin, key, key_len, val, val_len);
 		break;
+	case RECORD_DECREE:
+		estate_record(node, origin, val, val_len);
+		break;
 	case RECORD_ENDPOINT:
+		if (val && estate_is_buried(node, origin))
+			break;
 		segments_record(node, origin, topic, key, key_len, val, val_len);
 		break;
 	default: /* of a newer release */
@@ -462,7 +469,8 @@ static void lease_again(void *arg, const struct ipam_result *result)
 /* The first host makes the pool and takes its own number; later starts lease again what was granted. */
 static int start_hostnos(struct node *node, struct err *err)
 {
-	struct ipam_pool_def def = {.id = node->cluster.hostno_pool, .prefix = hostno_prefix, .edges_reserved = true};
+	struct ipam_pool_def def = {
+		.id = node->cluster.hostno_pool, .prefix = hostno_prefix, .edges_reserved = true, .host_numbers = true};
 	struct hostno_grant *g, *next;
 	struct ipam_totals totals;
 	uint64_t now = clock_boot_ms();
@@ -951,7 +959,6 @@ static void on_leave_timer(evutil_socket_t fd, short what, void *arg)
 	struct leave *l = arg;
 	struct node *node = l->node;
 	struct timeval soon = {.tv_usec = 50000};
-	struct change *c;
 
 	(void)fd, (void)what;
 	if (!cluster_alone(node) && holds_addresses(node) && clock_boot_ms() < l->deadline_ms) {
@@ -963,14 +970,20 @@ static void on_leave_timer(evutil_socket_t fd, short what, void *arg)
 				    "until it forgets this host");
 	gossip_leave(node->gossip, clock_boot_ms());
 	node->left = true;
-	c = calloc(1, sizeof(*c));
+	cluster_start_over(node, left, l);
+}
+
+void cluster_start_over(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	struct change *c = calloc(1, sizeof(*c));
+
 	if (!c)
 		abort();
 	c->node = node;
 	c->new_identity = true;
 	randombytes_buf(c->seed, sizeof(c->seed));
-	c->fn = left;
-	c->arg = l;
+	c->fn = fn;
+	c->arg = arg;
 	node->cluster.cluster_id = random_id();
 	randombytes_buf(node->cluster.key, sizeof(node->cluster.key));
 	node->cluster.hostno = FIRST_HOSTNO;

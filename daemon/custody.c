@@ -15,7 +15,7 @@ struct ticket {
 
 struct effect {
 	struct node *node;
-	enum { EFFECT_PUBLISH, EFFECT_SEND, EFFECT_COMPLETE } what;
+	enum { EFFECT_PUBLISH, EFFECT_SEND, EFFECT_COMPLETE, EFFECT_DECREE } what;
 	struct id128 pool;
 	unsigned chunk;
 	bool withdraw;
@@ -66,6 +66,10 @@ static void perform(void *arg)
 		if (node->gossip)
 			gossip_tell(node->gossip, e->to, TELL_IPAM, e->bytes, e->len, clock_boot_ms(), NULL);
 		cluster_poke(node);
+	} else if (e->what == EFFECT_DECREE) {
+		struct ipam_decree decree;
+		if (node->ipam && ipam_decree_decode(&decree, e->bytes, e->len) == 0)
+			estate_decree(node, &decree);
 	} else {
 		complete(node, e->ticket, &e->result);
 	}
@@ -127,12 +131,23 @@ static void on_complete(void *ctx, uint64_t ticket, const struct ipam_result *re
 	outbox_call(node->outbox, perform, e);
 }
 
+static void on_decree(void *ctx, const struct ipam_decree *decree)
+{
+	struct node *node = ctx;
+	uint8_t bytes[IPAM_DECREE_MAX];
+	struct effect *e = effect_new(node, bytes, ipam_decree_encode(decree, bytes));
+
+	e->what = EFFECT_DECREE;
+	outbox_call(node->outbox, perform, e);
+}
+
 static const struct ipam_ops ipam_ops = {
 	.save = on_save,
 	.publish = on_publish,
 	.send = on_send,
 	.complete = on_complete,
 	.random = random_bytes,
+	.decree = on_decree,
 };
 
 static int restore(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err)

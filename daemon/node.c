@@ -155,6 +155,7 @@ void node_stop(struct node *node)
 	worker_stop(node->worker);
 	outbox_free(node->outbox);
 	datapath_stop(node);
+	estate_stop(node);
 	claims_free(node);
 	custody_stop(node);
 	segments_free(node);

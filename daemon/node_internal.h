@@ -3,6 +3,7 @@
  *   cluster.c    who we are, the UDP socket, gossip's effects, joining and leaving
  *   claims.c     asking a name's home before a network or pool is made
  *   custody.c    ipam's effects and timers: from its ordered actions to store, gossip and answers
+ *   estate.c     forgetting a host: the call, decrees, our own end; what `trestle ipam check` finds
  *   networks.c   definitions of networks: ours, others', winner, VNI
  *   pools.c      pools and their references; the IPAM half of the plugin
  *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot
@@ -39,7 +40,7 @@
 enum tell_kind { TELL_IPAM = 1, TELL_CLAIM = 2, TELL_CLAIM_ANSWER = 3 };
 
 /* First byte of a gossip record's key. */
-enum record_kind { RECORD_NETWORK = 'N', RECORD_POOL = 'P', RECORD_CUSTODY = 'C', RECORD_ENDPOINT = 'E' };
+enum record_kind { RECORD_NETWORK = 'N', RECORD_POOL = 'P', RECORD_CUSTODY = 'C', RECORD_ENDPOINT = 'E', RECORD_DECREE = 'F' };
 
 #define TOPIC_CLUSTER 0
 #define WORKLOAD_KEY_SIZE (CONTROL_CNI_CONFIG_MAX + CONTROL_CNI_ID_MAX + DRIVER_IFNAME_SIZE + 3)
@@ -166,6 +167,8 @@ struct claim;
 struct pending_claim;
 struct datapath;
 
+struct forget;
+
 struct node {
 	struct options options;
 	struct event_base *base;
@@ -185,6 +188,7 @@ struct node {
 	struct join *join; /* in progress; NULL otherwise */
 	struct id128 sponsor; /* who let us in, since this start */
 	bool leaving, left;
+	struct forget *forgets; /* calls that wait */
 
 	struct claim *claims;                /* as home */
 	struct pending_claim *pending_claims; /* as asker */
@@ -239,6 +243,8 @@ int cluster_join(struct node *node, const char *token_text, void (*fn)(void *arg
 void cluster_save(struct node *node);
 /* Hands addresses over, says goodbye, becomes the first host of a cluster of its own, with a new identity. Then fn. */
 int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err);
+/* Becomes the first host of a cluster of its own, with a new identity, and says nothing to the old one. */
+void cluster_start_over(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg);
 void cluster_pool_seen(struct node *node, const struct pool_def *def); /* the pool of host numbers became known */
 struct host *cluster_host(struct node *node, uint32_t hostno);
 void cluster_publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len); /* val NULL: withdraw */
@@ -263,6 +269,14 @@ void custody_feed_pool(struct node *node, const struct id128 *pool); /* replays 
 /* A sentence for a result that is not a grant. */
 void custody_explain(struct node *node, const struct ipam_result *result, const struct ip *asked, const struct prefix *pool,
 		     struct err *err);
+
+/* estate.c */
+void estate_decree(struct node *node, const struct ipam_decree *decree); /* the ipam core's */
+void estate_record(struct node *node, uint32_t origin, const void *val, size_t len);
+bool estate_is_buried(struct node *node, uint32_t hostno); /* forgotten: what it published counts no more */
+void estate_forget(struct node *node, struct control_call *call, json_t *body);
+json_t *estate_check(struct node *node);
+void estate_stop(struct node *node);
 
 /* networks.c */
 struct network_spec {

@@ -211,7 +211,7 @@ static void take_decree(struct ipam *ipam, struct decree *decree, const struct i
 	note_goodbyes(ipam);
 	decree_save(ipam, decree, true);
 	decrees_apply(ipam);
-	if (ours)
+	if (ours || d->done)
 		ops_decree(ipam, d);
 }
 
@@ -426,7 +426,7 @@ void decrees_start(struct ipam *ipam, uint64_t now_ms)
 			continue;
 		if (names_us(ipam, &decree->d)) {
 			ops_decree(ipam, &decree->d);
-		} else if (decree->d.heir == ipam->config.hostno) {
+		} else if (decree->d.heir == ipam->config.hostno || decree->d.done) {
 			if (!decree->d.done)
 				claim_begin(ipam, decree, now_ms);
 			ops_decree(ipam, &decree->d);

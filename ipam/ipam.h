@@ -110,8 +110,8 @@ struct ipam_ops {
 	void (*complete)(void *ctx, uint64_t ticket, const struct ipam_result *result);
 	void (*random)(void *ctx, void *buf, size_t len);
 	/* A decree that concerns this host began or changed: this host is its heir (publish it: the victim must be able to see
-	 * it), was its heir and yielded, or is named by it and has dropped everything (leave the cluster, come back as somebody
-	 * else). May be NULL. */
+	 * it), was its heir and yielded, or knows now that it is done, or is named by it and has dropped everything (leave the
+	 * cluster, come back as somebody else). May be NULL. */
 	void (*decree)(void *ctx, const struct ipam_decree *decree);
 };
 

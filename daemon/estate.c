@@ -1,0 +1,473 @@
+/* Forgetting a host, as the daemon does it: the operator's call, the decrees that hosts publish, our own end when one names us,
+ * and `trestle ipam check`.
+ *
+ * Promises and reports travel as messages of the ipam core. A decree is a record of its heir in the cluster's topic, so that
+ * every host learns whom to refuse, and the victim, when it comes back, that it is one. A host that is named gives everything up
+ * and starts over as the first host of a cluster of its own, with a new key. */
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "daemon/node_internal.h"
+
+#define FORGET_WAIT_MS 4000 /* an answer is given then, whatever has happened; the decree goes on */
+#define FORGET_LOOK_MS 20
+
+struct forget { /* a call that waits for its decree */
+	struct node *node;
+	struct control_call *call;
+	struct event *timer;
+	uint32_t victim;
+	uint64_t deadline_ms;
+	struct forget *prev, *next;
+};
+
+/* ---- decrees that come by ---- */
+
+#define DECREE_KEY_SIZE (1 + sizeof(struct id128))
+
+bool estate_is_buried(struct node *node, uint32_t hostno)
+{
+	struct ipam_decree d;
+
+	return node->ipam && ipam_decree_get(node->ipam, hostno, &d) && d.done;
+}
+
+static void withdraw_endpoint(
+	void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len)
+{
+	struct forgotten {
+		struct node *node;
+		uint32_t hostno;
+	} *f = ctx;
+
+	(void)val, (void)len;
+	if (origin == f->hostno && key_len > 0 && *(const uint8_t *)key == RECORD_ENDPOINT)
+		segments_record(f->node, origin, topic, key, key_len, NULL, 0);
+}
+
+/* Its addresses may be somebody else's from now on: what it published must lead nobody to it. */
+static void bury(struct node *node, uint32_t hostno)
+{
+	struct {
+		struct node *node;
+		uint32_t hostno;
+	} f = {node, hostno};
+	struct host *host = cluster_host(node, hostno);
+	char name[GOSSIP_NAME_MAX + 1];
+
+	if (node->gossip)
+		gossip_each_record(node->gossip, withdraw_endpoint, &f);
+	if (host && !host->hidden) {
+		log_info(
+			"estate", "host %s is forgotten: its addresses have moved", host_label(node, hostno, name, sizeof(name)));
+		host->hidden = true;
+		segments_host_changed(node, host);
+	}
+}
+
+void estate_record(struct node *node, uint32_t origin, const void *val, size_t len)
+{
+	struct ipam_decree d;
+
+	if (!val || !node->ipam || ipam_decree_decode(&d, val, len) < 0 || d.heir != origin)
+		return;
+	ipam_decree_seen(node->ipam, &d, clock_boot_ms());
+	custody_poke(node);
+}
+
+/* ---- our own end ---- */
+
+static void started_over(void *arg, const struct err *err)
+{
+	struct node *node = arg;
+
+	node->leaving = false;
+	if (!err)
+		log_info("estate",
+			"this host is the first of its own cluster now, with a new identity; `trestle join` lets it in again");
+}
+
+static void start_over(void *arg)
+{
+	struct node *node = arg;
+
+	cluster_start_over(node, started_over, node);
+}
+
+static void on_forgotten(evutil_socket_t fd, short what, void *arg)
+{
+	struct node *node = arg;
+
+	(void)fd, (void)what;
+	if (node->leaving || !node->ipam || !ipam_is_forgotten(node->ipam))
+		return;
+	node->leaving = true;
+	endpoints_remove_all_of(node, NULL, start_over, node);
+}
+
+/* A decree of ours began or changed, one of anybody is done, or one names us. */
+void estate_decree(struct node *node, const struct ipam_decree *d)
+{
+	const struct timeval at_once = {0};
+	uint8_t key[DECREE_KEY_SIZE] = {RECORD_DECREE}, buf[IPAM_DECREE_MAX];
+	char name[GOSSIP_NAME_MAX + 1];
+
+	if (ipam_is_forgotten(node->ipam)) {
+		log_warn("estate",
+			"this host has been forgotten by its cluster, and its addresses went to host %s: it gives up all of them "
+			"and its "
+			"endpoints, and starts over",
+			host_label(node, d->heir, name, sizeof(name)));
+		event_base_once(node->base, -1, EV_TIMEOUT, on_forgotten, node, &at_once); /* out of the core's call */
+		return;
+	}
+	memcpy(key + 1, &d->victim_id, sizeof(d->victim_id));
+	if (d->heir == node->cluster.hostno)
+		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, ipam_decree_encode(d, buf));
+	else
+		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), NULL, 0);
+	if (d->done)
+		bury(node, d->victim);
+}
+
+/* ---- the operator's call ---- */
+
+static void forget_free(struct forget *f)
+{
+	DL_DELETE(f->node->forgets, f);
+	if (f->timer)
+		event_free(f->timer);
+	free(f);
+}
+
+void estate_stop(struct node *node)
+{
+	struct forget *f, *next;
+
+	DL_FOREACH_SAFE(node->forgets, f, next)
+	forget_free(f);
+}
+
+struct names {
+	struct node *node;
+	json_t *array;
+};
+
+static void add_name(void *ctx, uint32_t hostno)
+{
+	struct names *names = ctx;
+	char name[GOSSIP_NAME_MAX + 1];
+
+	json_array_append_new(names->array, json_string(host_label(names->node, hostno, name, sizeof(name))));
+}
+
+static json_t *forget_json(struct node *node, const struct ipam_decree *d)
+{
+	struct names waiting = {node, json_array()}, assumed = {node, json_array()};
+	char name[GOSSIP_NAME_MAX + 1], heir[GOSSIP_NAME_MAX + 1];
+
+	ipam_each_awaited(node->ipam, d->victim, add_name, &waiting);
+	for (unsigned i = 0; i < d->assumed_count; i++)
+		add_name(&assumed, d->assumed[i]);
+	return json_pack("{s:s, s:i, s:s, s:i, s:b, s:o, s:o}", "host", host_label(node, d->victim, name, sizeof(name)), "hostno",
+		(int)d->victim, "heir", host_label(node, d->heir, heir, sizeof(heir)), "decree", (int)d->number, "done",
+		(int)d->done, "waiting_for", waiting.array, "assumed_fenced", assumed.array);
+}
+
+static void on_look(evutil_socket_t fd, short what, void *arg)
+{
+	const struct timeval soon = {.tv_usec = FORGET_LOOK_MS * 1000};
+	struct forget *f = arg;
+	struct node *node = f->node;
+	struct ipam_decree d;
+	struct err err = {0};
+
+	(void)fd, (void)what;
+	if (!node->ipam || !ipam_decree_get(node->ipam, f->victim, &d)) {
+		err_set(&err, ERR_UNREACHABLE, "this host changed its cluster meanwhile");
+		control_fail(f->call, &err);
+	} else if (d.done || clock_boot_ms() >= f->deadline_ms) {
+		control_done(f->call, forget_json(node, &d));
+	} else {
+		event_add(f->timer, &soon);
+		return;
+	}
+	forget_free(f);
+}
+
+static void wait_for_decree(struct node *node, struct control_call *call, uint32_t victim)
+{
+	const struct timeval at_once = {0};
+	struct forget *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		abort();
+	*f = (struct forget){.node = node, .call = call, .victim = victim, .deadline_ms = clock_boot_ms() + FORGET_WAIT_MS};
+	f->timer = evtimer_new(node->base, on_look, f);
+	if (!f->timer)
+		abort();
+	DL_APPEND(node->forgets, f);
+	event_add(f->timer, &at_once);
+}
+
+struct sought {
+	const char *text;
+	struct gossip_member found;
+	unsigned count;
+};
+
+/* By number, by id, or by name; a name may have been given to a new host since, so the ones that still answer come last. */
+static void match_member(void *ctx, const struct gossip_member *m)
+{
+	struct sought *s = ctx;
+	char number[12], id[ID_TEXT_SIZE];
+
+	snprintf(number, sizeof(number), "%u", m->hostno);
+	id_format(&m->host_id, id);
+	if (strcmp(s->text, m->name) != 0 && strcmp(s->text, number) != 0 && strcmp(s->text, id) != 0)
+		return;
+	if (s->count++ == 0 || s->found.state < m->state)
+		s->found = *m;
+}
+
+static int find_member(struct node *node, const char *text, struct gossip_member *ret, struct err *err)
+{
+	struct sought s = {.text = text};
+
+	gossip_each_member(node->gossip, match_member, &s);
+	if (s.count == 0)
+		return err_set(err, ERR_NOT_FOUND, "no host %s is known; `trestle members` lists the known ones", text);
+	if (s.count > 1)
+		return err_set(err, ERR_CONFLICT,
+			"%u hosts are called %s; name the one you mean by its number (`trestle members`)", s.count, text);
+	*ret = s.found;
+	return 0;
+}
+
+static int find_assumed(struct node *node, json_t *list, uint32_t assumed[IPAM_ASSUMED_MAX], unsigned *ret_count, struct err *err)
+{
+	struct gossip_member m;
+	json_t *item;
+	size_t i;
+
+	*ret_count = 0;
+	json_array_foreach(list, i, item)
+	{
+		if (*ret_count == IPAM_ASSUMED_MAX)
+			return err_set(err, ERR_TOO_BIG, "more than %u hosts are assumed fenced", IPAM_ASSUMED_MAX);
+		if (find_member(node, json_string_value(item), &m, err) < 0)
+			return -1;
+		if (m.state == GOSSIP_ALIVE)
+			return err_set(err, ERR_CONFLICT, "host %s answers: it is not fenced, and can be asked", m.name);
+		assumed[(*ret_count)++] = m.hostno;
+	}
+	return 0;
+}
+
+static int begin(struct node *node, json_t *body, uint32_t *ret_victim, struct err *err)
+{
+	bool fenced = json_is_true(json_object_get(body, "fenced"));
+	uint32_t assumed[IPAM_ASSUMED_MAX];
+	struct gossip_member m;
+	unsigned count;
+
+	if (find_member(node, json_string_value(json_object_get(body, "host")), &m, err) < 0 ||
+		find_assumed(node, json_object_get(body, "assume_fenced"), assumed, &count, err) < 0)
+		return -1;
+	if (m.self)
+		return err_set(err, ERR_INVALID, "host %s is this host; `trestle leave` takes it out of the cluster", m.name);
+	if (m.state == GOSSIP_ALIVE)
+		return err_set(err, ERR_CONFLICT,
+			"host %s answers: its addresses are in use; stop it for good first, or let it leave by itself (`trestle "
+			"leave` there)",
+			m.name);
+	if (!fenced && m.state != GOSSIP_LEFT)
+		return err_set(err, ERR_INVALID,
+			"host %s may still run where we cannot see it, and its addresses would be given twice; power it off or "
+			"wipe it, "
+			"then say --fenced",
+			m.name);
+	if (ipam_forget(node->ipam, m.hostno, &m.host_id, fenced, assumed, count, clock_boot_ms(), err) < 0)
+		return -1;
+	*ret_victim = m.hostno;
+	return 0;
+}
+
+void estate_forget(struct node *node, struct control_call *call, json_t *body)
+{
+	struct err err = {0};
+	uint32_t victim = 0;
+
+	if (begin(node, body, &victim, &err) < 0) {
+		control_fail(call, &err);
+		return;
+	}
+	custody_poke(node);
+	wait_for_decree(node, call, victim);
+}
+
+/* ---- ipam check ---- */
+
+struct audit {
+	struct node *node;
+	const struct pool *pool;
+	json_t *leaks, *duplicates, *ghosts;
+	unsigned leases;
+};
+
+static bool has_pool(const struct network *n, const struct pool *p)
+{
+	for (unsigned i = 0; i < n->def.pool_count; i++)
+		if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
+			return true;
+	return false;
+}
+
+static const struct ip *address_in(const struct endpoint *ep, const struct pool *p)
+{
+	const struct ip *ip = p->state.def.prefix.ip.family == 6 ? &ep->state.address6.ip : &ep->state.address4.ip;
+
+	return ep->network && has_pool(ep->network, p) && ip_is_set(ip) && prefix_contains(&p->state.def.prefix, ip) ? ip : NULL;
+}
+
+static const struct endpoint *user_of(struct node *node, const struct pool *p, const struct ip *ip)
+{
+	struct endpoint *ep, *next;
+
+	HASH_ITER(hh, node->endpoints, ep, next)
+	{
+		const struct ip *own = address_in(ep, p);
+
+		if (own && ip_equal(own, ip))
+			return ep;
+	}
+	return NULL;
+}
+
+static bool is_of_workload(struct node *node, const struct id128 *pool, const struct ip *ip)
+{
+	struct workload *w, *next;
+
+	HASH_ITER(hh, node->workloads, w, next)
+	for (unsigned i = 0; i < 2; i++)
+		if (id_equal(&w->leases[i].pool, pool) && ip_equal(&w->leases[i].address.ip, ip))
+			return true;
+	return false;
+}
+
+static json_t *finding(const struct audit *a, const struct ip *ip, const char *what)
+{
+	char text[IP_TEXT_SIZE], pool[PREFIX_TEXT_SIZE];
+
+	return json_pack("{s:s, s:s, s:s}", "address", ip_format(ip, text), "pool",
+		prefix_format(&a->pool->state.def.prefix, pool), "what", what);
+}
+
+/* An engine takes an address before it makes its endpoint, and so does a runtime: for the time of the grace that is no leak. */
+static void audit_lease(void *ctx, const struct ipam_lease *lease)
+{
+	struct audit *a = ctx;
+	uint64_t grace = (uint64_t)a->node->options.lease_grace_s * 1000;
+	char what[IPAM_OWNER_MAX + 128];
+
+	a->leases++;
+	if (lease->use != IPAM_USE_ENDPOINT || user_of(a->node, a->pool, &lease->address) ||
+		is_of_workload(a->node, &a->pool->id, &lease->address))
+		return;
+	if (!lease->bound && clock_boot_ms() < lease->since_ms + grace)
+		return;
+	snprintf(what, sizeof(what), "leased for %llu s to \"%s\", and no endpoint of this host has it",
+		(unsigned long long)(clock_boot_ms() - lease->since_ms) / 1000, lease->owner);
+	json_array_append_new(a->leaks, finding(a, &lease->address, what));
+}
+
+static void audit_endpoint(struct audit *a, const struct endpoint *ep)
+{
+	const struct ip *ip = address_in(ep, a->pool);
+	char what[256], other[GOSSIP_NAME_MAX + 1];
+	struct ipam_lease lease;
+	struct remote *r;
+
+	if (!ip || ep->closing)
+		return;
+	if (!ipam_lookup(a->node->ipam, &a->pool->id, ip, &lease)) {
+		snprintf(what, sizeof(what), "endpoint %.12s of this host has it without a lease", ep->id);
+		json_array_append_new(a->ghosts, finding(a, ip, what));
+	}
+	if (ep->ready && ep->link == DRIVER_LINK_ABSENT) {
+		snprintf(what, sizeof(what), "endpoint %.12s of this host has it, and the kernel has no link for it", ep->id);
+		json_array_append_new(a->leaks, finding(a, ip, what));
+	}
+	r = segment_with_ip(a->node, ep->network->topic, ip);
+	if (!r)
+		return;
+	snprintf(what, sizeof(what), "endpoint %.12s of this host and endpoint %s of host %s both have it", ep->id,
+		r->record.short_id, host_label(a->node, r->key.origin, other, sizeof(other)));
+	json_array_append_new(a->duplicates, finding(a, ip, what));
+}
+
+static void audit_remote(struct audit *a, const struct segment *s, const struct remote *r, bool six)
+{
+	const struct ip *ip = six ? &r->record.ip6 : &r->record.ip4;
+	char what[256], one[GOSSIP_NAME_MAX + 1], other[GOSSIP_NAME_MAX + 1];
+	const struct remote *winner;
+	struct ipam_lease lease;
+
+	if (!ip_is_set(ip) || !prefix_contains(&a->pool->state.def.prefix, ip))
+		return;
+	if (six ? r->shadowed6 : r->shadowed4) {
+		winner = segment_with_ip(a->node, s->topic, ip);
+		snprintf(what, sizeof(what), "endpoint %s of host %s and endpoint %s of host %s both have it", r->record.short_id,
+			host_label(a->node, r->key.origin, one, sizeof(one)), winner ? winner->record.short_id : "?",
+			host_label(a->node, winner ? winner->key.origin : 0, other, sizeof(other)));
+		json_array_append_new(a->duplicates, finding(a, ip, what));
+	} else if (ipam_lookup(a->node->ipam, &a->pool->id, ip, &lease) && lease.use == IPAM_USE_ENDPOINT &&
+		   !user_of(a->node, a->pool, ip)) {
+		snprintf(what, sizeof(what), "endpoint %s of host %s has it, and the lease is this host's", r->record.short_id,
+			host_label(a->node, r->key.origin, one, sizeof(one)));
+		json_array_append_new(a->ghosts, finding(a, ip, what));
+	}
+}
+
+static void audit_pool(struct audit *a)
+{
+	struct network *n, *next_network;
+	struct endpoint *ep, *next;
+	struct remote *r, *next_remote;
+
+	ipam_each_lease(a->node->ipam, &a->pool->id, audit_lease, a);
+	HASH_ITER(hh, a->node->endpoints, ep, next)
+	audit_endpoint(a, ep);
+	HASH_ITER(hh, a->node->networks, n, next_network)
+	{
+		struct segment *s = has_pool(n, a->pool) ? segment_find(a->node, n->topic) : NULL;
+
+		if (!s)
+			continue;
+		HASH_ITER(hh, s->remotes, r, next_remote)
+		{
+			audit_remote(a, s, r, a->pool->state.def.prefix.ip.family == 6);
+		}
+	}
+}
+
+json_t *estate_check(struct node *node)
+{
+	struct audit a = {.node = node, .leaks = json_array(), .duplicates = json_array(), .ghosts = json_array()};
+	const struct driver_drift *drift = &datapath_counters(node)->last_drift;
+	struct pool *p, *next;
+	unsigned pools = 0;
+
+	HASH_ITER(hh, node->pools, p, next)
+	{
+		if (!p->joined)
+			continue;
+		pools++;
+		a.pool = p;
+		audit_pool(&a);
+	}
+	return json_pack("{s:i, s:i, s:o, s:o, s:o, s:{s:i, s:i, s:i}}", "pools", (int)pools, "leases", (int)a.leases, "leaks",
+		a.leaks, "duplicates", a.duplicates, "ghosts", a.ghosts, "kernel", "missing", (int)drift->missing, "foreign",
+		(int)drift->foreign, "different", (int)drift->different);
+}

@@ -1,0 +1,145 @@
+"""A host dies for good and is forgotten: its addresses become usable on the others, none is given twice, and when it comes back all the
+same, it gives up what it had."""
+import json
+import unittest
+
+from tests.lab import wait_for
+from tests.lab.daemon import ControlError
+from tests.lab.plugin import Refused
+from tests.net.hosts import Hosts
+
+POOL = "10.9.0.0/27"  # small: 30 addresses, of which the victim holds some
+
+
+class Forget(Hosts):
+    HOSTS = 3
+
+    def setUp(self):
+        super().setUp()
+        self.one, self.two, self.three = self.runtimes(subnet=POOL)
+        self.victim = self.daemons[2]
+
+    def pool(self, daemon):
+        return next(p for p in daemon.call("GET", "/v1/ipam")["pools"] if p["pool"] == POOL)
+
+    def held(self, daemon):
+        """{host: addresses in its custody} as one daemon sees it."""
+        return {s["host"]: s["held"] for s in self.pool(daemon)["shares"]}
+
+    def dies(self):
+        self.victim.kill9()
+        for d in self.daemons[:2]:
+            wait_for(lambda d=d: self.state(d, "h3") == "dead", 60, f"{d.host.name} takes h3 for dead")
+
+    def state(self, daemon, name):
+        return next((m["state"] for m in daemon.call("GET", "/v1/members")["members"] if m["name"] == name), None)
+
+    def take_all(self, runtime):
+        """Every address that can still be had, as an engine asks for them."""
+        taken = []
+        while True:
+            try:
+                taken.append(runtime.plugin.request_address(runtime.pool_id).split("/")[0])
+            except Refused as e:
+                self.last_refusal = str(e)
+                return taken
+
+    def test_estate_moves_and_victim_drops_it(self):
+        a, b, c = self.one.attach(), self.two.attach(), self.three.attach()
+        lost = self.three.attach()
+        self.reach(self.one, a, c.ip)
+        wait_for(lambda: self.held(self.daemons[0]).get("h3", 0) >= 2, 10, "h3 has addresses of its own")
+        self.dies()
+
+        # Not without the operator's word, and not a host that answers.
+        for host, words in (("h3", "--fenced"), ("h2", "answers"), ("h1", "this host"), ("h9", "no host")):
+            done = self.daemons[0].trestle("forget", host, check=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(words, done.stderr)
+        self.assertGreaterEqual(self.held(self.daemons[0])["h3"], 2)
+
+        said = self.daemons[0].text("forget", "h3", "--fenced")
+        self.assertIn("forgot host h3", said)
+        again = self.daemons[0].trestle("forget", "h3", "--fenced")
+        self.assertTrue(again["done"])
+        for d in self.daemons[:2]:
+            wait_for(lambda d=d: self.held(d).get("h3", 0) == 0, 10, f"{d.host.name} counts nothing as h3's")
+            wait_for(lambda d=d: set(self.endpoints(d).values()) == {"h1", "h2"}, 10, f"{d.host.name} shows no endpoint of h3")
+
+        # What the victim's container had works for another one, everywhere.
+        heir = self.one.attach(c.ip)
+        self.reach(self.two, b, c.ip)
+
+        # All 30 less the gateway can be had, the victim's too, and none of them twice.
+        given = [a.ip, b.ip, heir.ip] + self.take_all(self.two)
+        self.assertEqual(len(given), 29, self.last_refusal)
+        self.assertEqual(len(set(given)), 29)
+        self.assertIn(lost.ip, given)
+        for d in self.daemons[:2]:
+            self.assertEqual(d.trestle("ipam", "check")["duplicates"], [])
+            self.assertEqual(d.call("GET", "/v1/status")["counters"]["ipam"]["bad_messages"], 0)
+
+        # It comes back with everything it had, and has to give it up.
+        self.victim.start(wait=False)
+        wait_for(self.started_over, 60, "h3 gives up what it had and starts over")
+        self.assertEqual(self.victim.local_endpoints(), [])
+        self.assertIn("has been forgotten by its cluster", self.victim.log_text())
+        for d in self.daemons[:2]:
+            self.assertEqual(self.endpoints(d).get(c.ip), "h1")
+            self.assertEqual(d.trestle("ipam", "check")["duplicates"], [])
+        self.reach(self.two, b, c.ip)
+
+        # As somebody else it is welcome.
+        self.victim.join(self.daemons[0])
+        wait_for(lambda: self.state(self.daemons[0], "h3") is not None, 20, "h1 knows h3 again")
+
+    def started_over(self):
+        try:
+            return "with a new identity" in self.victim.log_text() and self.victim.call("GET", "/v1/ipam")["pools"] == []
+        except (OSError, ControlError):
+            return False
+
+    def test_a_silent_host_is_waited_for_or_assumed_fenced(self):
+        """With h2 silent too, h1 waits for it: h2 could have addresses from h3 that h1 knows nothing of."""
+        self.three.attach()
+        wait_for(lambda: self.held(self.daemons[0]).get("h3", 0) >= 2, 10, "h3 has addresses of its own")
+        self.victim.kill9()
+        self.daemons[1].kill9()
+        for name in ("h2", "h3"):
+            wait_for(lambda name=name: self.state(self.daemons[0], name) == "dead", 60, f"h1 takes {name} for dead")
+        done = self.daemons[0].trestle("forget", "h3", "--fenced", "-o", "json", check=False)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        answer = json.loads(done.stdout)
+        self.assertEqual((answer["done"], answer["waiting_for"]), (False, ["h2"]))
+        self.assertGreaterEqual(self.held(self.daemons[0])["h3"], 2)
+
+        # The wait is on disk: it goes on after a restart, and ends when h2 is back.
+        self.daemons[0].kill9()
+        self.daemons[0].start()
+        self.daemons[1].start()
+        wait_for(lambda: self.daemons[0].trestle("forget", "h3", "--fenced", "-o", "json", check=False).returncode == 0, 60,
+                 "h2 has promised")
+        wait_for(lambda: self.held(self.daemons[0]).get("h3", 0) == 0, 10, "the estate is h1's")
+
+    def test_the_word_covers_a_second_host(self):
+        self.three.attach()
+        wait_for(lambda: self.held(self.daemons[0]).get("h3", 0) >= 2, 10, "h3 has addresses of its own")
+        self.victim.kill9()
+        self.daemons[1].kill9()
+        for name in ("h2", "h3"):
+            wait_for(lambda name=name: self.state(self.daemons[0], name) == "dead", 60, f"h1 takes {name} for dead")
+        answer = self.daemons[0].trestle("forget", "h3", "--fenced", "--assume-fenced", "h2")
+        self.assertEqual((answer["done"], answer["assumed_fenced"]), (True, ["h2"]))
+        answer = self.daemons[0].trestle("forget", "h2", "--fenced")
+        self.assertTrue(answer["done"])
+        self.assertEqual(len(self.take_all(self.one)), 29)
+
+    def test_check_is_quiet_on_healthy_hosts(self):
+        self.one.attach(), self.two.attach()
+        for d in self.daemons:
+            answer = d.trestle("ipam", "check")
+            self.assertEqual((answer["leaks"], answer["duplicates"], answer["ghosts"]), ([], [], []))
+
+
+if __name__ == "__main__":
+    unittest.main()
