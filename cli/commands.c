@@ -214,6 +214,7 @@ static int run_members(struct cli *cli)
 		{"ADDRESS", "address", VIEW_TEXT},
 		{"VTEP", "vtep", VIEW_TEXT},
 		{"RTT", "rtt_us", VIEW_RTT},
+		{"REACH", "reach", VIEW_TEXT},
 		{"ENDPOINTS", "endpoints", VIEW_COUNT},
 		{"SELF", "self", VIEW_TEXT},
 		{NULL, NULL, VIEW_TEXT},

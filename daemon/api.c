@@ -144,6 +144,16 @@ static json_t *warnings_json(struct node *node)
 	if (suspect)
 		json_array_append_new(warnings,
 			json_sprintf("%u hosts do not answer and are suspected; `trestle members` names them", suspect));
+	if (gossip_cut_suspected(node->gossip, clock_boot_ms()))
+		json_array_append_new(warnings,
+			json_string(
+				"many hosts stopped answering within 10 s: more likely the network is cut than they are dead"));
+	if (gossip_local_health(node->gossip) > 1)
+		json_array_append_new(warnings,
+			json_sprintf(
+				"this host is slow (%u of 8): its daemon is late, loses packets or hears no answers, and gives "
+				"others more time before it suspects them",
+				gossip_local_health(node->gossip)));
 	if (node->duplicates_seen)
 		json_array_append_new(warnings,
 			json_sprintf("%llu times an address was seen on two hosts; create networks with --ipam-driver trestle",
@@ -246,6 +256,13 @@ static unsigned endpoints_of(struct node *node, uint32_t hostno, uint64_t topic)
 	return count;
 }
 
+static json_int_t age_ms(uint64_t at_ms)
+{
+	uint64_t now = clock_boot_ms();
+
+	return now > at_ms ? (json_int_t)(now - at_ms) : 0;
+}
+
 static void add_member(void *ctx, const struct gossip_member *m)
 {
 	struct listing *l = ctx;
@@ -259,6 +276,9 @@ static void add_member(void *ctx, const struct gossip_member *m)
 	json_object_set_new(o, "address", addr_json(&m->addr));
 	json_object_set_new(o, "vtep", ip_json(&m->vtep));
 	json_object_set_new(o, "rtt_us", m->rtt_us && !m->self ? json_integer(m->rtt_us) : json_null());
+	json_object_set_new(o, "reach", m->self ? json_null() : json_string(gossip_reach_name(m->reach)));
+	json_object_set_new(o, "heard_ms", m->heard_ms && !m->self ? json_integer(age_ms(m->heard_ms)) : json_null());
+	json_object_set_new(o, "answered_ms", m->answered_ms && !m->self ? json_integer(age_ms(m->answered_ms)) : json_null());
 	json_object_set_new(o, "epoch", json_integer(m->epoch));
 	json_object_set_new(o, "incarnation", json_integer(m->incarnation));
 	json_object_set_new(o, "self", json_boolean(m->self));

@@ -23,6 +23,9 @@
 #define LEAVE_MS 5000 /* for handing addresses over */
 #define RECEIVE_BATCH 32
 #define SOCKET_BUFFER (4 * 1024 * 1024)
+#define MEASURE_EVERY_MS 200
+#define PAUSED_MS 2000
+#define HEAR_FIRST_BATCHES 256
 
 struct join {
 	struct joiner *joiner;
@@ -188,36 +191,65 @@ static void send_packet(void *ctx, const struct gossip_addr *to, const void *pac
 	if (to->ip.family != node->options.listen.ip.family)
 		return;
 	ss_len = to_sockaddr(to, &ss);
-	if (sendto(node->udp_fd, packet, len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&ss, ss_len) < 0)
-		log_debug("cluster", "a packet of %zu bytes was not sent: %s", len, strerror(errno));
+	for (int try = 0; try < 2; try++) /* the first failure may be an ICMP error about an earlier packet to somebody else */
+		if (sendto(node->udp_fd, packet, len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&ss, ss_len) >= 0)
+			return;
+	log_debug("cluster", "a packet of %zu bytes was not sent: %s", len, strerror(errno));
 }
 
-static void on_packets(evutil_socket_t fd, short what, void *arg)
+static void on_refused(void *ctx, const struct sockaddr_storage *ss)
 {
-	struct node *node = arg;
+	struct node *node = ctx;
+	struct gossip_addr addr;
+
+	from_sockaddr(ss, &addr);
+	if (node->gossip && !node->left)
+		gossip_unreachable(node->gossip, &addr, clock_boot_ms());
+}
+
+/* Returns whether there may be more. */
+static bool receive_batch(struct node *node, int fd)
+{
 	static uint8_t buffers[RECEIVE_BATCH][GOSSIP_PACKET_MAX + 1];
+	static uint8_t control[RECEIVE_BATCH][UDP_CONTROL_SIZE] __attribute__((aligned(8)));
 	struct sockaddr_storage from[RECEIVE_BATCH];
 	struct mmsghdr msgs[RECEIVE_BATCH];
 	struct iovec iov[RECEIVE_BATCH];
 	uint64_t now = clock_boot_ms();
 	int count;
 
-	(void)what;
 	memset(msgs, 0, sizeof(msgs));
 	for (int i = 0; i < RECEIVE_BATCH; i++) {
 		iov[i] = (struct iovec){.iov_base = buffers[i], .iov_len = sizeof(buffers[i])};
-		msgs[i].msg_hdr = (struct msghdr){
-			.msg_name = &from[i], .msg_namelen = sizeof(from[i]), .msg_iov = &iov[i], .msg_iovlen = 1};
+		msgs[i].msg_hdr = (struct msghdr){.msg_name = &from[i],
+			.msg_namelen = sizeof(from[i]),
+			.msg_iov = &iov[i],
+			.msg_iovlen = 1,
+			.msg_control = control[i],
+			.msg_controllen = UDP_CONTROL_SIZE};
 	}
 	count = recvmmsg(fd, msgs, RECEIVE_BATCH, MSG_DONTWAIT, NULL);
+	if (node->gossip && count > 0)
+		gossip_clock_us(node->gossip, clock_boot_us());
 	for (int i = 0; i < count; i++) {
 		struct gossip_addr addr;
 		from_sockaddr(&from[i], &addr);
+		udp_note_datagram(&node->udp_measure, &msgs[i].msg_hdr);
 		if (node->join && !node->join->ended)
 			joiner_packet(node->join->joiner, &addr, buffers[i], msgs[i].msg_len, now);
 		else if (node->gossip && !node->left)
 			gossip_packet(node->gossip, &addr, buffers[i], msgs[i].msg_len, now);
 	}
+	return count == RECEIVE_BATCH;
+}
+
+static void on_packets(evutil_socket_t fd, short what, void *arg)
+{
+	struct node *node = arg;
+
+	(void)what;
+	udp_take_errors(fd, on_refused, node);
+	receive_batch(node, fd);
 	cluster_poke(node);
 	custody_poke(node);
 }
@@ -235,6 +267,7 @@ static int open_socket(struct node *node, struct err *err)
 	if (ss.ss_family == AF_INET6)
 		setsockopt(node->udp_fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
 	setsockopt(node->udp_fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+	udp_prepare(node->udp_fd, ss.ss_family);
 	if (bind(node->udp_fd, (struct sockaddr *)&ss, len) < 0)
 		return err_sys(err, errno,
 			"cannot listen on UDP %s port %u (is the address on this host, and no other daemon on the port?)",
@@ -526,6 +559,28 @@ void cluster_pool_seen(struct node *node, const struct pool_def *def)
 
 /* ---- running the core ---- */
 
+/* After a pause (SIGSTOP, a suspended machine) what waited in the socket is heard before anybody is blamed for silence. */
+static void hear_first(struct node *node)
+{
+	for (int i = 0; i < HEAR_FIRST_BATCHES && receive_batch(node, node->udp_fd); i++)
+		;
+}
+
+static void measure_self(struct node *node, uint64_t now)
+{
+	struct udp_measure *m = &node->udp_measure;
+
+	udp_note_wakeup(m, now);
+	if (m->lag_ms > PAUSED_MS)
+		hear_first(node);
+	if (now < node->measured_ms + MEASURE_EVERY_MS)
+		return;
+	gossip_health(node->gossip, m->lag_ms, m->dropped, now);
+	node->measured_ms = now;
+	m->lag_ms = 0;
+	m->dropped = false;
+}
+
 static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct node *node = arg;
@@ -535,12 +590,15 @@ static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd, (void)what;
 	if (!node->gossip || node->left)
 		return;
+	measure_self(node, now);
+	gossip_clock_us(node->gossip, clock_boot_us());
 	next = gossip_tick(node->gossip, now);
 	next = next > now ? next - now : 1;
 	if (next > 1000)
 		next = 1000;
 	tv = (struct timeval){.tv_sec = (time_t)(next / 1000), .tv_usec = (suseconds_t)(next % 1000) * 1000};
 	event_add(node->gossip_timer, &tv);
+	node->udp_measure.due_ms = now + next;
 	custody_poke(node); /* a member may have changed */
 }
 

@@ -31,13 +31,22 @@ void housekeeping_soon(struct node *node)
 		event_add(node->housekeeping, &tv);
 }
 
+/* Only the daemon is down: what it set up still works. */
+static bool runs_without_daemon(const struct node *node, const struct host *host)
+{
+	struct gossip_member m;
+
+	return node->gossip && gossip_member_get(node->gossip, host->hostno, &m) && m.reach == GOSSIP_REACH_HOST;
+}
+
 /* Rows of a host that has been dead for long leave the kernel; its records stay, and the rows return with it. */
 static void hide_dead_hosts(struct node *node, uint64_t now)
 {
 	struct host *host, *next;
 
 	HASH_ITER(hh, node->hosts, host, next)
-	if (!host->hidden && host->state == GOSSIP_DEAD && now - host->since_ms > ROWS_GRACE_MS) {
+	if (!host->hidden && host->state == GOSSIP_DEAD && now - host->since_ms > ROWS_GRACE_MS &&
+		!runs_without_daemon(node, host)) {
 		host->hidden = true;
 		segments_host_changed(node, host);
 	}

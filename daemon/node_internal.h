@@ -8,6 +8,7 @@
  *   pools.c      pools and their references; the IPAM half of the plugin
  *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot
  *   workloads.c  what trestle-cni attached: names, life, the calls; workload_add.c making one; workload_link.c the container's side
+ *   udp.c        what the kernel knows of the socket: ages, drops, refusals
  *   segments.c   endpoints of other hosts, per network
  *   datapath.c   desired state to the driver, on the worker
  *   api.c        the control API's answers
@@ -30,6 +31,7 @@
 #include "daemon/outbox.h"
 #include "daemon/records.h"
 #include "daemon/store.h"
+#include "daemon/udp_internal.h"
 #include "daemon/worker.h"
 #include "driver/driver.h"
 #include "gossip/gossip.h"
@@ -183,6 +185,8 @@ struct node {
 	struct hostno_grant *grants; /* numbers this host gave to others */
 	struct gossip *gossip;
 	int udp_fd;
+	struct udp_measure udp_measure;
+	uint64_t measured_ms;
 	struct event *udp_event, *gossip_timer;
 	struct host *hosts;
 	struct join *join; /* in progress; NULL otherwise */

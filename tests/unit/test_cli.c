@@ -186,7 +186,8 @@ static const char members_answer[] =
 	"\"address\":\"192.0.2.11:7946\",\"vtep\":\"192.0.2.11\",\"rtt_us\":null,\"epoch\":1,\"incarnation\":0,\"self\":true,"
 	"\"endpoints\":2},{\"hostno\":12,\"name\":\"db\\u001b[2J\",\"host_id\":\"77aa6a0e9d3b4c7f8a1e2d3c4b5a6978\",\"state\":"
 	"\"dead\","
-	"\"since_s\":7200,\"address\":\"[2001:db8::12]:7946\",\"vtep\":\"2001:db8::12\",\"rtt_us\":410,\"epoch\":1,"
+	"\"since_s\":7200,\"address\":\"[2001:db8::12]:7946\",\"vtep\":\"2001:db8::12\",\"rtt_us\":410,\"reach\":\"no "
+	"daemon\",\"epoch\":1,"
 	"\"incarnation\":0,"
 	"\"self\":false,\"endpoints\":0}]}";
 
@@ -250,9 +251,9 @@ static void members_are_aligned_and_a_dead_one_is_a_problem(void **state)
 
 	answer(d, 200, members_answer);
 	expect(run(d, "members"), CLI_PROBLEM,
-		"NO  NAME    STATE  SINCE  ADDRESS              VTEP          RTT      ENDPOINTS  SELF\n"
-		" 1  n1      alive  1m30s  192.0.2.11:7946      192.0.2.11    -                2  yes\n"
-		"12  db?[2J  dead   2h00m  [2001:db8::12]:7946  2001:db8::12  0.41 ms          0  no\n",
+		"NO  NAME    STATE  SINCE  ADDRESS              VTEP          RTT      REACH      ENDPOINTS  SELF\n"
+		" 1  n1      alive  1m30s  192.0.2.11:7946      192.0.2.11    -        -                  2  yes\n"
+		"12  db?[2J  dead   2h00m  [2001:db8::12]:7946  2001:db8::12  0.41 ms  no daemon          0  no\n",
 		"");
 }
 

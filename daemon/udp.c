@@ -1,0 +1,97 @@
+/* See udp_internal.h. Facts: with IP_RECVERR (ip(7)) an ICMP error about a datagram of ours lies in the socket's error queue,
+ * with the destination as the address and what was found as a struct sock_extended_err, and the next call on the socket fails
+ * once with it. A datagram's age is the difference of two readings of the wall clock by the same kernel; a step of that clock
+ * between them is told by its size. */
+#include "daemon/udp_internal.h"
+
+#include <errno.h>
+#include <linux/errqueue.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <time.h>
+
+#define ERRORS_AT_ONCE 64
+#define AGE_MAX_MS 60000 /* above: the clock was set */
+
+void udp_prepare(int fd, int family)
+{
+	int on = 1;
+
+	setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_RXQ_OVFL, &on, sizeof(on));
+	if (family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &on, sizeof(on));
+	else
+		setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on));
+}
+
+static void note_lag(struct udp_measure *measure, int64_t lag_ms)
+{
+	if (lag_ms > measure->lag_ms && lag_ms < AGE_MAX_MS)
+		measure->lag_ms = (uint32_t)lag_ms;
+}
+
+void udp_note_datagram(struct udp_measure *measure, struct msghdr *msg)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET)
+			continue;
+		if (c->cmsg_type == SCM_TIMESTAMPNS) {
+			struct timespec then, now;
+
+			memcpy(&then, CMSG_DATA(c), sizeof(then));
+			clock_gettime(CLOCK_REALTIME, &now);
+			note_lag(measure,
+				(int64_t)(now.tv_sec - then.tv_sec) * 1000 + (int64_t)(now.tv_nsec - then.tv_nsec) / 1000000);
+		} else if (c->cmsg_type == SO_RXQ_OVFL) {
+			uint32_t drops;
+
+			memcpy(&drops, CMSG_DATA(c), sizeof(drops));
+			measure->dropped |= drops != measure->drops;
+			measure->drops = drops;
+		}
+	}
+}
+
+void udp_note_wakeup(struct udp_measure *measure, uint64_t now_ms)
+{
+	if (measure->due_ms != 0 && now_ms > measure->due_ms)
+		note_lag(measure, (int64_t)(now_ms - measure->due_ms));
+	measure->due_ms = 0;
+}
+
+static bool is_refusal(struct msghdr *msg)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		struct sock_extended_err e;
+
+		if (!(c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR) &&
+			!(c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR))
+			continue;
+		memcpy(&e, CMSG_DATA(c), sizeof(e));
+		if ((e.ee_origin == SO_EE_ORIGIN_ICMP || e.ee_origin == SO_EE_ORIGIN_ICMP6) && e.ee_errno == ECONNREFUSED)
+			return true;
+	}
+	return false;
+}
+
+void udp_take_errors(int fd, void (*refused)(void *ctx, const struct sockaddr_storage *addr), void *ctx)
+{
+	for (unsigned i = 0; i < ERRORS_AT_ONCE; i++) {
+		struct sockaddr_storage addr = {0};
+		char payload[1];
+		char control[512] __attribute__((aligned(8)));
+		struct iovec iov = {.iov_base = payload, .iov_len = sizeof(payload)};
+		struct msghdr msg = {.msg_name = &addr,
+			.msg_namelen = sizeof(addr),
+			.msg_iov = &iov,
+			.msg_iovlen = 1,
+			.msg_control = control,
+			.msg_controllen = sizeof(control)};
+
+		if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+			return;
+		if (is_refusal(&msg))
+			refused(ctx, &addr);
+	}
+}
