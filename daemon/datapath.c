@@ -75,6 +75,7 @@ struct datapath {
 	struct vxlan_config config;
 	struct command *head, **tail;
 	struct event *flush, *notify, *reap, *resync, *links;
+	bool reopening; /* the driver is being closed and opened */
 	bool reap_wanted, links_running, resync_queued, settling;
 	bool hold;
 	/* copies for the loop, as of the last job */
@@ -210,6 +211,7 @@ static void arm(struct event *event, unsigned ms)
 
 static struct job *job_new(struct datapath *dp, enum job_kind kind);
 static void submit(struct job *j);
+static void on_notify(evutil_socket_t fd, short what, void *arg);
 
 static void request_resync(struct datapath *dp)
 {
@@ -252,6 +254,19 @@ static void settle(struct datapath *dp, const struct driver_drift *drift)
 	dp->settling = found;
 }
 
+/* After the driver was opened anew: its notices come by another descriptor. */
+static void watch_again(struct datapath *dp)
+{
+	dp->reopening = false;
+	if (!dp->notify)
+		return;
+	event_free(dp->notify);
+	dp->notify = event_new(dp->node->base, dp->driver->ops->notify_fd(dp->driver), EV_READ, on_notify, dp);
+	if (!dp->notify)
+		abort();
+	event_add(dp->notify, NULL);
+}
+
 static void job_done(void *arg)
 {
 	struct job *j = arg;
@@ -262,6 +277,8 @@ static void job_done(void *arg)
 	case JOB_SYNC:
 	case JOB_REOPEN:
 		note_result(dp, j);
+		if (j->kind == JOB_REOPEN)
+			watch_again(dp);
 		break;
 	case JOB_RESYNC:
 		note_result(dp, j);
@@ -278,7 +295,8 @@ static void job_done(void *arg)
 		}
 		break;
 	case JOB_DRAIN:
-		event_add(dp->notify, NULL);
+		if (!dp->reopening)
+			event_add(dp->notify, NULL);
 		if (j->more)
 			event_active(dp->flush, EV_TIMEOUT, 0); /* sync compares everything by itself after lost notices */
 		break;
@@ -510,6 +528,10 @@ void datapath_reopen(struct node *node)
 	struct datapath *dp = node->datapath;
 
 	dp->config.hostno = node->cluster.hostno;
+	/* Its descriptor is closed by the job, and may be another file's before the job is done. */
+	dp->reopening = true;
+	if (dp->notify)
+		event_del(dp->notify);
 	submit(job_new(dp, JOB_REOPEN));
 }
 
