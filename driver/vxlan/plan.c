@@ -386,5 +386,8 @@ bool vx_op_is_done(const struct vx_op *op, int sys_errno)
 	bool goes =
 		op->kind == VX_OP_LINK_DEL || op->kind == VX_OP_ROW_DEL || (op->kind == VX_OP_LINK_SET && op->set & VX_SET_DOWN);
 
+	/* A port that has left its bridge in the same batch took its rows along; the kernel then knows no such table. */
+	if (op->kind == VX_OP_ROW_DEL && op->row.kind == VX_ROW_PORT && sys_errno == EOPNOTSUPP)
+		return true;
 	return sys_errno == 0 || (goes && (sys_errno == ENOENT || sys_errno == ENODEV || sys_errno == ENXIO));
 }
