@@ -30,7 +30,9 @@ static int read_input(int fd, uint64_t deadline_ms, char **ret_text, size_t *ret
 	char *text = malloc(capacity + 1);
 	ssize_t n = 0;
 
-	while (text && len <= CNI_STDIN_MAX && wait_for_input(fd, deadline_ms)) {
+	if (!text)
+		abort();
+	while (len <= CNI_STDIN_MAX && wait_for_input(fd, deadline_ms)) {
 		n = read(fd, text + len, capacity - len);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -38,12 +40,14 @@ static int read_input(int fd, uint64_t deadline_ms, char **ret_text, size_t *ret
 			break;
 		len += (size_t)n;
 		if (len == capacity) {
+			char *more = realloc(text, 2 * capacity + 1);
+
+			if (!more)
+				abort();
+			text = more;
 			capacity *= 2;
-			text = realloc(text, capacity + 1);
 		}
 	}
-	if (!text)
-		abort();
 	if (n < 0 || len > CNI_STDIN_MAX) {
 		int error = errno;
 

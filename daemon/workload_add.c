@@ -578,7 +578,8 @@ static void next_pool(struct workload_add *a)
 	if (ended_meanwhile(a))
 		return;
 	if (a->at < a->spec.pool_count || choose) {
-		spec.prefix = choose ? (struct prefix){0} : a->spec.pools[a->at];
+		if (!choose)
+			spec.prefix = a->spec.pools[a->at];
 		spec.family = choose ? 4 : spec.prefix.ip.family;
 		spec.space = space_of(a->node, &spec.prefix);
 		pool_obtain(a->node, &spec, got_pool, a);
