@@ -356,20 +356,37 @@ struct obtain {
 	void *arg;
 };
 
-static bool same_pools(const struct network_def *def, const struct network_spec *spec)
+static bool has_prefix(const struct network_def *def, const struct prefix *prefix)
 {
+	for (unsigned i = 0; i < def->pool_count; i++)
+		if (prefix_equal(prefix, &def->pools[i]))
+			return true;
+	return false;
+}
+
+/* Asked for as a pool of the network by its name (--ipam-opt trestle.network=NAME): it is there on purpose. */
+static bool is_tied(struct node *node, const struct network_def *def, const struct prefix *prefix)
+{
+	const struct pool *local = pools_find(node, POOL_SPACE_LOCAL, prefix),
+			  *global = pools_find(node, POOL_SPACE_GLOBAL, prefix);
+
+	return (local && strcmp(local->state.def.name, def->name) == 0) ||
+	       (global && strcmp(global->state.def.name, def->name) == 0);
+}
+
+/* All of the network's pools, or some of them that are tied to it. */
+static bool same_pools(struct node *node, const struct network_def *def, const struct network_spec *spec)
+{
+	bool all_tied = true;
+
 	if (spec->pool_count == 0)
 		return true;
-	if (spec->pool_count != def->pool_count)
-		return false;
 	for (unsigned i = 0; i < spec->pool_count; i++) {
-		bool found = false;
-		for (unsigned j = 0; j < def->pool_count; j++)
-			found |= prefix_equal(&spec->pools[i], &def->pools[j]);
-		if (!found)
+		if (!has_prefix(def, &spec->pools[i]))
 			return false;
+		all_tied &= is_tied(node, def, &spec->pools[i]);
 	}
-	return true;
+	return all_tied || spec->pool_count == def->pool_count;
 }
 
 static const char *list_pools(const struct prefix *pools, unsigned count, char *buf, size_t size)
@@ -383,11 +400,11 @@ static const char *list_pools(const struct prefix *pools, unsigned count, char *
 	return buf;
 }
 
-static int check_fits(const struct network_def *def, const struct network_spec *spec, struct err *err)
+static int check_fits(struct node *node, const struct network_def *def, const struct network_spec *spec, struct err *err)
 {
 	char have[200], want[200];
 
-	if (!same_pools(def, spec))
+	if (!same_pools(node, def, spec))
 		return err_set(err, ERR_EXISTS,
 			"network \"%s\" exists with the subnets %s, asked for with %s; use the same --subnet on every host, or "
 			"another name",
@@ -402,22 +419,26 @@ static int check_fits(const struct network_def *def, const struct network_spec *
 	return 0;
 }
 
-/* A definition without subnets takes those of its first user. */
-static void add_pools(struct network *n, const struct network_spec *spec)
+/* A definition without subnets takes those of its first user; one with subnets gains what was asked for by its name since. */
+static void add_pools(struct node *node, struct network *n, const struct network_spec *spec)
 {
-	if (n->def.pool_count || !spec->pool_count)
-		return;
-	n->def.pool_count = spec->pool_count;
-	memcpy(n->def.pools, spec->pools, sizeof(n->def.pools));
-	n->def.version++;
+	bool first = n->def.pool_count == 0, added = false;
+
+	for (unsigned i = 0; i < spec->pool_count && n->def.pool_count < NETWORK_POOLS_MAX; i++) {
+		if (has_prefix(&n->def, &spec->pools[i]) || (!first && !is_tied(node, &n->def, &spec->pools[i])))
+			continue;
+		n->def.pools[n->def.pool_count++] = spec->pools[i];
+		added = true;
+	}
+	n->def.version += added;
 }
 
 static void obtained(struct obtain *o, struct network *n)
 {
 	struct err err = {0};
 
-	add_pools(n, &o->spec);
-	if (check_fits(&n->def, &o->spec, &err) < 0)
+	add_pools(o->node, n, &o->spec);
+	if (check_fits(o->node, &n->def, &o->spec, &err) < 0)
 		o->fn(o->arg, NULL, &err);
 	else
 		o->fn(o->arg, n, NULL);

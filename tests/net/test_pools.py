@@ -1,0 +1,80 @@
+"""Pools of a network: IPv6 ones from end to end, and one that is added while the network lives."""
+import secrets
+import unittest
+
+from tests.lab import Runtime, wait_for
+from tests.lab.plugin import ENDPOINT_GATEWAY, Refused
+from tests.net.hosts import Hosts
+
+FIRST, SECOND = "10.9.0.0/24", "10.10.0.0/24"
+SIX = "2001:db8:9::/120"  # 256 addresses, of which the first is the routers' and the next the gateway
+
+
+def create(plugin, pool_id, subnet, gateway, name, v6=False):
+    data = [{"AddressSpace": "trestle-local", "Pool": subnet, "Gateway": gateway, "AuxAddresses": {}}]
+    network_id = secrets.token_hex(32)
+    plugin.call("NetworkDriver.CreateNetwork", NetworkID=network_id, IPv4Data=[] if v6 else data, IPv6Data=data if v6 else [],
+                Options={"com.docker.network.enable_ipv6": v6, "com.docker.network.generic": {"trestle.network": name}})
+    return network_id
+
+
+class Added(Hosts):
+    def runtime(self, daemon, subnet, options):
+        plugin = daemon.plugin()
+        pool = plugin.request_pool(subnet, options=options)["PoolID"]
+        gateway = plugin.request_address(pool, "", ENDPOINT_GATEWAY)
+        return Runtime(daemon, create(plugin, pool, subnet, gateway, "app"), pool)
+
+    def subnets(self, daemon):
+        return sorted(daemon.call("GET", "/v1/networks/app")["pools"])
+
+    def test_a_pool_is_added_to_a_live_network(self):
+        tied = {"trestle.network": "app"}
+        one, two = [self.runtime(d, FIRST, tied) for d in self.daemons]
+        a, b = one.attach(), two.attach()
+        self.reach(one, a, b.ip)
+        # Not by mistake: without the name it is another network's.
+        with self.assertRaises(Refused):
+            self.runtime(self.daemons[1], "10.11.0.0/24", {})
+        more = [self.runtime(d, SECOND, tied) for d in reversed(self.daemons)]
+        for d in self.daemons:
+            wait_for(lambda d=d: self.subnets(d) == sorted([FIRST, SECOND]), 10, f"{d.host.name} knows both subnets")
+        x, y = [r.attach() for r in more]
+        self.assertTrue(x.ip.startswith("10.10.0.") and y.ip.startswith("10.10.0."), (x.ip, y.ip))
+        self.assertNotEqual(x.ip, y.ip)
+        self.reach(more[0], x, y.ip)
+        self.reach(one, a, b.ip)
+        networks = self.daemons[0].call("GET", "/v1/networks")["networks"]
+        self.assertEqual(len([n for n in networks if n["name"] == "app"]), 1)
+        # It is on disk.
+        self.daemons[1].restart()
+        self.assertEqual(self.subnets(self.daemons[1]), sorted([FIRST, SECOND]))
+
+
+class Six(Hosts):
+    HOSTS = 3
+
+    def test_every_address_of_an_ipv6_pool_once(self):
+        plugins = [d.plugin() for d in self.daemons]
+        pools = [p.request_pool(SIX, v6=True)["PoolID"] for p in plugins]
+        gateways = {p.request_address(pool, "", ENDPOINT_GATEWAY) for p, pool in zip(plugins, pools)}
+        self.assertEqual(gateways, {"2001:db8:9::1/120"})
+        given, refused = [], set()
+        while len(refused) < 3:
+            for i in {0, 1, 2} - refused:
+                try:
+                    given.append(plugins[i].request_address(pools[i]))
+                except Refused as e:
+                    self.assertIn("no free address", str(e))
+                    refused.add(i)
+        self.assertEqual(len(given), 254)
+        self.assertEqual(len(set(given)), 254)
+        self.assertNotIn("2001:db8:9::/120", given)
+        named = given[100]
+        with self.assertRaises(Refused) as caught:
+            plugins[1].request_address(pools[1], named.split("/")[0])
+        self.assertIn("in use", str(caught.exception))
+
+
+if __name__ == "__main__":
+    unittest.main()
