@@ -11,6 +11,7 @@
  *
  * An engine can forget an endpoint (killed, its call lost): one that no container uses for --lease-grace seconds is collected.
  * "Used" is what the kernel says: the container's end is in another namespace. */
+#include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,6 +71,7 @@ static void publish_endpoint(struct node *node, const struct endpoint *ep)
 
 	snprintf(r.short_id, sizeof(r.short_id), "%.*s", ENDPOINT_SHORT_MAX, ep->id);
 	record_key(ep, key);
+	log_debug("endpoints", "endpoint %s published at %" PRIu64 " us since boot", r.short_id, clock_boot_us());
 	cluster_publish(node, topic_of(&ep->state.network), key, sizeof(key), buf, endpoint_record_encode(&r, buf, sizeof(buf)));
 }
 

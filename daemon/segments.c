@@ -3,6 +3,7 @@
  * Records of a network are kept whether or not this host has an endpoint in it, and programmed only while it does. Two endpoints
  * with one address (both sides of a cut, Docker's own IPAM) are both kept; the row of the address goes to the lower host number
  * on every host alike, and the case is counted and said. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -290,6 +291,8 @@ static void add_remote(struct node *node, struct segment *s, const struct remote
 	r->record = *record;
 	HASH_ADD(hh, s->remotes, key, sizeof(r->key), r);
 	node->remote_count++;
+	log_debug("segments", "endpoint %s of host number %u known at %" PRIu64 " us since boot", record->short_id, key->origin,
+		clock_boot_us());
 	claim_ip(node, s, r, false);
 	claim_ip(node, s, r, true);
 	count_host(node, s, key->origin, 1);
