@@ -235,9 +235,10 @@ static bool receive_batch(struct node *node, int fd)
 		struct gossip_addr addr;
 		from_sockaddr(&from[i], &addr);
 		udp_note_datagram(&node->udp_measure, &msgs[i].msg_hdr);
-		if (node->join && !node->join->ended)
+		if (node->join && !node->join->ended) {
 			joiner_packet(node->join->joiner, &addr, buffers[i], msgs[i].msg_len, now);
-		else if (node->gossip && !node->left)
+			event_active(node->join->timer, EV_TIMEOUT, 0); /* what it heard may let it ask again sooner */
+		} else if (node->gossip && !node->left)
 			gossip_packet(node->gossip, &addr, buffers[i], msgs[i].msg_len, now);
 	}
 	return count == RECEIVE_BATCH;
@@ -304,7 +305,7 @@ static void tell_members(struct node *node)
 		abort();
 	vteps[count++] = node->options.vtep;
 	HASH_ITER(hh, node->hosts, host, next)
-	if (host->state != GOSSIP_LEFT)
+	if (host->state != GOSSIP_LEFT && ip_is_set(&host->vtep)) /* an admission alone tells no address */
 		vteps[count++] = host->vtep;
 	datapath_set_members(node, vteps, count);
 	free(vteps);

@@ -59,6 +59,10 @@
 #define SEQ_RESERVE 65536
 #define PINGS 256 /* power of two; the oldest gives way */
 #define CHECKS 32
+#define ADMIT_AGAIN_MS 100 /* half of what a joiner waits before it asks again */
+#define ADMIT_BUSY_MS 10   /* half of what it waits when it was told that the sponsor is busy */
+#define ADMIT_REMEMBERED 64
+#define ADMIT_PER_S 256 /* a tenth of a core */
 #define LAG_SECONDS 5
 #define LAG_CLASSES 5
 #define FLAP_POINT 1024 /* flaps are halved as they fade */
@@ -172,6 +176,18 @@ struct lag_second {
 	bool drops;
 };
 
+/* What keeps requests to join, repeated by whoever overheard them, from costing us our time: an answer takes some hundred
+ * microseconds of curve arithmetic, a hundred times what refusing any other packet takes. */
+struct admit_gate {
+	struct {
+		uint8_t joiner[32]; /* its ephemeral key, which is new for each time it joins */
+		uint64_t until_ms;
+	} answered[ADMIT_REMEMBERED];
+	unsigned next;
+	uint64_t second_ms; /* start of the second in which answers are counted */
+	unsigned answers;
+};
+
 struct gossip {
 	struct gossip_config config;
 	struct gossip_ops ops;
@@ -213,6 +229,7 @@ struct gossip {
 	unsigned heads_left;
 	bool settled;
 	uint64_t seq_reserved;
+	struct admit_gate gate;
 	bool admissions_open; /* some could not be verified yet */
 	bool members_grew;
 	uint64_t conflicts; /* besides those of shards */
@@ -248,7 +265,7 @@ void admit_host_record(struct gossip *g, uint32_t origin, const uint8_t *val, si
 bool admit_record(
 	struct gossip *g, const uint8_t *key, size_t key_len, const uint8_t *val, size_t len); /* false: sponsor unknown */
 void admit_rescan(struct gossip *g);
-void admit_on_join(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len);
+void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len);
 int admit_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err);
 void admit_publish(struct gossip *g);
 

@@ -16,6 +16,8 @@
 
 #define GAP_FIRST_MS 200 /* between two requests: above the round trip of a LAN, so the first seed usually ends it */
 #define GAP_MAX_MS 2000	 /* doubled after each round over the seeds, up to this */
+#define GAP_BUSY_MS 20	 /* a sponsor is busy while it writes our number to disk: some milliseconds, the first time always */
+#define BUSY_TRIES 5	 /* so many in a row, then the usual patience: its numbers are all given */
 #define SEEDS_NAMED_MAX 3
 #define SEED_TEXT_SIZE (IP_TEXT_SIZE + 8)
 
@@ -34,6 +36,7 @@ struct joiner {
 	enum admission_verdict reason;
 	unsigned next_seed;
 	unsigned sent;
+	unsigned busy_left;
 	uint32_t gap_ms, timeout_ms;
 	uint64_t next_ms, deadline_ms;
 	bool ended;
@@ -61,6 +64,7 @@ struct joiner *joiner_new(const struct token *token, const struct identity *iden
 	j->ops.random(ctx, j->request.ephemeral_secret, sizeof(j->request.ephemeral_secret));
 	admission_join_encode(&j->request, j->packet);
 	j->gap_ms = GAP_FIRST_MS;
+	j->busy_left = BUSY_TRIES;
 	j->timeout_ms = timeout_ms;
 	j->next_ms = now_ms;
 	j->deadline_ms = now_ms + timeout_ms;
@@ -194,15 +198,28 @@ static bool all_refuse(const struct joiner *j)
 	return true;
 }
 
-static void refused_by(struct joiner *j, const struct gossip_addr *from, enum admission_verdict reason)
+static void ask_soon(struct joiner *j, unsigned seed, uint64_t now_ms)
+{
+	if (j->busy_left == 0 || now_ms + GAP_BUSY_MS >= j->next_ms)
+		return;
+	j->busy_left--;
+	j->next_seed = seed;
+	j->next_ms = now_ms + GAP_BUSY_MS;
+}
+
+static void refused_by(struct joiner *j, const struct gossip_addr *from, enum admission_verdict reason, uint64_t now_ms)
 {
 	unsigned i;
 
 	j->refuser = *from;
 	j->reason = reason;
-	for (i = 0; i < j->token.seed_count; i++)
-		if (same_addr(&j->token.seeds[i], from))
-			j->refused[i] = reason;
+	for (i = 0; i < j->token.seed_count; i++) {
+		if (!same_addr(&j->token.seeds[i], from))
+			continue;
+		j->refused[i] = reason;
+		if (reason == ADMISSION_BUSY)
+			ask_soon(j, i, now_ms);
+	}
 	if (all_refuse(j))
 		give_up_refused(j);
 }
@@ -219,7 +236,7 @@ void joiner_packet(struct joiner *j, const struct gossip_addr *from, const void 
 		succeed(j, &welcome);
 		sodium_memzero(&welcome, sizeof(welcome));
 	} else if (verdict >= ADMISSION_EXPIRED) {
-		refused_by(j, from, verdict);
+		refused_by(j, from, verdict, now_ms);
 	}
 }
 

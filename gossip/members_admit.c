@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define HOST_RECORD_VERSION 1
+#define JOINER_AT 45 /* of a JOIN: docs/wire.md */
 
 /* ---- host records ---- */
 
@@ -177,7 +178,35 @@ static void welcome(struct gossip *g, const struct admission_result *result)
 	new_member(g, &result->member);
 }
 
-void admit_on_join(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len)
+/* Whether to spend on this request at all. What is looked at has not been proven yet: forging it gains nothing but silence. */
+static bool gate_open(struct gossip *g, const uint8_t *packet, size_t len)
+{
+	struct admit_gate *gate = &g->gate;
+
+	if (g->now - gate->second_ms >= 1000) {
+		gate->second_ms = g->now;
+		gate->answers = 0;
+	}
+	if (gate->answers >= ADMIT_PER_S || len < JOINER_AT + sizeof(gate->answered[0].joiner))
+		return false;
+	for (unsigned i = 0; i < ADMIT_REMEMBERED; i++)
+		if (g->now < gate->answered[i].until_ms &&
+			memcmp(gate->answered[i].joiner, packet + JOINER_AT, sizeof(gate->answered[0].joiner)) == 0)
+			return false;
+	return true;
+}
+
+static void gate_answered(struct gossip *g, const uint8_t *packet, enum admission_verdict verdict)
+{
+	struct admit_gate *gate = &g->gate;
+
+	gate->answers++;
+	memcpy(gate->answered[gate->next].joiner, packet + JOINER_AT, sizeof(gate->answered[0].joiner));
+	gate->answered[gate->next].until_ms = g->now + (verdict == ADMISSION_BUSY ? ADMIT_BUSY_MS : ADMIT_AGAIN_MS);
+	gate->next = (gate->next + 1) % ADMIT_REMEMBERED;
+}
+
+void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len)
 {
 	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];
 	struct admission_result result;
@@ -194,12 +223,19 @@ void admit_on_join(struct gossip *g, const struct gossip_addr *from, const void 
 		.ctx = g,
 	};
 
-	if (admission_handle(&sponsor, from, packet, len, &result) == ADMISSION_OK) {
-		if (!members_by_id(g, &result.member.host_id))
-			welcome(g, &result);
-	} else {
+	enum admission_verdict verdict;
+
+	if (!gate_open(g, packet, len)) {
 		g->counters.refused_join++;
+		return;
 	}
+	verdict = admission_handle(&sponsor, from, packet, len, &result);
+	if (result.reply_len)
+		gate_answered(g, packet, verdict);
+	if (verdict != ADMISSION_OK)
+		g->counters.refused_join++;
+	else if (!members_by_id(g, &result.member.host_id))
+		welcome(g, &result);
 	core_transmit(g, from, result.reply, result.reply_len);
 }
 
