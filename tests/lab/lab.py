@@ -278,9 +278,15 @@ class Lab:
         """Ends all cuts and losses."""
         self._nft("flush set bridge cuts pairs", "flush chain bridge cuts loss")
 
-    def lose(self, percent):
-        """Every host loses so many of its frames, at random."""
-        self._nft("flush chain bridge cuts loss", f"add rule bridge cuts loss numgen random mod 100 < {percent} drop")
+    def lose(self, percent, hosts=None):
+        """Every host, or each of these in both directions, loses so many of its frames, at random."""
+        if hosts is None:
+            where = [""]
+        else:
+            names = ", ".join(f'"{h.name}"' for h in hosts)
+            where = [f"iifname {{ {names} }} ", f"oifname {{ {names} }} "]
+        self._nft("flush chain bridge cuts loss",
+                  *[f"add rule bridge cuts loss {w}numgen random mod 100 < {percent} drop" for w in where])
 
 
 def _remove_cgroup(path):
