@@ -117,6 +117,8 @@ deps-test: ## installs what the tests without engines need
 	@packaging/deps.sh build test
 deps-docker:
 	@packaging/deps.sh build test docker
+deps-cni:
+	@packaging/deps.sh build test cni
 deps-check:
 	@packaging/deps.sh build test check
 deps-fuzz:
@@ -131,7 +133,7 @@ build-tests: deps-test
 	$(Q)$(MAKE) --no-print-directory all unit model sim
 	$(Q)$(MAKE) --no-print-directory $(SANITIZED) unit fuzz-replay
 
-test: deps-docker build-tests ## every test; ends with "N passed, N failed, N skipped"
+test: deps-docker deps-cni build-tests ## every test; ends with "N passed, N failed, N skipped"
 	$(Q)$(RUN)
 test-unit: deps-test ## unit tests, plain and with the address and undefined sanitizers
 	$(Q)$(MAKE) --no-print-directory unit
@@ -150,7 +152,7 @@ test-net: deps-test all ## real daemons in network namespaces
 	$(Q)$(RUN) net
 test-conformance: deps-test all ## every case of the Docker protocols, on a real daemon's socket
 	$(Q)$(RUN) conformance
-test-cni: deps-test all ## the CNI plugin, on a real daemon
+test-cni: deps-cni all ## the CNI plugin, on a real daemon
 	$(Q)$(RUN) cni
 test-docker: deps-docker all ## real Docker engines
 	$(Q)$(RUN) docker
@@ -227,7 +229,7 @@ help: ## this list
 	@echo "Variables: V=1 shows commands, SANITIZE=address,undefined builds a second flavour, WERROR=1, CFLAGS, DESTDIR, PREFIX, CNI_BIN, FUZZ_SECONDS."
 
 always:
-.PHONY: all unit sim model fuzz-replay deps deps-test deps-docker deps-check deps-fuzz build-tests test test-unit test-fuzz test-model test-sim test-net \
+.PHONY: all unit sim model fuzz-replay deps deps-test deps-docker deps-cni deps-check deps-fuzz build-tests test test-unit test-fuzz test-model test-sim test-net \
 	test-conformance test-cni test-docker fuzz fuzz-run demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
 	check-warnings check-static install install-strip uninstall clean help always
 .SECONDARY:
