@@ -463,6 +463,45 @@ static void leave_can_be_forced(void **state)
 	assert_request(d, "POST /v1/leave", "{\"force\":true}");
 }
 
+static void forget_says_where_the_addresses_went_or_who_is_awaited(void **state)
+{
+	struct daemon *d = *state;
+
+	answer(d, 200,
+		"{\"host\":\"n3\",\"hostno\":3,\"heir\":\"n1\",\"decree\":1,\"done\":true,\"waiting_for\":[],\"assumed_fenced\":[]}");
+	expect(run(d, "forget n3 --fenced"), CLI_FINE, "forgot host n3: its addresses went to n1\n", "");
+	assert_request(d, "POST /v1/forget", "{\"host\":\"n3\",\"fenced\":true}");
+	expect(run(d, "forget n3 --fenced --assume-fenced n4,n5"), CLI_FINE, "forgot host n3: its addresses went to n1\n", "");
+	assert_request(d, "POST /v1/forget", "{\"host\":\"n3\",\"fenced\":true,\"assume_fenced\":[\"n4\",\"n5\"]}");
+	answer(d, 200,
+		"{\"host\":\"n3\",\"hostno\":3,\"heir\":\"n1\",\"decree\":1,\"done\":false,\"waiting_for\":[\"n2\"],"
+		"\"assumed_fenced\":[]}");
+	expect(run(d, "forget n3 --fenced"), CLI_PROBLEM,
+		"host n3 is being forgotten by n1; its addresses move when these have answered:\n  n2\n"
+		"say it again to see how far it is; --assume-fenced takes your word that some of them are stopped too\n",
+		"");
+}
+
+static void ipam_check_names_what_it_found(void **state)
+{
+	struct daemon *d = *state;
+
+	answer(d, 200,
+		"{\"pools\":1,\"leases\":2,\"leaks\":[],\"duplicates\":[],\"ghosts\":[],"
+		"\"kernel\":{\"missing\":0,\"foreign\":0,\"different\":0}}");
+	expect(run(d, "ipam check"), CLI_FINE,
+		"1 pools, 2 leases on this host: 0 found; kernel at the last comparison: 0 missing, 0 foreign\n", "");
+	assert_request(d, "GET /v1/ipam/check", "");
+	answer(d, 200,
+		"{\"pools\":1,\"leases\":2,\"leaks\":[{\"address\":\"10.9.0.5\",\"pool\":\"10.9.0.0/24\",\"what\":\"leased\"}],"
+		"\"duplicates\":[{\"address\":\"10.9.0.6\",\"pool\":\"10.9.0.0/24\",\"what\":\"twice\"}],\"ghosts\":[],"
+		"\"kernel\":{\"missing\":0,\"foreign\":0,\"different\":0}}");
+	expect(run(d, "ipam check"), CLI_PROBLEM,
+		"duplicate  10.9.0.6 of 10.9.0.0/24: twice\nleak       10.9.0.5 of 10.9.0.0/24: leased\n"
+		"1 pools, 2 leases on this host: 2 found; kernel at the last comparison: 0 missing, 0 foreign\n",
+		"");
+}
+
 static void version_needs_no_daemon_for_its_own(void **state)
 {
 	struct daemon *d = *state;
@@ -600,7 +639,8 @@ static void double_dash_ends_the_options(void **state)
 static void help_shows_usage_and_an_example_for_every_command(void **state)
 {
 	static const char *const names[] = {"status", "version", "help", "members", "token", "join", "leave", "network ls",
-		"network create", "network rm", "network inspect", "endpoint ls", "endpoint inspect", "ipam show"};
+		"network create", "network rm", "network inspect", "endpoint ls", "endpoint inspect", "ipam show",
+		"ipam check", "forget"};
 	struct daemon *d = *state;
 	struct result all = run(d, "--help"), r;
 	char line[128], usage[128];
@@ -671,6 +711,8 @@ int main(void)
 		cmocka_unit_test(join_reads_the_token_from_standard_input),
 		cmocka_unit_test(join_refuses_what_is_no_token_without_asking),
 		cmocka_unit_test(leave_can_be_forced),
+		cmocka_unit_test(forget_says_where_the_addresses_went_or_who_is_awaited),
+		cmocka_unit_test(ipam_check_names_what_it_found),
 		cmocka_unit_test(version_needs_no_daemon_for_its_own),
 		cmocka_unit_test(answers_of_the_daemon_decide_the_exit_status),
 		cmocka_unit_test(bytes_that_are_no_answer_are_told),

@@ -58,6 +58,8 @@ static const char *const verbs[] = {
 	[CONTROL_TOKEN] = "token",
 	[CONTROL_JOIN] = "join",
 	[CONTROL_LEAVE] = "leave",
+	[CONTROL_FORGET] = "forget",
+	[CONTROL_AUDIT] = "audit",
 };
 
 static void reply(struct fixture *f, struct control_call *call)
@@ -228,6 +230,9 @@ static void each_route_reaches_its_verb(void **state)
 		{"POST", "/v1/join", "{\"token\":\"trestle1.x\"}", "join object=- filter=- body={\"token\":\"trestle1.x\"}"},
 		{"POST", "/v1/leave", "{\"force\":true}", "leave object=- filter=- body={\"force\":true}"},
 		{"POST", "/v1/leave", NULL, "leave object=- filter=- body={}"},
+		{"GET", "/v1/ipam/check", NULL, "audit object=- filter=- body=-"},
+		{"POST", "/v1/forget", "{\"host\":\"n3\",\"fenced\":true,\"assume_fenced\":[\"n4\"]}",
+			"forget object=- filter=- body={\"host\":\"n3\",\"fenced\":true,\"assume_fenced\":[\"n4\"]}"},
 	};
 	struct fixture *f = *state;
 	struct err err;
@@ -286,6 +291,10 @@ static void wrong_requests_reach_no_backend(void **state)
 		{"POST", "/v1/join", "{}", ERR_INVALID, "join.token: expected string, found nothing"},
 		{"POST", "/v1/join", "{\"token\":\"\"}", ERR_INVALID, "join.token: expected what `trestle token` printed"},
 		{"POST", "/v1/leave", "{\"force\":\"yes\"}", ERR_INVALID, "leave.force: expected boolean"},
+		{"POST", "/v1/forget", "{\"fenced\":true}", ERR_INVALID, "forget.host: expected string, found nothing"},
+		{"POST", "/v1/forget", "{\"host\":\"\"}", ERR_INVALID, "forget.host: expected the name or number of a host"},
+		{"POST", "/v1/forget", "{\"host\":\"n3\",\"fenced\":1}", ERR_INVALID, "forget.fenced: expected boolean"},
+		{"POST", "/v1/forget", "{\"host\":\"n3\",\"assume_fenced\":[4]}", ERR_INVALID, "forget.assume_fenced: expected names"},
 	};
 	struct fixture *f = *state;
 	struct err err;
