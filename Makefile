@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := all
 VERSION := 0.1.0
 MODULES := base netlink ipam gossip driver http plugin control daemon cli cni
-BENCHES := attach footprint
+BENCHES := attach footprint gossip
 
 comma := ,
 FLAVOUR ?= $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),release)
@@ -50,6 +50,7 @@ SIM_MAINS := $(shell grep -ls '^int main\>' tests/sim/*.c)
 SIM := $(call programs_of,$(SIM_MAINS))
 MODEL := $(call programs_of,tests/model/*.c)
 FUZZ := $(call programs_of,tests/fuzz/fuzz_*.c)
+LOAD := $(call programs_of,tests/load/*.c)
 # Everything else in tests/sim is shared by its programs.
 SIM_SHARED := $(patsubst %.c,$(B)/%.o,$(filter-out $(SIM_MAINS),$(wildcard tests/sim/*.c)))
 C_SOURCES := $(foreach m,$(MODULES),$(call sources,$(m))) $(wildcard tests/*/*.c)
@@ -60,6 +61,7 @@ unit: $(UNIT)
 sim: $(SIM)
 model: $(MODEL)
 fuzz-replay: $(FUZZ)
+load: $(LOAD)
 
 define archive
 $(B)/lib$(1).a: $(call objects,$(1))
@@ -102,6 +104,9 @@ $(B)/tests/model/%: $(B)/tests/model/%.o $(ARCHIVES)
 $(B)/tests/sim/%: $(B)/tests/sim/%.o $(SIM_SHARED) $(ARCHIVES)
 	$(call say,LINK  $@)
 	$(call link,$< $(SIM_SHARED),-lcmocka)
+$(B)/tests/load/%: $(B)/tests/load/%.o $(ARCHIVES)
+	$(call say,LINK  $@)
+	$(call link,$<)
 # With a fuzzer, clang's runtime brings main(); without one, replay.c does.
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(ARCHIVES)
 	$(call say,LINK  $@)
@@ -123,6 +128,8 @@ deps-check:
 	@packaging/deps.sh build test check
 deps-fuzz:
 	@packaging/deps.sh build fuzz
+deps-bench-gossip:
+	@packaging/deps.sh build bench-gossip
 
 # ---- Tests ----
 
@@ -130,7 +137,7 @@ SANITIZED := SANITIZE=address,undefined
 RUN := tests/run
 
 build-tests: deps-test
-	$(Q)$(MAKE) --no-print-directory all unit model sim
+	$(Q)$(MAKE) --no-print-directory all unit model sim load
 	$(Q)$(MAKE) --no-print-directory $(SANITIZED) unit fuzz-replay
 
 test: deps-docker deps-cni build-tests ## every test; ends with "N passed, N failed, N skipped"
@@ -148,7 +155,7 @@ test-model: deps-test ## every state of address custody in small clusters; MODEL
 test-sim: deps-test ## clusters of many hosts in one process, virtual clock
 	$(Q)$(MAKE) --no-print-directory sim
 	$(Q)$(RUN) sim
-test-net: deps-test all ## real daemons in network namespaces
+test-net: deps-test all load ## real daemons in network namespaces
 	$(Q)$(RUN) net
 test-conformance: deps-test all ## every case of the Docker protocols, on a real daemon's socket
 	$(Q)$(RUN) conformance
@@ -177,6 +184,7 @@ bench: $(BENCHES:%=bench-%) ## all benchmarks; figures and charts in build/bench
 	@echo "bench: ok"
 bench-attach: ## attaching a container: ours beside Docker's overlay and bridge
 bench-footprint: ## memory and size
+bench-gossip: deps-bench-gossip ## membership and records at 10, 50 and 100 hosts, beside serf; SHORT=1: ten hosts, two minutes
 $(BENCHES:%=bench-%): bench-%: deps-docker all
 	@mkdir -p build/bench
 	$(Q)python3 -m bench.$*
@@ -196,7 +204,7 @@ check-format: deps-check ## clang-format has nothing to say
 	$(Q)clang-format --dry-run -Werror $(C_FILES)
 check-warnings: deps-test ## everything compiles with warnings as errors
 	$(call say,CHECK warnings)
-	$(Q)$(MAKE) --no-print-directory FLAVOUR=check WERROR=1 all unit sim fuzz-replay
+	$(Q)$(MAKE) --no-print-directory FLAVOUR=check WERROR=1 all unit sim load fuzz-replay
 check-static: deps-check ## cppcheck
 	$(call say,CHECK static)
 	$(Q)tests/check/static.sh $(filter-out tests/%,$(C_SOURCES))
@@ -229,7 +237,7 @@ help: ## this list
 	@echo "Variables: V=1 shows commands, SANITIZE=address,undefined builds a second flavour, WERROR=1, CFLAGS, DESTDIR, PREFIX, CNI_BIN, FUZZ_SECONDS."
 
 always:
-.PHONY: all unit sim model fuzz-replay deps deps-test deps-docker deps-cni deps-check deps-fuzz build-tests test test-unit test-fuzz test-model test-sim test-net \
+.PHONY: all unit sim model load fuzz-replay deps deps-test deps-docker deps-cni deps-check deps-fuzz deps-bench-gossip build-tests test test-unit test-fuzz test-model test-sim test-net \
 	test-conformance test-cni test-docker fuzz fuzz-run demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
 	check-warnings check-static install install-strip uninstall clean help always
 .SECONDARY:

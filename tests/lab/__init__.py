@@ -2,9 +2,10 @@
 from .daemon import Daemon
 from .engine import Engine
 from .lab import BUILD, ROOT, Host, Lab, Process, clean
+from .neighbours import Neighbours
 from .plugin import Lost, Plugin, Refused, Runtime
 from .shell import Failed, run, wait_for
 from . import leaks
 
-__all__ = ["BUILD", "Daemon", "Engine", "Failed", "Host", "Lab", "Lost", "Plugin", "Process", "ROOT", "Refused", "Runtime", "clean", "leaks",
-           "run", "wait_for"]
+__all__ = ["BUILD", "Daemon", "Engine", "Failed", "Host", "Lab", "Lost", "Neighbours", "Plugin", "Process", "ROOT", "Refused", "Runtime",
+           "clean", "leaks", "run", "wait_for"]
