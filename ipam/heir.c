@@ -5,7 +5,7 @@
  * Hosts and pools that others name are added to what has to be asked. Only the promises are on disk: after a restart the reports
  * are collected again, and what was taken before is then ours by the newest fact.
  *
- * A range is taken at (reign + 1): above everything that any copy of an old gift can name. */
+ * A range is taken at a reign above that of everything that any copy of an old gift can name. */
 #include "ipam/ipam_internal.h"
 
 #include <stdlib.h>
@@ -195,14 +195,39 @@ static void ask(struct ipam *ipam, const struct decree *decree, struct witness *
 
 /* --- taking --- */
 
-static void take_piece(struct ipam *ipam, struct pool *pool, const struct custody *piece, struct custody *last)
+static void take_piece(struct ipam *ipam, struct pool *pool, const struct custody *piece, uint32_t others, struct custody *last)
 {
 	if (last->len)
 		pool_put_custody(ipam, pool, last, false);
 	*last = *piece;
 	last->to = ipam->config.hostno;
-	last->reign = piece->reign + 1;
+	last->reign = (piece->reign > others ? piece->reign : others) + 1;
 	last->xid = 0;
+}
+
+/* The victim may itself have been an heir, of which nobody else has a fact: what still names that earlier victim is its, too. */
+static bool is_victims(const struct ipam *ipam, const struct decree *decree, uint32_t to)
+{
+	for (unsigned hops = 0; hops < IPAM_HEIRS_MAX && to != decree->victim; hops++) {
+		const struct decree *earlier = decree_find(ipam, to);
+
+		if (!earlier || earlier->gone || !(earlier->d.done || decree_names(&decree->d, to)))
+			return false;
+		to = earlier->d.heir;
+	}
+	return to == decree->victim;
+}
+
+/* An address moved at most so often by estates that we have no fact of: all of them asked for our promise, or their decrees are
+ * records that we have seen. */
+static uint32_t count_other_decrees(const struct ipam *ipam, const struct decree *decree)
+{
+	const struct decree *other, *next;
+	uint32_t count = 0;
+
+	HASH_ITER(hh, ipam->decrees, other, next)
+	count += other != decree && !other->gone;
+	return count;
 }
 
 static bool is_host_number(const struct ipam *ipam, const struct pool *pool, u128 offset)
@@ -236,6 +261,7 @@ static void take_ranges(struct ipam *ipam, const struct decree *decree, struct p
 {
 	bool snapshot = ipam->fault == IPAM_FAULT_FORGET_SNAPSHOT;
 	u128 end = pool->first + pool->usable;
+	uint32_t others = count_other_decrees(ipam, decree);
 	struct custody last = {0};
 	bool mine;
 
@@ -255,8 +281,8 @@ static void take_ranges(struct ipam *ipam, const struct decree *decree, struct p
 		at += piece.len;
 		if (!mine)
 			continue;
-		if (known ? c->to == decree->victim && !snapshot : true)
-			take_piece(ipam, pool, &piece, &last);
+		if (known ? is_victims(ipam, decree, c->to) && !snapshot : true)
+			take_piece(ipam, pool, &piece, others, &last);
 	}
 	if (last.len)
 		pool_put_custody(ipam, pool, &last, true);

@@ -41,6 +41,7 @@ struct custody_map {
 
 #define IPAM_CLAIM_RETRY_MS 200 /* first repeat of a CLAIM, doubles up to the next */
 #define IPAM_CLAIM_RETRY_MAX_MS 10000
+#define IPAM_HEIRS_MAX 256 /* estates that passed from heir to heir are followed so far */
 
 enum peer_life { PEER_UNTOLD, PEER_ALIVE, PEER_DEAD };
 
