@@ -6,6 +6,7 @@
  *	members_trust.c  our own health, flapping hosts, failing networks
  *	members_probe.c  SWIM: probing, suspicion, verification
  *	sync.c           comparing roots, vectors, pulls
+ *	sync_tree.c      the same in big clusters, by way of others
  *	sync_push.c      own changes to everyone, with cursors
  *	shards.c         records and rules R1-R6; knows none of the above
  *
@@ -50,6 +51,16 @@
 #define PUSH_RTO_MS 15
 #define PUSH_TRIES 3
 #define PUSH_COALESCE_MS 5
+#define TREE_ABOVE 64	   /* alive hosts: up to here each change goes straight to each */
+#define TREE_WIDE 32	   /* children of a host in clusters of up to TREE_WIDE_MAX: two hops */
+#define TREE_WIDE_MAX 1057 /* 1 + 32 + 32 * 32 */
+#define TREE_NARROW 18	   /* and above: three hops to 6,175 */
+#define TREE_HOPS_MAX 4096
+#define TREE_OWN_HOPS_MAX 1024
+#define TREE_DIGESTS 128
+#define TREE_DIGEST_MS 30
+#define TREE_DIGEST_TO 2
+#define RING_NONE UINT32_MAX
 #define PUSH_WINDOW 16	 /* packets on their way to one peer */
 #define BUCKET_RATE 8000 /* bytes per ms for push and sync */
 #define BUCKET_BURST 1000000
@@ -153,6 +164,9 @@ struct member {
 	uint64_t table_ms;    /* last table sent */
 	bool table_now;
 
+	uint64_t ring_place;
+	uint32_t ring_at; /* in the tree's ring, RING_NONE */
+
 	/* Pushing to it. */
 	uint64_t push_ms; /* when to look at its cursors, NEVER */
 	uint64_t push_last_ms;
@@ -188,6 +202,14 @@ struct admit_gate {
 	unsigned answers;
 };
 
+/* A shard that changed: two others are told. */
+struct tree_digest {
+	uint32_t origin;
+	uint64_t topic, due_ms;
+};
+
+struct tree_hop;
+
 struct gossip {
 	struct gossip_config config;
 	struct gossip_ops ops;
@@ -205,6 +227,8 @@ struct gossip {
 	uint64_t digest;
 	unsigned state_count[4];
 	uint64_t news_ms;
+	uint64_t member_due_ms; /* not later than any member's sync_ms or push_ms */
+	uint64_t member_shape;	/* changes when somebody becomes usable or ceases to be */
 
 	unsigned health; /* local health, 0 = fine: the worse of the two */
 	unsigned lifeguard, measured;
@@ -239,6 +263,15 @@ struct gossip {
 	uint64_t bucket_ms;
 	struct shard **dirty;
 	unsigned dirty_count, dirty_capacity;
+
+	struct member **tree_ring;
+	unsigned tree_ring_count;
+	uint64_t ring_shape;
+	struct tree_hop *hops;
+	unsigned hop_count;
+	uint64_t tree_ms, tree_sent_ms;
+	struct tree_digest digests[TREE_DIGESTS];
+	unsigned digest_count;
 };
 
 /* gossip.c */
@@ -253,6 +286,13 @@ static inline void sooner(uint64_t *at, uint64_t when)
 {
 	if (when < *at)
 		*at = when;
+}
+
+/* One of a member's times; the members are looked at when the first of all is due. */
+static inline void member_due(struct gossip *g, uint64_t *at, uint64_t when)
+{
+	sooner(at, when);
+	sooner(&g->member_due_ms, when);
 }
 
 #define HOST_RECORD_KEY "h"
@@ -326,7 +366,7 @@ bool sync_on_pull(struct gossip *g, struct member *m, struct bytes_reader *body)
 bool sync_on_heads(struct gossip *g, struct member *m, struct bytes_reader *body);
 void sync_poke(struct gossip *g, struct member *m, const struct shard *shard);
 void sync_heads(struct gossip *g, struct member *m);
-uint64_t sync_tick(struct gossip *g);
+uint64_t sync_tick(struct gossip *g, bool members_due);
 /* Batches of one packet are answered together. */
 struct sync_answer {
 	struct proto_packet acks, pulls;
@@ -334,8 +374,17 @@ struct sync_answer {
 	unsigned ack_count, pull_count;
 };
 void sync_answer_open(struct sync_answer *answer);
-void sync_on_batch(struct gossip *g, struct member *m, const struct proto_batch *batch, struct sync_answer *answer);
+enum shards_verdict sync_on_batch(
+	struct gossip *g, struct member *m, const struct proto_batch *batch, struct sync_answer *answer);
 void sync_answer_send(struct gossip *g, struct member *m, struct sync_answer *answer);
+
+/* sync_tree.c */
+bool tree_grown(const struct gossip *g);
+bool tree_push(struct gossip *g, struct shard *shard);
+bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body, struct sync_answer *answer);
+bool tree_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body);
+uint64_t tree_tick(struct gossip *g);
+void tree_free(struct gossip *g);
 
 /* sync_push.c */
 void push_changed(struct gossip *g, struct shard *shard); /* an own shard has a new head */
@@ -343,7 +392,7 @@ void push_flush(struct gossip *g);
 void push_reset(struct gossip *g, struct member *m, bool from_zero);
 void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_t head, bool exact);
 bool push_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body);
-uint64_t push_tick(struct gossip *g);
+void push_tick(struct gossip *g);
 bool push_afford(struct gossip *g);
 
 #endif

@@ -7,9 +7,9 @@
  * (epoch, incarnation) (members.c).
  *
  * Records. Each host writes its own shards and nobody else's (shards.c, rules R1-R6), pushes each change straight to every alive
- * member (sync_push.c), and compares roots with whom it probes anyway (sync.c). Nothing is queued: what has to be sent is always
- * read from the state. So a burst costs what is live, and a host that was away for a second or a week is brought up to date by
- * the same path.
+ * member (sync_push.c), in big clusters by way of others (sync_tree.c), and compares roots with whom it probes anyway (sync.c).
+ * Nothing is queued: what has to be sent is always read from the state. So a burst costs what is live, and a host that was away
+ * for a second or a week is brought up to date by the same path.
  *
  * Identity. A host is its key; a member is known from an *admission*, signed by the sponsor and kept in the sponsor's shard of
  * topic 0, or from what we saved. Its host record (name, addresses) is a record of its own shard of topic 0. Both are internal:
@@ -371,6 +371,10 @@ static bool dispatch(struct gossip *g, struct member *m, uint8_t type, struct by
 		return sync_on_heads(g, m, body);
 	case PROTO_TELL:
 		return on_tell(g, m, body);
+	case PROTO_RELAY:
+		return tree_on_relay(g, m, body, answer);
+	case PROTO_RELAY_ACK:
+		return tree_on_ack(g, m, body);
 	default:
 		return true; /* of a newer version */
 	}
@@ -500,7 +504,8 @@ struct gossip *gossip_new(const struct gossip_config *config, const struct gossi
 	g->ctx = ctx;
 	g->now = g->called_ms = g->bucket_ms = now_ms;
 	g->bucket = BUCKET_BURST;
-	g->news_ms = g->probe_ms = g->dead_ms = g->unheard_ms = g->shards_ms = g->heads_ms = NEVER;
+	g->news_ms = g->probe_ms = g->dead_ms = g->unheard_ms = g->shards_ms = g->heads_ms = g->tree_ms = g->member_due_ms =
+		NEVER;
 	g->sender = (struct frame_sender){.hostno = config->hostno,
 		.host_id = config->identity->id,
 		.cluster_id = config->cluster_id,
@@ -535,6 +540,7 @@ void gossip_free(struct gossip *g)
 		g->kept = kept->next;
 		free(kept);
 	}
+	tree_free(g);
 	shards_fini(&g->shards);
 	frame_ring_wipe(&g->ring);
 	free(g->slots);
@@ -619,6 +625,7 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 {
 	uint64_t next, gap;
+	bool members_due;
 
 	if (!g->started || g->left)
 		return NEVER;
@@ -630,16 +637,19 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 		shards_paused(&g->shards, g->now);
 	}
 	next = probe_tick(g);
-	sooner(&next, sync_tick(g));
+	members_due = g->now >= g->member_due_ms;
+	if (members_due)
+		g->member_due_ms = NEVER;
+	sooner(&next, sync_tick(g, members_due));
 	leave_door(g);
 	enter(g, now_ms);
-	sooner(&next, push_tick(g));
+	if (members_due)
+		push_tick(g);
+	sooner(&next, tree_tick(g));
 	leave_door(g);
 	sooner(&next, g->news_ms);
-	for (unsigned i = 0; i < g->member_count; i++) {
-		sooner(&next, g->slots[i]->sync_ms);
-		sooner(&next, g->slots[i]->push_ms);
-	}
+	sooner(&next, g->tree_ms);
+	sooner(&next, g->member_due_ms);
 	return next > g->now ? next : g->now + 1;
 }
 

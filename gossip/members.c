@@ -148,6 +148,7 @@ struct member *members_add(struct gossip *g, const struct member_save *save)
 	m->frame.host_id = save->host_id;
 	m->slot = g->member_count;
 	g->slots[g->member_count++] = m;
+	g->member_shape++;
 	g->state_count[m->state]++;
 	HASH_ADD(hh, g->by_hostno, hostno, sizeof(m->hostno), m);
 	HASH_ADD(hh_id, g->by_id, host_id, sizeof(m->host_id), m);
@@ -188,8 +189,9 @@ static void forget_suspicion(struct member *m)
 static void came_alive(struct gossip *g, struct member *m)
 {
 	m->unheard = false;
+	g->member_shape++;
 	push_reset(g, m, false);
-	sooner(&m->sync_ms, g->now + (m->in_step ? MISMATCH_MS + core_random(g, 100) : core_random(g, 20)));
+	member_due(g, &m->sync_ms, g->now + (m->in_step ? MISMATCH_MS + core_random(g, 100) : core_random(g, 20)));
 	m->table_now = true;
 	if (g->settled)
 		sync_heads(g, m);
@@ -203,6 +205,7 @@ void members_set_state(struct gossip *g, struct member *m, enum gossip_state sta
 	bool was_unheard = m->unheard;
 
 	forget_suspicion(m);
+	g->member_shape++;
 	if (state == GOSSIP_DEAD) {
 		g->counters.deaths++;
 		m->died_ms = was_unheard ? 0 : g->now;

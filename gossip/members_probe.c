@@ -329,6 +329,7 @@ void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool he
 
 	if (fresh) {
 		m->unheard = false;
+		g->member_shape++;
 		members_set_state(g, m, GOSSIP_SUSPECT);
 		m->since_ms = g->now;
 		g->counters.suspicions++;

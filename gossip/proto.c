@@ -363,6 +363,16 @@ bool proto_vector_add(struct proto_list *list, const struct proto_head *head)
 	return list_keep(list, before);
 }
 
+void proto_relay_ack_open(struct proto_list *list, struct proto_packet *packet)
+{
+	list_open(list, packet, PROTO_RELAY_ACK);
+}
+
+bool proto_relay_ack_add(struct proto_list *list, const struct proto_head *head)
+{
+	return proto_vector_add(list, head);
+}
+
 bool proto_get_range(struct bytes_reader *body, struct proto_range *ret)
 {
 	struct proto_range range;
@@ -526,6 +536,16 @@ bool proto_batch_close(struct proto_list *list, const struct proto_batch *batch)
 	bw_varint(&w, batch->head);
 	bw_bytes(&w, list->body, list->w.len);
 	return !w.overflow && append(list->packet, PROTO_BATCH, whole, w.len);
+}
+
+void proto_make_relay(struct proto_packet *packet)
+{
+	packet->bytes[0] = PROTO_RELAY;
+}
+
+bool proto_put_relay(struct proto_packet *packet, const uint8_t *body, size_t len)
+{
+	return append(packet, PROTO_RELAY, body, len);
 }
 
 static bool read_record(struct bytes_reader *r, struct proto_record *record)

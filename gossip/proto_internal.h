@@ -34,6 +34,8 @@ enum proto_type {
 	PROTO_PULL,	    /* level 2: send me these shards after these heads */
 	PROTO_HEADS,	    /* all shards of the sender: what else you have of it goes */
 	PROTO_TELL,	    /* application message */
+	PROTO_RELAY,	    /* a batch that the receiver passes on, see sync_tree.c */
+	PROTO_RELAY_ACK,    /* batches that the sender took over */
 	PROTO_TYPE_MAX
 };
 
@@ -166,6 +168,14 @@ bool proto_heads_close_at(struct proto_list *list, uint64_t topic_hi);
 bool proto_batch_open(struct proto_list *list, struct proto_packet *packet);
 bool proto_batch_add(struct proto_list *list, uint64_t last_seq, const struct proto_record *record);
 bool proto_batch_close(struct proto_list *list, const struct proto_batch *batch);
+
+/* A packet of one batch becomes a relay packet. */
+void proto_make_relay(struct proto_packet *packet);
+/* The body of one as it came. */
+bool proto_put_relay(struct proto_packet *packet, const uint8_t *body, size_t len);
+/* Heads, of which only origin, topic, epoch and head count: how far the batches reached. Read with proto_get_head. */
+void proto_relay_ack_open(struct proto_list *list, struct proto_packet *packet);
+bool proto_relay_ack_add(struct proto_list *list, const struct proto_head *head);
 
 /* Next message of a packet; false at the end, and when it is malformed (`packet->bad` is then set). */
 bool proto_next(struct bytes_reader *packet, uint8_t *ret_type, struct bytes_reader *ret_body);

@@ -31,7 +31,8 @@ void sync_reset(struct gossip *g, struct member *m)
 	m->in_step = false;
 	m->mismatch_ms = 0;
 	m->vector_ms = 0;
-	m->sync_ms = g->now + core_random(g, 10);
+	m->sync_ms = NEVER;
+	member_due(g, &m->sync_ms, g->now + core_random(g, 10));
 }
 
 /* ---- level 1: vectors ---- */
@@ -145,15 +146,17 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 	}
 	if (m->mismatch_ms == 0)
 		m->mismatch_ms = g->now;
-	if (m->in_step && g->now < m->mismatch_ms + MISMATCH_MS) {
-		sooner(&m->sync_ms, m->mismatch_ms + MISMATCH_MS);
+	/* In a big cluster a new host would hear of all its differences from everybody at once: it begins, the others wait. */
+	if ((m->in_step || (g->settled && tree_grown(g))) && g->now < m->mismatch_ms + MISMATCH_MS) {
+		member_due(g, &m->sync_ms, m->mismatch_ms + MISMATCH_MS);
 		return;
 	}
 	if (g->now < g->vector_ms || (m->vector_ms != 0 && g->now < m->vector_ms + VECTOR_EVERY_MS)) {
-		sooner(&m->sync_ms, (g->vector_ms > g->now ? g->vector_ms : g->now + VECTOR_GAP_MS) + core_random(g, 20));
+		member_due(g, &m->sync_ms, (g->vector_ms > g->now ? g->vector_ms : g->now + VECTOR_GAP_MS) + core_random(g, 20));
 		return;
 	}
-	m->sync_ms = g->now + RETRY_MS;
+	m->sync_ms = NEVER;
+	member_due(g, &m->sync_ms, g->now + RETRY_MS);
 	send_vector(g, m);
 }
 
@@ -283,7 +286,9 @@ static void compare_own(struct comparison *c, const struct proto_head *theirs, s
 	}
 	if (theirs->epoch == ours->epoch && theirs->head == ours->head)
 		compare_settled(c, theirs, ours);
-	if (theirs->epoch < ours->epoch)
+	if (tree_grown(g))
+		give(&c->gift, ours, theirs->epoch < ours->epoch ? 0 : theirs->head, false);
+	else if (theirs->epoch < ours->epoch)
 		push_acked(g, c->m, ours, 0, true);
 	else
 		push_acked(g, c->m, ours, theirs->head < ours->head ? theirs->head : ours->head, true);
@@ -323,7 +328,7 @@ static void peer_lacks(struct comparison *c, struct shard *ours)
 {
 	if (!shard_current(ours) || ours->id.origin == c->m->hostno)
 		return;
-	if (ours->id.origin == c->g->self->hostno)
+	if (ours->id.origin == c->g->self->hostno && !tree_grown(c->g))
 		push_acked(c->g, c->m, ours, 0, true);
 	else
 		give(&c->gift, ours, 0, false);
@@ -413,28 +418,38 @@ static void pull_more(struct gossip *g, struct sync_answer *answer, const struct
 	shard->pulled_ms = g->now;
 }
 
-void sync_on_batch(struct gossip *g, struct member *m, const struct proto_batch *batch, struct sync_answer *answer)
+/* In a tree, what comes after a gap is the first sign of it. */
+static bool lags(const struct gossip *g, const struct proto_batch *batch)
+{
+	const struct shard *shard = tree_grown(g) ? shards_find(&g->shards, batch->origin, batch->topic) : NULL;
+
+	return shard && batch->origin != g->self->hostno && shard->epoch == batch->epoch && shard->head < batch->to &&
+	       g->now >= shard->pulled_ms + PULL_EVERY_MS;
+}
+
+enum shards_verdict sync_on_batch(struct gossip *g, struct member *m, const struct proto_batch *batch, struct sync_answer *answer)
 {
 	enum shards_verdict verdict;
 	const struct shard *shard;
 
 	if (!members_find(g, batch->origin) && g->member_count >= GOSSIP_MEMBERS_MAX)
-		return;
+		return SHARDS_REFUSED;
 	verdict = shards_apply(&g->shards, batch, g->now);
 	if (verdict == SHARDS_OURS) {
 		g->conflicts++;
 		core_raise_epoch(g, batch->epoch + (batch->epoch < UINT32_MAX), batch->to);
 	}
-	if (verdict == SHARDS_GAP || batch->flags & PROTO_BATCH_MORE)
+	if (verdict == SHARDS_GAP || batch->flags & PROTO_BATCH_MORE || lags(g, batch))
 		pull_more(g, answer, batch);
 	if (!(batch->flags & PROTO_BATCH_PUSH)) {
 		if (verdict == SHARDS_APPLIED && (m->mismatch_ms != 0 || !m->in_step))
-			sooner(&m->sync_ms, g->now + 20);
-		return;
+			member_due(g, &m->sync_ms, g->now + 20);
+		return verdict;
 	}
 	shard = shards_find(&g->shards, batch->origin, batch->topic);
 	if (shard && batch->origin == m->hostno && proto_push_ack_add(&answer->ack_list, batch->topic, shard->epoch, shard->head))
 		answer->ack_count++;
+	return verdict;
 }
 
 void sync_answer_send(struct gossip *g, struct member *m, struct sync_answer *answer)
@@ -536,7 +551,7 @@ static void step_heads(struct gossip *g)
 	g->heads_ms = g->heads_left-- > 1 ? g->now + SETTLE_MS : NEVER;
 }
 
-uint64_t sync_tick(struct gossip *g)
+uint64_t sync_tick(struct gossip *g, bool members_due)
 {
 	uint64_t next;
 
@@ -547,7 +562,7 @@ uint64_t sync_tick(struct gossip *g)
 	}
 	next = g->shards_ms;
 	sooner(&next, g->heads_ms);
-	for (unsigned i = 0; i < g->member_count; i++) {
+	for (unsigned i = 0; members_due && i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 
 		if (g->now >= m->sync_ms) {
@@ -557,7 +572,7 @@ uint64_t sync_tick(struct gossip *g)
 			else
 				m->sync_ms = NEVER;
 		}
-		sooner(&next, m->sync_ms);
+		sooner(&g->member_due_ms, m->sync_ms);
 	}
 	return next;
 }

@@ -39,7 +39,7 @@ static struct shard_cursor *cursor_of(const struct gossip *g, struct shard *shar
 
 static bool pushes_to(const struct gossip *g, const struct member *m)
 {
-	return member_usable(g, m) && !m->unheard;
+	return member_usable(g, m) && !m->unheard && !tree_grown(g);
 }
 
 /* A packet to one peer under construction. */
@@ -66,7 +66,7 @@ static bool may_send(const struct train *t)
 		return false;
 	if (push_afford(t->g))
 		return true;
-	sooner(&t->m->push_ms, t->g->now + PUSH_COALESCE_MS);
+	member_due(t->g, &t->m->push_ms, t->g->now + PUSH_COALESCE_MS);
 	return false;
 }
 
@@ -121,7 +121,7 @@ static void check_rto(struct gossip *g, struct member *m, struct shard_cursor *c
 	m->unacked = 0;
 	if (c->tries + 1 >= PUSH_TRIES) {
 		c->given_up = true;
-		sooner(&m->sync_ms, g->now + MISMATCH_MS);
+		member_due(g, &m->sync_ms, g->now + MISMATCH_MS);
 		return;
 	}
 	g->counters.push_retries++;
@@ -147,7 +147,7 @@ static void load_checked(struct train *t, struct shard *shard)
 		load(t, shard, c);
 	}
 	if (c->sent > c->acked && !c->given_up)
-		sooner(&t->m->push_ms, c->sent_ms + rto(t->m, c));
+		member_due(t->g, &t->m->push_ms, c->sent_ms + rto(t->m, c));
 }
 
 static void push_member(struct gossip *g, struct member *m)
@@ -179,13 +179,29 @@ void push_changed(struct gossip *g, struct shard *shard)
 	g->dirty[g->dirty_count++] = shard;
 }
 
+static void flush_by_tree(struct gossip *g)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < g->dirty_count; i++)
+		if (!tree_push(g, g->dirty[i]))
+			g->dirty[kept++] = g->dirty[i];
+	g->dirty_count = kept;
+}
+
 void push_flush(struct gossip *g)
 {
 	unsigned count = g->dirty_count;
 
 	if (count == 0 || !g->started)
 		return;
+	if (tree_grown(g)) {
+		flush_by_tree(g);
+		return;
+	}
 	g->dirty_count = 0;
+	for (unsigned s = 0; s < count; s++)
+		g->dirty[s]->pushed = g->dirty[s]->head;
 	for (unsigned i = 0; i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 		struct train t = {.g = g, .m = m};
@@ -193,7 +209,7 @@ void push_flush(struct gossip *g)
 		if (!pushes_to(g, m))
 			continue;
 		if (m->unacked > 0 && g->now < m->push_last_ms + PUSH_COALESCE_MS) {
-			sooner(&m->push_ms, m->push_last_ms + PUSH_COALESCE_MS);
+			member_due(g, &m->push_ms, m->push_last_ms + PUSH_COALESCE_MS);
 			continue;
 		}
 		for (unsigned s = 0; s < count; s++)
@@ -218,7 +234,7 @@ void push_reset(struct gossip *g, struct member *m, bool from_zero)
 		c->tries = 0;
 		c->given_up = false;
 	}
-	sooner(&m->push_ms, g->now);
+	member_due(g, &m->push_ms, g->now);
 }
 
 /* R4: deletions that every alive host has seen need not be kept. */
@@ -259,7 +275,7 @@ void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_
 	if (exact && c->acked < shard->head) {
 		c->sent = c->acked;
 		c->given_up = false;
-		sooner(&m->push_ms, g->now);
+		member_due(g, &m->push_ms, g->now);
 	}
 	if (c->acked == shard->head)
 		maybe_raise_floor(g, shard);
@@ -284,16 +300,13 @@ bool push_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body)
 	return true;
 }
 
-uint64_t push_tick(struct gossip *g)
+void push_tick(struct gossip *g)
 {
-	uint64_t next = NEVER;
-
 	for (unsigned i = 0; i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 
 		if (g->now >= m->push_ms)
 			push_member(g, m);
-		sooner(&next, m->push_ms);
+		sooner(&g->member_due_ms, m->push_ms);
 	}
-	return next;
 }

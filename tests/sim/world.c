@@ -54,41 +54,47 @@ bool sim_rng_permille(struct sim_rng *rng, unsigned permille)
 
 /* ---- disks ---- */
 
+static void forget_pair(struct sim_disk *disk, struct sim_pair *pair)
+{
+	HASH_DEL(disk->first, pair);
+	free(pair->val);
+	free(pair);
+}
+
 void sim_disk_save(struct sim_disk *disk, const void *key, size_t key_len, const void *val, size_t len)
 {
-	struct sim_pair **at = &disk->first, *pair;
+	struct sim_pair *pair;
 
-	while (*at && ((*at)->key_len != key_len || memcmp((*at)->key, key, key_len) != 0))
-		at = &(*at)->next;
+	HASH_FIND(hh, disk->first, key, key_len, pair);
 	if (!val) {
-		pair = *at;
-		if (pair) {
-			*at = pair->next;
-			free(pair);
-		}
+		if (pair)
+			forget_pair(disk, pair);
 		return;
 	}
-	if (!*at) {
-		*at = calloc(1, sizeof(**at));
-		if (!*at || key_len > sizeof((*at)->key))
+	if (!pair) {
+		pair = calloc(1, sizeof(*pair));
+		if (!pair || key_len > sizeof(pair->key))
 			abort();
-		memcpy((*at)->key, key, key_len);
-		(*at)->key_len = key_len;
+		memcpy(pair->key, key, key_len);
+		pair->key_len = key_len;
+		HASH_ADD_KEYPTR(hh, disk->first, pair->key, key_len, pair);
 	}
-	if (len > sizeof((*at)->val))
-		abort();
-	memcpy((*at)->val, val, len);
-	(*at)->val_len = len;
+	if (len != pair->val_len || !pair->val) {
+		free(pair->val);
+		pair->val = malloc(len + 1);
+		if (!pair->val)
+			abort();
+	}
+	memcpy(pair->val, val, len);
+	pair->val_len = len;
 }
 
 void sim_disk_clear(struct sim_disk *disk)
 {
-	struct sim_pair *pair;
+	struct sim_pair *pair, *next;
 
-	while ((pair = disk->first)) {
-		disk->first = pair->next;
-		free(pair);
-	}
+	HASH_ITER(hh, disk->first, pair, next)
+	forget_pair(disk, pair);
 }
 
 /* ---- the queue: a binary heap ---- */
@@ -544,7 +550,7 @@ static void start_ipam(struct world *w, struct sim_host *host)
 	struct ipam_config config = {.hostno = host->hostno, .host_id = host->identity.id};
 
 	host->ipam = ipam_new(&config, &ipam_ops, host);
-	for (struct sim_pair *pair = host->ipam_disk.first; pair; pair = pair->next) {
+	for (struct sim_pair *pair = host->ipam_disk.first; pair; pair = pair->hh.next) {
 		struct err err = {0};
 
 		if (ipam_restore(host->ipam, pair->key, pair->key_len, pair->val, pair->val_len, &err) < 0)
@@ -572,7 +578,7 @@ void world_start(struct world *w, unsigned index)
 	host->paused = false;
 	truth_host_free(host->truth);
 	host->truth = truth_host_new();
-	for (struct sim_pair *pair = host->disk.first; pair; pair = pair->next) {
+	for (struct sim_pair *pair = host->disk.first; pair; pair = pair->hh.next) {
 		struct err err = {0};
 
 		if (gossip_restore(host->gossip, pair->key, pair->key_len, pair->val, pair->val_len, &err) < 0)
@@ -703,7 +709,8 @@ void world_partition_at(struct world *w, unsigned first_of_b)
 void world_heal(struct world *w)
 {
 	world_trace(w, "healed");
-	memset(w->cut, 0, sizeof(w->cut));
+	for (unsigned i = 0; i < w->host_count; i++)
+		memset(w->cut[i], 0, w->host_count);
 }
 
 void world_put(struct world *w, unsigned host, uint64_t topic, const char *key)

@@ -17,7 +17,7 @@
 #include "gossip/joiner.h"
 #include "ipam/ipam.h"
 
-#define SIM_HOSTS_MAX 256
+#define SIM_HOSTS_MAX 2048
 #define SIM_US_PER_MS 1000u
 #define SIM_SOCKET_PACKETS 512 /* a paused host's receive buffer */
 #define SIM_TOLD_IPAM 1
@@ -33,10 +33,10 @@ bool sim_rng_permille(struct sim_rng *rng, unsigned permille);
 
 /* What a host has on disk. */
 struct sim_pair {
-	struct sim_pair *next;
 	size_t key_len, val_len;
 	uint8_t key[64];
-	uint8_t val[1200];
+	uint8_t *val;
+	UT_hash_handle hh; /* in order of first saving */
 };
 
 struct sim_disk {

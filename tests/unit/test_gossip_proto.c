@@ -65,7 +65,12 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 	case PROTO_VERDICT:
 		return proto_get_verdict(&r, &u.verdict);
 	case PROTO_BATCH:
+	case PROTO_RELAY:
 		return proto_get_batch(&r, &u.batch);
+	case PROTO_RELAY_ACK:
+		while (proto_get_head(&r, &u.head))
+			;
+		return br_done(&r);
 	case PROTO_PUSH_ACK:
 		while (proto_get_push_ack(&r, &a, &c, &b))
 			;
@@ -151,6 +156,14 @@ static void put_one(struct proto_packet *packet, uint8_t type)
 	case PROTO_BATCH:
 		put_batch(packet);
 		return;
+	case PROTO_RELAY:
+		put_batch(packet);
+		proto_make_relay(packet);
+		return;
+	case PROTO_RELAY_ACK:
+		proto_relay_ack_open(&list, packet);
+		assert_true(proto_relay_ack_add(&list, &head));
+		break;
 	case PROTO_ROOT:
 		assert_true(proto_put_root(packet, &root));
 		return;
@@ -287,6 +300,7 @@ static bool may_be_cut(uint8_t type, size_t len)
 	case PROTO_MEMBERS:
 		return len == 1;
 	case PROTO_PUSH_ACK:
+	case PROTO_RELAY_ACK:
 	case PROTO_PULL:
 		return len == 0;
 	case PROTO_VECTOR:
@@ -294,6 +308,7 @@ static bool may_be_cut(uint8_t type, size_t len)
 	case PROTO_HEADS:
 		return len == 17;
 	case PROTO_BATCH:
+	case PROTO_RELAY:
 		return len == 19 || len == 29 || len == 35; /* header, and behind each record but the last */
 	default:
 		return false;
@@ -335,7 +350,7 @@ static void every_truncation_is_refused(void **state)
 static void trailing_byte_is_refused(void **state)
 {
 	static const uint8_t fixed[] = {PROTO_PING, PROTO_PING_REQ, PROTO_NACK, PROTO_VERIFY, PROTO_VERDICT, PROTO_ROOT,
-		PROTO_BATCH, PROTO_PULL, PROTO_PUSH_ACK, PROTO_MEMBERS, PROTO_VECTOR, PROTO_HEADS};
+		PROTO_BATCH, PROTO_PULL, PROTO_PUSH_ACK, PROTO_RELAY, PROTO_RELAY_ACK, PROTO_MEMBERS, PROTO_VECTOR, PROTO_HEADS};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(fixed); i++) {

@@ -1,0 +1,344 @@
+/* Own changes to everyone in clusters of more than TREE_ABOVE hosts: a tree, instead of one packet to each.
+ *
+ * All hosts put those that they believe alive in one order, by a hash of their numbers: the ring. The origin of a change is
+ * number 0, who follows it 1 and so on; the children of number i are the numbers w * i + 1 to w * i + w. So everybody knows its
+ * children without being told, each origin has other inner hosts, and nothing about the tree is kept. Where views differ, some
+ * host gets a packet twice or not at all: the latter is what the digest is for.
+ *
+ * A relay packet is a batch, forwarded as it is by whoever learns something from it. Each hop is acknowledged ("I took over as
+ * far as this"), repeated like a direct push, and after PUSH_TRIES the silent child's children become our own. Some time after a
+ * host has learned something, it tells two others at random where the shard stands: who is behind pulls.
+ *
+ * At the limit of hops on their way, or of the token bucket, an origin waits, while a relay does not forward: anti-entropy has it
+ * then. */
+#include "gossip/core_internal.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+struct tree_packet {
+	unsigned refs;
+	uint32_t origin, epoch;
+	uint64_t topic, to;
+	struct proto_packet packet;
+};
+
+struct tree_hop {
+	struct tree_hop *next, *prev;
+	struct tree_packet *p;
+	struct member *m;
+	unsigned index;
+	uint64_t sent_ms;
+	unsigned tries;
+};
+
+/* ---- the ring ---- */
+
+static uint64_t place(uint32_t hostno)
+{
+	static const uint8_t key[crypto_shorthash_KEYBYTES] = {1};
+	uint8_t in[4], out[crypto_shorthash_BYTES];
+	struct bytes_writer w;
+	struct bytes_reader r;
+
+	bw_init(&w, in, sizeof(in));
+	bw_u32(&w, hostno);
+	crypto_shorthash(out, in, w.len, key);
+	br_init(&r, out, sizeof(out));
+	return br_u64(&r);
+}
+
+static int compare_places(const void *a, const void *b)
+{
+	const struct member *const *x = a, *const *y = b;
+
+	if ((*x)->ring_place != (*y)->ring_place)
+		return (*x)->ring_place < (*y)->ring_place ? -1 : 1;
+	return (*x)->hostno < (*y)->hostno ? -1 : (*x)->hostno > (*y)->hostno;
+}
+
+/* False when there is no memory for it: nothing is sent then, and anti-entropy does the work. */
+static bool build_ring(struct gossip *g)
+{
+	struct member **ring;
+
+	if (g->ring_shape == g->member_shape && g->tree_ring)
+		return true;
+	ring = realloc(g->tree_ring, g->slot_capacity * sizeof(*ring));
+	if (!ring)
+		return false;
+	g->tree_ring = ring;
+	g->tree_ring_count = 0;
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[i];
+
+		m->ring_at = RING_NONE;
+		if (m != g->self && (!member_usable(g, m) || m->unheard))
+			continue;
+		if (m->ring_place == 0)
+			m->ring_place = place(m->hostno);
+		ring[g->tree_ring_count++] = m;
+	}
+	qsort(ring, g->tree_ring_count, sizeof(*ring), compare_places);
+	for (unsigned i = 0; i < g->tree_ring_count; i++)
+		ring[i]->ring_at = i;
+	g->ring_shape = g->member_shape;
+	return true;
+}
+
+bool tree_grown(const struct gossip *g)
+{
+	return g->state_count[GOSSIP_ALIVE] + g->state_count[GOSSIP_SUSPECT] > TREE_ABOVE;
+}
+
+static unsigned width(const struct gossip *g)
+{
+	return g->tree_ring_count <= TREE_WIDE_MAX ? TREE_WIDE : TREE_NARROW;
+}
+
+/* ---- hops ---- */
+
+static void release(struct tree_packet *p)
+{
+	if (--p->refs == 0)
+		free(p);
+}
+
+static void drop_hop(struct gossip *g, struct tree_hop *hop)
+{
+	DL_DELETE(g->hops, hop);
+	g->hop_count--;
+	release(hop->p);
+	free(hop);
+}
+
+static void send_hop(struct gossip *g, struct tree_hop *hop)
+{
+	hop->sent_ms = g->now;
+	g->counters.pushes++;
+	core_send(g, hop->m, FRAME_CLASS_PUSH, &hop->p->packet);
+}
+
+static uint64_t hop_due(const struct tree_hop *hop)
+{
+	uint64_t rto = 3 * (uint64_t)hop->m->srtt_us / 1000;
+
+	return hop->sent_ms + ((rto > PUSH_RTO_MS ? rto : PUSH_RTO_MS) << hop->tries);
+}
+
+static void add_hop(struct gossip *g, struct tree_packet *p, unsigned index, struct member *m)
+{
+	struct tree_hop *hop;
+
+	if (g->hop_count >= TREE_HOPS_MAX || !push_afford(g) || !(hop = calloc(1, sizeof(*hop))))
+		return;
+	*hop = (struct tree_hop){.p = p, .m = m, .index = index};
+	p->refs++;
+	DL_APPEND(g->hops, hop);
+	g->hop_count++;
+	send_hop(g, hop);
+	sooner(&g->tree_ms, hop_due(hop));
+}
+
+/* To the children of number `index`. */
+static void spread(struct gossip *g, struct tree_packet *p, unsigned index)
+{
+	const struct member *origin = members_find(g, p->origin);
+	uint64_t first = (uint64_t)index * width(g) + 1;
+
+	if (!origin || origin->ring_at == RING_NONE)
+		return;
+	for (uint64_t i = first; i < first + width(g) && i < g->tree_ring_count; i++) {
+		struct member *m = g->tree_ring[(origin->ring_at + i) % g->tree_ring_count];
+
+		if (m != g->self)
+			add_hop(g, p, (unsigned)i, m);
+	}
+}
+
+static struct tree_packet *make_packet(const struct proto_batch *batch)
+{
+	struct tree_packet *p = calloc(1, sizeof(*p));
+
+	if (p)
+		*p = (struct tree_packet){
+			.refs = 1, .origin = batch->origin, .epoch = batch->epoch, .topic = batch->topic, .to = batch->to};
+	return p;
+}
+
+/* ---- origin ---- */
+
+/* Whether all of it is on its way. */
+bool tree_push(struct gossip *g, struct shard *shard)
+{
+	if (!build_ring(g))
+		return true;
+	if (shard->pushed < shard->floor)
+		shard->pushed = shard->floor; /* who knows less pulls */
+	while (shard->pushed < shard->head) {
+		struct proto_batch batch = {.origin = g->self->hostno, .epoch = shard->epoch, .topic = shard->id.topic};
+		struct tree_packet *p;
+		uint64_t to;
+
+		if (g->hop_count >= TREE_OWN_HOPS_MAX || !push_afford(g) ||
+			(g->hop_count > 0 && g->now < g->tree_sent_ms + PUSH_COALESCE_MS)) {
+			sooner(&g->tree_ms, g->now + PUSH_COALESCE_MS);
+			return false;
+		}
+		p = make_packet(&batch);
+		if (!p)
+			return true;
+		to = p->to = shards_encode(shard, shard->pushed, false, 0, &p->packet);
+		if (to > shard->pushed) {
+			proto_make_relay(&p->packet);
+			spread(g, p, 0);
+		}
+		release(p);
+		if (to <= shard->pushed)
+			return true;
+		shard->pushed = to;
+		if (shard->pushed == shard->head)
+			g->tree_sent_ms = g->now;
+	}
+	return true;
+}
+
+/* ---- relay ---- */
+
+static void remember_digest(struct gossip *g, const struct proto_batch *batch)
+{
+	for (unsigned i = 0; i < g->digest_count; i++)
+		if (g->digests[i].topic == batch->topic && g->digests[i].origin == batch->origin)
+			return;
+	if (g->digest_count == TREE_DIGESTS)
+		return;
+	g->digests[g->digest_count++] = (struct tree_digest){.origin = batch->origin,
+		.topic = batch->topic,
+		.due_ms = g->now + TREE_DIGEST_MS + core_random(g, TREE_DIGEST_MS / 2)};
+	sooner(&g->tree_ms, g->digests[g->digest_count - 1].due_ms);
+}
+
+static void acknowledge(struct gossip *g, struct member *m, const struct proto_batch *batch)
+{
+	struct proto_packet packet = {0};
+	struct proto_list list;
+	const struct proto_head ack = {.origin = batch->origin, .topic = batch->topic, .epoch = batch->epoch, .head = batch->to};
+
+	proto_relay_ack_open(&list, &packet);
+	proto_relay_ack_add(&list, &ack);
+	if (proto_list_close(&list))
+		core_send(g, m, FRAME_CLASS_PROBE, &packet);
+}
+
+bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body, struct sync_answer *answer)
+{
+	const uint8_t *bytes = body->at;
+	size_t len = br_left(body);
+	struct proto_batch batch;
+	struct tree_packet *p;
+	struct member *origin;
+
+	if (!proto_get_batch(body, &batch) || batch.flags & (PROTO_BATCH_PUSH | PROTO_BATCH_MORE))
+		return false;
+	acknowledge(g, m, &batch);
+	if (sync_on_batch(g, m, &batch, answer) != SHARDS_APPLIED)
+		return true;
+	remember_digest(g, &batch);
+	origin = members_find(g, batch.origin);
+	if (!origin || !build_ring(g) || origin->ring_at == RING_NONE || g->self->ring_at == RING_NONE)
+		return true;
+	p = make_packet(&batch);
+	if (p && proto_put_relay(&p->packet, bytes, len))
+		spread(g, p, (g->self->ring_at + g->tree_ring_count - origin->ring_at) % g->tree_ring_count);
+	if (p)
+		release(p);
+	return true;
+}
+
+bool tree_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body)
+{
+	struct proto_head ack;
+
+	while (proto_get_head(body, &ack)) {
+		struct tree_hop *hop, *next;
+
+		DL_FOREACH_SAFE(g->hops, hop, next)
+		{
+			if (hop->m == m && hop->p->origin == ack.origin && hop->p->topic == ack.topic &&
+				hop->p->epoch == ack.epoch && hop->p->to == ack.head)
+				drop_hop(g, hop);
+		}
+	}
+	return br_done(body);
+}
+
+/* ---- time ---- */
+
+static void step_hop(struct gossip *g, struct tree_hop *hop)
+{
+	bool usable = member_usable(g, hop->m);
+
+	if (usable && g->now < hop_due(hop))
+		return;
+	if (!usable || hop->tries + 1 >= PUSH_TRIES) {
+		struct tree_packet *p = hop->p;
+		unsigned index = hop->index;
+
+		p->refs++;
+		drop_hop(g, hop);
+		if (build_ring(g))
+			spread(g, p, index);
+		release(p);
+		return;
+	}
+	g->counters.push_retries++;
+	hop->tries++;
+	send_hop(g, hop);
+}
+
+static void step_digests(struct gossip *g)
+{
+	for (unsigned i = 0; i < g->digest_count;) {
+		const struct tree_digest d = g->digests[i];
+		const struct shard *shard;
+
+		if (g->now < d.due_ms) {
+			sooner(&g->tree_ms, d.due_ms);
+			i++;
+			continue;
+		}
+		g->digests[i] = g->digests[--g->digest_count];
+		shard = shards_find(&g->shards, d.origin, d.topic);
+		for (unsigned n = 0; shard && shard_current(shard) && n < TREE_DIGEST_TO && g->tree_ring_count > 1; n++) {
+			struct member *m = g->tree_ring[core_random(g, g->tree_ring_count)];
+
+			if (member_usable(g, m))
+				sync_poke(g, m, shard);
+		}
+	}
+}
+
+uint64_t tree_tick(struct gossip *g)
+{
+	struct tree_hop *hop, *next;
+
+	if (g->now < g->tree_ms)
+		return g->tree_ms;
+	g->tree_ms = NEVER;
+	DL_FOREACH_SAFE(g->hops, hop, next)
+	step_hop(g, hop);
+	DL_FOREACH(g->hops, hop)
+	sooner(&g->tree_ms, hop_due(hop));
+	step_digests(g);
+	push_flush(g);
+	return g->tree_ms;
+}
+
+void tree_free(struct gossip *g)
+{
+	while (g->hops)
+		drop_hop(g, g->hops);
+	free(g->tree_ring);
+}

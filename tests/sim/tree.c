@@ -1,0 +1,125 @@
+/* Scenarios of clusters so big that changes go by way of others (gossip/sync_tree.c). */
+#include <stdio.h>
+#include <string.h>
+
+#include "gossip/core_internal.h"
+#include "tests/sim/scenario.h"
+#include "tests/sim/truth.h"
+
+static void begin(struct world *w)
+{
+	world_introduce_all(w);
+	world_start_all(w);
+	expect_quiet(w, 20000);
+}
+
+static void expect(struct world *w, bool fact, const char *what)
+{
+	if (!fact)
+		world_fail(w, "expected: %s", what);
+}
+
+static unsigned lacking(struct world *w, uint32_t origin, const char *key)
+{
+	unsigned count = 0;
+	size_t len;
+
+	for (unsigned i = 0; i < w->host_count; i++)
+		count += w->hosts[i].gossip && !gossip_get(w->hosts[i].gossip, origin, 3, key, strlen(key), &len);
+	return count;
+}
+
+static uint64_t pushes_of_all(struct world *w)
+{
+	uint64_t pushes = 0;
+
+	for (unsigned i = 0; i < w->host_count; i++)
+		pushes += w->hosts[i].gossip ? gossip_counters(w->hosts[i].gossip)->pushes : 0;
+	return pushes;
+}
+
+static void a_change_reaches_all_by_way_of_others(struct world *w)
+{
+	uint64_t before;
+
+	begin(w);
+	for (unsigned i = 0; i < 10; i++) {
+		char key[24];
+
+		snprintf(key, sizeof(key), "k%u", i);
+		before = pushes_of_all(w);
+		world_put(w, i, 3, key);
+		expect(w, gossip_counters(w->hosts[i].gossip)->pushes <= TREE_WIDE * (i + 1),
+			"the origin sends to its children only");
+		world_run_ms(w, 3);
+		expect(w, lacking(w, w->hosts[i].hostno, key) == 0, "a change is everywhere after 3 ms");
+		world_run_ms(w, 200);
+		expect(w, pushes_of_all(w) - before <= w->host_count, "and costs one packet for each host");
+	}
+	expect_quiet(w, 3000);
+}
+
+/* Nobody knows yet that they are dead: their children are adopted, and a digest finds whom that misses. */
+static void dead_relays_delay_a_change_only(struct world *w)
+{
+	begin(w);
+	for (unsigned i = 0; i < w->host_count / 10; i++)
+		world_crash(w, 10 * i + 3);
+	world_put(w, 0, 3, "k1");
+	world_run_ms(w, 1000);
+	expect(w, lacking(w, 1, "k1") == 0, "a change passes dead hosts within a second");
+	w->faults.loss = 50;
+	world_put(w, 5, 3, "k2");
+	world_run_ms(w, 1000);
+	expect(w, lacking(w, 6, "k2") == 0, "under 5 % loss too");
+	w->faults.loss = 0;
+	expect_quiet(w, 20000);
+}
+
+static void a_burst_goes_by_the_tree(struct world *w)
+{
+	uint64_t bytes;
+
+	begin(w);
+	bytes = w->bytes;
+	for (unsigned i = 0; i < 3000; i++) {
+		char key[24];
+
+		snprintf(key, sizeof(key), "k%u", i % 1000);
+		world_put(w, 0, 3, key);
+	}
+	expect_quiet(w, 5000);
+	expect(w, w->bytes - bytes < (uint64_t)w->host_count * 250000, "superseded changes are not sent");
+}
+
+/* From direct pushes to the tree and back, by starts and deaths. */
+static void a_cluster_grows_past_the_limit_and_shrinks(struct world *w)
+{
+	unsigned half = TREE_ABOVE - 4;
+
+	world_introduce_all(w);
+	for (unsigned i = 0; i < half; i++)
+		world_start(w, i);
+	world_run_ms(w, 10000);
+	world_put(w, 0, 3, "k1");
+	for (unsigned i = half; i < w->host_count; i++) {
+		world_start(w, i);
+		world_put(w, i % half, 3, "k2");
+		world_run_ms(w, 50);
+	}
+	expect_quiet(w, 10000);
+	for (unsigned i = half; i < w->host_count; i++) {
+		world_crash(w, i);
+		world_put(w, i % half, 3, "k2");
+		world_run_ms(w, 500);
+	}
+	expect_quiet(w, 20000);
+}
+
+const struct scenario tree_scenarios[] = {
+	{"a_change_reaches_all_by_way_of_others", 100, false, a_change_reaches_all_by_way_of_others},
+	{"dead_relays_delay_a_change_only", 100, false, dead_relays_delay_a_change_only},
+	{"a_burst_goes_by_the_tree", 70, false, a_burst_goes_by_the_tree},
+	{"a_cluster_grows_past_the_limit_and_shrinks", 76, false, a_cluster_grows_past_the_limit_and_shrinks},
+	{NULL, 0, false, NULL},
+};
