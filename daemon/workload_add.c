@@ -603,7 +603,28 @@ static int add_subnet(struct workload_add *a, const char *name, struct err *err)
 	return 0;
 }
 
-/* Of a network that exists the pools are known; what the configuration says must agree, which network_obtain checks. */
+static bool is_of(const struct network *n, const struct prefix *prefix)
+{
+	for (unsigned i = 0; i < n->def.pool_count; i++)
+		if (prefix_equal(&n->def.pools[i], prefix))
+			return true;
+	return false;
+}
+
+/* Before any pool is made: network_obtain would refuse it too, and leave the pools behind. */
+static int check_subnets(const struct network *n, const struct network_spec *spec, struct err *err)
+{
+	char text[PREFIX_TEXT_SIZE];
+
+	for (unsigned i = 0; i < spec->pool_count; i++)
+		if (!is_of(n, &spec->pools[i]))
+			return err_set(err, ERR_INVALID,
+				"network \"%s\" exists with other subnets than %s; leave the subnet out, or use another name",
+				n->def.name, prefix_format(&spec->pools[i], text));
+	return 0;
+}
+
+/* Of a network that exists the pools are known: all of them, whichever the configuration names. */
 static int read_network(struct workload_add *a, struct err *err)
 {
 	const char *name = text_member(a, "network");
@@ -620,7 +641,9 @@ static int read_network(struct workload_add *a, struct err *err)
 	}
 	if (add_subnet(a, "subnet", err) < 0 || add_subnet(a, "subnet6", err) < 0)
 		return -1;
-	if (n && n->def.pool_count && !a->spec.pool_count) {
+	if (n && n->def.pool_count) {
+		if (check_subnets(n, &a->spec, err) < 0)
+			return -1;
 		a->spec.pool_count = n->def.pool_count;
 		memcpy(a->spec.pools, n->def.pools, sizeof(a->spec.pools));
 	}
