@@ -734,27 +734,6 @@ bool cluster_alone(const struct node *node)
 	return HASH_COUNT(node->hosts) == 0;
 }
 
-struct own_share {
-	uint32_t hostno;
-	bool held;
-};
-
-static void see_share(void *ctx, const struct ipam_share *share)
-{
-	struct own_share *own = ctx;
-
-	if (share->hostno == own->hostno && share->free_held) /* numbers given to hosts stay theirs */
-		own->held = true;
-}
-
-static bool holds(struct node *node, const struct id128 *pool)
-{
-	struct own_share own = {.hostno = node->cluster.hostno};
-
-	ipam_each_share(node->ipam, pool, see_share, &own);
-	return own.held;
-}
-
 struct seed_list {
 	struct token *token;
 };
@@ -1002,16 +981,6 @@ static void left(void *arg, const struct err *err)
 	free(l);
 }
 
-static bool holds_addresses(struct node *node)
-{
-	struct pool *p, *next;
-
-	HASH_ITER(hh, node->pools, p, next)
-	if (p->joined && p->wanted_elsewhere && holds(node, &p->id))
-		return true;
-	return holds(node, &node->cluster.hostno_pool);
-}
-
 /* What this host held has been handed over, or nobody takes it in time: goodbye. */
 static void on_leave_timer(evutil_socket_t fd, short what, void *arg)
 {
@@ -1020,11 +989,11 @@ static void on_leave_timer(evutil_socket_t fd, short what, void *arg)
 	struct timeval soon = {.tv_usec = 50000};
 
 	(void)fd, (void)what;
-	if (!cluster_alone(node) && holds_addresses(node) && clock_boot_ms() < l->deadline_ms) {
+	if (!cluster_alone(node) && !ipam_has_retired(node->ipam) && clock_boot_ms() < l->deadline_ms) {
 		event_add(l->timer, &soon);
 		return;
 	}
-	if (holds_addresses(node) && !cluster_alone(node))
+	if (!ipam_has_retired(node->ipam) && !cluster_alone(node))
 		log_warn("cluster", "leaving with addresses in custody that no other host took: they are lost to the cluster "
 				    "until it forgets this host");
 	gossip_leave(node->gossip, clock_boot_ms());
@@ -1054,7 +1023,6 @@ void cluster_start_over(struct node *node, void (*fn)(void *arg, const struct er
 int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err)
 {
 	struct timeval at_once = {0};
-	struct pool *p, *next;
 	struct leave *l;
 
 	if (node->leaving || node->join)
@@ -1067,11 +1035,8 @@ int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err
 	if (!l->timer)
 		abort();
 	node->leaving = true;
-	HASH_ITER(hh, node->pools, p, next)
-	if (p->joined)
-		ipam_pool_want(node->ipam, &p->id, false, 0, clock_boot_ms());
-	if (!cluster_alone(node) && !id_is_zero(&node->cluster.hostno_pool))
-		ipam_pool_want(node->ipam, &node->cluster.hostno_pool, false, 0, clock_boot_ms());
+	ipam_retire(node->ipam, clock_boot_ms());
+	custody_poke(node);
 	event_add(l->timer, &at_once);
 	return 0;
 }

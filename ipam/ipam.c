@@ -528,7 +528,7 @@ void ipam_pool_want(struct ipam *ipam, const struct id128 *id, bool wanted, unsi
 	struct pool *pool = pool_known(ipam, id);
 	enum want_state state = wanted ? WANT_YES : WANT_NO;
 
-	if (!pool)
+	if (!pool || pool->retiring)
 		return;
 	if (pool->wanted != state || pool->spares != spares) {
 		pool->wanted = state;
@@ -537,6 +537,41 @@ void ipam_pool_want(struct ipam *ipam, const struct id128 *id, bool wanted, unsi
 		pool_save(ipam, pool, false);
 	}
 	pool_after_change(ipam, pool, now_ms);
+}
+
+void ipam_retire(struct ipam *ipam, uint64_t now_ms)
+{
+	struct pool *pool, *next;
+	struct slot *slot, *next_slot;
+
+	HASH_ITER(hh, ipam->pools, pool, next)
+	{
+		if (!pool->known)
+			continue;
+		HASH_ITER(hh, pool->slots, slot, next_slot)
+		{
+			if (slot->state != SLOT_LEASED || pool->def.host_numbers)
+				continue;
+			if (slot->guest)
+				slot_drop(ipam, pool, slot);
+			else
+				slot_rest(ipam, pool, slot, now_ms);
+		}
+		pool->retiring = true;
+		pool->wanted = WANT_NO;
+		pool->dirty = true;
+		pool_after_change(ipam, pool, now_ms);
+	}
+}
+
+bool ipam_has_retired(const struct ipam *ipam)
+{
+	const struct pool *pool, *next;
+
+	HASH_ITER(hh, ipam->pools, pool, next)
+	if (pool->known && pool->retiring && !handback_is_over(ipam, pool))
+		return false;
+	return true;
 }
 
 static void forget_leases(struct ipam *ipam, struct pool *pool)
@@ -699,7 +734,9 @@ void ipam_request(struct ipam *ipam, const struct ipam_want *want, uint64_t tick
 	struct ipam_result result = {.code = pool ? IPAM_OUTSIDE : IPAM_UNKNOWN_POOL};
 
 	ipam->counters.requests++;
-	if (!pool || !request_from_want(pool, want, &r))
+	if (pool && pool->retiring)
+		result.code = IPAM_UNKNOWN_POOL;
+	if (!pool || pool->retiring || !request_from_want(pool, want, &r))
 		ipam->ops.complete(ipam->ctx, ticket, &result);
 	else
 		request_begin(ipam, pool, &r, now_ms);
@@ -844,6 +881,7 @@ static void on_grant(struct ipam *ipam, uint32_t from, const struct ipam_message
 	if (!pool)
 		return; /* the offer stays open, and its record is there when we join */
 	accept_ranges(ipam, pool, from, message->xid, message->ranges, message->range_count);
+	let_rest(ipam, pool, message, now_ms);
 	fetch_answered(pool, message->xid, true, now_ms);
 	on_granted(ipam, pool, message->xid);
 }

@@ -136,6 +136,11 @@ int ipam_pool_join(struct ipam *ipam, const struct ipam_pool_def *def, uint64_t 
 /* While wanted, some free addresses are fetched ahead (low water: below 2 free or 25 %). Not wanted any more: free holdings go to
  * hosts that want the pool, when there are any. `spares` raises the low-water mark (host numbers: 16), 0 = default. */
 void ipam_pool_want(struct ipam *ipam, const struct id128 *pool, bool wanted, unsigned spares, uint64_t now_ms);
+/* This host leaves the cluster: leases end, nothing is given to endpoints any more, and everything in its custody goes to the
+ * other hosts, of each pool to whom has the least. Numbers of hosts stay behind with it: they are nobody else's ever. */
+void ipam_retire(struct ipam *ipam, uint64_t now_ms);
+/* Nothing is left that anybody reachable could take, and what was given has been taken. */
+bool ipam_has_retired(const struct ipam *ipam);
 /* Forgets a pool of which this host holds everything, or nothing. Else ERR_CONFLICT: addresses would be lost. Leases end. */
 int ipam_pool_drop(struct ipam *ipam, const struct id128 *pool, struct err *err);
 

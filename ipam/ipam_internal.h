@@ -91,8 +91,9 @@ struct slot { /* an address that is not plain free */
 	char *owner; /* NULL: "" */
 };
 
-struct offer {		      /* given, and not known to have arrived */
-	struct custody range; /* `to` and `xid` set */
+struct offer {			/* given, and not known to have arrived */
+	struct custody range;	/* `to` and `xid` set */
+	uint64_t rest_until_ms; /* it was in use here not long ago */
 	uint64_t next_ms;
 	uint32_t backoff_ms;
 	struct offer *prev, *next;
@@ -158,6 +159,7 @@ struct pool {
 	struct ipam_pool_def def;
 	u128 base, size, first, usable; /* usable addresses: [first, first + usable) */
 	enum want_state wanted;
+	bool retiring; /* this host leaves */
 	unsigned spares;
 	struct custody_map custody;
 	u128 held; /* sum of what is in our custody */
@@ -227,7 +229,8 @@ struct slot *slot_find(const struct pool *pool, u128 offset);
 struct slot *slot_lease(struct ipam *ipam, struct pool *pool, u128 offset, enum ipam_use use, uint8_t shared_flags,
 	const char *owner, uint64_t now_ms);
 void slot_rest(struct ipam *ipam, struct pool *pool, struct slot *slot, uint64_t now_ms);
-void slot_drop(struct ipam *ipam, struct pool *pool, struct slot *slot); /* plain free again, or gone */
+void slot_rest_since(struct ipam *ipam, struct pool *pool, u128 offset, uint64_t since_ms); /* of another host's use */
+void slot_drop(struct ipam *ipam, struct pool *pool, struct slot *slot);		    /* plain free again, or gone */
 void slot_set_owner(struct slot *slot, const char *owner);
 void slot_save(struct ipam *ipam, struct pool *pool, struct slot *slot);
 int slot_restore(struct pool *pool, u128 offset, const struct saved_lease *saved);
@@ -240,6 +243,8 @@ u128 pool_free(const struct pool *pool); /* ours, not leased, not listed as shar
 bool free_find(struct pool *pool, u128 start, u128 len, u128 *ret_offset);
 /* Up to `count` free addresses of [start, start + len) in at most IPAM_RANGES_MAX ranges, each within one custody entry. */
 unsigned free_pick(struct pool *pool, u128 start, u128 len, u128 count, bool resting_too, struct custody *ranges);
+/* Those that were released last, one by one. For who leaves. */
+unsigned free_pick_resting(struct pool *pool, struct custody *ranges);
 /* Every free address that has rested, in whole ranges, at most IPAM_RANGES_MAX at a time. */
 unsigned free_pick_all(const struct pool *pool, uint64_t now_ms, struct custody *ranges);
 
@@ -269,6 +274,8 @@ void on_ack(struct ipam *ipam, uint32_t from, const struct ipam_message *message
 /* Takes what is newer than our own facts; always answers with an ACK. */
 void accept_ranges(
 	struct ipam *ipam, struct pool *pool, uint32_t from, uint64_t xid, const struct custody *ranges, unsigned count);
+void let_rest(struct ipam *ipam, struct pool *pool, const struct ipam_message *grant, uint64_t now_ms);
+bool handback_is_over(const struct ipam *ipam, const struct pool *pool);
 void accept_offers_of(struct ipam *ipam, struct pool *pool, const struct view *view);
 void settle_offers_to(struct ipam *ipam, struct pool *pool, uint32_t to);
 void prune_offers(struct pool *pool);

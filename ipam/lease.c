@@ -140,6 +140,29 @@ void slot_rest(struct ipam *ipam, struct pool *pool, struct slot *slot, uint64_t
 		slot_drop(ipam, pool, pool->resting);
 }
 
+/* The queue is ordered by time. What came from elsewhere has rested for a while, so its place is not the last. */
+void slot_rest_since(struct ipam *ipam, struct pool *pool, u128 offset, uint64_t since_ms)
+{
+	struct slot *slot, *at;
+
+	if (slot_find(pool, offset) || !is_held(ipam, pool, offset))
+		return;
+	slot = slot_add(pool, offset);
+	slot->state = SLOT_RESTING;
+	slot->since_ms = since_ms;
+	count_slot(pool, slot, 1);
+	DL_FOREACH(pool->resting, at)
+	if (at->since_ms > since_ms)
+		break;
+	if (at)
+		DL_PREPEND_ELEM(pool->resting, at, slot);
+	else
+		DL_APPEND(pool->resting, slot);
+	slot_save(ipam, pool, slot);
+	if (pool->resting_count > IPAM_RESTING_MAX)
+		slot_drop(ipam, pool, pool->resting);
+}
+
 int slot_restore(struct pool *pool, u128 offset, const struct saved_lease *saved)
 {
 	struct slot *slot;
@@ -366,8 +389,8 @@ static unsigned pick_resting(struct pool *pool, u128 start, u128 len, u128 want,
 
 		if (want == 0 || count == IPAM_RANGES_MAX)
 			break;
-		if (slot->offset < start || slot->offset - start >= len || listed_find(pool, slot->offset) || !c ||
-			c->version == UINT64_MAX)
+		if (slot->offset < start || slot->offset - start >= len || (listed_find(pool, slot->offset) && !pool->retiring) ||
+			!c || c->version == UINT64_MAX)
 			continue;
 		ranges[count] = *c;
 		ranges[count].start = slot->offset;
@@ -402,6 +425,11 @@ unsigned free_pick(struct pool *pool, u128 start, u128 len, u128 count, bool res
 	return picked;
 }
 
+unsigned free_pick_resting(struct pool *pool, struct custody *ranges)
+{
+	return pick_resting(pool, pool->first, pool->usable, IPAM_RANGES_MAX, ranges, 0);
+}
+
 static int by_offset(const void *a, const void *b)
 {
 	const u128 *x = a, *y = b;
@@ -421,7 +449,8 @@ static u128 *taken_offsets(const struct pool *pool, uint64_t now_ms, size_t *ret
 	if (slot->state == SLOT_LEASED || slot->since_ms + IPAM_COOL_DOWN_MS > now_ms)
 		taken[count++] = slot->offset;
 	HASH_ITER(hh, pool->listed, listed, next_listed)
-	taken[count++] = listed->offset;
+	if (!pool->retiring)
+		taken[count++] = listed->offset;
 	qsort(taken, count, sizeof(*taken), by_offset);
 	*ret_count = count;
 	return taken;

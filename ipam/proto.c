@@ -2,10 +2,10 @@
  *
  *   message   format:u8 type:u8 pool:16 xid:u64 body
  *     REQ     flags:u8 start:v len:v count:v
- *     GRANT   n:u8 n*(start:v len-1:v reign:v version:v)
+ *     GRANT   n:u8 n*(start:v len-1:v reign:v version:v) rest:u8
  *     DENY    reason:u8 bucket:u8 owner:text n:u8 n*(hostno:v bucket:u8)
  *     MOVED   to:v reign:v version:v
- *     ACK     like GRANT
+ *     ACK     like GRANT, without rest
  *     CLAIM   decree ask:u8 cursor:v n:u8 n*(hostno:v number:v)
  *     PROMISE decree flags:u8 ask:u8 cursor:v, until the end: hosts hostno:v; pools pool:16; ranges start:v len-1:v reign:v
  * version:v to:v DECREE  decree decree    victim:v id:16 heir:v id:16 number:v flags:u8 n:u8 n*hostno:v chunk     format:u8
@@ -141,6 +141,19 @@ static void get_req(struct bytes_reader *r, struct ipam_message *m)
 		r->bad = true;
 	if ((m->flags & IPAM_REQ_EXACT) && m->len != 1)
 		r->bad = true;
+}
+
+static void put_grant(struct bytes_writer *w, const struct ipam_message *m)
+{
+	put_ranges(w, m);
+	bw_u8(w, m->rest_s);
+}
+
+static void get_grant(struct bytes_reader *r, struct ipam_message *m)
+{
+	get_ranges(r, m);
+	m->rest_s = br_u8(r);
+	r->bad |= m->rest_s > IPAM_COOL_DOWN_MS / 1000;
 }
 
 static void put_deny(struct bytes_writer *w, const struct ipam_message *m)
@@ -366,7 +379,7 @@ static const struct {
 	void (*get)(struct bytes_reader *r, struct ipam_message *m);
 } message_codecs[IPAM_MSG_MAX] = {
 	[IPAM_MSG_REQ] = {put_req, get_req},
-	[IPAM_MSG_GRANT] = {put_ranges, get_ranges},
+	[IPAM_MSG_GRANT] = {put_grant, get_grant},
 	[IPAM_MSG_DENY] = {put_deny, get_deny},
 	[IPAM_MSG_MOVED] = {put_moved, get_moved},
 	[IPAM_MSG_ACK] = {put_ranges, get_ranges},

@@ -77,6 +77,7 @@ struct ipam_message {
 	/* GRANT, ACK; PROMISE */
 	unsigned range_count;
 	struct custody ranges[IPAM_REPORT_RANGES]; /* start, len, reign, version; in a PROMISE also `to` */
+	uint8_t rest_s; /* GRANT: ranges of one address were in use so short a time ago that they rest so long */
 	/* DENY */
 	enum ipam_deny_reason reason;
 	uint8_t bucket; /* free addresses of the sender, see free_bucket */

@@ -172,6 +172,8 @@ static bool grant_send(struct ipam *ipam, struct pool *pool, uint32_t to, uint64
 		if (offer->range.to != to || offer->range.xid != xid || m.range_count == IPAM_RANGES_MAX)
 			continue;
 		m.ranges[m.range_count++] = offer->range;
+		if (offer->rest_until_ms > now_ms && (offer->rest_until_ms - now_ms + 999) / 1000 > m.rest_s)
+			m.rest_s = (uint8_t)((offer->rest_until_ms - now_ms + 999) / 1000);
 		offer->next_ms = now_ms + offer->backoff_ms;
 		if (offer->backoff_ms < IPAM_GRANT_RETRY_MAX_MS)
 			offer->backoff_ms *= 2;
@@ -229,6 +231,13 @@ void offers_hurry(struct pool *pool, uint32_t to, uint64_t now_ms)
 
 /* --- giving --- */
 
+static uint64_t rest_until(const struct pool *pool, const struct custody *range)
+{
+	const struct slot *slot = range->len == 1 ? slot_find(pool, range->start) : NULL;
+
+	return slot && slot->state == SLOT_RESTING ? slot->since_ms + IPAM_COOL_DOWN_MS : 0;
+}
+
 static void drop_slots_in(struct ipam *ipam, struct pool *pool, const struct custody *range)
 {
 	struct slot *slot, *next;
@@ -251,13 +260,14 @@ static void give(
 {
 	for (unsigned i = 0; i < count; i++) {
 		bool durable = i == count - 1 && ipam->fault != IPAM_FAULT_SAVE_LATE;
+		uint64_t until = rest_until(pool, &ranges[i]);
 
 		drop_slots_in(ipam, pool, &ranges[i]);
 		ranges[i].version++;
 		ranges[i].to = to;
 		ranges[i].xid = xid;
 		pool_put_custody(ipam, pool, &ranges[i], durable);
-		offer_add(pool, &ranges[i]);
+		offer_add(pool, &ranges[i])->rest_until_ms = until;
 	}
 	pool_recount(ipam, pool);
 	recent_add(pool, to, xid);
@@ -506,6 +516,16 @@ void accept_ranges(
 		message_send(ipam, from, &ack);
 }
 
+/* Neighbours elsewhere may still have rows of the former endpoint. */
+void let_rest(struct ipam *ipam, struct pool *pool, const struct ipam_message *grant, uint64_t now_ms)
+{
+	uint64_t rested_ms = IPAM_COOL_DOWN_MS - (uint64_t)grant->rest_s * 1000;
+
+	for (unsigned i = 0; grant->rest_s && i < grant->range_count; i++)
+		if (grant->ranges[i].len == 1)
+			slot_rest_since(ipam, pool, grant->ranges[i].start, now_ms > rested_ms ? now_ms - rested_ms : 0);
+}
+
 /* An offer names us: the GRANT was lost, and the record brought it. */
 void accept_offers_of(struct ipam *ipam, struct pool *pool, const struct view *view)
 {
@@ -587,20 +607,33 @@ uint64_t fetch_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 	return fetch->next_ms;
 }
 
-/* Whoever wants the pool and has the least. */
+/* Whoever wants the pool and has the least; for who leaves anybody that knows it, when nobody wants it. */
 static uint32_t best_heir(const struct ipam *ipam, const struct pool *pool)
 {
 	const struct view *view, *next, *best = NULL;
 
 	HASH_ITER(hh, pool->views, view, next)
 	{
-		if (peer_life(ipam, view->hostno) != PEER_ALIVE || !view_wanted(view) || peer_ineligible(ipam, view->hostno))
+		if (peer_life(ipam, view->hostno) != PEER_ALIVE || !(view_wanted(view) || pool->retiring) ||
+			peer_ineligible(ipam, view->hostno))
 			continue;
-		if (!best || view_bucket(view) < view_bucket(best) ||
-			(view_bucket(view) == view_bucket(best) && view->hostno < best->hostno))
+		if (!best || view_wanted(view) > view_wanted(best) ||
+			(view_wanted(view) == view_wanted(best) &&
+				(view_bucket(view) < view_bucket(best) ||
+					(view_bucket(view) == view_bucket(best) && view->hostno < best->hostno))))
 			best = view;
 	}
 	return best ? best->hostno : 0;
+}
+
+bool handback_is_over(const struct ipam *ipam, const struct pool *pool)
+{
+	const struct offer *offer;
+
+	DL_FOREACH(pool->offers, offer)
+	if (peer_life(ipam, offer->range.to) == PEER_ALIVE)
+		return false;
+	return pool->held == pool->leased_held || !best_heir(ipam, pool);
 }
 
 /* Everything free goes, in whole ranges: the limit of one transfer is about sharing, and here is nothing to share. What rests
@@ -613,13 +646,16 @@ uint64_t handback_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 	unsigned open = 0, picked;
 	uint32_t heir;
 
-	if (pool->wanted != WANT_NO || pool->requests || pool_free(pool) == 0) /* who waits for addresses keeps what comes */
+	if (pool->wanted != WANT_NO || pool->requests ||
+		(pool->retiring ? pool->held == pool->leased_held
+				: pool_free(pool) == 0)) /* who waits for addresses keeps what comes */
 		return IPAM_NEVER;
 	DL_COUNT(pool->offers, offer, open);
 	heir = best_heir(ipam, pool);
 	if (!heir)
 		return IPAM_NEVER;
-	while (open < IPAM_HANDBACK_OPEN_MAX && (picked = free_pick_all(pool, now_ms, ranges)) > 0) {
+	while (open < IPAM_HANDBACK_OPEN_MAX && ((picked = free_pick_all(pool, now_ms, ranges)) > 0 ||
+							(pool->retiring && (picked = free_pick_resting(pool, ranges)) > 0))) {
 		give(ipam, pool, heir, next_xid(ipam), ranges, picked, now_ms);
 		open += picked;
 	}

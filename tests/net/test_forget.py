@@ -3,7 +3,7 @@ same, it gives up what it had."""
 import json
 import unittest
 
-from tests.lab import wait_for
+from tests.lab import Daemon, wait_for
 from tests.lab.daemon import ControlError
 from tests.lab.plugin import Refused
 from tests.net.hosts import Hosts
@@ -139,6 +139,25 @@ class Forget(Hosts):
         for d in self.daemons:
             answer = d.trestle("ipam", "check")
             self.assertEqual((answer["leaks"], answer["duplicates"], answer["ghosts"]), ([], [], []))
+
+    def test_who_leaves_with_leases_hands_everything_over(self):
+        """h1 made the pool and the cluster: it holds nearly all addresses, and all numbers of hosts."""
+        gone = [self.one.attach() for _ in range(5)]
+        stays = self.two.attach()
+        self.daemons[0].trestle("leave", "--force")
+        for d in self.daemons[1:]:
+            wait_for(lambda d=d: self.state(d, "h1") in ("left", None), 10, f"{d.host.name} knows that h1 left")
+        given = [stays.ip] + self.take_all(self.three)
+        self.assertEqual((len(given), len(set(given))), (29, 29), self.last_refusal)
+        self.assertTrue(set(c.ip for c in gone) <= set(given))
+        # Numbers of hosts are not given again.
+        numbers = {m["hostno"] for m in self.daemons[1].call("GET", "/v1/members")["members"]}
+        self.assertLessEqual(numbers, {1, 2, 3})
+        self.daemons[0].join(self.daemons[1])
+        Daemon.wait_members(self.daemons)
+        mine = next(m["hostno"] for m in self.daemons[0].call("GET", "/v1/members")["members"]
+                    if m["name"] == "h1" and m["state"] == "alive")
+        self.assertNotIn(mine, {1, 2, 3})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-/* Forgetting a host, told one story at a time: what is saved before what is said, who is waited for, who is refused, who yields,
- * and what a host does that finds itself forgotten. Random histories and crashes: test_ipam_cluster.c; every state: tests/model.
+/* Forgetting a host, and leaving, told one story at a time: what is saved before what is said, who is waited for, who is refused,
+ * who yields, and what a host does that finds itself forgotten. Random histories and crashes: test_ipam_cluster.c; every state:
+ * tests/model.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -738,6 +739,136 @@ static void an_ipv6_estate_moves(void **state)
 	cluster_free(c);
 }
 
+/* --- leaving --- */
+
+/* Gossip brings everybody's record to everybody. */
+static void share_records(struct cluster *c)
+{
+	for (uint32_t i = 1; i <= HOSTS; i++)
+		for (uint32_t j = 1; j <= HOSTS; j++)
+			if (i != j && c->hosts[i].up && c->hosts[j].up && c->hosts[i].chunk_len)
+				ipam_peer_chunk(
+					c->hosts[j].ipam, i, &c->def.id, 0, c->hosts[i].chunk, c->hosts[i].chunk_len, c->now);
+}
+
+static struct ip lease(struct cluster *c, uint32_t hostno, bool shared)
+{
+	struct ipam_want want = {
+		.pool = c->def.id, .owner = "x", .use = shared ? IPAM_USE_SHARED : IPAM_USE_ENDPOINT, .shared_first = shared};
+
+	ipam_request(c->hosts[hostno].ipam, &want, 1, c->now);
+	run(c, 0);
+	assert_int_equal(c->hosts[hostno].last.code, IPAM_GRANTED);
+	return c->hosts[hostno].last.address;
+}
+
+static void who_leaves_hands_over_what_it_leased_too(void **state)
+{
+	struct cluster *c = cluster_new("192.0.2.0/24", false);
+	struct ipam_want want = {.pool = c->def.id, .owner = "late"};
+
+	(void)state;
+	move(c, VICTIM, 1, 200);
+	move(c, VICTIM, 2, 201);
+	share_records(c);
+	lease(c, VICTIM, true);
+	share_records(c);
+	lease(c, 1, true); /* as a guest: the leaver lists it */
+	share_records(c);
+	for (unsigned i = 0; i < 20; i++)
+		lease(c, VICTIM, false);
+	assert_false(held(c, VICTIM) == 0);
+	ipam_retire(c->hosts[VICTIM].ipam, c->now);
+	assert_false(ipam_has_retired(c->hosts[VICTIM].ipam));
+	ipam_request(c->hosts[VICTIM].ipam, &want, 9, c->now);
+	assert_int_equal(c->hosts[VICTIM].last.code, IPAM_UNKNOWN_POOL);
+	for (unsigned i = 0; i < 20 && !ipam_has_retired(c->hosts[VICTIM].ipam); i++) {
+		run(c, 0);
+		share_records(c);
+	}
+	assert_true(ipam_has_retired(c->hosts[VICTIM].ipam));
+	assert_int_equal((unsigned)held(c, VICTIM), 0);
+	assert_int_equal((unsigned)(held(c, 1) + held(c, 2) + held(c, 3)), 254);
+	cluster_free(c);
+}
+
+static void the_smallest_holder_is_given_what_a_leaver_has(void **state)
+{
+	struct cluster *c = cluster_new("192.0.2.0/24", false);
+
+	(void)state;
+	for (unsigned a = 1; a < 9; a++)
+		move(c, VICTIM, 1, a);
+	move(c, VICTIM, 2, 100);
+	for (uint32_t i = 1; i < VICTIM; i++)
+		ipam_pool_want(c->hosts[i].ipam, &c->def.id, i < 3, 0, c->now); /* 3 has least, and no use for it */
+	share_records(c);
+	ipam_retire(c->hosts[VICTIM].ipam, c->now);
+	run(c, 200);
+	assert_int_equal((unsigned)held(c, VICTIM), 0);
+	assert_true(held(c, 2) > 230); /* some may have been passed on ahead of need */
+	assert_int_equal((unsigned)held(c, 3), 0);
+	cluster_free(c);
+}
+
+static void it_is_not_over_before_the_other_side_has_it(void **state)
+{
+	struct cluster *c = cluster_new("192.0.2.0/24", false);
+
+	(void)state;
+	share_records(c);
+	c->lose[1][VICTIM] = c->lose[2][VICTIM] = c->lose[3][VICTIM] = true;
+	ipam_retire(c->hosts[VICTIM].ipam, c->now);
+	run(c, 300);
+	assert_int_equal((unsigned)held(c, VICTIM), 0);
+	assert_false(ipam_has_retired(c->hosts[VICTIM].ipam));
+	share_records(c); /* the new holder's record serves as well */
+	run(c, 100);
+	assert_true(ipam_has_retired(c->hosts[VICTIM].ipam));
+	cluster_free(c);
+}
+
+static void what_was_used_rests_where_it_goes(void **state)
+{
+	struct cluster *c = cluster_new("192.0.2.0/29", false); /* 6 addresses */
+	struct ip used, got;
+
+	(void)state;
+	share_records(c);
+	used = lease(c, VICTIM, false);
+	ipam_release(c->hosts[VICTIM].ipam, &c->def.id, &used, c->now);
+	run(c, 20000);
+	ipam_pool_want(c->hosts[1].ipam, &c->def.id, true, 0, c->now);
+	share_records(c);
+	ipam_retire(c->hosts[VICTIM].ipam, c->now);
+	run(c, 500);
+	assert_int_equal((unsigned)held(c, 1), 6);
+	for (unsigned i = 0; i < 5; i++) {
+		got = lease(c, 1, false);
+		assert_false(ip_equal(&got, &used));
+	}
+	got = lease(c, 1, false); /* nothing else is left: better early than not at all */
+	assert_true(ip_equal(&got, &used));
+	cluster_free(c);
+}
+
+static void who_leaves_keeps_the_numbers_of_hosts(void **state)
+{
+	struct cluster *c = cluster_new("0.0.0.0/12", true);
+
+	(void)state;
+	for (unsigned n = 1; n <= HOSTS; n++)
+		lease(c, VICTIM, false);
+	share_records(c);
+	ipam_retire(c->hosts[VICTIM].ipam, c->now);
+	run(c, 500);
+	assert_true(ipam_has_retired(c->hosts[VICTIM].ipam));
+	assert_int_equal((unsigned)held(c, VICTIM), HOSTS);
+	for (unsigned n = 1; n <= HOSTS; n++)
+		assert_true(holds(c, VICTIM, n));
+	cluster_free(c);
+}
+
 /* --- bytes --- */
 
 static void decrees_decode_as_encoded_and_bad_ones_do_not(void **state)
@@ -827,6 +958,11 @@ int main(void)
 		cmocka_unit_test(numbers_of_known_hosts_stay_behind),
 		cmocka_unit_test(an_estate_can_be_inherited_again),
 		cmocka_unit_test(an_ipv6_estate_moves),
+		cmocka_unit_test(who_leaves_hands_over_what_it_leased_too),
+		cmocka_unit_test(the_smallest_holder_is_given_what_a_leaver_has),
+		cmocka_unit_test(it_is_not_over_before_the_other_side_has_it),
+		cmocka_unit_test(what_was_used_rests_where_it_goes),
+		cmocka_unit_test(who_leaves_keeps_the_numbers_of_hosts),
 		cmocka_unit_test(decrees_decode_as_encoded_and_bad_ones_do_not),
 		cmocka_unit_test(the_longest_page_fits),
 	};
