@@ -101,7 +101,7 @@ static void good_bodies_reach_the_daemon(void **state)
 		{"/v1/cni/add", "{" ADD "}", CONTROL_CNI_ADD},
 		{"/v1/cni/add",
 			"{" ADD ",\"sandbox\":\"/run/netns/x\",\"subnet\":\"10.9.0.0/24\",\"subnet6\":\"2001:db8::/"
-				"64\",\"mtu\":1400,\"mode\":\"l2\","
+			"64\",\"mtu\":1400,\"mode\":\"l2\","
 			"\"ips\":[\"10.9.0.5\"],\"routes\":[{\"dst\":\"0.0.0.0/"
 			"0\",\"gw\":\"10.9.0.1\"}],\"mac\":\"02:00:00:00:00:01\","
 			"\"name\":\"n\",\"labels\":{\"a\":\"b\"},\"aliases\":[\"x\"]}",
