@@ -103,10 +103,12 @@ class Trestle:
         network, address = self.addresses[origin]
         name = secrets.token_hex(32)
         self.plugin(fleet, origin).create_endpoint(network, name, address)
+        fleet.quiet(self.EVENT_PACE_S)
         return name
 
     def after_event(self, fleet, origin, name):
         self.plugin(fleet, origin).delete_endpoint(self.addresses[origin][0], name)
+        fleet.quiet(self.EVENT_PACE_S)
 
     def arrivals(self, fleet, name, origin):
         """(stamp of the origin, {host: stamp})"""
@@ -200,23 +202,25 @@ def measure_join(fleet, samples):
 
 
 def measure_idle(fleet, samples):
+    """What nothing happening costs: (bytes/s, core seconds/s) of all hosts together."""
     fleet.pump(3 if SHORT else 10)
-    before, cpu, begun = fleet.sent(), [p.cpu_s() for p in fleet.programs.values()], now()
+    before, (cpu, turns), begun = fleet.sent(), fleet.cpu(), now()
     while now() - begun < IDLE_S:
         fleet.quiet(1)
     took = now() - begun
-    spent = sum(p.cpu_s() for p in fleet.programs.values()) - sum(cpu)
-    after = fleet.sent()
-    rate = bytes_between(before, after) / fleet.count / took
-    samples.add(fleet, "idle_tx", rate)
+    (cpu_after, turns_after), after = fleet.cpu(), fleet.sent()
+    sent = bytes_between(before, after) / took
+    spent = (cpu_after - cpu) / took
+    samples.add(fleet, "idle_tx", sent / fleet.count)
     samples.add(fleet, "idle_packets", sum(b[1] - a[1] for a, b in zip(before, after)) / fleet.count / took)
-    samples.add(fleet, "idle_cpu", 100 * spent / fleet.count / took)
+    samples.add(fleet, "idle_cpu", 100 * spent / fleet.count)
+    samples.add(fleet, "idle_wakeups", (turns_after - turns) / fleet.count / took)
     samples.add(fleet, "rss", *[p.rss_mib() for p in fleet.programs.values()])
-    say(f"{fleet.subject.NAME} x {fleet.count}: idle {rate:.0f} B/s a host")
-    return rate
+    say(f"{fleet.subject.NAME} x {fleet.count}: idle {sent / fleet.count:.0f} B/s a host")
+    return sent, spent
 
 
-def measure_events(fleet, samples, idle_rate):
+def measure_events(fleet, samples, idle):
     subject = fleet.subject
     subject.prepare_events(fleet)
     fleet.pump(2)
@@ -224,18 +228,18 @@ def measure_events(fleet, samples, idle_rate):
     for _ in range(EVENTS):
         origin = RANDOM.randrange(fleet.count)
         fleet.notes.clear()
-        before, begun = fleet.sent(), now()
+        before, (cpu, _), begun = fleet.sent(), fleet.cpu(), now()
         name = subject.event(fleet, origin)
-        fleet.quiet(subject.EVENT_PACE_S)
-        extra = bytes_between(before, fleet.sent()) - idle_rate * fleet.count * (now() - begun)
+        took = now() - begun
+        after, (cpu_after, _) = fleet.sent(), fleet.cpu()
         zero, seen = subject.arrivals(fleet, name, origin)
         missed += fleet.count - 1 - len(seen)
         late = [(t - zero) * 1e3 for t in seen.values()]
         samples.add(fleet, "event", *late)
         samples.add(fleet, "event_last", max(late))
-        samples.add(fleet, "event_bytes", max(extra, 0))
+        samples.add(fleet, "event_bytes", max(bytes_between(before, after) - idle[0] * took, 0))
+        samples.add(fleet, "event_cpu", max(cpu_after - cpu - idle[1] * took, 0) * 1e6 / fleet.count)
         subject.after_event(fleet, origin, name)
-        fleet.quiet(subject.EVENT_PACE_S)
     samples.add(fleet, "event_missed", missed)
     say(f"{subject.NAME} x {fleet.count}: {EVENTS} events, {missed} arrivals missed in {subject.EVENT_PACE_S} s")
 
@@ -274,9 +278,11 @@ def measure_cut(fleet, samples):
     require(fleet.wait(fleet.all_see_all, 120), f"{fleet.subject.NAME}: not one cluster 120 s after the heal")
     times = [fleet.sees(*p)[1] - healed for p in apart]
     samples.add(fleet, "heal", *times)
-    false = sum(1 for t, _, _, state in fleet.history if t > healed and state == "dead")
-    samples.add(fleet, "heal_false_deaths", false)
-    say(f"{fleet.subject.NAME} x {fleet.count}: healed in {max(times):.2f} s, {false} deaths said after the heal")
+    said = [(host in half) == (int(other[1:]) in half) for t, host, other, state in fleet.history if t > healed and state == "dead"]
+    samples.add(fleet, "heal_false_deaths", sum(said))
+    samples.add(fleet, "heal_flaps", len(said) - sum(said))
+    say(f"{fleet.subject.NAME} x {fleet.count}: healed in {max(times):.2f} s; after the heal {sum(said)} deaths said of hosts that were "
+        f"never away, {len(said) - sum(said)} of those across")
 
 
 def measure_restart(fleet, samples):
@@ -290,7 +296,10 @@ def measure_restart(fleet, samples):
     for n in range(1, fleet.count):
         fleet.start(n)
     if not fleet.wait(fleet.all_see_all, 30):
-        say(f"{fleet.subject.NAME} x {fleet.count}: restarted without the seed, not one cluster after 30 s: counted as 30")
+        alive = fleet.alive()
+        pairs = sum(fleet.sees(a, b)[0] == "alive" for a in alive for b in alive if a != b)
+        say(f"{fleet.subject.NAME} x {fleet.count}: restarted without the seed, after 30 s {pairs} of {len(alive) * (len(alive) - 1)} pairs see "
+            "each other: counted as 30")
         samples.add(fleet, "restart_all", 30)
         return
     took = fleet.latest("alive") - begun
@@ -301,8 +310,8 @@ def measure_restart(fleet, samples):
 def measure(subject, count, samples):
     with Fleet(subject, count) as fleet:
         measure_join(fleet, samples)
-        rate = measure_idle(fleet, samples)
-        measure_events(fleet, samples, rate)
+        idle = measure_idle(fleet, samples)
+        measure_events(fleet, samples, idle)
         measure_kills(fleet, samples)
         if count in CUT_HOSTS:
             measure_cut(fleet, samples)
@@ -313,9 +322,12 @@ def measure(subject, count, samples):
 METRICS = {
     "detect_first": ("s", (50,)), "detect_all": ("s", (50, 99)),
     "event": ("ms", (50, 99)), "event_last": ("ms", (50, 99)), "event_missed": ("arrivals", (0,)), "event_bytes": ("bytes", (0,)),
-    "idle_tx": ("bytes/s", (0,)), "idle_packets": ("packets/s", (0,)), "idle_cpu": ("% of a core", (0,)), "rss": ("MiB", (0,)),
+    "event_cpu": ("us a host", (0,)),
+    "idle_tx": ("bytes/s", (0,)), "idle_packets": ("packets/s", (0,)), "idle_cpu": ("% of a core", (0,)),
+    "idle_wakeups": ("turns/s", (0,)), "rss": ("MiB", (0,)),
     "join_all": ("ms", (0,)), "join_spawn": ("ms", (0,)), "join_bytes": ("bytes", (0,)),
-    "heal": ("s", (50, 99)), "heal_false_deaths": ("deaths", (0,)), "restart_all": ("s", (0,)),
+    "heal": ("s", (50, 99)), "heal_false_deaths": ("deaths", (0,)), "heal_flaps": ("deaths", (0,)),
+    "restart_all": ("s", (0,)),
 }
 
 

@@ -73,19 +73,21 @@ class Program:
         with open(f"/proc/{self.pid}/status") as f:
             return next(int(l.split()[1]) for l in f if l.startswith("VmRSS:")) / 1024
 
-    def cpu_s(self):
-        """Of all threads, in nanoseconds resolution; the ticks of /proc/PID/stat are too coarse for what sleeps nearly always."""
-        total = 0
+    def cpu(self):
+        """(seconds, times it was put on a core) of all threads. The ticks of /proc/PID/stat are too coarse for what nearly always sleeps."""
+        spent = turns = 0
         for task in os.listdir(f"/proc/{self.pid}/task"):
             with open(f"/proc/{self.pid}/task/{task}/schedstat") as f:
-                total += int(f.read().split()[0])
-        return total / 1e9
+                ran, _, count = f.read().split()
+                spent, turns = spent + int(ran) / 1e9, turns + int(count)
+        return spent, turns
 
 
 class Fleet:
-    """N hosts h0.. with 198.51.100.0/24 addresses on one bridge. A subject says how its program is started and what its log means:
+    """N hosts h0.. with 198.51.100.0/24 addresses on one bridge. A subject says how its program is started and what its log means.
 
-    argv(fleet, number) -> command line; STATE: a regular expression with groups "name" and "state"; STATES: what its states are called here; wants(line): whether to keep it."""
+    argv(fleet, number): the command line. STATE: a regular expression with groups "name" and "state". STATES: what its states are called
+    here. wants(line): whether to keep any other line."""
 
     def __init__(self, subject, count):
         self.subject, self.count = subject, count
@@ -222,6 +224,11 @@ class Fleet:
         """When the last pair of those came to be in this state."""
         hosts, others = hosts or self.alive(), others or self.alive()
         return max(self.sees(a, b)[1] for a in hosts for b in others if a != b and self.sees(a, b)[0] == state)
+
+    def cpu(self):
+        """(seconds, turns) of all hosts together."""
+        each = [p.cpu() for p in self.programs.values()]
+        return sum(e[0] for e in each), sum(e[1] for e in each)
 
     # ---- the underlay ----
 

@@ -386,7 +386,10 @@ end
 
 function Cursor:add_varint(tree, label)
 	local value, range = self:varint()
-	if value then tree:add(f.number, range, UInt64(value % WORD, math.floor(value / WORD))):set_text(string.format("%s: %.0f", label, value)) end
+	if value then
+		local item = tree:add(f.number, range, UInt64(value % WORD, math.floor(value / WORD)))
+		item:set_text(string.format("%s: %.0f", label, value))
+	end
 	return value
 end
 
@@ -404,7 +407,8 @@ local function entry(c, tree)
 	local who, state = c:add(sub, f.about, 3), c:add(sub, f.state, 1)
 	local epoch, incarnation = c:add_varint(sub, "Epoch"), c:add_varint(sub, "Incarnation")
 	if incarnation then
-		sub:set_text(string.format("Host number %d: %s, epoch %.0f, incarnation %.0f", who:uint(), STATES[state:uint()] or "?", epoch, incarnation))
+		sub:set_text(string.format("Host number %d: %s, epoch %.0f, incarnation %.0f", who:uint(), STATES[state:uint()] or "?",
+			epoch, incarnation))
 	end
 end
 

@@ -64,7 +64,7 @@ class Dissector(unittest.TestCase):
         self.assertTrue(all("does not fit" in r[0] for r in wrong), wrong)
 
     def test_real_daemons(self):
-        """From the first packet of a join to endpoints coming and going: every ordinary frame opens, and each of its messages is understood."""
+        """From the first packet of a join to endpoints coming and going: each ordinary frame opens, each message in it is understood."""
         with Lab(hosts=2) as lab:
             one, two = [Daemon(h) for h in lab.hosts]
             with lab.hosts[0].socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as tap:
@@ -86,7 +86,8 @@ class Dissector(unittest.TestCase):
             with sqlite3.connect(f"file:{one.state}/state.db?mode=ro", uri=True) as db:
                 (key,) = db.execute("SELECT hex(substr(val, 18, 32)) FROM kv WHERE key = CAST('c' AS BLOB)").fetchone()
         write_pcap(self.pcap, frames)
-        rows = self.dissect(key, cluster, hosts, "trestle.class", "trestle.status", "trestle.message", "trestle.malformed", "trestle.admission.kind")
+        rows = self.dissect(key, cluster, hosts, "trestle.class", "trestle.status", "trestle.message", "trestle.malformed",
+                            "trestle.admission.kind")
         ordinary = [r for r in rows if r[0] in "0123"]
         self.assertGreater(len(ordinary), 10)
         self.assertEqual([r for r in rows if r[3]], [], "malformed")
