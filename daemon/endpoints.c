@@ -823,6 +823,8 @@ void endpoints_remove_all_of(struct node *node, const char *docker_network, void
 	if (!r)
 		abort();
 	*r = (struct remove_all){.open = 1, .fn = fn, .arg = arg};
+	if (!docker_network)
+		workloads_release_addresses(node);
 	HASH_ITER(hh, node->endpoints, ep, next)
 	if (!docker_network || strcmp(ep->state.docker_network, docker_network) == 0) {
 		r->open++;

@@ -373,6 +373,7 @@ int workloads_start(struct node *node, struct err *err); /* before endpoints_sta
 void workloads_begin(struct node *node);                 /* undoes what was not done, and what was deleted without us */
 void workloads_tick(struct node *node, uint64_t now_ms);
 void workloads_stop(struct node *node);
+void workloads_release_addresses(struct node *node); /* all that were given to other plugins: their pools go */
 void workloads_call(struct node *node, struct control_call *call, const struct control_request *request);
 struct workload *workload_of(struct node *node, json_t *attachment); /* NULL: not known */
 struct workload *workload_new(struct node *node, json_t *attachment, bool addresses_only); /* in the table, with empty `about` */

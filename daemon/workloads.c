@@ -891,6 +891,15 @@ int workload_adopt(struct node *node, struct endpoint *ep)
 	return -1;
 }
 
+void workloads_release_addresses(struct node *node)
+{
+	struct workload *w, *next;
+
+	HASH_ITER(hh, node->workloads, w, next)
+	if (w->addresses_only)
+		workload_remove(node, w, NULL, NULL);
+}
+
 int workloads_start(struct node *node, struct err *err)
 {
 	return store_each(node->store, STORE_BOOT, STORE_WORKLOAD, load, node, err);
