@@ -1,6 +1,7 @@
 /* What other hosts send: messages and published chunks, one after another, to a host that holds a pool, has leases and waits for
- * an address. Frames: kind (0 message, 1 chunk), sender, length (2 bytes), bytes. Whatever comes, an endpoint's lease stays
- * within our custody, custody within the pool; and what decodes as a message encodes to the same bytes. */
+ * an address, and collects the estate of another. Frames: kind (even message, odd chunk, 255 decree), sender, length (2 bytes),
+ * bytes. Whatever comes, an endpoint's lease stays within our custody, custody within the pool; and what decodes as a message
+ * encodes to the same bytes. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,6 +77,9 @@ static void check(struct ipam *ipam)
 	struct pool *pool = pool_find(ipam, &def.id);
 	u128 held = 0;
 
+	require(!pool == ipam_is_forgotten(ipam));
+	if (!pool)
+		return;
 	ipam_each_custody(ipam, &def.id, check_entry, &held);
 	require(held == pool->held && pool_free(pool) <= held && map_known(pool, 1) <= 254);
 	ipam_each_lease(ipam, &def.id, check_lease, pool);
@@ -103,12 +107,26 @@ static struct ipam *start(void)
 		ipam_peer_alive(ipam, host, true, 0);
 	for (uint64_t ticket = 1; ticket <= 3; ticket++)
 		ipam_request(ipam, &want, ticket, 0);
+	require(ipam_forget(ipam, 5, &(struct id128){{5}}, true, NULL, 0, 0, &err) == 0);
 	return ipam;
+}
+
+static void decree_round_trip(struct ipam *ipam, const uint8_t *bytes, size_t len, uint64_t now_ms)
+{
+	uint8_t again[IPAM_DECREE_MAX];
+	struct ipam_decree d;
+
+	if (ipam_decree_decode(&d, bytes, len) < 0)
+		return;
+	require(ipam_decree_encode(&d, again) == len && !memcmp(again, bytes, len));
+	ipam_decree_seen(ipam, &d, now_ms);
 }
 
 static void feed(struct ipam *ipam, uint8_t kind, uint32_t from, const uint8_t *bytes, size_t len, uint64_t now_ms)
 {
-	if (kind % 2 == 0) {
+	if (kind == UINT8_MAX) {
+		decree_round_trip(ipam, bytes, len, now_ms);
+	} else if (kind % 2 == 0) {
 		round_trip(bytes, len);
 		ipam_message(ipam, from, bytes, len, now_ms);
 	} else {
