@@ -356,12 +356,11 @@ static bool is_of_workload(struct node *node, const struct id128 *pool, const st
 	return false;
 }
 
-static json_t *finding(const struct audit *a, const struct ip *ip, const char *what)
+static json_t *finding(const struct ip *ip, const struct prefix *pool, const char *what)
 {
-	char text[IP_TEXT_SIZE], pool[PREFIX_TEXT_SIZE];
+	char text[IP_TEXT_SIZE], prefix[PREFIX_TEXT_SIZE];
 
-	return json_pack("{s:s, s:s, s:s}", "address", ip_format(ip, text), "pool",
-		prefix_format(&a->pool->state.def.prefix, pool), "what", what);
+	return json_pack("{s:s, s:s, s:s}", "address", ip_format(ip, text), "pool", prefix_format(pool, prefix), "what", what);
 }
 
 /* An engine takes an address before it makes its endpoint, and so does a runtime: for the time of the grace that is no leak. */
@@ -379,55 +378,41 @@ static void audit_lease(void *ctx, const struct ipam_lease *lease)
 		return;
 	snprintf(what, sizeof(what), "leased for %llu s to \"%s\", and no endpoint of this host has it",
 		(unsigned long long)(clock_boot_ms() - lease->since_ms) / 1000, lease->owner);
-	json_array_append_new(a->leaks, finding(a, &lease->address, what));
+	json_array_append_new(a->leaks, finding(&lease->address, &a->pool->state.def.prefix, what));
 }
 
 static void audit_endpoint(struct audit *a, const struct endpoint *ep)
 {
 	const struct ip *ip = address_in(ep, a->pool);
-	char what[256], other[GOSSIP_NAME_MAX + 1];
 	struct ipam_lease lease;
-	struct remote *r;
+	char what[256];
 
 	if (!ip || ep->closing)
 		return;
 	if (!ipam_lookup(a->node->ipam, &a->pool->id, ip, &lease)) {
 		snprintf(what, sizeof(what), "endpoint %.12s of this host has it without a lease", ep->id);
-		json_array_append_new(a->ghosts, finding(a, ip, what));
+		json_array_append_new(a->ghosts, finding(ip, &a->pool->state.def.prefix, what));
 	}
 	if (ep->ready && ep->link == DRIVER_LINK_ABSENT) {
 		snprintf(what, sizeof(what), "endpoint %.12s of this host has it, and the kernel has no link for it", ep->id);
-		json_array_append_new(a->leaks, finding(a, ip, what));
+		json_array_append_new(a->leaks, finding(ip, &a->pool->state.def.prefix, what));
 	}
-	r = segment_with_ip(a->node, ep->network->topic, ip);
-	if (!r)
-		return;
-	snprintf(what, sizeof(what), "endpoint %.12s of this host and endpoint %s of host %s both have it", ep->id,
-		r->record.short_id, host_label(a->node, r->key.origin, other, sizeof(other)));
-	json_array_append_new(a->duplicates, finding(a, ip, what));
 }
 
-static void audit_remote(struct audit *a, const struct segment *s, const struct remote *r, bool six)
+/* What another host says it has, and this host has leased to nobody of its own: two hosts believe that they hold it. */
+static void audit_remote_lease(struct audit *a, const struct remote *r)
 {
-	const struct ip *ip = six ? &r->record.ip6 : &r->record.ip4;
-	char what[256], one[GOSSIP_NAME_MAX + 1], other[GOSSIP_NAME_MAX + 1];
-	const struct remote *winner;
+	const struct ip *ip = a->pool->state.def.prefix.ip.family == 6 ? &r->record.ip6 : &r->record.ip4;
+	char what[256], host[GOSSIP_NAME_MAX + 1];
 	struct ipam_lease lease;
 
-	if (!ip_is_set(ip) || !prefix_contains(&a->pool->state.def.prefix, ip))
+	if (!ip_is_set(ip) || !prefix_contains(&a->pool->state.def.prefix, ip) ||
+		!ipam_lookup(a->node->ipam, &a->pool->id, ip, &lease) || lease.use != IPAM_USE_ENDPOINT ||
+		user_of(a->node, a->pool, ip))
 		return;
-	if (six ? r->shadowed6 : r->shadowed4) {
-		winner = segment_with_ip(a->node, s->topic, ip);
-		snprintf(what, sizeof(what), "endpoint %s of host %s and endpoint %s of host %s both have it", r->record.short_id,
-			host_label(a->node, r->key.origin, one, sizeof(one)), winner ? winner->record.short_id : "?",
-			host_label(a->node, winner ? winner->key.origin : 0, other, sizeof(other)));
-		json_array_append_new(a->duplicates, finding(a, ip, what));
-	} else if (ipam_lookup(a->node->ipam, &a->pool->id, ip, &lease) && lease.use == IPAM_USE_ENDPOINT &&
-		   !user_of(a->node, a->pool, ip)) {
-		snprintf(what, sizeof(what), "endpoint %s of host %s has it, and the lease is this host's", r->record.short_id,
-			host_label(a->node, r->key.origin, one, sizeof(one)));
-		json_array_append_new(a->ghosts, finding(a, ip, what));
-	}
+	snprintf(what, sizeof(what), "endpoint %s of host %s has it, and the lease is this host's", r->record.short_id,
+		host_label(a->node, r->key.origin, host, sizeof(host)));
+	json_array_append_new(a->ghosts, finding(ip, &a->pool->state.def.prefix, what));
 }
 
 static void audit_pool(struct audit *a)
@@ -446,9 +431,72 @@ static void audit_pool(struct audit *a)
 		if (!s)
 			continue;
 		HASH_ITER(hh, s->remotes, r, next_remote)
-		{
-			audit_remote(a, s, r, a->pool->state.def.prefix.ip.family == 6);
-		}
+		audit_remote_lease(a, r);
+	}
+}
+
+/* ---- two endpoints, one address: in every network, also in those whose addresses others manage ---- */
+
+static void add_duplicate(struct audit *a, const struct network *n, const struct ip *ip, const char *what)
+{
+	struct prefix none = {.ip = *ip, .length = (uint8_t)ip_bits(ip)};
+	const struct prefix *pool = &none;
+
+	for (unsigned i = 0; i < n->def.pool_count; i++)
+		if (prefix_contains(&n->def.pools[i], ip))
+			pool = &n->def.pools[i];
+	json_array_append_new(a->duplicates, finding(ip, pool, what));
+}
+
+static void compare_remotes(struct audit *a, const struct network *n, const struct segment *s, bool six)
+{
+	char what[512], one[GOSSIP_NAME_MAX + 1], other[GOSSIP_NAME_MAX + 1];
+	struct remote *r, *next;
+
+	HASH_ITER(hh, s->remotes, r, next)
+	{
+		const struct ip *ip = six ? &r->record.ip6 : &r->record.ip4;
+		const struct remote *first = (six ? r->shadowed6 : r->shadowed4) ? segment_with_ip(a->node, s->topic, ip) : NULL;
+
+		if (!first)
+			continue;
+		snprintf(what, sizeof(what), "endpoint %s of host %s and endpoint %s of host %s both have it",
+			first->record.short_id, host_label(a->node, first->key.origin, one, sizeof(one)), r->record.short_id,
+			host_label(a->node, r->key.origin, other, sizeof(other)));
+		add_duplicate(a, n, ip, what);
+	}
+}
+
+static void compare_local(struct audit *a, const struct endpoint *ep, const struct ip *ip)
+{
+	const struct remote *r = ep->network && ip_is_set(ip) ? segment_with_ip(a->node, ep->network->topic, ip) : NULL;
+	char what[256], host[GOSSIP_NAME_MAX + 1];
+
+	if (!r || ep->closing)
+		return;
+	snprintf(what, sizeof(what), "endpoint %.12s of this host and endpoint %s of host %s both have it", ep->id,
+		r->record.short_id, host_label(a->node, r->key.origin, host, sizeof(host)));
+	add_duplicate(a, ep->network, ip, what);
+}
+
+static void audit_duplicates(struct audit *a)
+{
+	struct network *n, *next_network;
+	struct endpoint *ep, *next;
+
+	HASH_ITER(hh, a->node->endpoints, ep, next)
+	{
+		compare_local(a, ep, &ep->state.address4.ip);
+		compare_local(a, ep, &ep->state.address6.ip);
+	}
+	HASH_ITER(hh, a->node->networks, n, next_network)
+	{
+		const struct segment *s = segment_find(a->node, n->topic);
+
+		if (!s)
+			continue;
+		compare_remotes(a, n, s, false);
+		compare_remotes(a, n, s, true);
 	}
 }
 
@@ -467,6 +515,7 @@ json_t *estate_check(struct node *node)
 		a.pool = p;
 		audit_pool(&a);
 	}
+	audit_duplicates(&a);
 	return json_pack("{s:i, s:i, s:o, s:o, s:o, s:{s:i, s:i, s:i}}", "pools", (int)pools, "leases", (int)a.leases, "leaks",
 		a.leaks, "duplicates", a.duplicates, "ghosts", a.ghosts, "kernel", "missing", (int)drift->missing, "foreign",
 		(int)drift->foreign, "different", (int)drift->different);

@@ -940,6 +940,7 @@ void ipam_peer_chunk(
 	struct ipam *ipam, uint32_t hostno, const struct id128 *id, unsigned chunk, const void *val, size_t len, uint64_t now_ms)
 {
 	struct ipam_chunk *decoded = val ? ipam_chunk_decode(val, len) : NULL;
+	const struct peer *peer = peer_find(ipam, hostno);
 	struct id128 kept = *id;
 	struct pool *pool;
 	struct view *view;
@@ -949,8 +950,11 @@ void ipam_peer_chunk(
 		ipam_chunk_free(decoded);
 		return;
 	}
-	pool = decoded ? pool_get(ipam, id) : pool_find(ipam, id);
-	if (!pool || ipam->forgotten || (peer_find(ipam, hostno) && peer_find(ipam, hostno)->buried)) {
+	if (ipam->forgotten || (peer && peer->buried))
+		pool = NULL; /* nothing counts here any more, or nothing of that host */
+	else
+		pool = decoded ? pool_get(ipam, id) : pool_find(ipam, id);
+	if (!pool) {
 		ipam_chunk_free(decoded);
 		return;
 	}

@@ -1,6 +1,7 @@
 """A host dies for good and is forgotten: its addresses become usable on the others, none is given twice, and when it comes back all the
 same, it gives up what it had."""
 import json
+import secrets
 import unittest
 
 from tests.lab import Daemon, wait_for
@@ -139,6 +140,38 @@ class Forget(Hosts):
         for d in self.daemons:
             answer = d.trestle("ipam", "check")
             self.assertEqual((answer["leaks"], answer["duplicates"], answer["ghosts"]), ([], [], []))
+
+    def found(self, daemon):
+        """(exit status, kinds with the addresses that were found)."""
+        done = daemon.trestle("ipam", "check", "-o", "json", check=False)
+        answer = json.loads(done.stdout)
+        return done.returncode, {k: [f["address"] for f in answer[k]] for k in ("leaks", "duplicates", "ghosts") if answer[k]}
+
+    def test_check_finds_a_lease_whose_container_is_gone(self):
+        gone = self.one.attach()
+        self.assertEqual(self.found(self.daemons[0]), (0, {}))
+        self.one.end(gone)  # its namespace and link; no engine says a word
+        wait_for(lambda: self.found(self.daemons[0]) == (1, {"leaks": [gone.ip]}), 30, "a leak is found")
+        self.assertEqual(self.found(self.daemons[1]), (0, {}))
+        self.assertIn(f"leak       {gone.ip} of {POOL}", self.daemons[0].trestle("ipam", "check", check=False).stdout)
+
+    def foreign_network(self, daemon):
+        plugin, network = daemon.plugin(), secrets.token_hex(32)
+        plugin.call("NetworkDriver.CreateNetwork", NetworkID=network, IPv6Data=[],
+                    IPv4Data=[{"AddressSpace": "LocalDefault", "Pool": "10.20.0.0/24", "Gateway": "10.20.0.1/24", "AuxAddresses": {}}],
+                    Options={"com.docker.network.generic": {"trestle.network": "foreign"}})
+        return plugin, network
+
+    def test_check_finds_two_endpoints_with_one_address(self):
+        """Addresses of another IPAM driver: nobody keeps two hosts from giving one twice."""
+        networks = [self.foreign_network(d) for d in self.daemons]
+        self.lab.cut(self.lab.hosts[:1], self.lab.hosts[1:])
+        for plugin, network in networks[:2]:  # each as if it were alone
+            plugin.create_endpoint(network, secrets.token_hex(32), "10.20.0.5/24")
+        self.assertEqual(self.found(self.daemons[0]), (0, {}))
+        self.lab.heal()
+        for d in self.daemons:
+            wait_for(lambda d=d: self.found(d) == (1, {"duplicates": ["10.20.0.5"]}), 30, f"{d.host.name} finds the duplicate")
 
     def test_who_leaves_with_leases_hands_everything_over(self):
         """h1 made the pool and the cluster: it holds nearly all addresses, and all numbers of hosts."""
