@@ -24,7 +24,7 @@
 #define RECEIVE_BATCH 32
 #define SOCKET_BUFFER (4 * 1024 * 1024)
 #define MEASURE_EVERY_MS 200
-#define PAUSED_MS 2000
+#define LATE_MS 50
 #define HEAR_FIRST_BATCHES 256
 
 struct join {
@@ -560,7 +560,8 @@ void cluster_pool_seen(struct node *node, const struct pool_def *def)
 
 /* ---- running the core ---- */
 
-/* After a pause (SIGSTOP, a suspended machine) what waited in the socket is heard before anybody is blamed for silence. */
+/* What waited in the socket while this host was late or paused (a full machine, SIGSTOP, a suspended one) is heard before anybody
+ * is blamed for silence. */
 static void hear_first(struct node *node)
 {
 	for (int i = 0; i < HEAR_FIRST_BATCHES && receive_batch(node, node->udp_fd); i++)
@@ -572,7 +573,7 @@ static void measure_self(struct node *node, uint64_t now)
 	struct udp_measure *m = &node->udp_measure;
 
 	udp_note_wakeup(m, now);
-	if (m->lag_ms > PAUSED_MS)
+	if (m->lag_ms > LATE_MS)
 		hear_first(node);
 	if (now < node->measured_ms + MEASURE_EVERY_MS)
 		return;

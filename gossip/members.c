@@ -318,7 +318,9 @@ static void believe(struct gossip *g, struct member *m, const struct member *fro
  * of hosts that have not had the time to refute. */
 static bool may_refute_still(const struct gossip *g, const struct member *m)
 {
-	return m->since_ms + REFUTE_WINDOW_MS / 2 > g->now || m->heard_ms + REFUTE_WINDOW_MS > g->now;
+	uint64_t window = REFUTE_WINDOW_MS * (1 + g->health);
+
+	return m->since_ms + window / 2 > g->now || m->heard_ms + window > g->now;
 }
 
 bool members_claim(struct gossip *g, struct member *from, const struct proto_entry *claim)
