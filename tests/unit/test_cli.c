@@ -468,7 +468,8 @@ static void forget_says_where_the_addresses_went_or_who_is_awaited(void **state)
 	struct daemon *d = *state;
 
 	answer(d, 200,
-		"{\"host\":\"n3\",\"hostno\":3,\"heir\":\"n1\",\"decree\":1,\"done\":true,\"waiting_for\":[],\"assumed_fenced\":[]}");
+		"{\"host\":\"n3\",\"hostno\":3,\"heir\":\"n1\",\"decree\":1,\"done\":true,\"waiting_for\":[],\"assumed_fenced\":["
+		"]}");
 	expect(run(d, "forget n3 --fenced"), CLI_FINE, "forgot host n3: its addresses went to n1\n", "");
 	assert_request(d, "POST /v1/forget", "{\"host\":\"n3\",\"fenced\":true}");
 	expect(run(d, "forget n3 --fenced --assume-fenced n4,n5"), CLI_FINE, "forgot host n3: its addresses went to n1\n", "");
@@ -639,8 +640,8 @@ static void double_dash_ends_the_options(void **state)
 static void help_shows_usage_and_an_example_for_every_command(void **state)
 {
 	static const char *const names[] = {"status", "version", "help", "members", "token", "join", "leave", "network ls",
-		"network create", "network rm", "network inspect", "endpoint ls", "endpoint inspect", "ipam show",
-		"ipam check", "forget"};
+		"network create", "network rm", "network inspect", "endpoint ls", "endpoint inspect", "ipam show", "ipam check",
+		"forget"};
 	struct daemon *d = *state;
 	struct result all = run(d, "--help"), r;
 	char line[128], usage[128];

@@ -294,7 +294,8 @@ static void wrong_requests_reach_no_backend(void **state)
 		{"POST", "/v1/forget", "{\"fenced\":true}", ERR_INVALID, "forget.host: expected string, found nothing"},
 		{"POST", "/v1/forget", "{\"host\":\"\"}", ERR_INVALID, "forget.host: expected the name or number of a host"},
 		{"POST", "/v1/forget", "{\"host\":\"n3\",\"fenced\":1}", ERR_INVALID, "forget.fenced: expected boolean"},
-		{"POST", "/v1/forget", "{\"host\":\"n3\",\"assume_fenced\":[4]}", ERR_INVALID, "forget.assume_fenced: expected names"},
+		{"POST", "/v1/forget", "{\"host\":\"n3\",\"assume_fenced\":[4]}", ERR_INVALID,
+			"forget.assume_fenced: expected names"},
 	};
 	struct fixture *f = *state;
 	struct err err;
