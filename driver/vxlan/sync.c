@@ -13,6 +13,7 @@
 #define MAC_VXLAN 0x06
 #define MAC_PAIR 0x0e
 
+/* Applying reads notices, and those free links: behind this, a pointer to one must be looked up anew. */
 static void make_room(struct vxlan *vx)
 {
 	if (vx_plan_full(vx->plan))
@@ -41,17 +42,21 @@ static void review_link(struct vxlan *vx, struct vx_have_link *l)
 	vx_link_adopt(vx, l);
 	if (l->assigned || l->link.group == VX_GROUP_REAP || !(l->link.tagged || l->link.group == VX_GROUP_NEW))
 		return;
-	make_room(vx);
 	account(vx, l->expected, &vx->counters.last_drift.foreign);
 	vx_plan_mark(vx->plan, &l->link);
 }
 
 static void pass_links(struct vxlan *vx)
 {
-	/* Not a list of its own: a notice read while applying may free a link. */
-	while (vx->dirty_links) {
-		struct vx_have_link *l = vx->dirty_links;
+	/* Not a list of its own: a notice read while applying may free a link. It may also make one dirty again, and who keeps
+	 * changing ours must not hold us here, so what is more than all of them is left to the next round. */
+	for (unsigned left = HASH_COUNT(vx->links); left > 0; left--) {
+		struct vx_have_link *l;
 
+		make_room(vx);
+		l = vx->dirty_links;
+		if (!l)
+			return;
 		DL_DELETE(vx->dirty_links, l);
 		l->dirty = false;
 		review_link(vx, l);
@@ -81,18 +86,16 @@ static void revive(struct vxlan *vx, struct vx_network *n, struct vx_have_link *
 		vx_link_revive(vx, l);
 }
 
-/* Deletes a link that waits for it at once, since it holds what a new one needs. */
+/* Deletes a link that waits for it at once, since it holds what a new one needs. Applying may free it, so it is read before. */
 static void delete_now(struct vxlan *vx, const struct vx_have_link *l)
 {
-	struct vx_op *op;
+	struct vx_op op = {.kind = VX_OP_LINK_DEL, .index = l->link.index, .endpoint = ""};
 
+	memcpy(op.name, l->link.name, sizeof(op.name));
 	vx_apply(vx);
-	op = &vx->plan->ops[vx->plan->count++];
-	memset(op, 0, sizeof(*op));
-	op->kind = VX_OP_LINK_DEL;
-	op->index = l->link.index;
-	memcpy(op->name, l->link.name, sizeof(op->name));
-	op->endpoint = "";
+	if (!vx_link_find(vx, op.index))
+		return; /* the thread that deletes links was faster */
+	vx->plan->ops[vx->plan->count++] = op;
 	vx_apply(vx);
 }
 
@@ -142,9 +145,9 @@ static void plan_network(struct vxlan *vx, struct vx_network *n)
 	revive(vx, n, &n->vxlan, VX_VXLAN);
 	if (!n->vxlan)
 		free_vni(vx, n->vni);
+	make_room(vx);
 	want_network(vx, n, &want);
 	want_devices(vx, n, &want);
-	make_room(vx);
 	from = vx->plan->count;
 	vx_plan_network(vx->plan, &want, n->bridge ? &n->bridge->link : NULL, n->vxlan ? &n->vxlan->link : NULL);
 	own(vx, from, VX_OWNER_NETWORK, n);
@@ -155,14 +158,15 @@ static void plan_network(struct vxlan *vx, struct vx_network *n)
 
 static void retire_network(struct vxlan *vx, struct vx_network *n)
 {
-	struct vx_have_link *devices[] = {n->vxlan, n->bridge};
-
 	make_room(vx);
-	for (unsigned i = 0; i < 2; i++)
-		if (devices[i]) {
-			account(vx, n->pending, &vx->counters.last_drift.foreign);
-			vx_plan_mark(vx->plan, &devices[i]->link);
-		}
+	for (unsigned i = 0; i < 2; i++) {
+		const struct vx_have_link *device = i == 0 ? n->vxlan : n->bridge;
+
+		if (!device)
+			continue;
+		account(vx, n->pending, &vx->counters.last_drift.foreign);
+		vx_plan_mark(vx->plan, &device->link);
+	}
 }
 
 static void pass_networks(struct vxlan *vx)
@@ -228,21 +232,27 @@ static void plan_endpoint(struct vxlan *vx, struct vx_endpoint *e)
 	struct vx_network *n = e->network;
 	struct vx_want_endpoint want = want_endpoint(e);
 	bool create = !e->link && e->make;
-	size_t from;
+	size_t from = vx->plan->count;
 
 	if (create) {
-		free_peer(vx, e);
 		want.device.index = vx_new_index(vx);
 		want.device.mac = vx_mac(MAC_PAIR, &n->id, e->id, vx->hostno);
 		free_name(vx, want.device.name, "tv", n, e->id, &e->salt);
 	}
-	make_room(vx);
-	from = vx->plan->count;
 	vx_plan_endpoint(vx->plan, &want, e->link ? &e->link->link : NULL, e->make);
 	own(vx, from, VX_OWNER_ENDPOINT, e);
 	if (vx->plan->count > from)
 		account(vx, e->pending, e->link ? &vx->counters.last_drift.different : &vx->counters.last_drift.missing);
 	vx_endpoint_claim(vx, e, create ? want.device.index : e->link ? e->link->link.index : 0);
+}
+
+/* Whatever applies is done here, before anything is read for the plan: a device may go meanwhile. */
+static bool prepare_endpoint(struct vxlan *vx, const struct vx_endpoint *e)
+{
+	make_room(vx);
+	if (ready(e->network) && !e->link && e->make)
+		free_peer(vx, e);
+	return ready(e->network);
 }
 
 static void pass_endpoints(struct vxlan *vx)
@@ -257,7 +267,7 @@ static void pass_endpoints(struct vxlan *vx)
 		e->dirty = e->failed = false;
 		free(e->error);
 		e->error = NULL;
-		if (!ready(e->network)) {
+		if (!prepare_endpoint(vx, e)) {
 			if (e->network->live)
 				vx_dirty_endpoint(vx, e); /* for when the devices could be made */
 			continue;
@@ -278,10 +288,8 @@ static void plan_row(struct vxlan *vx, struct vx_entry *e)
 	struct vx_row want = vx_entry_row(e, &e->want), have = vx_entry_row(e, &e->have);
 	bool on_tunnel = e->key.kind == VX_ROW_FLOOD || e->key.kind == VX_ROW_REMOTE;
 	struct driver_drift *drift = &vx->counters.last_drift;
-	size_t from;
+	size_t from = vx->plan->count;
 
-	make_room(vx);
-	from = vx->plan->count;
 	vx_plan_row(vx->plan, e->claims ? &want : NULL, e->has ? &have : NULL,
 		on_tunnel ? n->vxlan->link.index : n->bridge->link.index, n->vxlan->link.index);
 	own(vx, from, VX_OWNER_ROW, e);
@@ -298,6 +306,7 @@ static void pass_rows(struct vxlan *vx)
 	while (list) {
 		struct vx_entry *e = list;
 
+		make_room(vx); /* first: it may change whether the row is there, is wanted, and has a device to be on */
 		DL_DELETE(list, e);
 		e->dirty = false;
 		if (!e->has && !e->claims) {
