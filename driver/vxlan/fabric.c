@@ -1,6 +1,8 @@
 /* The fabric: the network namespace that holds the bridges and vxlan devices, out of reach of host firewalls and network
  * managers. */
+#include <errno.h>
 #include <stddef.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "driver/vxlan/vxlan_internal.h"
@@ -37,6 +39,33 @@ int vx_fabric_prepare(int fabric_fd, struct err *err)
 	return netns_run(fabric_fd, write_settings, NULL, err);
 }
 
+/* A crash between making the file and mounting on it leaves an empty file, and a reboot does too where /run is kept. Anything
+ * else is somebody's. Not unmounted first: unlink() refuses a mount point, and none that netns_open does not know is ours. */
+static int remove_leftover(const char *path, struct err *err)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : err_sys(err, errno, "fabric namespace %s", path);
+	if (!S_ISREG(st.st_mode) || st.st_size > 0)
+		return err_set(err, ERR_CONFLICT,
+			"fabric namespace %s: expected a network namespace, an empty file or nothing, found %s; name another "
+			"path "
+			"with --fabric, or move it away",
+			path,
+			S_ISDIR(st.st_mode)   ? "a directory"
+			: S_ISREG(st.st_mode) ? "a file with content"
+					      : "a special file");
+	if (unlink(path) == 0)
+		return 0;
+	if (errno != EBUSY)
+		return err_sys(err, errno, "remove %s", path);
+	return err_set(err, ERR_CONFLICT,
+		"fabric namespace %s: something that is no network namespace is mounted there; name another path with --fabric, "
+		"or unmount it",
+		path);
+}
+
 int vx_fabric_open(const char *path, int *ret_fd, struct err *err)
 {
 	struct err why = {0};
@@ -48,8 +77,7 @@ int vx_fabric_open(const char *path, int *ret_fd, struct err *err)
 			*err = why;
 		return -1;
 	}
-	/* Perhaps a file left by a crash between making it and mounting on it. */
-	if (netns_remove(path, err) < 0 || netns_create(path, err) < 0)
+	if (remove_leftover(path, err) < 0 || netns_create(path, err) < 0)
 		return -1;
 	return netns_open(path, ret_fd, err);
 }

@@ -938,6 +938,54 @@ static void a_leftover_of_a_crash_is_cleared(void **state)
 	ping_both_ways();
 }
 
+static int try_fabric(const struct host *h, const char *path, struct err *err)
+{
+	struct vxlan_config config = {.fabric_path = path, .local = h->ip, .hostno = 1, .table = "trestle-unit"};
+	struct driver *driver = NULL;
+	int rc;
+
+	enter(h->ns);
+	rc = vxlan_open(&config, &driver, err);
+	if (rc == 0)
+		driver->ops->close(driver);
+	return rc;
+}
+
+/* The path is an operator's to choose, and what is there may be something else of theirs. */
+static void a_fabric_path_with_something_else_at_it_is_refused_and_left(void **state)
+{
+	static const char *const what[] = {"mkdir $p", "echo x >$p", "ln -s /nowhere $p",
+		"touch $p && mount --bind /etc/hostname $p", "touch $p $p.other && mount --bind $p.other $p"};
+	char path[128], command[320];
+	struct stat before, after;
+	struct err refused = {0};
+	int fd = -1;
+
+	(void)state;
+	REQUIRE_KERNEL();
+	for (unsigned i = 0; i < sizeof(what) / sizeof(what[0]); i++) {
+		snprintf(path, sizeof(path), "%s/other%u", dir, i);
+		snprintf(command, sizeof(command), "p=%s; %s", path, what[i]);
+		assert_int_equal(system(command), 0);
+		assert_int_equal(lstat(path, &before), 0);
+		assert_int_equal(try_fabric(&hosts[0], path, &refused), -1);
+		assert_int_equal(refused.code, ERR_CONFLICT);
+		assert_non_null(strstr(refused.text, path));
+		assert_int_equal(lstat(path, &after), 0);
+		assert_true(before.st_ino == after.st_ino && before.st_dev == after.st_dev);
+		umount2(path, MNT_DETACH);
+	}
+	/* What a crash of ours leaves is an empty file. */
+	snprintf(path, sizeof(path), "%s/leftover", dir);
+	snprintf(command, sizeof(command), "touch %s", path);
+	assert_int_equal(system(command), 0);
+	OK(try_fabric(&hosts[0], path, &err));
+	OK(netns_open(path, &fd, &err));
+	close(fd);
+	OK(netns_remove(path, &err));
+	assert_int_equal(access(path, F_OK), -1);
+}
+
 static int new_ns(void)
 {
 	int fd;
@@ -1011,6 +1059,7 @@ static int run(void)
 		cmocka_unit_test_teardown(a_vni_passes_to_another_network_at_once, teardown),
 		cmocka_unit_test_teardown(a_moved_remote_is_followed, teardown),
 		cmocka_unit_test_teardown(a_leftover_of_a_crash_is_cleared, teardown),
+		cmocka_unit_test_teardown(a_fabric_path_with_something_else_at_it_is_refused_and_left, teardown),
 		cmocka_unit_test_teardown(one_attach_among_many_is_quick, teardown),
 	};
 	int failed;
