@@ -539,24 +539,37 @@ void ipam_pool_want(struct ipam *ipam, const struct id128 *id, bool wanted, unsi
 	pool_after_change(ipam, pool, now_ms);
 }
 
-void ipam_retire(struct ipam *ipam, uint64_t now_ms)
+/* By offset: a full queue of resting addresses drops its oldest, which may be any other slot. */
+static void end_leases(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 {
-	struct pool *pool, *next;
-	struct slot *slot, *next_slot;
+	u128 *offsets = xcalloc((size_t)pool->leased + 1, sizeof(*offsets));
+	const struct slot *leased, *next;
+	size_t count = 0;
+
+	HASH_ITER(hh, pool->slots, leased, next)
+	if (leased->state == SLOT_LEASED)
+		offsets[count++] = leased->offset;
+	for (size_t i = 0; i < count; i++) {
+		struct slot *slot = slot_find(pool, offsets[i]);
+
+		if (slot->guest)
+			slot_drop(ipam, pool, slot);
+		else
+			slot_rest(ipam, pool, slot, now_ms);
+	}
+	free(offsets);
+}
+
 
 	HASH_ITER(hh, ipam->pools, pool, next)
 	{
+void ipam_retire(struct ipam *ipam, uint64_t now_ms)
+{
+	struct pool *pool, *next;
 		if (!pool->known)
 			continue;
-		HASH_ITER(hh, pool->slots, slot, next_slot)
-		{
-			if (slot->state != SLOT_LEASED || pool->def.host_numbers)
-				continue;
-			if (slot->guest)
-				slot_drop(ipam, pool, slot);
-			else
-				slot_rest(ipam, pool, slot, now_ms);
-		}
+		if (!pool->def.host_numbers)
+			end_leases(ipam, pool, now_ms);
 		pool->retiring = true;
 		pool->wanted = WANT_NO;
 		pool->dirty = true;

@@ -1571,6 +1571,30 @@ int main(void)
 		cmocka_unit_test(dropping_is_refused_while_a_gift_is_on_its_way),
 		cmocka_unit_test(shares_tell_who_holds_what),
 		cmocka_unit_test(buckets_are_powers_of_two),
+/* More leases end at once than are remembered as resting: the oldest of those make room meanwhile. */
+static void leaving_with_a_full_queue_of_resting_addresses_ends_every_lease(void **state)
+{
+	struct shell *s = shell_new("10.0.0.0/8");
+	struct ipam_want want = {.owner = "x"};
+	struct ipam_totals totals;
+	struct ip *given = calloc(IPAM_RESTING_MAX + 200, sizeof(*given));
+
+	(void)state;
+	s->save_nothing = true;
+	for (unsigned i = 0; i < IPAM_RESTING_MAX + 200; i++) {
+		assert_int_equal(ask_with(s, want, 0), IPAM_GRANTED);
+		given[i] = s->last.address;
+	}
+	for (unsigned i = 200; i < IPAM_RESTING_MAX + 200; i++)
+		assert_true(ipam_release(s->ipam, &pool_id, &given[i], i));
+	free(given);
+	ipam_retire(s->ipam, 100000);
+	assert_true(ipam_pool_totals(s->ipam, &pool_id, &totals));
+	assert_int_equal(totals.leases, 0);
+	assert_int_equal(pool_find(s->ipam, &pool_id)->resting_count, IPAM_RESTING_MAX);
+	shell_free(s);
+}
+
 		cmocka_unit_test(a_grant_is_on_disk_before_it_is_used_or_acknowledged),
 		cmocka_unit_test(a_gift_is_on_disk_before_it_leaves_and_repeats_until_acknowledged),
 		cmocka_unit_test(a_published_holding_ends_the_offer_like_an_ack),
@@ -1599,3 +1623,4 @@ int main(void)
 
 	return cmocka_run_group_tests_name("ipam", tests, NULL, NULL);
 }
+		cmocka_unit_test(leaving_with_a_full_queue_of_resting_addresses_ends_every_lease),
