@@ -485,20 +485,23 @@ int ipam_pool_create(struct ipam *ipam, const struct ipam_pool_def *def, uint64_
 {
 	struct pool *pool = pool_get_def(ipam, def, err);
 	struct custody all = {.to = ipam->config.hostno};
+	bool fresh = pool && !pool->known;
 	char text[ID_TEXT_SIZE];
 
 	if (!pool)
 		return -1;
 	if (pool->custody.count ? !knows_all(pool, def) : pool->views || pool->known)
 		return err_set(err, ERR_EXISTS, "address pool %s: was made by another host; join it", id_format(&def->id, text));
-	if (!pool->known)
+	if (fresh)
 		pool_define(pool, def);
 	if (!pool->custody.count) {
 		all.start = pool->first;
 		all.len = pool->usable;
-		pool_put_custody(ipam, pool, &all, false); /* the pool without its addresses would be a pool that has lost them */
-		pool_save(ipam, pool, true);
+		/* First: the pool without its addresses would be a pool that has lost them. */
+		pool_put_custody(ipam, pool, &all, false);
 	}
+	if (fresh) /* also when a crash or a drop left its custody alone */
+		pool_save(ipam, pool, true);
 	pool_recount(ipam, pool);
 	pool_after_change(ipam, pool, now_ms);
 	return 0;
@@ -560,12 +563,12 @@ static void end_leases(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 	free(offsets);
 }
 
-
-	HASH_ITER(hh, ipam->pools, pool, next)
-	{
 void ipam_retire(struct ipam *ipam, uint64_t now_ms)
 {
 	struct pool *pool, *next;
+
+	HASH_ITER(hh, ipam->pools, pool, next)
+	{
 		if (!pool->known)
 			continue;
 		if (!pool->def.host_numbers)

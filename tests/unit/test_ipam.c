@@ -335,6 +335,28 @@ static void dropping_a_whole_pool_leaves_nothing_on_disk(void **state)
 	shell_free(s);
 }
 
+/* What is left by a crash between the first two saves, or by a drop. */
+static void a_pool_whose_custody_was_left_is_saved_when_made_again(void **state)
+{
+	struct shell *s = shell_new("10.1.0.0/24");
+	struct ipam_pool_def def = def_of("10.1.0.0/24");
+	struct ipam_totals totals;
+	struct err err;
+
+	(void)state;
+	for (unsigned i = 0; i < s->saved_count; i++)
+		if (s->saved[i].key[0] == 'P')
+			s->saved[i--] = s->saved[--s->saved_count];
+	assert_int_equal(s->saved_count, 1);
+	shell_restart(s, false, 1, 0);
+	assert_false(ipam_pool_totals(s->ipam, &pool_id, &totals));
+	assert_int_equal(ipam_pool_create(s->ipam, &def, 0, &err), 0);
+	shell_restart(s, false, 1, 0);
+	assert_true(ipam_pool_totals(s->ipam, &pool_id, &totals));
+	assert_true(totals.held_known == 254);
+	shell_free(s);
+}
+
 /* --- requests --- */
 
 static void a_lease_is_saved_before_it_is_answered(void **state)
@@ -1624,3 +1646,4 @@ static void leaving_with_a_full_queue_of_resting_addresses_ends_every_lease(void
 	return cmocka_run_group_tests_name("ipam", tests, NULL, NULL);
 }
 		cmocka_unit_test(leaving_with_a_full_queue_of_resting_addresses_ends_every_lease),
+		cmocka_unit_test(a_pool_whose_custody_was_left_is_saved_when_made_again),
