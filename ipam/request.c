@@ -609,10 +609,16 @@ static bool deny_exact(struct ipam *ipam, struct pool *pool, struct request *r, 
 	uint64_t now_ms, struct ipam_result *result)
 {
 	bool shared = message->reason == IPAM_DENY_SHARED;
+	const struct slot *slot = slot_find(pool, r->offset);
+	u128 offset = 0;
 
 	if (from != r->holder)
 		return false;
-	if (shared && r->use == IPAM_USE_SHARED) {
+	/* Another request for it may have been faster: then the walk answers this one from that lease. */
+	if (shared && r->use == IPAM_USE_SHARED && slot && slot->state == SLOT_LEASED &&
+		(r->aim == AIM_EXACT || find_gateway(pool, r, &offset)))
+		return false;
+	if (shared && r->use == IPAM_USE_SHARED && !(slot && slot->state == SLOT_LEASED)) {
 		grant(ipam, pool, r, r->offset, now_ms, result);
 		return true;
 	}

@@ -922,6 +922,38 @@ static void a_host_that_does_not_know_says_so(void **state)
 		.pool = pool_id,
 		.xid = 82,
 		.flags = IPAM_REQ_URGENT | IPAM_REQ_EXACT,
+/* Both asked before either was answered; the holder's record does not list the address. */
+static void two_that_share_an_address_get_it_on_the_holders_word(void **state)
+{
+	struct ipam_message deny = {.type = IPAM_MSG_DENY, .pool = pool_id, .reason = IPAM_DENY_SHARED, .owner = "aux"};
+
+	(void)state;
+	for (unsigned first = 0; first < 2; first++) {
+		struct shell *s = shell_beside(&all_of_24, 8);
+		struct ipam_want want = {.pool = pool_id, .owner = "aux", .use = IPAM_USE_SHARED};
+		uint64_t xid;
+
+		if (first)
+			want.shared_first = true;
+		else
+			want.address = ip_of("10.1.0.1");
+		ipam_peer_alive(s->ipam, 2, true, 0);
+		ipam_request(s->ipam, &want, 1, 0);
+		xid = s->sent.xid;
+		ipam_request(s->ipam, &want, 2, 0);
+		assert_true(s->sent.xid != xid);
+		deny.xid = s->sent.xid;
+		deliver(s, 2, &deny, 0);
+		deny.xid = xid;
+		deliver(s, 2, &deny, 0);
+		assert_int_equal(s->completed, 2);
+		assert_int_equal(s->last.code, IPAM_GRANTED);
+		assert_true(s->last.repeated);
+		assert_int_equal(pool_find(s->ipam, &pool_id)->shared_count, 1);
+		shell_free(s);
+	}
+}
+
 		.start = 1,
 		.len = 1,
 		.count = 1};
@@ -1647,3 +1679,4 @@ static void leaving_with_a_full_queue_of_resting_addresses_ends_every_lease(void
 }
 		cmocka_unit_test(leaving_with_a_full_queue_of_resting_addresses_ends_every_lease),
 		cmocka_unit_test(a_pool_whose_custody_was_left_is_saved_when_made_again),
+		cmocka_unit_test(two_that_share_an_address_get_it_on_the_holders_word),
