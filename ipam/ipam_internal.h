@@ -67,6 +67,7 @@ struct view { /* what another host published about one pool */
 	uint32_t hostno;
 	struct ipam_chunk **chunks; /* holes are NULL, the last is not */
 	unsigned chunk_count;
+	bool tried; /* asked ahead of need since we last got something */
 	UT_hash_handle hh;
 };
 
@@ -145,9 +146,8 @@ struct cursor { /* next-fit position in a range */
 	u128 start, len, at;
 };
 
-struct fetch {	      /* prefetch: at most one in flight per pool */
-	uint64_t xid; /* 0: none in flight */
-	uint32_t to;
+struct fetch {		  /* prefetch: at most one in flight per pool */
+	uint64_t xid;	  /* 0: none in flight */
 	uint64_t next_ms; /* not before */
 	uint32_t backoff_ms;
 };

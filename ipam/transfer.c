@@ -161,16 +161,40 @@ void settle_by_view(struct ipam *ipam, struct pool *pool, const struct view *vie
 		offer_settle(ipam, pool, offer);
 }
 
-/* Sends all of one transfer, and sets the next repeat of each part. Returns whether there was any. */
-static bool grant_send(struct ipam *ipam, struct pool *pool, uint32_t to, uint64_t xid, uint64_t now_ms)
+/* The parts of one transfer whose repeat was due first, as many as fit a message: what arrived in pieces may leave more of them
+ * open, and none may wait for ever behind the others. */
+static unsigned grant_pick(const struct pool *pool, uint32_t to, uint64_t xid, struct offer **picked)
 {
-	struct ipam_message m = {.type = IPAM_MSG_GRANT, .pool = pool->id, .xid = xid};
 	struct offer *offer;
+	unsigned count = 0;
 
 	DL_FOREACH(pool->offers, offer)
 	{
-		if (offer->range.to != to || offer->range.xid != xid || m.range_count == IPAM_RANGES_MAX)
+		unsigned at = count;
+
+		if (offer->range.to != to || offer->range.xid != xid)
 			continue;
+		while (at > 0 && picked[at - 1]->next_ms > offer->next_ms)
+			at--;
+		if (at == IPAM_RANGES_MAX)
+			continue;
+		count += count < IPAM_RANGES_MAX;
+		memmove(picked + at + 1, picked + at, (count - at - 1) * sizeof(struct offer *));
+		picked[at] = offer;
+	}
+	return count;
+}
+
+/* Sends one transfer, all of it if it fits, and sets the next repeat of each part sent. Returns whether there was any. */
+static bool grant_send(struct ipam *ipam, struct pool *pool, uint32_t to, uint64_t xid, uint64_t now_ms)
+{
+	struct ipam_message m = {.type = IPAM_MSG_GRANT, .pool = pool->id, .xid = xid};
+	struct offer *picked[IPAM_RANGES_MAX];
+	unsigned count = grant_pick(pool, to, xid, picked);
+
+	for (unsigned i = 0; i < count; i++) {
+		struct offer *offer = picked[i];
+
 		m.ranges[m.range_count++] = offer->range;
 		if (offer->rest_until_ms > now_ms && (offer->rest_until_ms - now_ms + 999) / 1000 > m.rest_s)
 			m.rest_s = (uint8_t)((offer->rest_until_ms - now_ms + 999) / 1000);
@@ -203,14 +227,16 @@ uint64_t offers_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 	{
 		if (peer_life(ipam, offer->range.to) != PEER_ALIVE)
 			continue;
-		if (offer->next_ms <= now_ms) {
+		/* Others of its transfer may have been due before it; each round sends some, and those are due later. */
+		while (offer->next_ms <= now_ms) {
 			if (ipam->fault == IPAM_FAULT_TAKE_BACK && offer->backoff_ms > 2 * IPAM_GRANT_RETRY_MS) {
 				take_back(ipam, pool, offer);
-				continue;
+				offer = NULL;
+				break;
 			}
 			grant_send(ipam, pool, offer->range.to, offer->range.xid, now_ms);
 		}
-		if (offer->next_ms < due)
+		if (offer && offer->next_ms < due)
 			due = offer->next_ms;
 	}
 	return due;
@@ -540,21 +566,30 @@ void accept_offers_of(struct ipam *ipam, struct pool *pool, const struct view *v
 
 /* --- ahead of need, and beyond it --- */
 
-static uint32_t best_donor(const struct ipam *ipam, const struct pool *pool, uint32_t not_this)
+static void donors_anew(struct pool *pool)
 {
-	const struct view *view, *next, *best = NULL;
+	struct view *view, *next;
+
+	HASH_ITER(hh, pool->views, view, next)
+	view->tried = false;
+}
+
+/* The one with the most; after a refusal or silence the next, until all have been asked in turn. */
+static struct view *best_donor(const struct ipam *ipam, const struct pool *pool)
+{
+	struct view *view, *next, *best = NULL;
 
 	HASH_ITER(hh, pool->views, view, next)
 	{
 		if (peer_life(ipam, view->hostno) != PEER_ALIVE || view_bucket(view) < 3)
 			continue; /* fewer than 4: it needs them as much as we do */
-		if (!best || best->hostno == not_this ||
-			(view->hostno != not_this &&
+		if (!best || view->tried < best->tried ||
+			(view->tried == best->tried &&
 				(view_bucket(view) > view_bucket(best) ||
 					(view_bucket(view) == view_bucket(best) && view->hostno < best->hostno))))
 			best = view;
 	}
-	return best ? best->hostno : 0;
+	return best;
 }
 
 void fetch_answered(struct pool *pool, uint64_t xid, bool granted, uint64_t now_ms)
@@ -565,6 +600,7 @@ void fetch_answered(struct pool *pool, uint64_t xid, bool granted, uint64_t now_
 		return;
 	fetch->xid = 0;
 	if (granted) {
+		donors_anew(pool);
 		fetch->next_ms = 0;
 		fetch->backoff_ms = 0;
 		return;
@@ -586,7 +622,7 @@ uint64_t fetch_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 {
 	struct ipam_message m = {.type = IPAM_MSG_REQ, .pool = pool->id, .start = pool->first, .len = pool->usable};
 	struct fetch *fetch = &pool->fetch;
-	uint32_t donor;
+	struct view *donor;
 
 	if (fetch->xid && now_ms >= fetch->next_ms)
 		fetch_answered(pool, fetch->xid, false, now_ms);
@@ -594,16 +630,18 @@ uint64_t fetch_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 		return fetch->next_ms;
 	if (pool->wanted != WANT_YES || !runs_low(pool))
 		return IPAM_NEVER;
-	donor = best_donor(ipam, pool, fetch->backoff_ms ? fetch->to : 0);
+	donor = best_donor(ipam, pool);
 	if (!donor)
 		return IPAM_NEVER;
 	if (now_ms < fetch->next_ms)
 		return fetch->next_ms;
 	fetch->xid = m.xid = next_xid(ipam);
-	fetch->to = donor;
 	fetch->next_ms = now_ms + IPAM_FETCH_RETRY_MS;
 	m.count = pool->spares > IPAM_CHUNK_MAX ? pool->spares : IPAM_CHUNK_MAX;
-	message_send(ipam, donor, &m);
+	if (donor->tried)
+		donors_anew(pool);
+	donor->tried = true;
+	message_send(ipam, donor->hostno, &m);
 	return fetch->next_ms;
 }
 
