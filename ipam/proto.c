@@ -73,6 +73,15 @@ static uint32_t get_u32(struct bytes_reader *r)
 	return (uint32_t)value;
 }
 
+static uint32_t get_hostno(struct bytes_reader *r)
+{
+	uint32_t hostno = get_u32(r);
+
+	if (hostno == 0 || hostno > IPAM_HOSTNO_MAX)
+		r->bad = true;
+	return hostno;
+}
+
 static uint64_t get_u64(struct bytes_reader *r)
 {
 	u128 value = get_v(r);
@@ -224,21 +233,20 @@ static void get_decree(struct bytes_reader *r, struct ipam_decree *d)
 {
 	uint8_t flags;
 
-	d->victim = get_u32(r);
+	d->victim = get_hostno(r);
 	br_id(r, &d->victim_id);
-	d->heir = get_u32(r);
+	d->heir = get_hostno(r);
 	br_id(r, &d->heir_id);
 	d->number = get_u32(r);
 	flags = br_u8(r);
 	d->done = flags & DECREE_DONE;
 	d->assumed_count = br_u8(r);
-	if (d->victim == 0 || d->heir == 0 || d->victim == d->heir || d->number == 0 || (flags & ~DECREE_DONE) ||
-		d->assumed_count > IPAM_ASSUMED_MAX) {
+	if (d->victim == d->heir || d->number == 0 || (flags & ~DECREE_DONE) || d->assumed_count > IPAM_ASSUMED_MAX) {
 		r->bad = true;
 		d->assumed_count = 0;
 	}
 	for (unsigned i = 0; i < d->assumed_count; i++) {
-		d->assumed[i] = get_u32(r);
+		d->assumed[i] = get_hostno(r);
 		if (d->assumed[i] <= (i ? d->assumed[i - 1] : 0) || d->assumed[i] == d->heir || d->assumed[i] == d->victim)
 			r->bad = true;
 	}
@@ -312,7 +320,7 @@ static void get_claim(struct bytes_reader *r, struct ipam_message *m)
 		m->over_count = 0;
 	}
 	for (unsigned i = 0; i < m->over_count; i++) {
-		m->over[i].hostno = get_u32(r);
+		m->over[i].hostno = get_hostno(r);
 		m->over[i].number = get_u32(r);
 	}
 }
@@ -341,15 +349,13 @@ static void get_item(struct bytes_reader *r, struct ipam_message *m)
 	struct custody *c;
 
 	if (m->ask == IPAM_ASK_HOSTS && m->host_count < IPAM_REPORT_HOSTS) {
-		m->hosts[m->host_count] = get_u32(r);
-		r->bad |= m->hosts[m->host_count++] == 0;
+		m->hosts[m->host_count++] = get_hostno(r);
 	} else if (m->ask == IPAM_ASK_POOLS && m->pool_count < IPAM_REPORT_POOLS) {
 		br_id(r, &m->pools[m->pool_count++]);
 	} else if (m->ask == IPAM_ASK_RANGES && m->range_count < IPAM_REPORT_RANGES) {
 		c = &m->ranges[m->range_count++];
 		get_range(r, 0, c);
-		c->to = get_u32(r);
-		r->bad |= c->to == 0;
+		c->to = get_hostno(r);
 	} else {
 		r->bad = true;
 	}

@@ -912,15 +912,15 @@ static void the_longest_page_fits(void **state)
 	m = (struct ipam_message){
 		.type = IPAM_MSG_PROMISE, .xid = UINT64_MAX, .ask = IPAM_ASK_RANGES, .more = true, .cursor = ~(u128)0};
 	m.decree = (struct ipam_decree){
-		.victim = UINT32_MAX, .heir = UINT32_MAX - 1, .number = UINT32_MAX, .assumed_count = IPAM_ASSUMED_MAX};
+		.victim = IPAM_HOSTNO_MAX, .heir = IPAM_HOSTNO_MAX - 1, .number = UINT32_MAX, .assumed_count = IPAM_ASSUMED_MAX};
 	for (unsigned i = 0; i < IPAM_ASSUMED_MAX; i++)
-		m.decree.assumed[i] = 0xf0000000 + i;
+		m.decree.assumed[i] = 0xf0000 + i;
 	for (;;) {
 		struct custody c = {.start = ~(u128)0 - 200 + 2 * m.range_count,
 			.len = 1,
 			.reign = UINT32_MAX,
 			.version = UINT64_MAX,
-			.to = UINT32_MAX};
+			.to = IPAM_HOSTNO_MAX};
 
 		bytes += v_size(c.start) + v_size(0) + v_size(c.reign) + v_size(c.version) + v_size(c.to);
 		if (bytes > IPAM_REPORT_BYTES)
@@ -932,6 +932,34 @@ static void the_longest_page_fits(void **state)
 	assert_int_equal(ipam_message_decode(&got, buf, len), 0);
 	assert_int_equal(got.range_count, m.range_count);
 	assert_true(got.more && !got.held);
+}
+
+/* Each would be remembered. */
+static void host_numbers_that_no_host_has_are_refused(void **state)
+{
+	struct ipam_decree d = {.victim = 9, .heir = 3, .number = 1, .assumed_count = 1, .assumed = {IPAM_HOSTNO_MAX}}, got;
+	static struct ipam_message m, got_m;
+	uint8_t buf[IPAM_MESSAGE_MAX];
+
+	(void)state;
+	for (unsigned bad = 0; bad < 4; bad++) {
+		uint32_t *const number[] = {&d.assumed[0], &d.assumed[0], &d.victim, &d.heir};
+		uint32_t kept = *number[bad];
+
+		*number[bad] = IPAM_HOSTNO_MAX + (bad > 0);
+		assert_int_equal(ipam_decree_decode(&got, buf, ipam_decree_encode(&d, buf)), bad ? -1 : 0);
+		*number[bad] = kept;
+	}
+	for (uint32_t host = IPAM_HOSTNO_MAX; host <= IPAM_HOSTNO_MAX + 1; host++) {
+		m = (struct ipam_message){.type = IPAM_MSG_PROMISE, .xid = 1, .ask = IPAM_ASK_HOSTS, .decree = d};
+		m.hosts[m.host_count++] = host;
+		assert_int_equal(
+			ipam_message_decode(&got_m, buf, ipam_message_encode(&m, buf)), host == IPAM_HOSTNO_MAX ? 0 : -1);
+		m = (struct ipam_message){.type = IPAM_MSG_PROMISE, .xid = 1, .ask = IPAM_ASK_RANGES, .decree = d};
+		m.ranges[m.range_count++] = (struct custody){.start = 5, .len = 1, .to = host};
+		assert_int_equal(
+			ipam_message_decode(&got_m, buf, ipam_message_encode(&m, buf)), host == IPAM_HOSTNO_MAX ? 0 : -1);
+	}
 }
 
 int main(void)
@@ -964,6 +992,7 @@ int main(void)
 		cmocka_unit_test(what_was_used_rests_where_it_goes),
 		cmocka_unit_test(who_leaves_keeps_the_numbers_of_hosts),
 		cmocka_unit_test(decrees_decode_as_encoded_and_bad_ones_do_not),
+		cmocka_unit_test(host_numbers_that_no_host_has_are_refused),
 		cmocka_unit_test(the_longest_page_fits),
 	};
 
