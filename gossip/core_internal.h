@@ -280,6 +280,8 @@ void core_hello(struct gossip *g, struct member *m);
 uint32_t core_random(struct gossip *g, uint32_t below);
 void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, size_t len);
 void core_publish_self(struct gossip *g);
+/* Sequence numbers of this epoch are reserved on disk before they are used, so that a restart in the same epoch repeats none. */
+void core_reserve_seq(struct gossip *g);
 void core_raise_epoch(struct gossip *g, uint32_t epoch, uint64_t past_seq);
 
 static inline void sooner(uint64_t *at, uint64_t when)

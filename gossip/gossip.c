@@ -112,8 +112,7 @@ void core_hello(struct gossip *g, struct member *m)
 
 /* ---- own records ---- */
 
-/* Sequence numbers of this epoch are reserved on disk before they are used, so that a restart in the same epoch repeats none. */
-static void reserve_seq(struct gossip *g)
+void core_reserve_seq(struct gossip *g)
 {
 	uint8_t val[13];
 	struct bytes_writer w;
@@ -140,7 +139,7 @@ bool core_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len,
 	struct shard *shard;
 	bool full;
 
-	reserve_seq(g);
+	core_reserve_seq(g);
 	shard = shards_put(&g->shards, topic, key, key_len, val, val_len, g->now, &full);
 	if (!shard)
 		return !full;
@@ -178,7 +177,7 @@ void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_le
 	if (is_internal(topic, key, key_len))
 		return;
 	enter(g, now_ms);
-	reserve_seq(g);
+	core_reserve_seq(g);
 	shard = shards_del(&g->shards, topic, key, key_len, g->now);
 	if (shard)
 		push_changed(g, shard);
@@ -670,7 +669,7 @@ void core_raise_epoch(struct gossip *g, uint32_t epoch, uint64_t past_seq)
 	if (!g->started)
 		return;
 	g->seq_reserved = 0;
-	reserve_seq(g);
+	core_reserve_seq(g);
 	for (unsigned i = 0; i < g->member_count; i++)
 		if (g->slots[i] != g->self)
 			push_reset(g, g->slots[i], true);

@@ -277,7 +277,10 @@ static void compare_own(struct comparison *c, const struct proto_head *theirs, s
 		return;
 	}
 	if (!ours) {
-		ours = theirs->epoch == g->self->epoch ? shards_adopt(&g->shards, theirs->topic, g->now) : NULL;
+		if (theirs->epoch != g->self->epoch)
+			return;
+		core_reserve_seq(g);
+		ours = shards_adopt(&g->shards, theirs->topic, g->now);
 		if (!ours)
 			return;
 		if (g->settled)
