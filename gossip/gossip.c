@@ -440,8 +440,12 @@ static void on_hello(struct gossip *g, struct member *m, const struct gossip_add
 		m->addr = *from;
 	if (outcome.answer)
 		send_hello(g, m, from, &outcome.reply);
-	if (outcome.established)
-		on_established(g, m);
+	if (!outcome.established)
+		return;
+	/* Not before: until our number has come back, the packet may be an old one that somebody repeats from elsewhere. */
+	if (!ip_is_set(&m->addr.ip))
+		m->addr = *from;
+	on_established(g, m);
 }
 
 static void on_frame(struct gossip *g, struct member *m, const struct gossip_addr *from, const void *packet, size_t len)
