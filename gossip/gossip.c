@@ -436,8 +436,6 @@ static void on_hello(struct gossip *g, struct member *m, const struct gossip_add
 	count_verdict(g, verdict);
 	if (verdict != FRAME_OK)
 		return;
-	if (!ip_is_set(&m->addr.ip))
-		m->addr = *from;
 	if (outcome.answer)
 		send_hello(g, m, from, &outcome.reply);
 	if (!outcome.established)
@@ -456,8 +454,12 @@ static void on_frame(struct gossip *g, struct member *m, const struct gossip_add
 	struct frame_hello hello;
 
 	count_verdict(g, verdict);
-	if (verdict == FRAME_BOOT && frame_peer_ask(&m->frame, len, fresh(g), g->now, &hello))
+	/* Also to where we know it: whoever sends in its name must not use up the questions that it could answer. */
+	if (verdict == FRAME_BOOT && frame_peer_ask(&m->frame, len, fresh(g), g->now, &hello)) {
 		send_hello(g, m, from, &hello);
+		if (m->addr.port != from->port || !ip_equal(&m->addr.ip, &from->ip))
+			send_hello(g, m, &m->addr, &hello);
+	}
 	if (verdict != FRAME_OK)
 		return;
 	if (!ip_is_set(&m->addr.ip))
