@@ -56,6 +56,7 @@ struct driver_drift { /* found different from desired at the last full compariso
 
 struct driver_counters {
 	uint64_t syncs, resyncs, messages, repairs, overruns /* ENOBUFS */, dump_restarts, reaped;
+	uint64_t announced;		       /* frames that told containers of another MAC of an address */
 	unsigned networks, endpoints, remotes; /* desired */
 	struct driver_drift last_drift;
 };
