@@ -179,6 +179,13 @@ static int read_peer(void *arg, const struct nlmsghdr *h, struct err *err)
 	return 0;
 }
 
+static bool op_endpoint_there(struct driver *d, const struct id128 *network, const char *id)
+{
+	struct vx_endpoint *e = find_endpoint(vx_of(d), network, id);
+
+	return e && e->link;
+}
+
 /* Asked, since a peer that moves while it is down makes no notice at our end. One that is up cannot move without going down
  * first, and that is told: a container's end seen elsewhere is there as long as the carrier stays. */
 static enum driver_link_state op_endpoint_state(struct driver *d, const struct id128 *network, const char *id)
@@ -245,6 +252,7 @@ static const struct driver_ops vxlan_ops = {
 	.reap = op_reap,
 	.notify_fd = op_notify_fd,
 	.drain = op_drain,
+	.endpoint_there = op_endpoint_there,
 	.endpoint_state = op_endpoint_state,
 	.endpoint_error = op_endpoint_error,
 	.counters = op_counters,
