@@ -52,7 +52,9 @@ static void build_set(const struct vx_op *op, struct nlb *b)
 {
 	char alias[VX_ALIAS_SIZE];
 
-	if (op->set & (VX_SET_UP | VX_SET_DOWN))
+	if (op->set & VX_SET_PORT)
+		nl_link_set_port_up_request(b, op->index, op->port_mask, op->port_flags);
+	else if (op->set & (VX_SET_UP | VX_SET_DOWN))
 		nl_link_set_up_request(b, op->index, op->set & VX_SET_UP);
 	else
 		nl_link_set_request(b, op->index);

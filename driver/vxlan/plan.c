@@ -242,9 +242,11 @@ static void make_veth(struct vx_plan *plan, const struct vx_want_endpoint *want)
 	op->peer.mac = want->peer_mac;
 	memcpy(op->peer.name, want->peer_name, sizeof(op->peer.name));
 	op->peer.netns = want->peer_netns;
-	add_tag(plan, &want->device, &want->network, want->id);
-	add_port(plan, want->device.index, want->device.name, ENDPOINT_PORT_MASK, ENDPOINT_PORT_FLAGS);
-	add_up(plan, want->device.index, want->device.name, NULL);
+	/* All in one message, because each has to get the kernel's lock, and may have to wait for it. */
+	op = add_tag(plan, &want->device, &want->network, want->id);
+	op->set |= VX_SET_PORT | VX_SET_UP;
+	op->port_mask = ENDPOINT_PORT_MASK;
+	op->port_flags = ENDPOINT_PORT_FLAGS;
 }
 
 void vx_plan_endpoint(struct vx_plan *plan, const struct vx_want_endpoint *want, const struct vx_link *have, bool make)

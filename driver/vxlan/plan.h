@@ -128,6 +128,7 @@ enum { /* vx_op.set */
 	VX_SET_MAC = 1u << 4,
 	VX_SET_UP = 1u << 5,
 	VX_SET_DOWN = 1u << 6,
+	VX_SET_PORT = 1u << 7, /* port_flags, before VX_SET_UP, which goes with it */
 };
 
 enum { VX_OWNER_NONE, VX_OWNER_NETWORK, VX_OWNER_ENDPOINT, VX_OWNER_ROW };

@@ -357,6 +357,7 @@ static void two_hosts_ping_both_ways_without_arp_on_the_wire(void **state)
 	(void)state;
 	REQUIRE_KERNEL();
 	attach_both();
+	IN_FABRIC(&hosts[0], "bridge -d link show | grep -A1 ': tv' | grep -q 'learning off flood off .*locked on'");
 	wire = wire_socket(hosts[0].ns);
 	ping_both_ways();
 	assert_int_equal(count_questions(wire, &frames), 0);
@@ -958,6 +959,19 @@ static void a_leftover_of_a_crash_is_cleared(void **state)
 	ping_both_ways();
 }
 
+/* The kernel tells a bridge of a port's carrier up to a second late (linkwatch), and until then the port is closed. */
+static void wait_for_port(const struct host *h)
+{
+	uint64_t deadline = clock_boot_ms() + DEADLINE_MS;
+	int fabric = fabric_fd(h), rc = -1;
+
+	while ((rc = shell(fabric, "bridge link show | grep ': tv' | grep -q 'state forwarding'")) != 0 &&
+		clock_boot_ms() < deadline)
+		poll(NULL, 0, 10);
+	close(fabric);
+	assert_int_equal(rc, 0);
+}
+
 /* The address is given again on the other host: another endpoint, another MAC. `gap`: its record is gone for a while. */
 static void reuse(unsigned n, int container, bool gap)
 {
@@ -970,6 +984,7 @@ static void reuse(unsigned n, int container, bool gap)
 	hosts[1].driver->ops->put_endpoint(hosts[1].driver, &e, true);
 	sync_driver(&hosts[1]);
 	plug_as(&e, 2, container);
+	wait_for_port(&hosts[1]);
 	hosts[0].driver->ops->del_remote(hosts[0].driver, &net.id, &former.mac);
 	if (gap)
 		sync_driver(&hosts[0]);

@@ -73,6 +73,14 @@ static void model_new(struct model *m, const struct vx_op *op)
 		l->tunnel = op->tunnel;
 }
 
+static void model_port(struct vx_link *l, const struct vx_op *op)
+{
+	assert_non_null(l);
+	assert_int_not_equal(l->master, 0); /* the kernel refuses port flags of what is no port */
+	l->port_known = 0x3f;
+	l->port_flags = (l->port_flags & ~op->port_mask) | (op->port_flags & op->port_mask);
+}
+
 static void model_set(struct model *m, const struct vx_op *op)
 {
 	struct vx_link *l = model_find(m, op->index);
@@ -91,6 +99,8 @@ static void model_set(struct model *m, const struct vx_op *op)
 		l->mtu = op->mtu;
 	if (op->set & VX_SET_MAC)
 		l->mac = op->mac;
+	if (op->set & VX_SET_PORT)
+		model_port(l, op);
 	if (op->set & (VX_SET_UP | VX_SET_DOWN))
 		l->up = op->set & VX_SET_UP;
 }
@@ -116,10 +126,7 @@ static void model_apply(struct model *m)
 			l->tunnel.local = op->tunnel.local;
 			break;
 		case VX_OP_PORT_SET:
-			assert_non_null(l);
-			assert_int_not_equal(l->master, 0); /* the kernel refuses port flags of what is no port */
-			l->port_known = 0x3f;
-			l->port_flags = (l->port_flags & ~op->port_mask) | (op->port_flags & op->port_mask);
+			model_port(l, op);
 			break;
 		default:
 			fail_msg("unexpected operation %d", op->kind);
