@@ -45,7 +45,8 @@
 #define NEWS_FANOUT 4
 #define NEWS_ALL_MAX 64
 #define PIGGYBACK_MAX 8
-#define TABLE_EVERY_MS 1000
+#define TABLE_EVERY_MS 1000 /* to the same host */
+#define TABLE_GAP_MS 100    /* to any, in big clusters */
 #define MISMATCH_MS 300
 #define SETTLE_MS 1000
 #define PUSH_RTO_MS 15
@@ -70,6 +71,7 @@
 #define SEQ_RESERVE 65536
 #define PINGS 256 /* power of two; the oldest gives way */
 #define CHECKS 32
+#define DIRECT_MAX 16384
 #define ADMIT_AGAIN_MS 100 /* half of what a joiner waits before it asks again */
 #define ADMIT_BUSY_MS 10   /* half of what it waits when it was told that the sponsor is busy */
 #define ADMIT_REMEMBERED 64
@@ -227,6 +229,11 @@ struct gossip {
 	uint64_t digest;
 	unsigned state_count[4];
 	uint64_t news_ms;
+	uint64_t tables_ms;	/* no whole table before */
+	uint64_t suspects_ms;	/* not later than any suspect is due */
+	unsigned spreading;	/* members with spread left */
+	struct member **direct; /* by hostno, for the lower ones: most are */
+	uint32_t direct_size;
 	uint64_t member_due_ms; /* not later than any member's sync_ms or push_ms */
 	uint64_t member_shape;	/* changes when somebody becomes usable or ceases to be */
 

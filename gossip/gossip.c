@@ -505,7 +505,7 @@ struct gossip *gossip_new(const struct gossip_config *config, const struct gossi
 	g->now = g->called_ms = g->bucket_ms = now_ms;
 	g->bucket = BUCKET_BURST;
 	g->news_ms = g->probe_ms = g->dead_ms = g->unheard_ms = g->shards_ms = g->heads_ms = g->tree_ms = g->member_due_ms =
-		NEVER;
+		g->suspects_ms = NEVER;
 	g->sender = (struct frame_sender){.hostno = config->hostno,
 		.host_id = config->identity->id,
 		.cluster_id = config->cluster_id,
@@ -546,6 +546,7 @@ void gossip_free(struct gossip *g)
 	free(g->slots);
 	free(g->sorted);
 	free(g->dirty);
+	free(g->direct);
 	free(g);
 }
 
@@ -613,6 +614,7 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	g->called_ms = g->now;
 	for (unsigned i = 0; i < g->member_count; i++)
 		g->slots[i]->suspect_until_ms = g->now + UNHEARD_MS;
+	g->suspects_ms = g->now + UNHEARD_MS;
 	core_publish_self(g);
 	admit_publish(g);
 	probe_start(g);
