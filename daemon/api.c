@@ -556,6 +556,8 @@ struct create_call {
 	struct network_spec spec;
 	struct id128 network;
 	unsigned at; /* next pool to obtain */
+	unsigned pinned_count;
+	struct id128 pinned[NETWORK_POOLS_MAX]; /* by this call */
 };
 
 static void answer_network(void *arg)
@@ -573,13 +575,26 @@ static void answer_network(void *arg)
 	free(c);
 }
 
+/* What this call pinned on its way goes with it. */
+static void create_failed(struct create_call *c, const struct err *err)
+{
+	for (unsigned i = 0; i < c->pinned_count; i++) {
+		struct pool *p = pool_by_id(c->node, &c->pinned[i]);
+		if (!p)
+			continue;
+		p->state.pinned = false;
+		pool_unuse(c->node, p);
+	}
+	control_fail(c->call, err);
+	free(c);
+}
+
 static void network_made(void *arg, struct network *n, const struct err *err)
 {
 	struct create_call *c = arg;
 
 	if (err) {
-		control_fail(c->call, err);
-		free(c);
+		create_failed(c, err);
 		return;
 	}
 	n->pinned = true;
@@ -595,10 +610,11 @@ static void pool_made(void *arg, struct pool *p, const struct err *err)
 	struct create_call *c = arg;
 
 	if (err) {
-		control_fail(c->call, err);
-		free(c);
+		create_failed(c, err);
 		return;
 	}
+	if (!p->state.pinned)
+		c->pinned[c->pinned_count++] = p->id;
 	p->state.pinned = true;
 	pool_keep(c->node, p);
 	c->at++;
@@ -698,18 +714,38 @@ static void unpin_pools(struct node *node, const struct network *n)
 	}
 }
 
-static json_t *network_rm(struct node *node, const char *name, struct err *err)
-{
-	struct network *n = need_network(node, name, err);
+struct later_answer {
+	struct control_call *call;
 	json_t *answer;
+};
 
-	if (!n || may_remove(node, n, err) < 0)
-		return NULL;
-	answer = json_pack("{s:o}", "removed", id_json(&n->id));
+static void answer_later(void *arg)
+{
+	struct later_answer *l = arg;
+
+	control_done(l->call, l->answer);
+	free(l);
+}
+
+static void network_rm(struct node *node, struct control_call *call, const char *name)
+{
+	struct err err = {0};
+	struct network *n = need_network(node, name, &err);
+	struct later_answer *l;
+
+	if (!n || may_remove(node, n, &err) < 0) {
+		control_fail(call, &err);
+		return;
+	}
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		abort();
+	l->call = call;
+	l->answer = json_pack("{s:o}", "removed", id_json(&n->id));
 	unpin_pools(node, n);
 	n->pinned = false;
 	network_unuse(node, n);
-	return answer;
+	outbox_call(node->outbox, answer_later, l);
 }
 
 static json_t *network_inspect(struct node *node, const char *name, struct err *err)
@@ -872,6 +908,7 @@ static void endpoints_gone(void *arg)
 	struct pending *p = arg;
 	struct err err = {0};
 
+	p->node->leaving = false; /* cluster_leave takes it over */
 	if (cluster_leave(p->node, left, p, &err) < 0) {
 		control_fail(p->call, &err);
 		free(p);
@@ -890,6 +927,12 @@ static void leave(struct node *node, struct control_call *call, json_t *body)
 		control_fail(call, &err);
 		return;
 	}
+	if (node->leaving || node->join) {
+		err_set(&err, ERR_CONFLICT, "this host is joining or leaving already; wait for the answer");
+		control_fail(call, &err);
+		return;
+	}
+	node->leaving = true; /* nothing new from here on */
 	endpoints_remove_all_of(node, NULL, endpoints_gone, pending_new(node, call));
 }
 
@@ -903,6 +946,11 @@ static void handle(void *ctx, struct control_call *call, const struct control_re
 
 	if (!node->gossip || !node->ipam) {
 		err_set(&err, ERR_UNREACHABLE, "this host is changing its cluster; try again in a second");
+		control_fail(call, &err);
+		return;
+	}
+	if (request->verb == CONTROL_NETWORK_CREATE && (node->leaving || node->join)) {
+		err_set(&err, ERR_UNREACHABLE, "this host is joining or leaving a cluster; try again in a second");
 		control_fail(call, &err);
 		return;
 	}
@@ -926,8 +974,8 @@ static void handle(void *ctx, struct control_call *call, const struct control_re
 		answer = network_inspect(node, request->object, &err);
 		break;
 	case CONTROL_NETWORK_RM:
-		answer = network_rm(node, request->object, &err);
-		break;
+		network_rm(node, call, request->object);
+		return;
 	case CONTROL_ENDPOINTS:
 		answer = endpoints(node, request->filter, &err);
 		break;

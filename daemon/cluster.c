@@ -414,16 +414,27 @@ struct hostno_grant {
 
 static const struct prefix hostno_prefix = {.ip = {.family = 4}, .length = 12}; /* 2^20 numbers: gossip's limit */
 
+struct grant_save {
+	struct node *node;
+	struct id128 host_id;
+};
+
 static void grant_saved(void *arg)
 {
-	struct hostno_grant *g = arg;
-	g->saved = true;
+	struct grant_save *s = arg;
+	struct hostno_grant *g;
+
+	HASH_FIND(hh, s->node->grants, &s->host_id, sizeof(s->host_id), g);
+	if (g)
+		g->saved = true;
+	free(s);
 }
 
 static void grant_result(void *arg, const struct ipam_result *result)
 {
 	struct hostno_grant *g = arg;
 	struct node *node = g->node;
+	struct grant_save *save;
 	uint32_t hostno;
 
 	if (result->code != IPAM_GRANTED) {
@@ -438,7 +449,11 @@ static void grant_result(void *arg, const struct ipam_result *result)
 	g->hostno = hostno;
 	outbox_save(node->outbox,
 		store_change_new(STORE_STATE, STORE_HOSTNO, &g->host_id, sizeof(g->host_id), &hostno, sizeof(hostno), true));
-	outbox_call(node->outbox, grant_saved, g);
+	save = calloc(1, sizeof(*save));
+	if (!save)
+		abort();
+	*save = (struct grant_save){.node = node, .host_id = g->host_id};
+	outbox_call(node->outbox, grant_saved, save);
 }
 
 static struct hostno_grant *grant_new(struct node *node, const struct id128 *host_id)
@@ -518,6 +533,9 @@ static int start_hostnos(struct node *node, struct err *err)
 	} else {
 		if (ipam_pool_join(node->ipam, &def, now, err) < 0)
 			return -1;
+		HASH_FIND(hh, node->grants, &node->identity.id, sizeof(node->identity.id), g);
+		if (node->cluster.hostno == FIRST_HOSTNO && !g) /* killed between the pool and the grant of our own number */
+			ask_hostno(node, grant_new(node, &node->identity.id), FIRST_HOSTNO);
 		HASH_ITER(hh, node->grants, g, next)
 		{
 			char owner[ID_TEXT_SIZE];
@@ -781,6 +799,7 @@ static void end_join(struct node *node, const struct err *err)
 struct change {
 	struct node *node;
 	struct worker_job job;
+	struct store_change *saves;
 	struct joiner_result result; /* saved pairs for the new core */
 	uint8_t seed[IDENTITY_SEED_SIZE];
 	bool new_identity;
@@ -796,24 +815,43 @@ static void change_run(void *arg)
 	static const enum store_kind kinds[] = {
 		STORE_GOSSIP, STORE_IPAM, STORE_NETWORK, STORE_DOCKER_NETWORK, STORE_POOL, STORE_HOSTNO};
 	struct change *c = arg;
-	struct node *node = c->node;
 
-	c->failed = -1;
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (store_wipe(node->store, STORE_STATE, kinds[i], &c->err) < 0)
-			return;
-	for (unsigned i = 0; i < c->result.saved_count; i++) {
-		struct store_change *s = store_change_new(STORE_STATE, STORE_GOSSIP, c->result.saved[i].key,
-			c->result.saved[i].key_len, c->result.saved[i].val, c->result.saved[i].val_len, true);
-		int result = s ? store_apply(node->store, STORE_STATE, s, NULL, &c->err)
-			       : err_set(&c->err, ERR_INTERNAL, "out of memory");
-		free(s);
-		if (result < 0)
-			return;
+	c->failed = store_replace(c->node->store, STORE_STATE, kinds, sizeof(kinds) / sizeof(kinds[0]), c->saves, &c->err);
+}
+
+static void add_save(struct change *c, enum store_kind kind, const void *key, size_t key_len, const void *val, size_t len)
+{
+	struct store_change *s = store_change_new(STORE_STATE, kind, key, key_len, val, len, true);
+
+	if (!s)
+		abort();
+	s->next = c->saves;
+	c->saves = s;
+}
+
+static void list_saves(struct change *c)
+{
+	uint8_t buf[RECORD_MAX];
+
+	for (unsigned i = 0; i < c->result.saved_count; i++)
+		add_save(c, STORE_GOSSIP, c->result.saved[i].key, c->result.saved[i].key_len, c->result.saved[i].val,
+			c->result.saved[i].val_len);
+	if (c->new_identity)
+		add_save(c, STORE_IDENTITY, "", 0, c->seed, sizeof(c->seed));
+	add_save(c, STORE_CLUSTER, "", 0, buf, cluster_state_encode(&c->node->cluster, buf, sizeof(buf)));
+	sodium_memzero(buf, sizeof(buf));
+}
+
+static void change_free(struct change *c)
+{
+	while (c->saves) {
+		struct store_change *next = c->saves->next;
+		sodium_memzero(c->saves->bytes, c->saves->key_len + c->saves->len);
+		free(c->saves);
+		c->saves = next;
 	}
-	if (c->new_identity && save_now(node, STORE_IDENTITY, c->seed, sizeof(c->seed), &c->err) < 0)
-		return;
-	c->failed = save_cluster_now(node, &c->err);
+	sodium_memzero(c, sizeof(*c));
+	free(c);
 }
 
 static void change_done(void *arg)
@@ -827,12 +865,26 @@ static void change_done(void *arg)
 		datapath_reopen(node);
 		tell_members(node);
 		c->fn(c->arg, NULL);
-	} else {
-		log_error("cluster", "changing the cluster failed half way: %s; start the daemon again", c->err.text);
+	} else { /* what is on disk is whole, before or after; what is in memory is not */
+		log_error("cluster", "changing the cluster failed: %s; ending, start the daemon again", c->err.text);
+		node->failed = true;
 		c->fn(c->arg, &c->err);
+		event_base_loopexit(node->base, NULL);
 	}
-	sodium_memzero(c, sizeof(*c));
-	free(c);
+	change_free(c);
+}
+
+/* Behind what the outbox still had of the old cluster. */
+static void submit_change(void *arg)
+{
+	struct change *c = arg;
+
+	list_saves(c);
+	c->job = (struct worker_job){.run = change_run, .done = change_done, .arg = c};
+	if (worker_submit(c->node->worker, &c->job, &c->err) < 0) {
+		c->failed = -1;
+		change_done(c);
+	}
 }
 
 /* Takes c. node->cluster is set already. */
@@ -840,6 +892,8 @@ static void change_cluster(struct change *c)
 {
 	struct node *node = c->node;
 
+	claims_drain(node);
+	custody_drain(node);
 	custody_stop(node);
 	drop_core(node);
 	segments_free(node);
@@ -847,11 +901,7 @@ static void change_cluster(struct change *c)
 	pools_stop(node);
 	if (c->new_identity)
 		identity_from_seed(&node->identity, c->seed);
-	c->job = (struct worker_job){.run = change_run, .done = change_done, .arg = c};
-	if (worker_submit(node->worker, &c->job, &c->err) < 0) {
-		c->failed = -1;
-		change_done(c);
-	}
+	outbox_call(node->outbox, submit_change, c);
 }
 
 static void now_member(void *arg, const struct err *err)
@@ -883,6 +933,16 @@ static void become_member(struct node *node)
 	change_cluster(c);
 }
 
+static int owns_nothing(const struct node *node, struct err *err)
+{
+	if (!node->docker_networks && !node->endpoints && !node->networks && !node->pools)
+		return 0;
+	return err_set(err, ERR_CONFLICT,
+		"this host has %u networks, %u pools and %u endpoints of its own, which would be lost; remove them first "
+		"(`docker network rm`, `trestle network rm`)",
+		HASH_COUNT(node->networks), HASH_COUNT(node->pools), HASH_COUNT(node->endpoints));
+}
+
 static void on_join_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct node *node = arg;
@@ -892,6 +952,8 @@ static void on_join_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd, (void)what;
 	if (j->ended) { /* out of the joiner's callback */
+		if (!j->err.code)
+			owns_nothing(node, &j->err); /* made while the sponsor was asked: it would be lost */
 		if (j->err.code)
 			end_join(node, &j->err);
 		else
@@ -922,19 +984,14 @@ static void on_joined(void *ctx, const struct joiner_result *result, const struc
 
 static int may_join(struct node *node, const struct token *token, struct err *err)
 {
-	if (node->join)
-		return err_set(err, ERR_CONFLICT, "this host is joining already; wait for the answer");
+	if (node->join || node->leaving || !node->gossip)
+		return err_set(err, ERR_CONFLICT, "this host is joining or leaving already; wait for the answer");
 	if (id_equal(&token->cluster_id, &node->cluster.cluster_id))
 		return err_set(err, ERR_EXISTS, "this host is a member of that cluster already");
 	if (!cluster_alone(node))
 		return err_set(err, ERR_CONFLICT, "this host is in another cluster with %u other hosts; `trestle leave` first",
 			HASH_COUNT(node->hosts));
-	if (node->docker_networks || node->endpoints || node->networks || node->pools)
-		return err_set(err, ERR_CONFLICT,
-			"this host has %u networks, %u pools and %u endpoints of its own, which would be lost; remove them first "
-			"(`docker network rm`, `trestle network rm`)",
-			HASH_COUNT(node->networks), HASH_COUNT(node->pools), HASH_COUNT(node->endpoints));
-	return 0;
+	return owns_nothing(node, err);
 }
 
 int cluster_join(
@@ -1036,6 +1093,7 @@ int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err
 	if (!l->timer)
 		abort();
 	node->leaving = true;
+	node->options.join[0] = 0; /* who leaves does not want to be brought back */
 	ipam_retire(node->ipam, clock_boot_ms());
 	custody_poke(node);
 	event_add(l->timer, &at_once);

@@ -363,10 +363,28 @@ static struct job *job_new(struct datapath *dp, enum job_kind kind)
 	return j;
 }
 
+/* They are changes: none may be lost. */
+static void put_back(struct datapath *dp, struct command *list)
+{
+	struct command *last = list;
+
+	while (last->next)
+		last = last->next;
+	last->next = dp->head;
+	if (!dp->head)
+		dp->tail = &last->next;
+	dp->head = list;
+}
+
 static void submit(struct job *j)
 {
-	if (worker_submit(j->dp->node->worker, &j->job, &j->err) == 0)
+	struct datapath *dp = j->dp;
+
+	if (worker_submit(dp->node->worker, &j->job, &j->err) == 0)
 		return;
+	if (j->commands)
+		put_back(dp, j->commands);
+	j->commands = NULL;
 	j->result = -1;
 	job_done(j);
 }

@@ -192,6 +192,7 @@ struct node {
 	struct join *join; /* in progress; NULL otherwise */
 	struct id128 sponsor; /* who let us in, since this start */
 	bool leaving, left;
+	bool failed; /* the loop was ended by an error */
 	struct forget *forgets; /* calls that wait */
 
 	struct claim *claims;                /* as home */
@@ -259,11 +260,13 @@ void claim_name(struct node *node, const char *key, const void *mine, size_t len
 void claims_forget(struct node *node, const char *key); /* what was made under it is gone */
 void claims_told(struct node *node, uint32_t from, uint8_t kind, const void *body, size_t len);
 void claims_tick(struct node *node, uint64_t now_ms);
+void claims_drain(struct node *node);
 void claims_free(struct node *node);
 
 /* custody.c */
 int custody_start(struct node *node, struct err *err); /* core made and restored */
 void custody_begin(struct node *node);                 /* after gossip runs */
+void custody_drain(struct node *node); /* ends every open request */
 void custody_stop(struct node *node);
 void custody_poke(struct node *node);
 uint64_t custody_ask(struct node *node, const struct ipam_want *want, void (*fn)(void *arg, const struct ipam_result *result), void *arg);

@@ -93,7 +93,14 @@ static int read_listen(struct options *o, const char *text, struct err *err)
 
 static int read_vtep(struct options *o, const char *text, struct err *err)
 {
-	return ip_parse(text, &o->vtep, err);
+	struct ip ip;
+
+	if (ip_parse(text, &ip, err) < 0)
+		return -1;
+	if (ip_number(&ip) == 0 || is_multicast(&ip))
+		return err_set(err, ERR_INVALID, "%s is no address at which other hosts reach this one", text);
+	o->vtep = ip;
+	return 0;
 }
 
 static int read_vxlan_port(struct options *o, const char *text, struct err *err)
