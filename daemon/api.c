@@ -68,7 +68,7 @@ static json_t *gossip_counters_json(const struct gossip *g)
 #define PUT(name) json_object_set_new(o, #name, json_integer((json_int_t)c->name))
 	PUT(packets_in), PUT(packets_out), PUT(bytes_in), PUT(bytes_out);
 	PUT(refused_short), PUT(refused_version), PUT(refused_sender), PUT(refused_key), PUT(refused_replay), PUT(refused_boot);
-	PUT(refused_decode), PUT(refused_join);
+	PUT(refused_decode), PUT(refused_join), PUT(rotations), PUT(keys_in), PUT(keys_refused);
 	PUT(probes), PUT(probe_timeouts), PUT(suspicions), PUT(refutations), PUT(deaths);
 	PUT(pushes), PUT(push_retries), PUT(syncs), PUT(resets), PUT(conflicts), PUT(records_refused), PUT(record_count);
 #undef PUT
@@ -829,6 +829,57 @@ static json_t *token(struct node *node, json_t *body, struct err *err)
 	return json_pack("{s:s, s:I}", "token", text, "expires_s", (json_int_t)expires_s);
 }
 
+/* ---- keys ---- */
+
+struct named {
+	struct id128 id;
+	char name[GOSSIP_NAME_MAX + 1];
+};
+
+static void if_named(void *ctx, const struct gossip_member *m)
+{
+	struct named *s = ctx;
+
+	if (id_equal(&m->host_id, &s->id))
+		snprintf(s->name, sizeof(s->name), "%s", m->name);
+}
+
+/* What names a key, never what it is. */
+static void add_key(void *ctx, const struct gossip_key *key)
+{
+	struct listing *l = ctx;
+	char fingerprint[2 * sizeof(key->fingerprint) + 1], label[GOSSIP_NAME_MAX + 32];
+	struct named rotator = {.id = key->rotator};
+	int64_t age = clock_wall_s() - (int64_t)key->created_s;
+
+	for (size_t i = 0; i < sizeof(key->fingerprint); i++)
+		snprintf(fingerprint + 2 * i, 3, "%02x", key->fingerprint[i]);
+	gossip_each_member(l->node->gossip, if_named, &rotator);
+	snprintf(label, sizeof(label), "%s", rotator.name);
+	json_array_append_new(l->array,
+		json_pack("{s:s, s:i, s:s, s:o, s:o, s:i, s:i, s:i}", "id", fingerprint, "generation", (int)key->generation, "state",
+			gossip_key_state_name(key->state), "age_s",
+			key->created_s ? json_integer(age > 0 ? (json_int_t)age : 0) : json_null(), "made_by", text_or_null(label),
+			"hosts", (int)key->have, "sending", (int)key->sending, "of", (int)key->needed));
+}
+
+static json_t *keys(struct node *node)
+{
+	struct listing l = {.node = node, .array = json_array()};
+
+	gossip_each_key(node->gossip, add_key, &l);
+	return json_pack("{s:o}", "keys", l.array);
+}
+
+static json_t *keys_rotate(struct node *node, struct err *err)
+{
+	if (gossip_rotate(node->gossip, clock_boot_ms(), err) < 0)
+		return NULL;
+	log_info("cluster", "a new cluster key is being handed out");
+	cluster_poke(node);
+	return json_pack("{s:b}", "rotating", 1);
+}
+
 struct pending {
 	struct node *node;
 	struct control_call *call;
@@ -845,24 +896,11 @@ static struct pending *pending_new(struct node *node, struct control_call *call)
 	return p;
 }
 
-struct sponsor {
-	struct id128 id;
-	char name[GOSSIP_NAME_MAX + 1];
-};
-
-static void if_sponsor(void *ctx, const struct gossip_member *m)
-{
-	struct sponsor *s = ctx;
-
-	if (id_equal(&m->host_id, &s->id))
-		snprintf(s->name, sizeof(s->name), "%s", m->name);
-}
-
 static json_t *joined_json(struct node *node)
 {
-	struct sponsor s = {.id = node->sponsor};
+	struct named s = {.id = node->sponsor};
 
-	gossip_each_member(node->gossip, if_sponsor, &s);
+	gossip_each_member(node->gossip, if_named, &s);
 	return json_pack("{s:o, s:i, s:o}", "cluster_id", id_json(&node->cluster.cluster_id), "hostno", (int)node->cluster.hostno,
 		"sponsor", text_or_null(s.name));
 }
@@ -987,6 +1025,12 @@ static void handle(void *ctx, struct control_call *call, const struct control_re
 		break;
 	case CONTROL_TOKEN:
 		answer = token(node, request->body, &err);
+		break;
+	case CONTROL_KEYS:
+		answer = keys(node);
+		break;
+	case CONTROL_KEYS_ROTATE:
+		answer = keys_rotate(node, &err);
 		break;
 	case CONTROL_JOIN:
 		join(node, call, request->body);

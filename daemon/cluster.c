@@ -389,10 +389,38 @@ static void on_told(void *ctx, uint32_t from, uint8_t kind, const void *body, si
 static void on_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
 {
 	struct node *node = ctx;
-	struct store_change *c = store_change_new(STORE_STATE, STORE_GOSSIP, key, key_len, val, len, false);
+	/* Cluster keys must not be lost; what is told of other members would be learned again. */
+	bool durable = key_len == 1 && *(const char *)key == GOSSIP_SAVED_KEYS;
+	struct store_change *c = store_change_new(STORE_STATE, STORE_GOSSIP, key, key_len, val, len, durable);
 
 	if (c)
 		outbox_save(node->outbox, c);
+}
+
+struct kept {
+	struct node *node;
+	uint64_t ticket;
+};
+
+static void on_kept(void *arg)
+{
+	struct kept *k = arg;
+
+	if (k->node->gossip)
+		gossip_kept(k->node->gossip, k->ticket, clock_boot_ms());
+	cluster_poke(k->node);
+	free(k);
+}
+
+static void on_sync(void *ctx, uint64_t ticket)
+{
+	struct node *node = ctx;
+	struct kept *k = calloc(1, sizeof(*k));
+
+	if (!k)
+		abort();
+	*k = (struct kept){node, ticket};
+	outbox_call(node->outbox, on_kept, k);
 }
 
 static int64_t wall(void *ctx)
@@ -637,6 +665,7 @@ static const struct gossip_ops gossip_ops = {
 	.told = on_told,
 	.admit = on_admit,
 	.save = on_save,
+	.sync = on_sync,
 	.wall_s = wall,
 };
 
@@ -771,10 +800,13 @@ int cluster_token(struct node *node, int64_t ttl_s, char ret_text[512], int64_t 
 		.cluster_id = node->cluster.cluster_id, .token_id = random_id(), .expires_s = clock_wall_s() + ttl_s};
 	struct seed_list list = {&token};
 	char text[TOKEN_TEXT_MAX];
+	uint8_t key[CLUSTER_KEY_SIZE];
 
 	token.seeds[token.seed_count++] = node->options.listen;
 	gossip_each_member(node->gossip, add_seed, &list);
-	token_secret(node->cluster.key, &token.token_id, token.expires_s, token.secret);
+	gossip_active_key(node->gossip, key);
+	token_secret(key, &token.token_id, token.expires_s, token.secret);
+	sodium_memzero(key, sizeof(key));
 	if (token_encode(&token, text, err) < 0)
 		return -1;
 	snprintf(ret_text, 512, "%s", text);

@@ -17,13 +17,14 @@
 #include <stdint.h>
 
 #include "gossip/gossip.h"
+#include "gossip/keyring_internal.h"
 #include "gossip/token.h"
 
 #define SAVED_KEY_SIZE 17 /* one letter and a host id */
 #define MEMBER_SAVE_MAX 160
 #define ADMISSION_MAX 224
 #define ADMISSION_SIGNATURE_SIZE 64
-#define ADMISSION_WELCOME_MEMBERS_MAX 15 /* one place in joiner_result is the admission's */
+#define ADMISSION_WELCOME_MEMBERS_MAX 15 /* two places in joiner_result are the admission's and the keys' */
 
 /* What a host keeps of a member to find it again: key "m" | host_id. */
 struct member_save {
@@ -85,7 +86,8 @@ const char *admission_verdict_name(enum admission_verdict verdict); /* "ok", "ex
 struct admission_sponsor {
 	const struct identity *identity;
 	struct id128 cluster_id;
-	const uint8_t *cluster_key; /* CLUSTER_KEY_SIZE */
+	const uint8_t *cluster_key; /* CLUSTER_KEY_SIZE: the one that tokens are checked with */
+	const struct keyring_key *hand_out; /* what the joiner is given; NULL: cluster_key as the first key */
 	uint32_t hostno;
 	const struct member_save *members; /* to hand to the joiner: ourselves first, then alive ones; as many as fit are sent */
 	unsigned member_count;		   /* 1..; more than ADMISSION_WELCOME_MEMBERS_MAX are left out */
@@ -118,8 +120,7 @@ struct admission_request {
 };
 
 struct admission_welcome {
-	uint8_t cluster_key[CLUSTER_KEY_SIZE];
-	uint8_t key_id;
+	struct keyring_key key;
 	struct admission admission; /* ours */
 	unsigned member_count;	    /* at least 1: the sponsor first */
 	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];

@@ -2,6 +2,7 @@
  *
  *	gossip.c         entry points, dispatch, own records
  *	members_admit.c  admissions, host records, the sponsor's side of joining
+ *	keys.c           cluster keys: rotation, handing them out
  *	members.c        the table: who there is, merging of claims, news
  *	members_trust.c  our own health, flapping hosts, failing networks
  *	members_probe.c  SWIM: probing, suspicion, verification
@@ -19,6 +20,7 @@
 #include "gossip/admission_internal.h"
 #include "gossip/frame_internal.h"
 #include "gossip/gossip.h"
+#include "gossip/keyring_internal.h"
 #include "gossip/proto_internal.h"
 #include "gossip/shards_internal.h"
 
@@ -154,6 +156,8 @@ struct member {
 	bool vetoed;	    /* a verifier reached it */
 	uint64_t window_ms; /* not dead before */
 
+	uint64_t key_ms; /* when to hand it a key at the earliest */
+
 	/* News about it. */
 	enum { NEWS_NONE, NEWS_FORWARD, NEWS_ALL } news;
 	unsigned spread; /* piggybacks left */
@@ -183,6 +187,16 @@ struct kept {
 	size_t val_len;
 	uint8_t key[SAVED_KEY_SIZE];
 	uint8_t val[ADMISSION_MAX];
+};
+
+/* Cluster keys, see keys.c. */
+struct keys {
+	struct keyring ring;	      /* what we have: on disk or on the way there */
+	struct keyring kept;	      /* what is on disk: what we tell others and send with */
+	uint64_t ticket, kept_ticket; /* of the last save, and of the last that is on disk */
+	uint64_t next_ms;	      /* of the next look, NEVER = nothing to do */
+	uint64_t agreed_ms;	      /* since when everyone sends with the active key, 0 = not so */
+	uint64_t had_ms;	      /* since when we have the newest */
 };
 
 /* What gossip_health said within one second. */
@@ -220,6 +234,7 @@ struct gossip {
 	bool started, left;
 	struct frame_sender sender;
 	struct frame_ring ring;
+	struct keys keys;
 	struct gossip_counters counters;
 
 	struct member *self;
@@ -282,6 +297,8 @@ struct gossip {
 };
 
 /* gossip.c */
+void core_enter(struct gossip *g, uint64_t now_ms);
+void core_leave(struct gossip *g);
 void core_send(struct gossip *g, struct member *m, enum frame_class class, const struct proto_packet *packet);
 void core_hello(struct gossip *g, struct member *m);
 uint32_t core_random(struct gossip *g, uint32_t below);
@@ -315,6 +332,15 @@ void admit_rescan(struct gossip *g);
 void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len);
 int admit_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err);
 void admit_publish(struct gossip *g);
+
+/* keys.c */
+#define KEYS_RECORD_KEY "k"
+#define KEYS_TELL 240 /* kinds of TELL from here on are the core's own */
+void keys_init(struct gossip *g);
+int keys_restore(struct gossip *g, const void *val, size_t len, struct err *err);
+void keys_publish(struct gossip *g);
+void keys_told(struct gossip *g, struct member *m, uint8_t kind, const void *body, size_t len);
+uint64_t keys_tick(struct gossip *g);
 
 /* members.c */
 struct member *members_add(struct gossip *g, const struct member_save *save);

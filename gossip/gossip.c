@@ -27,6 +27,7 @@
  * BUCKET 8 MB/s: a quarter of what one core can seal. */
 #include "gossip/core_internal.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,7 +36,7 @@
 
 /* ---- door ---- */
 
-static void enter(struct gossip *g, uint64_t now_ms)
+void core_enter(struct gossip *g, uint64_t now_ms)
 {
 	if (now_ms > g->now)
 		g->now = now_ms;
@@ -45,7 +46,7 @@ static void enter(struct gossip *g, uint64_t now_ms)
 }
 
 /* What the call caused leaves together. */
-static void leave_door(struct gossip *g)
+void core_leave(struct gossip *g)
 {
 	if (g->depth == 1 && g->started) {
 		while (g->members_grew && g->admissions_open) {
@@ -132,7 +133,8 @@ static bool is_internal(uint64_t topic, const uint8_t *key, size_t key_len)
 {
 	if (topic != 0)
 		return false;
-	return (key_len == 1 && key[0] == HOST_RECORD_KEY[0]) || (key_len == SAVED_KEY_SIZE && key[0] == 'a');
+	return (key_len == 1 && (key[0] == HOST_RECORD_KEY[0] || key[0] == KEYS_RECORD_KEY[0])) ||
+	       (key_len == SAVED_KEY_SIZE && key[0] == 'a');
 }
 
 bool core_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
@@ -162,9 +164,9 @@ int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len
 			err, ERR_TOO_BIG, "gossip record value: expected at most %d bytes, found %zu", GOSSIP_VALUE_MAX, len);
 	if (is_internal(topic, key, key_len))
 		return err_set(err, ERR_INVALID, "gossip record key of topic 0 belongs to the membership: use another key");
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	ok = core_put(g, topic, key, key_len, len > 0 ? val : "", len);
-	leave_door(g);
+	core_leave(g);
 	if (!ok)
 		return err_set(err, ERR_EXHAUSTED, "gossip records: %llu are kept, the limit; the record is not published",
 			(unsigned long long)g->shards.record_count);
@@ -177,12 +179,12 @@ void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_le
 
 	if (is_internal(topic, key, key_len))
 		return;
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	reserve_seq(g);
 	shard = shards_del(&g->shards, topic, key, key_len, g->now);
 	if (shard)
 		push_changed(g, shard);
-	leave_door(g);
+	core_leave(g);
 }
 
 const void *gossip_get(const struct gossip *g, uint32_t origin, uint64_t topic, const void *key, size_t key_len, size_t *ret_len)
@@ -221,6 +223,8 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 	}
 	if (!val)
 		return; /* who was admitted stays known */
+	if (key_len == 1 && *(const uint8_t *)key == KEYS_RECORD_KEY[0])
+		return; /* read where it is when keys change */
 	if (key_len == 1)
 		admit_host_record(g, shard->id.origin, val, val_len);
 	else if (!admit_record(g, key, key_len, val, val_len))
@@ -278,7 +282,10 @@ static bool on_tell(struct gossip *g, struct member *m, struct bytes_reader *bod
 
 	if (!proto_get_tell(body, &kind, &bytes, &len))
 		return false;
-	g->ops.told(g->ctx, m->hostno, kind, bytes, len);
+	if (kind >= KEYS_TELL)
+		keys_told(g, m, kind, bytes, len);
+	else
+		g->ops.told(g->ctx, m->hostno, kind, bytes, len);
 	return true;
 }
 
@@ -471,7 +478,7 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 
 	if (!g->started || g->left)
 		return;
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	g->counters.packets_in++;
 	g->counters.bytes_in += len;
 	verdict = frame_peek(packet, len, &header);
@@ -486,7 +493,7 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 		on_hello(g, m, from, packet, len);
 	else
 		on_frame(g, m, from, packet, len);
-	leave_door(g);
+	core_leave(g);
 }
 
 /* ---- life ---- */
@@ -510,8 +517,7 @@ struct gossip *gossip_new(const struct gossip_config *config, const struct gossi
 		.host_id = config->identity->id,
 		.cluster_id = config->cluster_id,
 		.boot = config->boot_tag};
-	frame_ring_init(&g->ring);
-	frame_ring_add(&g->ring, FRAME_KEY_ID_FIRST, config->cluster_key, NULL);
+	keys_init(g);
 	shards_init(&g->shards, config->hostno, config->epoch, &shards_ops, g);
 	self.host_id = config->identity->id;
 	memcpy(self.public_key, config->identity->public_key, sizeof(self.public_key));
@@ -543,6 +549,7 @@ void gossip_free(struct gossip *g)
 	tree_free(g);
 	shards_fini(&g->shards);
 	frame_ring_wipe(&g->ring);
+	sodium_memzero(&g->keys, sizeof(g->keys));
 	free(g->slots);
 	free(g->sorted);
 	free(g->dirty);
@@ -602,26 +609,30 @@ int gossip_restore(struct gossip *g, const void *key, size_t key_len, const void
 		return restore_member(g, key, key_len, val, len, err);
 	if (key_len == SAVED_KEY_SIZE && kind[0] == 'a')
 		return admit_restore(g, key, key_len, val, len, err);
+	if (key_len == 1 && kind[0] == KEYS_RECORD_KEY[0])
+		return keys_restore(g, val, len, err);
 	if (key_len == 1 && kind[0] == RESERVE_KEY[0])
 		return restore_reserve(g, val, len, err);
-	return err_set(err, ERR_CORRUPT, "gossip saved pair: expected a key of kind m, a or q, found one of %zu bytes", key_len);
+	return err_set(
+		err, ERR_CORRUPT, "gossip saved pair: expected a key of kind m, a, k or q, found one of %zu bytes", key_len);
 }
 
 void gossip_start(struct gossip *g, uint64_t now_ms)
 {
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	g->started = true;
 	g->called_ms = g->now;
 	for (unsigned i = 0; i < g->member_count; i++)
 		g->slots[i]->suspect_until_ms = g->now + UNHEARD_MS;
 	g->suspects_ms = g->now + UNHEARD_MS;
 	core_publish_self(g);
+	keys_publish(g);
 	admit_publish(g);
 	probe_start(g);
 	g->shards_ms = g->now + SHARDS_TICK_MS;
 	g->heads_ms = g->now + SETTLE_MS;
 	g->heads_left = 3;
-	leave_door(g);
+	core_leave(g);
 }
 
 uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
@@ -631,7 +642,7 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 
 	if (!g->started || g->left)
 		return NEVER;
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	gap = g->now - g->called_ms;
 	g->called_ms = g->now;
 	if (gap > PAUSE_MS) {
@@ -643,12 +654,13 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 	if (members_due)
 		g->member_due_ms = NEVER;
 	sooner(&next, sync_tick(g, members_due));
-	leave_door(g);
-	enter(g, now_ms);
+	sooner(&next, keys_tick(g));
+	core_leave(g);
+	core_enter(g, now_ms);
 	if (members_due)
 		push_tick(g);
 	sooner(&next, tree_tick(g));
-	leave_door(g);
+	core_leave(g);
 	sooner(&next, g->news_ms);
 	sooner(&next, g->tree_ms);
 	sooner(&next, g->member_due_ms);
@@ -684,6 +696,8 @@ int gossip_tell(
 	struct member *m = members_find(g, to_hostno);
 	struct proto_packet packet = {0};
 
+	if (kind >= KEYS_TELL)
+		return err_set(err, ERR_INVALID, "gossip message: kinds from %d on are not the application's", KEYS_TELL);
 	if (len > GOSSIP_TELL_MAX)
 		return err_set(err, ERR_TOO_BIG, "gossip message: expected at most %d bytes, found %zu", GOSSIP_TELL_MAX, len);
 	if (!m || m == g->self)
@@ -691,10 +705,10 @@ int gossip_tell(
 	if (m->state == GOSSIP_LEFT)
 		return err_set(
 			err, ERR_UNREACHABLE, "gossip message to host %u (%s): it has left the cluster", to_hostno, m->name);
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	proto_put_tell(&packet, kind, body, len);
 	core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packet);
-	leave_door(g);
+	core_leave(g);
 	return 0;
 }
 
@@ -720,7 +734,7 @@ void gossip_leave(struct gossip *g, uint64_t now_ms)
 
 	if (!g->started || g->left)
 		return;
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	push_flush(g);
 	members_set_state(g, g->self, GOSSIP_LEFT);
 	members_entry(g->self, &entry);
@@ -739,14 +753,14 @@ void gossip_leave(struct gossip *g, uint64_t now_ms)
 
 void gossip_set_self(struct gossip *g, const char *name, const struct gossip_addr *addr, const struct ip *vtep, uint64_t now_ms)
 {
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	memset(g->self->name, 0, sizeof(g->self->name));
 	memcpy(g->self->name, name, strnlen(name, GOSSIP_NAME_MAX));
 	g->self->addr = *addr;
 	g->self->vtep = *vtep;
 	if (g->started)
 		core_publish_self(g);
-	leave_door(g);
+	core_leave(g);
 }
 
 const struct gossip_counters *gossip_counters(const struct gossip *g)

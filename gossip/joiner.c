@@ -21,7 +21,8 @@
 #define SEEDS_NAMED_MAX 3
 #define SEED_TEXT_SIZE (IP_TEXT_SIZE + 8)
 
-_Static_assert(JOINER_PEERS_MAX == ADMISSION_WELCOME_MEMBERS_MAX + 1, "members, and our own admission");
+_Static_assert(JOINER_PEERS_MAX == ADMISSION_WELCOME_MEMBERS_MAX + 2, "members, our own admission, keys");
+_Static_assert(KEYRING_SAVE_MAX <= 512, "saved keys fit struct joiner_result");
 _Static_assert(MEMBER_SAVE_MAX <= 512 && ADMISSION_MAX <= 512 && SAVED_KEY_SIZE <= 64, "saved pairs fit struct joiner_result");
 
 struct joiner {
@@ -152,6 +153,18 @@ static void give_up_late(struct joiner *j)
 	give_up(j, &err);
 }
 
+/* A first key needs no word: a core that is told of none takes its cluster key for that. */
+static void save_keys(struct joiner_result *result, const struct keyring_key *key)
+{
+	struct keyring ring = {.count = 1, .keys[0] = *key};
+	unsigned i = result->saved_count++;
+
+	result->saved[i].key[0] = 'k';
+	result->saved[i].key_len = 1;
+	result->saved[i].val_len = keyring_encode(&ring, result->saved[i].val);
+	keyring_wipe(&ring);
+}
+
 static void succeed(struct joiner *j, const struct admission_welcome *welcome)
 {
 	struct joiner_result *result = calloc(1, sizeof(*result));
@@ -160,7 +173,7 @@ static void succeed(struct joiner *j, const struct admission_welcome *welcome)
 	if (!result)
 		abort();
 	result->cluster_id = j->token.cluster_id;
-	memcpy(result->cluster_key, welcome->cluster_key, sizeof(result->cluster_key));
+	memcpy(result->cluster_key, welcome->key.secret, sizeof(result->cluster_key));
 	result->hostno = welcome->admission.hostno;
 	for (i = 0; i < welcome->member_count; i++) {
 		result->saved[i].key_len = SAVED_KEY_SIZE;
@@ -169,6 +182,8 @@ static void succeed(struct joiner *j, const struct admission_welcome *welcome)
 	result->saved[i].key_len = SAVED_KEY_SIZE;
 	result->saved[i].val_len = admission_encode(&welcome->admission, result->saved[i].key, result->saved[i].val);
 	result->saved_count = i + 1;
+	if (welcome->key.generation > KEYRING_GENERATION_FIRST)
+		save_keys(result, &welcome->key);
 	j->ended = true;
 	j->ops.done(j->ctx, result, NULL);
 	sodium_memzero(result, sizeof(*result));

@@ -6,7 +6,7 @@
 #include "gossip/gossip.h"
 #include "gossip/token.h"
 
-#define JOINER_PEERS_MAX 16
+#define JOINER_PEERS_MAX 17
 
 struct joiner;
 

@@ -206,6 +206,19 @@ static void gate_answered(struct gossip *g, const uint8_t *packet, enum admissio
 	gate->next = (gate->next + 1) % ADMIT_REMEMBERED;
 }
 
+/* A token is made with the key that was active then; the newest is the likely one. */
+static enum admission_verdict handle_with_any_key(struct gossip *g, struct admission_sponsor *sponsor,
+	const struct gossip_addr *from, const void *packet, size_t len, struct admission_result *ret_result)
+{
+	enum admission_verdict verdict = ADMISSION_TOKEN;
+
+	for (unsigned i = g->keys.ring.count; i > 0 && verdict == ADMISSION_TOKEN; i--) {
+		sponsor->cluster_key = g->keys.ring.keys[i - 1].secret;
+		verdict = admission_handle(sponsor, from, packet, len, ret_result);
+	}
+	return verdict;
+}
+
 void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len)
 {
 	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];
@@ -213,7 +226,7 @@ void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8
 	struct admission_sponsor sponsor = {
 		.identity = g->config.identity,
 		.cluster_id = g->config.cluster_id,
-		.cluster_key = g->config.cluster_key,
+		.hand_out = keyring_active(&g->keys.kept),
 		.hostno = g->self->hostno,
 		.members = members,
 		.member_count = introduce(g, members),
@@ -229,7 +242,7 @@ void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8
 		g->counters.refused_join++;
 		return;
 	}
-	verdict = admission_handle(&sponsor, from, packet, len, &result);
+	verdict = handle_with_any_key(g, &sponsor, from, packet, len, &result);
 	if (result.reply_len)
 		gate_answered(g, packet, verdict);
 	if (verdict != ADMISSION_OK)

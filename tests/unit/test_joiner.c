@@ -403,7 +403,30 @@ static void a_welcome_carries_as_many_members_as_fit(void **state)
 	start_joiner(w);
 	joiner_tick(w->joiner, 0);
 	assert_true(w->admitted);
-	assert_int_equal(w->result.saved_count, JOINER_PEERS_MAX);
+	assert_int_equal(w->result.saved_count, ADMISSION_WELCOME_MEMBERS_MAX + 1);
+}
+
+static void a_welcome_hands_out_a_later_key_with_its_makers_signature(void **state)
+{
+	struct world *w = *state;
+	uint8_t secret[CLUSTER_KEY_SIZE] = {77};
+	struct keyring ring, saved;
+	struct keyring_key key;
+	const struct identity *maker = &w->identities[0];
+
+	keyring_init(&ring, w->sponsors[0].cluster_key);
+	keyring_make(&key, &ring, &w->cluster_id, maker, 1795000000, secret);
+	w->sponsors[0].hand_out = &key;
+	start_joiner(w);
+	joiner_tick(w->joiner, 0);
+	assert_true(w->admitted);
+	assert_memory_equal(w->result.cluster_key, secret, sizeof(secret));
+	assert_int_equal(w->result.saved[w->result.saved_count - 1].key[0], 'k');
+	assert_int_equal(keyring_decode(w->result.saved[w->result.saved_count - 1].val,
+				 w->result.saved[w->result.saved_count - 1].val_len, &saved, NULL),
+		0);
+	assert_int_equal(saved.count, 1);
+	assert_true(keyring_verify(&saved.keys[0], &w->cluster_id, maker->public_key));
 }
 
 /* ---- a host does not join ---- */
@@ -1040,6 +1063,7 @@ int main(void)
 		test(a_dead_seed_is_passed_over),
 		test(the_same_join_gives_the_same_number_again),
 		test(a_welcome_carries_as_many_members_as_fit),
+		test(a_welcome_hands_out_a_later_key_with_its_makers_signature),
 		test(silence_ends_with_a_sentence_that_says_what_to_check),
 		test(many_seeds_are_not_all_named),
 		test(an_answer_after_the_end_changes_nothing),

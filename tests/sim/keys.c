@@ -1,0 +1,254 @@
+/* Rotation of the cluster key among many hosts: under loss, across cuts, with two makers, with deaths and restarts half way.
+ * Every host must end with one and the same key, none must be taken for dead because of it, and nothing may stop on the way. */
+#include <sodium.h>
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "tests/sim/world.h"
+
+struct seen_keys {
+	unsigned count;
+	struct gossip_key newest;
+	bool sends_newest;
+};
+
+static void see_key(void *ctx, const struct gossip_key *key)
+{
+	struct seen_keys *seen = ctx;
+
+	seen->count++;
+	seen->newest = *key; /* the oldest comes first */
+	seen->sends_newest = key->state == GOSSIP_KEY_ACTIVE;
+}
+
+static struct seen_keys keys_of(struct world *w, unsigned host)
+{
+	struct seen_keys seen = {0};
+
+	gossip_each_key(w->hosts[host].gossip, see_key, &seen);
+	return seen;
+}
+
+static uint32_t generation_of(struct world *w, unsigned host)
+{
+	return keys_of(w, host).newest.generation;
+}
+
+static void rotate(struct world *w, unsigned host)
+{
+	struct err err = {0};
+
+	if (gossip_rotate(w->hosts[host].gossip, world_now_ms(w), &err) < 0)
+		fail_msg("%s", err.text);
+	world_touch(w, host);
+}
+
+/* One key everywhere, later than the first. */
+static bool rotated(struct world *w)
+{
+	struct seen_keys first = {0};
+	bool have = false;
+
+	for (unsigned i = 0; i < w->host_count; i++) {
+		struct seen_keys seen;
+
+		if (!w->hosts[i].gossip)
+			continue;
+		seen = keys_of(w, i);
+		if (!have)
+			first = seen;
+		have = true;
+		if (seen.count != 1 || seen.newest.generation < 2 ||
+			memcmp(seen.newest.fingerprint, first.newest.fingerprint, sizeof(first.newest.fingerprint)) != 0)
+			return false;
+	}
+	return have;
+}
+
+static bool all_alive(struct world *w)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (w->hosts[i].gossip && gossip_member_count(w->hosts[i].gossip, GOSSIP_ALIVE) != w->host_count)
+			return false;
+	return true;
+}
+
+static struct world *cluster(unsigned hosts, uint64_t seed)
+{
+	struct world *w = world_new(seed, hosts, false);
+
+	world_introduce_all(w);
+	world_start_all(w);
+	assert_true(world_run_until(w, 20000, 50, all_alive));
+	world_run_ms(w, 3000);
+	return w;
+}
+
+static void end(struct world *w)
+{
+	if (w->failure[0])
+		fail_msg("%s", w->failure);
+	world_free(w);
+}
+
+static uint64_t deaths(struct world *w)
+{
+	uint64_t count = 0;
+
+	for (unsigned i = 0; i < w->host_count; i++)
+		count += gossip_counters(w->hosts[i].gossip)->deaths + gossip_counters(w->hosts[i].gossip)->suspicions;
+	return count;
+}
+
+static void a_rotation_reaches_all_and_suspects_nobody(void **state)
+{
+	struct world *w = cluster(12, 1);
+	uint64_t before = deaths(w), refused = 0;
+
+	(void)state;
+	w->faults.loss = 20;
+	rotate(w, 3);
+	assert_true(world_run_until(w, 15000, 50, rotated));
+	w->faults.loss = 0;
+	assert_int_equal(deaths(w), before);
+	for (unsigned i = 0; i < w->host_count; i++)
+		refused += gossip_counters(w->hosts[i].gossip)->refused_key;
+	assert_int_equal(refused, 0); /* no packet was sealed with a key that its receiver lacked */
+	assert_true(all_alive(w));
+	end(w);
+}
+
+static void a_lone_host_rotates(void **state)
+{
+	struct world *w = world_new(7, 1, false);
+
+	(void)state;
+	world_start(w, 0);
+	world_run_ms(w, 100);
+	rotate(w, 0);
+	assert_true(world_run_until(w, 10000, 50, rotated));
+	end(w);
+}
+
+static void it_rotates_again_and_again(void **state)
+{
+	struct world *w = cluster(5, 2);
+
+	(void)state;
+	for (unsigned round = 0; round < 6; round++) {
+		rotate(w, round % 5);
+		assert_true(world_run_until(w, 15000, 50, rotated));
+		assert_int_equal(generation_of(w, 0), round + 2);
+	}
+	end(w);
+}
+
+static void a_second_rotation_waits_for_the_first(void **state)
+{
+	struct world *w = cluster(3, 3);
+	struct err err = {0};
+
+	(void)state;
+	rotate(w, 0);
+	assert_int_equal(gossip_rotate(w->hosts[0].gossip, world_now_ms(w), &err), -1);
+	assert_int_equal(err.code, ERR_CONFLICT);
+	assert_non_null(strstr(err.text, "under way"));
+	assert_true(world_run_until(w, 15000, 50, rotated));
+	end(w);
+}
+
+static void of_two_makers_at_once_the_same_wins_everywhere(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 10; seed < 15; seed++) {
+		struct world *w = cluster(8, seed);
+		struct seen_keys seen;
+		const struct sim_host *lower = &w->hosts[1], *other = &w->hosts[6];
+
+		if (memcmp(other->identity.id.bytes, lower->identity.id.bytes, 16) < 0)
+			lower = other;
+		rotate(w, 1);
+		rotate(w, 6);
+		assert_true(world_run_until(w, 30000, 50, rotated));
+		seen = keys_of(w, 0);
+		assert_int_equal(seen.newest.generation, 2);
+		assert_true(id_equal(&seen.newest.rotator, &lower->identity.id));
+		assert_true(all_alive(w));
+		end(w);
+	}
+}
+
+static void what_the_maker_began_the_others_finish(void **state)
+{
+	struct world *w = cluster(9, 20);
+
+	(void)state;
+	/* It reaches some and dies. */
+	for (unsigned i = 4; i < 9; i++)
+		world_cut(w, 0, i, true);
+	rotate(w, 0);
+	world_run_ms(w, 100);
+	world_crash(w, 0);
+	assert_int_equal(generation_of(w, 2), 2);
+	assert_int_equal(generation_of(w, 7), 1);
+	assert_true(world_run_until(w, 40000, 50, rotated));
+	end(w);
+}
+
+static void a_restart_half_way_loses_nothing(void **state)
+{
+	(void)state;
+	for (uint64_t at_ms = 0; at_ms < 6000; at_ms += 700) {
+		struct world *w = cluster(5, 30 + at_ms);
+
+		rotate(w, 2);
+		world_run_ms(w, at_ms);
+		world_crash(w, 2);
+		world_restart(w, 2, true);
+		world_run_ms(w, 50);
+		world_crash(w, 4);
+		world_restart(w, 4, true);
+		if (!world_run_until(w, 40000, 50, rotated))
+			fail_msg("restart after %d ms: not one key", (int)at_ms);
+		assert_true(world_run_until(w, 20000, 50, all_alive));
+		end(w);
+	}
+}
+
+static void all_restart_half_way(void **state)
+{
+	struct world *w = cluster(6, 50);
+
+	(void)state;
+	rotate(w, 0);
+	world_run_ms(w, 250);
+	for (unsigned i = 0; i < 6; i++)
+		world_crash(w, i);
+	for (unsigned i = 0; i < 6; i++)
+		world_restart(w, i, true);
+	assert_true(world_run_until(w, 40000, 50, rotated));
+	assert_true(world_run_until(w, 20000, 50, all_alive));
+	end(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_rotation_reaches_all_and_suspects_nobody),
+		cmocka_unit_test(a_lone_host_rotates),
+		cmocka_unit_test(it_rotates_again_and_again),
+		cmocka_unit_test(a_second_rotation_waits_for_the_first),
+		cmocka_unit_test(of_two_makers_at_once_the_same_wins_everywhere),
+		cmocka_unit_test(what_the_maker_began_the_others_finish),
+		cmocka_unit_test(a_restart_half_way_loses_nothing),
+		cmocka_unit_test(all_restart_half_way),
+	};
+
+	if (sodium_init() < 0)
+		return 1;
+	return cmocka_run_group_tests_name("keys", tests, NULL, NULL);
+}
