@@ -69,6 +69,7 @@ static json_t *gossip_counters_json(const struct gossip *g)
 	PUT(packets_in), PUT(packets_out), PUT(bytes_in), PUT(bytes_out);
 	PUT(refused_short), PUT(refused_version), PUT(refused_sender), PUT(refused_key), PUT(refused_replay), PUT(refused_boot);
 	PUT(refused_decode), PUT(refused_join), PUT(rotations), PUT(keys_in), PUT(keys_refused);
+	PUT(recoveries_asked), PUT(recoveries_answered), PUT(refused_forgotten);
 	PUT(probes), PUT(probe_timeouts), PUT(suspicions), PUT(refutations), PUT(deaths);
 	PUT(pushes), PUT(push_retries), PUT(syncs), PUT(resets), PUT(conflicts), PUT(records_refused), PUT(record_count);
 #undef PUT

@@ -148,7 +148,7 @@ static int load_cluster(struct node *node, struct err *err)
 
 /* ---- the socket ---- */
 
-static socklen_t to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss)
+socklen_t cluster_to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss)
 {
 	memset(ss, 0, sizeof(*ss));
 	if (addr->ip.family == 4) {
@@ -165,7 +165,7 @@ static socklen_t to_sockaddr(const struct gossip_addr *addr, struct sockaddr_sto
 	return sizeof(*s);
 }
 
-static void from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr *ret)
+void cluster_from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	if (ss->ss_family == AF_INET) {
@@ -188,9 +188,9 @@ static void send_packet(void *ctx, const struct gossip_addr *to, const void *pac
 	struct sockaddr_storage ss;
 	socklen_t ss_len;
 
-	if (to->ip.family != node->options.listen.ip.family)
+	if (streams_answer(node, to, packet, len) || to->ip.family != node->options.listen.ip.family)
 		return;
-	ss_len = to_sockaddr(to, &ss);
+	ss_len = cluster_to_sockaddr(to, &ss);
 	for (int try = 0; try < 2; try++) /* the first failure may be an ICMP error about an earlier packet to somebody else */
 		if (sendto(node->udp_fd, packet, len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&ss, ss_len) >= 0)
 			return;
@@ -202,9 +202,19 @@ static void on_refused(void *ctx, const struct sockaddr_storage *ss)
 	struct node *node = ctx;
 	struct gossip_addr addr;
 
-	from_sockaddr(ss, &addr);
+	cluster_from_sockaddr(ss, &addr);
 	if (node->gossip && !node->left)
 		gossip_unreachable(node->gossip, &addr, clock_boot_ms());
+}
+
+/* Whether it came by UDP or by a stream. */
+static void receive(struct node *node, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now)
+{
+	if (node->join && !node->join->ended) {
+		joiner_packet(node->join->joiner, from, packet, len, now);
+		event_active(node->join->timer, EV_TIMEOUT, 0); /* what it heard may let it ask again sooner */
+	} else if (node->gossip && !node->left)
+		gossip_packet(node->gossip, from, packet, len, now);
 }
 
 /* Returns whether there may be more. */
@@ -233,13 +243,9 @@ static bool receive_batch(struct node *node, int fd)
 		gossip_clock_us(node->gossip, clock_boot_us());
 	for (int i = 0; i < count; i++) {
 		struct gossip_addr addr;
-		from_sockaddr(&from[i], &addr);
+		cluster_from_sockaddr(&from[i], &addr);
 		udp_note_datagram(&node->udp_measure, &msgs[i].msg_hdr);
-		if (node->join && !node->join->ended) {
-			joiner_packet(node->join->joiner, &addr, buffers[i], msgs[i].msg_len, now);
-			event_active(node->join->timer, EV_TIMEOUT, 0); /* what it heard may let it ask again sooner */
-		} else if (node->gossip && !node->left)
-			gossip_packet(node->gossip, &addr, buffers[i], msgs[i].msg_len, now);
+		receive(node, &addr, buffers[i], msgs[i].msg_len, now);
 	}
 	return count == RECEIVE_BATCH;
 }
@@ -255,10 +261,17 @@ static void on_packets(evutil_socket_t fd, short what, void *arg)
 	custody_poke(node);
 }
 
+void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len)
+{
+	receive(node, from, packet, len, clock_boot_ms());
+	cluster_poke(node);
+	custody_poke(node);
+}
+
 static int open_socket(struct node *node, struct err *err)
 {
 	struct sockaddr_storage ss;
-	socklen_t len = to_sockaddr(&node->options.listen, &ss);
+	socklen_t len = cluster_to_sockaddr(&node->options.listen, &ss);
 	int on = 1, size = SOCKET_BUFFER;
 	char text[IP_TEXT_SIZE];
 
@@ -283,7 +296,7 @@ int cluster_start(struct node *node, struct err *err)
 {
 	if (load_identity(node, err) < 0 || load_cluster(node, err) < 0)
 		return -1;
-	return open_socket(node, err);
+	return open_socket(node, err) < 0 ? -1 : streams_open(node, err);
 }
 
 /* ---- effects of the core ---- */
@@ -421,6 +434,16 @@ static void on_sync(void *ctx, uint64_t ticket)
 		abort();
 	*k = (struct kept){node, ticket};
 	outbox_call(node->outbox, on_kept, k);
+}
+
+static void send_stream(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
+{
+	streams_send(ctx, to, packet, len);
+}
+
+static void on_forgotten(void *ctx, uint32_t by)
+{
+	estate_forgotten(ctx, by);
 }
 
 static int64_t wall(void *ctx)
@@ -666,6 +689,8 @@ static const struct gossip_ops gossip_ops = {
 	.admit = on_admit,
 	.save = on_save,
 	.sync = on_sync,
+	.stream = send_stream,
+	.forgotten = on_forgotten,
 	.wall_s = wall,
 };
 
@@ -751,6 +776,7 @@ void cluster_stop(struct node *node)
 		free(node->join);
 		node->join = NULL;
 	}
+	streams_close(node);
 	if (node->udp_event)
 		event_free(node->udp_event);
 	if (node->gossip_timer)
@@ -1029,7 +1055,8 @@ static int may_join(struct node *node, const struct token *token, struct err *er
 int cluster_join(
 	struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err)
 {
-	static const struct joiner_ops ops = {.send = send_packet, .random = random_bytes, .done = on_joined};
+	static const struct joiner_ops ops = {
+		.send = send_packet, .stream = send_stream, .random = random_bytes, .done = on_joined};
 	struct timeval at_once = {0};
 	struct token token;
 	struct join *j;

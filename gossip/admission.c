@@ -278,6 +278,7 @@ static const char *const verdict_names[] = {
 	[ADMISSION_SIGNATURE] = "signature",
 	[ADMISSION_CONTENT] = "content",
 	[ADMISSION_BUSY] = "busy",
+	[ADMISSION_FORGOTTEN] = "forgotten",
 };
 _Static_assert(sizeof(verdict_names) / sizeof(verdict_names[0]) == ADMISSION_VERDICT_MAX, "a name for every verdict");
 
@@ -605,6 +606,8 @@ static enum admission_verdict decide(const struct admission_sponsor *sponsor, co
 	fill_addresses(&body, from);
 	host_id = identity_id_of(body.public_key);
 	hostno = sponsor->admit(sponsor->ctx, &host_id);
+	if (hostno == ADMISSION_HOSTNO_FORGOTTEN)
+		return ADMISSION_FORGOTTEN;
 	if (!hostno_is_valid(hostno))
 		return ADMISSION_BUSY;
 	fill_result(sponsor, join, &body, hostno, result);

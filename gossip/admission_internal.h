@@ -23,6 +23,7 @@
 #define SAVED_KEY_SIZE 17 /* one letter and a host id */
 #define MEMBER_SAVE_MAX 160
 #define ADMISSION_MAX 224
+#define ADMISSION_HOSTNO_FORGOTTEN UINT32_MAX
 #define ADMISSION_SIGNATURE_SIZE 64
 #define ADMISSION_WELCOME_MEMBERS_MAX 15 /* two places in joiner_result are the admission's and the keys' */
 
@@ -78,6 +79,7 @@ enum admission_verdict {
 	ADMISSION_SIGNATURE,   /* not signed by the host key in it */
 	ADMISSION_CONTENT,     /* name empty or with control characters, padding not zero */
 	ADMISSION_BUSY,	       /* no host number now: the joiner repeats */
+	ADMISSION_FORGOTTEN,   /* this host id is out of the cluster for good */
 	ADMISSION_VERDICT_MAX
 };
 const char *admission_verdict_name(enum admission_verdict verdict); /* "ok", "expired", ...: stable */
@@ -93,7 +95,8 @@ struct admission_sponsor {
 	unsigned member_count;		   /* 1..; more than ADMISSION_WELCOME_MEMBERS_MAX are left out */
 	int64_t now_s;			   /* wall clock; 0 = tokens do not expire */
 	void (*random)(void *ctx, void *buf, size_t len);
-	uint32_t (*admit)(void *ctx, const struct id128 *host_id); /* 0 = cannot now. Must be durable before it returns */
+	/* 0 = cannot now, ADMISSION_HOSTNO_FORGOTTEN = never. Must be durable before it returns. */
+	uint32_t (*admit)(void *ctx, const struct id128 *host_id);
 	void *ctx;
 };
 

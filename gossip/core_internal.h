@@ -3,6 +3,8 @@
  *	gossip.c         entry points, dispatch, own records
  *	members_admit.c  admissions, host records, the sponsor's side of joining
  *	keys.c           cluster keys: rotation, handing them out
+ *	recover.c        cluster keys for who was away
+ *	forget.c         hosts that are out for good
  *	members.c        the table: who there is, merging of claims, news
  *	members_trust.c  our own health, flapping hosts, failing networks
  *	members_probe.c  SWIM: probing, suspicion, verification
@@ -20,6 +22,7 @@
 #include "gossip/admission_internal.h"
 #include "gossip/frame_internal.h"
 #include "gossip/gossip.h"
+#include "gossip/handshake.h"
 #include "gossip/keyring_internal.h"
 #include "gossip/proto_internal.h"
 #include "gossip/shards_internal.h"
@@ -156,7 +159,8 @@ struct member {
 	bool vetoed;	    /* a verifier reached it */
 	uint64_t window_ms; /* not dead before */
 
-	uint64_t key_ms; /* when to hand it a key at the earliest */
+	uint64_t key_ms; /* when to hand it a key, or to tell it that it is forgotten, at the earliest */
+	bool forgotten;
 
 	/* News about it. */
 	enum { NEWS_NONE, NEWS_FORWARD, NEWS_ALL } news;
@@ -197,6 +201,18 @@ struct keys {
 	uint64_t next_ms;	      /* of the next look, NEVER = nothing to do */
 	uint64_t agreed_ms;	      /* since when everyone sends with the active key, 0 = not so */
 	uint64_t had_ms;	      /* since when we have the newest */
+	bool wanted;		      /* rotate as soon as that is possible */
+};
+
+/* Asking a member for its keys, see recover.c. */
+struct recover {
+	struct handshake hs;
+	bool asking;
+	uint32_t target;
+	uint64_t asked_ms, next_ms, gap_ms;
+	unsigned silent; /* questions since the last answer */
+	uint64_t answers_from_ms;
+	unsigned answers;
 };
 
 /* What gossip_health said within one second. */
@@ -235,6 +251,9 @@ struct gossip {
 	struct frame_sender sender;
 	struct frame_ring ring;
 	struct keys keys;
+	struct recover recover;
+	struct forgotten *forgotten; /* host ids */
+	uint32_t forgotten_by;	     /* the member that told us that we are; 0 = nobody */
 	struct gossip_counters counters;
 
 	struct member *self;
@@ -339,8 +358,24 @@ void admit_publish(struct gossip *g);
 void keys_init(struct gossip *g);
 int keys_restore(struct gossip *g, const void *val, size_t len, struct err *err);
 void keys_publish(struct gossip *g);
+void keys_want_rotation(struct gossip *g);
+/* New ones are in the ring. Not NULL: send with this one as soon as it is on disk. */
+void keys_recovered(struct gossip *g, const uint8_t *active_fingerprint);
 void keys_told(struct gossip *g, struct member *m, uint8_t kind, const void *body, size_t len);
 uint64_t keys_tick(struct gossip *g);
+
+/* recover.c */
+void recover_want(struct gossip *g, struct member *m); /* it has keys that we lack, or so it seems */
+bool recover_packet(
+	struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len); /* false: not of these */
+
+/* forget.c */
+bool forget_is(const struct gossip *g, const struct id128 *host_id);
+void forget_start(struct gossip *g);
+void forget_free(struct gossip *g);
+int forget_restore(struct gossip *g, const uint8_t *key, const uint8_t *val, size_t len, struct err *err);
+void forget_tell(struct gossip *g, struct member *m, const struct gossip_addr *to, size_t trigger_len);
+void forget_told(struct gossip *g, const void *packet, size_t len);
 
 /* members.c */
 struct member *members_add(struct gossip *g, const struct member_save *save);

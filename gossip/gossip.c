@@ -442,6 +442,8 @@ static void on_hello(struct gossip *g, struct member *m, const struct gossip_add
 	enum frame_verdict verdict = frame_hello_handle(&m->frame, &g->sender, &g->ring, packet, len, fresh(g), g->now, &outcome);
 
 	count_verdict(g, verdict);
+	if (verdict == FRAME_KEY)
+		recover_want(g, m);
 	if (verdict != FRAME_OK)
 		return;
 	if (!ip_is_set(&m->addr.ip))
@@ -460,6 +462,8 @@ static void on_frame(struct gossip *g, struct member *m, const struct gossip_add
 	struct frame_hello hello;
 
 	count_verdict(g, verdict);
+	if (verdict == FRAME_KEY)
+		recover_want(g, m);
 	if (verdict == FRAME_BOOT && frame_peer_ask(&m->frame, len, fresh(g), g->now, &hello))
 		send_hello(g, m, from, &hello);
 	if (verdict != FRAME_OK)
@@ -485,8 +489,11 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 	m = verdict == FRAME_OK && header.class != FRAME_CLASS_ADMISSION ? members_find(g, header.hostno) : NULL;
 	if (verdict != FRAME_OK)
 		count_verdict(g, verdict);
-	else if (header.class == FRAME_CLASS_ADMISSION)
-		admit_on_join(g, from, packet, len);
+	else if (header.class == FRAME_CLASS_ADMISSION) {
+		if (!recover_packet(g, from, packet, len))
+			admit_on_join(g, from, packet, len);
+	} else if (m && m->forgotten)
+		forget_tell(g, m, from, len);
 	else if (!m || m == g->self)
 		g->counters.refused_sender++;
 	else if (header.class == FRAME_CLASS_HELLO)
@@ -550,6 +557,8 @@ void gossip_free(struct gossip *g)
 	shards_fini(&g->shards);
 	frame_ring_wipe(&g->ring);
 	sodium_memzero(&g->keys, sizeof(g->keys));
+	handshake_wipe(&g->recover.hs);
+	forget_free(g);
 	free(g->slots);
 	free(g->sorted);
 	free(g->dirty);
@@ -609,12 +618,14 @@ int gossip_restore(struct gossip *g, const void *key, size_t key_len, const void
 		return restore_member(g, key, key_len, val, len, err);
 	if (key_len == SAVED_KEY_SIZE && kind[0] == 'a')
 		return admit_restore(g, key, key_len, val, len, err);
+	if (key_len == SAVED_KEY_SIZE && kind[0] == 'f')
+		return forget_restore(g, key, val, len, err);
 	if (key_len == 1 && kind[0] == KEYS_RECORD_KEY[0])
 		return keys_restore(g, val, len, err);
 	if (key_len == 1 && kind[0] == RESERVE_KEY[0])
 		return restore_reserve(g, val, len, err);
 	return err_set(
-		err, ERR_CORRUPT, "gossip saved pair: expected a key of kind m, a, k or q, found one of %zu bytes", key_len);
+		err, ERR_CORRUPT, "gossip saved pair: expected a key of kind m, a, f, k or q, found one of %zu bytes", key_len);
 }
 
 void gossip_start(struct gossip *g, uint64_t now_ms)
@@ -628,6 +639,7 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	core_publish_self(g);
 	keys_publish(g);
 	admit_publish(g);
+	forget_start(g);
 	probe_start(g);
 	g->shards_ms = g->now + SHARDS_TICK_MS;
 	g->heads_ms = g->now + SETTLE_MS;

@@ -101,6 +101,11 @@ struct gossip_ops {
 	/* Call gossip_kept(ticket) when everything given to `save` before is on disk: a new cluster key is not used before that.
 	 * May be NULL: `save` itself is durable. */
 	void (*sync)(void *ctx, uint64_t ticket);
+	/* The same packet over a stream to the same address: UDP seems not to get there. May be NULL. What comes back goes to
+	 * gossip_packet. */
+	void (*stream)(void *ctx, const struct gossip_addr *to, const void *packet, size_t len);
+	/* A member says that we are out of the cluster for good. Once. May be NULL. */
+	void (*forgotten)(void *ctx, uint32_t by_hostno);
 	/* Wall clock in Unix seconds, for token expiry only. May be NULL: tokens do not expire (simulator). */
 	int64_t (*wall_s)(void *ctx);
 };
@@ -181,13 +186,19 @@ void gossip_each_key(const struct gossip *g, void (*fn)(void *ctx, const struct 
 /* The one that tokens are made with. */
 void gossip_active_key(const struct gossip *g, uint8_t ret_key[CLUSTER_KEY_SIZE]);
 
+/* The host with this id is out for good: nothing of it is heard any more, it cannot be admitted again, what it says is answered
+ * with that. Kept for ever, in every core that is told. `rotate`: the cluster's key changes too, as soon as it can; say so on one
+ * host. May be called from within callbacks. */
+void gossip_forget(struct gossip *g, const struct id128 *host_id, bool rotate, uint64_t now_ms);
+uint32_t gossip_forgotten_by(const struct gossip *g); /* the member that told us so, 0 = we are not */
+
 struct gossip_counters {
 	uint64_t packets_in, packets_out, bytes_in, bytes_out;
 	uint64_t refused_short, refused_version, refused_sender, refused_key, refused_replay, refused_boot, refused_decode,
 		refused_join;
 	uint64_t probes, probe_timeouts, suspicions, refutations, deaths;
 	uint64_t pushes, push_retries, syncs, resets, conflicts; /* conflicts: R6, must be 0 */
-	uint64_t rotations, keys_in, keys_refused;
+	uint64_t rotations, keys_in, keys_refused, recoveries_asked, recoveries_answered, refused_forgotten;
 	uint64_t records_refused;
 	uint64_t record_count;
 };

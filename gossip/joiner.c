@@ -18,6 +18,7 @@
 #define GAP_MAX_MS 2000	 /* doubled after each round over the seeds, up to this */
 #define GAP_BUSY_MS 20	 /* a sponsor is busy while it writes our number to disk: some milliseconds, the first time always */
 #define BUSY_TRIES 5	 /* so many in a row, then the usual patience: its numbers are all given */
+#define SILENT_ROUNDS 2	 /* over the seeds by UDP alone */
 #define SEEDS_NAMED_MAX 3
 #define SEED_TEXT_SIZE (IP_TEXT_SIZE + 8)
 
@@ -40,7 +41,7 @@ struct joiner {
 	unsigned busy_left;
 	uint32_t gap_ms, timeout_ms;
 	uint64_t next_ms, deadline_ms;
-	bool ended;
+	bool ended, streamed;
 };
 
 struct joiner *joiner_new(const struct token *token, const struct identity *identity, const char *name,
@@ -119,6 +120,9 @@ static const char *refusal_sentence(enum admission_verdict reason)
 		return "the request is not signed by this host's key: use the same release of trestle on both hosts";
 	case ADMISSION_BUSY:
 		return "the member has no free host number now: try again, or ask another member for a token";
+	case ADMISSION_FORGOTTEN:
+		return "this host was forgotten by that cluster, and its identity stays so: `trestle leave` here gives it a new "
+		       "one, then join again";
 	default:
 		return "the member does not accept this host's name or address: check both options here, and that both hosts run "
 		       "the same release";
@@ -269,6 +273,11 @@ static void ask_next(struct joiner *j, uint64_t now_ms)
 		j->gap_ms = j->gap_ms * 2 < GAP_MAX_MS ? j->gap_ms * 2 : GAP_MAX_MS;
 	j->sent++;
 	j->ops.send(j->ctx, &j->token.seeds[seed], j->packet, sizeof(j->packet));
+	/* Refusals come by UDP too: then it passes. A busy sponsor may be answering streams alone. */
+	if (j->ops.stream && j->sent > SILENT_ROUNDS * j->token.seed_count && (j->reason == ADMISSION_OK || j->streamed)) {
+		j->streamed = true;
+		j->ops.stream(j->ctx, &j->token.seeds[seed], j->packet, sizeof(j->packet));
+	}
 }
 
 uint64_t joiner_tick(struct joiner *j, uint64_t now_ms)

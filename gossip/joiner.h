@@ -29,6 +29,8 @@ struct joiner_ops {
 	void (*random)(void *ctx, void *buf, size_t len);
 	/* Once: admitted (result) or given up (result NULL, err says why and what to do). */
 	void (*done)(void *ctx, const struct joiner_result *result, const struct err *err);
+	/* As send, over a stream: UDP has been silent for two rounds over the seeds. May be NULL. */
+	void (*stream)(void *ctx, const struct gossip_addr *to, const void *packet, size_t len);
 };
 
 struct joiner *joiner_new(const struct token *token, const struct identity *identity, const char *name,

@@ -115,6 +115,16 @@ void gossip_kept(struct gossip *g, uint64_t ticket, uint64_t now_ms)
 	core_leave(g);
 }
 
+void keys_recovered(struct gossip *g, const uint8_t *active_fingerprint)
+{
+	int active = active_fingerprint ? keyring_find(&g->keys.ring, active_fingerprint) : -1;
+
+	if (active > (int)g->keys.ring.active)
+		g->keys.ring.active = (unsigned)active;
+	g->keys.had_ms = g->now;
+	save(g);
+}
+
 /* ---- what the others say ---- */
 
 static bool view_of(const struct gossip *g, const struct member *m, struct keyring_view *ret_view)
@@ -277,17 +287,27 @@ static void activate_or_retire(struct gossip *g)
 
 uint64_t keys_tick(struct gossip *g)
 {
+	struct err err;
+
 	if (g->keys.next_ms > g->now)
 		return g->keys.next_ms;
 	g->keys.next_ms = NEVER;
-	if (g->keys.ring.count == 1)
+	if (g->keys.wanted && gossip_rotate(g, g->now, &err) == 0)
+		g->keys.wanted = false;
+	if (g->keys.ring.count == 1 && !g->keys.wanted)
 		return NEVER;
-	if (!pending(g)) {
+	if (g->keys.ring.count > 1 && !pending(g)) {
 		hand_out(g);
 		activate_or_retire(g);
 	}
 	sooner(&g->keys.next_ms, g->now + LOOK_MS);
 	return g->keys.next_ms;
+}
+
+void keys_want_rotation(struct gossip *g)
+{
+	g->keys.wanted = true;
+	g->keys.next_ms = g->now;
 }
 
 /* ---- for the operator ---- */

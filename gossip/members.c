@@ -106,6 +106,8 @@ void members_update_digest(struct gossip *g, struct member *m)
 	crypto_shorthash(out, in, w.len, siphash_key);
 	br_init(&r, out, sizeof(out));
 	digest = br_u64(&r);
+	if (m->forgotten)
+		digest = 0; /* hosts that never knew it must agree with us */
 	g->digest += digest - m->digest;
 	m->digest = digest;
 }
@@ -355,6 +357,8 @@ bool members_claim(struct gossip *g, struct member *from, const struct proto_ent
 		return false;
 	if (m == g->self)
 		return claim_about_self(g, claim);
+	if (m->forgotten)
+		return false; /* nobody can undo that */
 	if (claim->epoch < m->epoch || (claim->epoch == m->epoch && claim->incarnation < m->incarnation))
 		return true;
 	if (claim->epoch == m->epoch && claim->incarnation == m->incarnation && !m->unheard) {

@@ -88,6 +88,8 @@ bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const ui
 		g->counters.refused_decode++;
 		return true;
 	}
+	if (forget_is(g, &a.host_id))
+		return true; /* void for ever */
 	known = members_by_id(g, &a.host_id);
 	if (known || members_find(g, a.hostno)) {
 		g->conflicts += !known || known->hostno != a.hostno;
@@ -131,6 +133,8 @@ static uint32_t admit(void *ctx, const struct id128 *host_id)
 	const struct member *known = members_by_id(g, host_id);
 	uint32_t hostno;
 
+	if (forget_is(g, host_id))
+		return ADMISSION_HOSTNO_FORGOTTEN;
 	if (known)
 		return known == g->self ? 0 : known->hostno;
 	hostno = g->ops.admit ? g->ops.admit(g->ctx, host_id) : 0;

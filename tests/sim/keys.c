@@ -235,6 +235,182 @@ static void all_restart_half_way(void **state)
 	end(w);
 }
 
+static uint64_t recoveries(struct world *w)
+{
+	uint64_t count = 0;
+
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (w->hosts[i].gossip)
+			count += gossip_counters(w->hosts[i].gossip)->recoveries_answered;
+	return count;
+}
+
+static bool others_rotated(struct world *w)
+{
+	for (unsigned i = 1; i < w->host_count; i++) {
+		struct seen_keys seen = keys_of(w, i);
+
+		if (seen.count != 1 || seen.newest.generation < 2)
+			return false;
+	}
+	return true;
+}
+
+/* Host 0 is away while keys change `rounds` times, then back. */
+static struct world *missed(uint64_t seed, unsigned rounds)
+{
+	struct world *w = cluster(6, seed);
+
+	world_crash(w, 0);
+	for (unsigned round = 0; round < rounds; round++) {
+		world_run_ms(w, 15000);
+		rotate(w, 1 + round);
+		assert_true(world_run_until(w, 30000, 50, others_rotated));
+	}
+	world_run_ms(w, 5000);
+	return w;
+}
+
+static void who_was_away_fetches_the_keys(void **state)
+{
+	(void)state;
+	for (unsigned rounds = 1; rounds < 4; rounds++) {
+		struct world *w = missed(60 + rounds, rounds);
+
+		w->faults.loss = 100;
+		world_restart(w, 0, true);
+		assert_true(world_run_until(w, 20000, 50, all_alive));
+		assert_true(world_run_until(w, 20000, 50, rotated));
+		assert_true(recoveries(w) > 0);
+		assert_int_equal(generation_of(w, 0), rounds + 1);
+		end(w);
+	}
+}
+
+static void who_was_cut_off_fetches_the_keys(void **state)
+{
+	struct world *w = cluster(6, 70);
+
+	(void)state;
+	world_partition(w, 1);
+	world_run_ms(w, 20000);
+	rotate(w, 3);
+	assert_true(world_run_until(w, 30000, 50, others_rotated));
+	world_run_ms(w, 10000);
+	world_heal(w);
+	assert_true(world_run_until(w, 30000, 50, all_alive));
+	assert_true(world_run_until(w, 20000, 50, rotated));
+	end(w);
+}
+
+static bool is_one_key_on_each_side(struct world *w)
+{
+	for (unsigned i = 0; i < w->host_count; i++) {
+		struct seen_keys seen = keys_of(w, i);
+
+		if (seen.count != 1 || seen.newest.generation != 2)
+			return false;
+	}
+	return true;
+}
+
+/* Both sides of a cut retire the old key, so that they share none at all when they meet. */
+static void two_sides_that_share_no_key_any_more_meet(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 80; seed < 84; seed++) {
+		struct world *w = cluster(8, seed);
+
+		world_partition(w, 0x0f);
+		world_run_ms(w, 20000);
+		rotate(w, 1);
+		rotate(w, 6);
+		assert_true(world_run_until(w, 40000, 50, is_one_key_on_each_side));
+		assert_memory_not_equal(keys_of(w, 0).newest.fingerprint, keys_of(w, 7).newest.fingerprint, 8);
+		world_heal(w);
+		assert_true(world_run_until(w, 60000, 50, all_alive));
+		assert_true(world_run_until(w, 60000, 50, rotated));
+		end(w);
+	}
+}
+
+/* ---- forgotten hosts ---- */
+
+static void tell_all(struct world *w, unsigned victim)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (i != victim) {
+			gossip_forget(w->hosts[i].gossip, &w->hosts[victim].identity.id, i == 1, world_now_ms(w));
+			world_touch(w, i);
+		}
+}
+
+static void a_forgotten_host_is_not_heard_and_is_told_so(void **state)
+{
+	struct world *w = cluster(5, 90);
+	struct gossip_member shown;
+	uint64_t refused = 0;
+
+	(void)state;
+	world_crash(w, 0);
+	world_run_ms(w, 15000);
+	tell_all(w, 0);
+	assert_true(world_run_until(w, 30000, 50, others_rotated)); /* without it */
+	world_restart(w, 0, true);
+	world_run_ms(w, 20000);
+	assert_int_not_equal(gossip_forgotten_by(w->hosts[0].gossip), 0);
+	assert_int_equal(generation_of(w, 0), 1); /* nobody gave it the key */
+	for (unsigned i = 1; i < 5; i++) {
+		assert_true(gossip_member_get(w->hosts[i].gossip, w->hosts[0].hostno, &shown));
+		assert_int_equal(shown.state, GOSSIP_LEFT);
+		assert_int_equal(gossip_member_count(w->hosts[i].gossip, GOSSIP_ALIVE), 4);
+		refused += gossip_counters(w->hosts[i].gossip)->refused_forgotten;
+	}
+	assert_true(refused > 0);
+	end(w);
+}
+
+static void what_is_forgotten_stays_so_over_restarts(void **state)
+{
+	struct world *w = cluster(4, 91);
+
+	(void)state;
+	world_crash(w, 0);
+	world_run_ms(w, 15000);
+	tell_all(w, 0);
+	assert_true(world_run_until(w, 30000, 50, others_rotated));
+	for (unsigned i = 1; i < 4; i++)
+		world_crash(w, i);
+	for (unsigned i = 0; i < 4; i++)
+		world_restart(w, i, true);
+	world_run_ms(w, 20000);
+	assert_int_not_equal(gossip_forgotten_by(w->hosts[0].gossip), 0);
+	for (unsigned i = 1; i < 4; i++)
+		assert_int_equal(gossip_member_count(w->hosts[i].gossip, GOSSIP_ALIVE), 3);
+	end(w);
+}
+
+/* A host that hears of it late, from one that never knew better, must not bring it back. */
+static void one_that_was_not_told_yet_brings_it_back_to_nobody(void **state)
+{
+	struct world *w = cluster(5, 92);
+
+	(void)state;
+	for (unsigned i = 1; i < 4; i++) {
+		gossip_forget(w->hosts[i].gossip, &w->hosts[0].identity.id, false, world_now_ms(w));
+		world_touch(w, i);
+	}
+	world_run_ms(w, 20000);
+	for (unsigned i = 1; i < 4; i++)
+		assert_int_equal(gossip_member_count(w->hosts[i].gossip, GOSSIP_ALIVE), 4);
+	gossip_forget(w->hosts[4].gossip, &w->hosts[0].identity.id, false, world_now_ms(w));
+	world_touch(w, 4);
+	world_run_ms(w, 20000);
+	for (unsigned i = 1; i < 5; i++)
+		assert_int_equal(gossip_member_count(w->hosts[i].gossip, GOSSIP_ALIVE), 4);
+	end(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -246,6 +422,12 @@ int main(void)
 		cmocka_unit_test(what_the_maker_began_the_others_finish),
 		cmocka_unit_test(a_restart_half_way_loses_nothing),
 		cmocka_unit_test(all_restart_half_way),
+		cmocka_unit_test(who_was_away_fetches_the_keys),
+		cmocka_unit_test(who_was_cut_off_fetches_the_keys),
+		cmocka_unit_test(two_sides_that_share_no_key_any_more_meet),
+		cmocka_unit_test(a_forgotten_host_is_not_heard_and_is_told_so),
+		cmocka_unit_test(what_is_forgotten_stays_so_over_restarts),
+		cmocka_unit_test(one_that_was_not_told_yet_brings_it_back_to_nobody),
 	};
 
 	if (sodium_init() < 0)
