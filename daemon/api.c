@@ -131,6 +131,15 @@ static void warn_networks(struct node *node, json_t *warnings)
 	}
 }
 
+static void warn_twin(void *ctx, const struct gossip_member *m)
+{
+	if (m->twin_ms)
+		json_array_append_new(ctx, json_sprintf("two hosts speak as %s (number %u): one has a copy of the other's state "
+							"directory; stop the copy, "
+							"and join it as a new host",
+						   m->name, m->hostno));
+}
+
 static json_t *warnings_json(struct node *node)
 {
 	json_t *warnings = json_array();
@@ -159,6 +168,7 @@ static json_t *warnings_json(struct node *node)
 		json_array_append_new(warnings,
 			json_sprintf("%llu times an address was seen on two hosts; create networks with --ipam-driver trestle",
 				(unsigned long long)node->duplicates_seen));
+	gossip_each_member(node->gossip, warn_twin, warnings);
 	if (gossip_counters(node->gossip)->conflicts)
 		json_array_append_new(warnings,
 			json_string("two hosts speak with one identity: is one a copy of the other's state directory?"));
@@ -858,10 +868,10 @@ static void add_key(void *ctx, const struct gossip_key *key)
 	gossip_each_member(l->node->gossip, if_named, &rotator);
 	snprintf(label, sizeof(label), "%s", rotator.name);
 	json_array_append_new(l->array,
-		json_pack("{s:s, s:i, s:s, s:o, s:o, s:i, s:i, s:i}", "id", fingerprint, "generation", (int)key->generation, "state",
-			gossip_key_state_name(key->state), "age_s",
-			key->created_s ? json_integer(age > 0 ? (json_int_t)age : 0) : json_null(), "made_by", text_or_null(label),
-			"hosts", (int)key->have, "sending", (int)key->sending, "of", (int)key->needed));
+		json_pack("{s:s, s:i, s:s, s:o, s:o, s:i, s:i, s:i}", "id", fingerprint, "generation", (int)key->generation,
+			"state", gossip_key_state_name(key->state), "age_s",
+			key->created_s ? json_integer(age > 0 ? (json_int_t)age : 0) : json_null(), "made_by",
+			text_or_null(label), "hosts", (int)key->have, "sending", (int)key->sending, "of", (int)key->needed));
 }
 
 static json_t *keys(struct node *node)

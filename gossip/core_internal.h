@@ -161,6 +161,7 @@ struct member {
 
 	uint64_t key_ms; /* when to hand it a key, or to tell it that it is forgotten, at the earliest */
 	bool forgotten;
+	uint64_t twin_ms; /* when two hosts last spoke as this one, 0 = never */
 
 	/* News about it. */
 	enum { NEWS_NONE, NEWS_FORWARD, NEWS_ALL } news;

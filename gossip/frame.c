@@ -125,6 +125,7 @@ void frame_peer_set_boot(struct frame_peer *peer, uint64_t boot)
 {
 	if (peer->boot_known && peer->boot == boot)
 		return;
+	peer->boot_before = peer->boot_known ? peer->boot : 0;
 	peer->boot_known = true;
 	peer->boot = boot;
 	window_clear(peer);
@@ -364,6 +365,7 @@ enum frame_verdict frame_hello_handle(struct frame_peer *peer, const struct fram
 	if (hello.echo != 0 && hello.echo == peer->ask && now_ms < peer->ask_until_ms) {
 		peer->ask = 0;
 		outcome.established = !known;
+		outcome.twin = !known && header.boot != 0 && header.boot == peer->boot_before;
 		frame_peer_set_boot(peer, header.boot);
 		known = true;
 	}

@@ -105,9 +105,10 @@ struct frame_peer {
 	struct id128 host_id;
 	bool boot_known;
 	uint64_t boot;
-	uint64_t top;	/* highest counter accepted of this boot */
-	uint64_t *bits; /* ring of words, indexed by counter / 64; NULL until a packet was accepted */
-	uint64_t ask;	/* our open question, 0 = none */
+	uint64_t boot_before; /* the one established before this, 0 = none */
+	uint64_t top;	      /* highest counter accepted of this boot */
+	uint64_t *bits;	      /* ring of words, indexed by counter / 64; NULL until a packet was accepted */
+	uint64_t ask;	      /* our open question, 0 = none */
 	uint64_t ask_until_ms, ask_next_ms;
 	uint64_t answers_from_ms; /* start of the second in which answers are counted */
 	unsigned answers;
@@ -145,7 +146,9 @@ bool frame_peer_ask(struct frame_peer *peer, size_t trigger_len, uint64_t fresh,
 
 struct frame_hello_outcome {
 	bool established; /* the peer's boot is proven now and was not the one known before: it restarted, or is new to us */
-	bool answer;	  /* send `reply` back to where the hello came from */
+	/* A boot came back that another had replaced: a host that starts never has an old boot tag, so two speak as this one. */
+	bool twin;
+	bool answer; /* send `reply` back to where the hello came from */
 	struct frame_hello reply;
 };
 

@@ -450,6 +450,10 @@ static void on_hello(struct gossip *g, struct member *m, const struct gossip_add
 		m->addr = *from;
 	if (outcome.answer)
 		send_hello(g, m, from, &outcome.reply);
+	if (outcome.twin) {
+		g->conflicts++;
+		m->twin_ms = g->now;
+	}
 	if (outcome.established)
 		on_established(g, m);
 }

@@ -66,6 +66,7 @@ struct gossip_member {
 	uint64_t held_until_ms; /* it flaps: names should not lead to it before, 0 = it does not */
 	enum gossip_reach reach;
 	bool self;
+	uint64_t twin_ms; /* when it was last seen that two hosts speak with this identity; 0 = never */
 };
 
 struct gossip_config {

@@ -58,6 +58,7 @@ void members_show(const struct gossip *g, const struct member *m, struct gossip_
 		.held_until_ms = m->held_until_ms,
 		.reach = trust_reach(g, m),
 		.self = m == g->self,
+		.twin_ms = m->twin_ms,
 	};
 	memcpy(ret_member->name, m->name, sizeof(ret_member->name));
 }
