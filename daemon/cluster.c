@@ -110,6 +110,33 @@ static int load_identity(struct node *node, struct err *err)
 	return 0;
 }
 
+/* A copied disk makes two hosts of one identity: both would give out the same addresses. */
+static int check_machine(struct node *node, struct err *err)
+{
+	const struct options *o = &node->options;
+	struct blob b = {0};
+	char of[sizeof(o->machine_id)] = "";
+
+	if (!o->machine_id[0])
+		return 0;
+	if (store_each(node->store, STORE_STATE, STORE_MACHINE, take_blob, &b, err) < 0)
+		return -1;
+	if (b.found)
+		snprintf(of, sizeof(of), "%.*s", (int)b.len, (const char *)b.bytes);
+	if (b.found && strcmp(of, o->machine_id) == 0)
+		return 0;
+	if (b.found && strcmp(of, o->adopt) != 0)
+		return err_set(err, ERR_CONFLICT,
+			"%s belongs to the machine %s, and this one is %s: two hosts with one identity would give out the same "
+			"addresses. If this is a copy, move it away and join as a new host; if the other machine is gone for "
+			"good, or "
+			"this one only got a new id, start once with --adopt %s",
+			o->state_dir, of, o->machine_id, of);
+	if (b.found)
+		log_warn("cluster", "this machine, %s, adopts the state of %s", o->machine_id, of);
+	return save_now(node, STORE_MACHINE, o->machine_id, strlen(o->machine_id), err);
+}
+
 static int save_cluster_now(struct node *node, struct err *err)
 {
 	uint8_t buf[RECORD_MAX];
@@ -294,7 +321,7 @@ static int open_socket(struct node *node, struct err *err)
 
 int cluster_start(struct node *node, struct err *err)
 {
-	if (load_identity(node, err) < 0 || load_cluster(node, err) < 0)
+	if (check_machine(node, err) < 0 || load_identity(node, err) < 0 || load_cluster(node, err) < 0)
 		return -1;
 	return open_socket(node, err) < 0 ? -1 : streams_open(node, err);
 }

@@ -30,6 +30,7 @@ enum store_kind {
 	STORE_DOCKER_NETWORK = 'd',
 	STORE_POOL = 'p',
 	STORE_HOSTNO = 'h',
+	STORE_MACHINE = 'm', /* which machine this state belongs to */
 	/* boot */
 	STORE_LEASE = 'l',
 	STORE_ENDPOINT = 'e',
