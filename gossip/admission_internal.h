@@ -88,7 +88,7 @@ const char *admission_verdict_name(enum admission_verdict verdict); /* "ok", "ex
 struct admission_sponsor {
 	const struct identity *identity;
 	struct id128 cluster_id;
-	const uint8_t *cluster_key; /* CLUSTER_KEY_SIZE: the one that tokens are checked with */
+	const uint8_t *cluster_key;	    /* CLUSTER_KEY_SIZE: the one that tokens are checked with */
 	const struct keyring_key *hand_out; /* what the joiner is given; NULL: cluster_key as the first key */
 	uint32_t hostno;
 	const struct member_save *members; /* to hand to the joiner: ourselves first, then alive ones; as many as fit are sent */
