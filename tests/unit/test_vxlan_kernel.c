@@ -1028,6 +1028,45 @@ static void a_reused_address_is_told_to_containers(void **state)
 	assert_int_equal(counters(&hosts[0])->repairs, 0);
 }
 
+static void put_remotes(struct host *h, unsigned count, unsigned shift, bool on)
+{
+	for (unsigned i = 1; i <= count; i++) {
+		struct driver_remote r = remote_of(2, i);
+
+		r.mac = mac_of(2, i + shift);
+		if (on)
+			h->driver->ops->put_remote(h->driver, &r);
+		else
+			h->driver->ops->del_remote(h->driver, &net.id, &r.mac);
+	}
+	sync_driver(h);
+}
+
+static void announcements_of_many_come_in_portions(void **state)
+{
+	struct host *h = &hosts[0];
+	const unsigned count = 2000, frames = 3 * count, shift = 10000;
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	put_remotes(h, count, 0, true);
+	assert_int_equal(counters(h)->announced, 0);
+	put_remotes(h, count, 0, false);
+	put_remotes(h, count, shift, true);
+	/* One endpoint here hears each frame. What is remembered of removed addresses is limited, the latest are kept. */
+	assert_in_range(counters(h)->announced, 1024, 2 * 1024);
+	put_remotes(h, count, 2 * shift, true);
+	put_remotes(h, count, shift, false); /* now all change, while their rows are there */
+	assert_true(counters(h)->announced < frames);
+	for (uint64_t deadline = clock_boot_ms() + DEADLINE_MS; counters(h)->announced < frames && clock_boot_ms() < deadline;) {
+		assert_true(readable(h));
+		h->driver->ops->drain(h->driver);
+	}
+	assert_true(counters(h)->announced >= frames);
+	assert_false(h->driver->ops->drain(h->driver));
+}
+
 /* Deleted while no driver was there: its rows are held, but give way to whoever has the address or the MAC now. */
 static void a_held_row_of_a_former_endpoint_gives_way(void **state)
 {
@@ -1200,6 +1239,7 @@ static int run(void)
 		cmocka_unit_test_teardown(a_moved_remote_is_followed, teardown),
 		cmocka_unit_test_teardown(a_leftover_of_a_crash_is_cleared, teardown),
 		cmocka_unit_test_teardown(a_reused_address_is_told_to_containers, teardown),
+		cmocka_unit_test_teardown(announcements_of_many_come_in_portions, teardown),
 		cmocka_unit_test_teardown(a_held_row_of_a_former_endpoint_gives_way, teardown),
 		cmocka_unit_test_teardown(a_pair_that_goes_under_way_is_no_failure, teardown),
 		cmocka_unit_test_teardown(detaching_leaves_nothing_to_complain_about, teardown),
