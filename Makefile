@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := all
 VERSION := 0.1.0
 MODULES := base netlink ipam gossip driver http plugin control daemon cli cni
-BENCHES := attach footprint gossip
+BENCHES := attach footprint gossip sim
 
 comma := ,
 FLAVOUR ?= $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),release)
@@ -155,6 +155,9 @@ test-model: deps-test ## every state of address custody in small clusters; MODEL
 test-sim: deps-test ## clusters of many hosts in one process, virtual clock
 	$(Q)$(MAKE) --no-print-directory sim
 	$(Q)$(RUN) sim
+test-sim-long: deps-test ## ten thousand random runs of 3 to 50 hosts, in two processes; RUNS=, SEED=
+	$(Q)$(MAKE) --no-print-directory sim
+	$(Q)tests/sim/long.sh
 test-net: deps-test all load ## real daemons in network namespaces
 	$(Q)$(RUN) net
 test-conformance: deps-test all ## every case of the Docker protocols, on a real daemon's socket
@@ -185,6 +188,7 @@ bench: $(BENCHES:%=bench-%) ## all benchmarks; figures and charts in build/bench
 bench-attach: ## attaching a container: ours beside Docker's overlay and bridge
 bench-footprint: ## memory and size
 bench-gossip: deps-bench-gossip ## membership and records at 10, 50 and 100 hosts, beside serf; SHORT=1: ten hosts, two minutes
+bench-sim: sim ## membership and records in the simulator, virtual time
 $(BENCHES:%=bench-%): bench-%: deps-docker all
 	@mkdir -p build/bench
 	$(Q)python3 -m bench.$*
@@ -238,6 +242,6 @@ help: ## this list
 
 always:
 .PHONY: all unit sim model load fuzz-replay deps deps-test deps-docker deps-cni deps-check deps-fuzz deps-bench-gossip build-tests test test-unit test-fuzz test-model test-sim test-net \
-	test-conformance test-cni test-docker fuzz fuzz-run demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
+	test-sim-long test-conformance test-cni test-docker fuzz fuzz-run demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
 	check-warnings check-static install install-strip uninstall clean help always
 .SECONDARY:

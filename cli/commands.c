@@ -598,6 +598,47 @@ static int run_join(struct cli *cli)
 	return CLI_FINE;
 }
 
+static int run_keys_ls(struct cli *cli)
+{
+	static const struct view_column columns[] = {
+		{"ID", "id", VIEW_TEXT},
+		{"GENERATION", "generation", VIEW_COUNT},
+		{"STATE", "state", VIEW_TEXT},
+		{"AGE", "age_s", VIEW_AGE},
+		{"MADE BY", "made_by", VIEW_TEXT},
+		{"HOSTS", "hosts", VIEW_COUNT},
+		{"SENDING", "sending", VIEW_COUNT},
+		{"OF", "of", VIEW_COUNT},
+		{NULL, NULL, VIEW_TEXT},
+	};
+	int status = CLI_FINE;
+	json_t *answer = get(cli, "/v1/keys", &status);
+
+	if (!answer)
+		return status;
+	if (cli->json)
+		view_json(cli->out, answer);
+	else
+		view_table(cli->out, columns, json_object_get(answer, "keys"));
+	json_decref(answer);
+	return status;
+}
+
+static int run_keys_rotate(struct cli *cli)
+{
+	int status = CLI_FINE;
+	json_t *answer = ask(cli, "POST", "/v1/keys/rotate", json_object(), TIMEOUT_MS, &status);
+
+	if (!answer)
+		return status;
+	if (cli->json)
+		view_json(cli->out, answer);
+	else
+		fputs("a new key is being handed out; `trestle keys ls` shows how far it is\n", cli->out);
+	json_decref(answer);
+	return CLI_FINE;
+}
+
 static int run_leave(struct cli *cli)
 {
 	json_t *body = json_object(), *answer;
@@ -721,6 +762,10 @@ const struct cli_command cli_commands[] = {
 		"ssh n1 trestle token | trestle join -", run_join, {{0}}},
 	{CLUSTER, "leave", "", 0, 0, "leaves the cluster", "trestle leave", run_leave,
 		{{"--force", NULL, "also with endpoints on this host"}, {0}}},
+	{CLUSTER, "keys ls", "", 0, 0, "lists the cluster's keys and how many hosts have them; never the keys themselves",
+		"trestle keys ls", run_keys_ls, {{0}}},
+	{CLUSTER, "keys rotate", "", 0, 0, "replaces the cluster's key; tokens made before end with it", "trestle keys rotate",
+		run_keys_rotate, {{0}}},
 	{CLUSTER, "forget", "HOST", 1, 1, "moves the addresses of a host that is gone for good to this one",
 		"trestle forget n3 --fenced", run_forget,
 		{{"--fenced", NULL, "your word that it is powered off or wiped"},

@@ -338,6 +338,14 @@ static int check_ipam_check(json_t *body, struct err *err)
 	return jd_finish_strict(&d);
 }
 
+static int check_keys_rotate(json_t *body, struct err *err)
+{
+	struct jd d;
+
+	jd_init(&d, body, "rotate", err);
+	return jd_finish_strict(&d);
+}
+
 static const struct route routes[] = {
 	{CONTROL_STATUS, HTTPD_GET, "/v1/status", false, NULL, NULL},
 	{CONTROL_VERSION, HTTPD_GET, "/v1/version", false, NULL, NULL},
@@ -352,6 +360,8 @@ static const struct route routes[] = {
 	{CONTROL_TOKEN, HTTPD_POST, "/v1/token", false, NULL, check_token},
 	{CONTROL_JOIN, HTTPD_POST, "/v1/join", false, NULL, check_join},
 	{CONTROL_LEAVE, HTTPD_POST, "/v1/leave", false, NULL, check_leave},
+	{CONTROL_KEYS, HTTPD_GET, "/v1/keys", false, NULL, NULL},
+	{CONTROL_KEYS_ROTATE, HTTPD_POST, "/v1/keys/rotate", false, NULL, check_keys_rotate},
 	{CONTROL_FORGET, HTTPD_POST, "/v1/forget", false, NULL, check_forget},
 	{CONTROL_AUDIT, HTTPD_GET, "/v1/ipam/check", false, NULL, NULL},
 	{CONTROL_CNI_ADD, HTTPD_POST, "/v1/cni/add", false, NULL, check_cni_add},

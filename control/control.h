@@ -24,6 +24,8 @@ enum control_verb {
 	CONTROL_TOKEN,		  /* POST   /v1/token               {"ttl_s"?} */
 	CONTROL_JOIN,		  /* POST   /v1/join                {"token"} */
 	CONTROL_LEAVE,		  /* POST   /v1/leave               {"force"?} */
+	CONTROL_KEYS,		  /* GET    /v1/keys */
+	CONTROL_KEYS_ROTATE,	  /* POST   /v1/keys/rotate         {} */
 	CONTROL_FORGET,		  /* POST   /v1/forget              {"host", "fenced"?, "assume_fenced"?} */
 	CONTROL_AUDIT,		  /* GET    /v1/ipam/check */
 	/* For trestle-cni. An attachment is named by {"config", "container_id", "ifname"}; docs/api.md has the bodies. */

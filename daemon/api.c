@@ -68,7 +68,8 @@ static json_t *gossip_counters_json(const struct gossip *g)
 #define PUT(name) json_object_set_new(o, #name, json_integer((json_int_t)c->name))
 	PUT(packets_in), PUT(packets_out), PUT(bytes_in), PUT(bytes_out);
 	PUT(refused_short), PUT(refused_version), PUT(refused_sender), PUT(refused_key), PUT(refused_replay), PUT(refused_boot);
-	PUT(refused_decode), PUT(refused_join);
+	PUT(refused_decode), PUT(refused_join), PUT(rotations), PUT(keys_in), PUT(keys_refused);
+	PUT(recoveries_asked), PUT(recoveries_answered), PUT(refused_forgotten);
 	PUT(probes), PUT(probe_timeouts), PUT(suspicions), PUT(refutations), PUT(deaths);
 	PUT(pushes), PUT(push_retries), PUT(syncs), PUT(resets), PUT(conflicts), PUT(records_refused), PUT(record_count);
 #undef PUT
@@ -130,6 +131,15 @@ static void warn_networks(struct node *node, json_t *warnings)
 	}
 }
 
+static void warn_twin(void *ctx, const struct gossip_member *m)
+{
+	if (m->twin_ms)
+		json_array_append_new(ctx, json_sprintf("two hosts speak as %s (number %u): one has a copy of the other's state "
+							"directory; stop the copy, "
+							"and join it as a new host",
+						   m->name, m->hostno));
+}
+
 static json_t *warnings_json(struct node *node)
 {
 	json_t *warnings = json_array();
@@ -158,6 +168,7 @@ static json_t *warnings_json(struct node *node)
 		json_array_append_new(warnings,
 			json_sprintf("%llu times an address was seen on two hosts; create networks with --ipam-driver trestle",
 				(unsigned long long)node->duplicates_seen));
+	gossip_each_member(node->gossip, warn_twin, warnings);
 	if (gossip_counters(node->gossip)->conflicts)
 		json_array_append_new(warnings,
 			json_string("two hosts speak with one identity: is one a copy of the other's state directory?"));
@@ -556,6 +567,8 @@ struct create_call {
 	struct network_spec spec;
 	struct id128 network;
 	unsigned at; /* next pool to obtain */
+	unsigned pinned_count;
+	struct id128 pinned[NETWORK_POOLS_MAX]; /* by this call */
 };
 
 static void answer_network(void *arg)
@@ -573,13 +586,26 @@ static void answer_network(void *arg)
 	free(c);
 }
 
+/* What this call pinned on its way goes with it. */
+static void create_failed(struct create_call *c, const struct err *err)
+{
+	for (unsigned i = 0; i < c->pinned_count; i++) {
+		struct pool *p = pool_by_id(c->node, &c->pinned[i]);
+		if (!p)
+			continue;
+		p->state.pinned = false;
+		pool_unuse(c->node, p);
+	}
+	control_fail(c->call, err);
+	free(c);
+}
+
 static void network_made(void *arg, struct network *n, const struct err *err)
 {
 	struct create_call *c = arg;
 
 	if (err) {
-		control_fail(c->call, err);
-		free(c);
+		create_failed(c, err);
 		return;
 	}
 	n->pinned = true;
@@ -595,10 +621,11 @@ static void pool_made(void *arg, struct pool *p, const struct err *err)
 	struct create_call *c = arg;
 
 	if (err) {
-		control_fail(c->call, err);
-		free(c);
+		create_failed(c, err);
 		return;
 	}
+	if (!p->state.pinned)
+		c->pinned[c->pinned_count++] = p->id;
 	p->state.pinned = true;
 	pool_keep(c->node, p);
 	c->at++;
@@ -698,18 +725,38 @@ static void unpin_pools(struct node *node, const struct network *n)
 	}
 }
 
-static json_t *network_rm(struct node *node, const char *name, struct err *err)
-{
-	struct network *n = need_network(node, name, err);
+struct later_answer {
+	struct control_call *call;
 	json_t *answer;
+};
 
-	if (!n || may_remove(node, n, err) < 0)
-		return NULL;
-	answer = json_pack("{s:o}", "removed", id_json(&n->id));
+static void answer_later(void *arg)
+{
+	struct later_answer *l = arg;
+
+	control_done(l->call, l->answer);
+	free(l);
+}
+
+static void network_rm(struct node *node, struct control_call *call, const char *name)
+{
+	struct err err = {0};
+	struct network *n = need_network(node, name, &err);
+	struct later_answer *l;
+
+	if (!n || may_remove(node, n, &err) < 0) {
+		control_fail(call, &err);
+		return;
+	}
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		abort();
+	l->call = call;
+	l->answer = json_pack("{s:o}", "removed", id_json(&n->id));
 	unpin_pools(node, n);
 	n->pinned = false;
 	network_unuse(node, n);
-	return answer;
+	outbox_call(node->outbox, answer_later, l);
 }
 
 static json_t *network_inspect(struct node *node, const char *name, struct err *err)
@@ -793,6 +840,57 @@ static json_t *token(struct node *node, json_t *body, struct err *err)
 	return json_pack("{s:s, s:I}", "token", text, "expires_s", (json_int_t)expires_s);
 }
 
+/* ---- keys ---- */
+
+struct named {
+	struct id128 id;
+	char name[GOSSIP_NAME_MAX + 1];
+};
+
+static void if_named(void *ctx, const struct gossip_member *m)
+{
+	struct named *s = ctx;
+
+	if (id_equal(&m->host_id, &s->id))
+		snprintf(s->name, sizeof(s->name), "%s", m->name);
+}
+
+/* What names a key, never what it is. */
+static void add_key(void *ctx, const struct gossip_key *key)
+{
+	struct listing *l = ctx;
+	char fingerprint[2 * sizeof(key->fingerprint) + 1], label[GOSSIP_NAME_MAX + 32];
+	struct named rotator = {.id = key->rotator};
+	int64_t age = clock_wall_s() - (int64_t)key->created_s;
+
+	for (size_t i = 0; i < sizeof(key->fingerprint); i++)
+		snprintf(fingerprint + 2 * i, 3, "%02x", key->fingerprint[i]);
+	gossip_each_member(l->node->gossip, if_named, &rotator);
+	snprintf(label, sizeof(label), "%s", rotator.name);
+	json_array_append_new(l->array,
+		json_pack("{s:s, s:i, s:s, s:o, s:o, s:i, s:i, s:i}", "id", fingerprint, "generation", (int)key->generation,
+			"state", gossip_key_state_name(key->state), "age_s",
+			key->created_s ? json_integer(age > 0 ? (json_int_t)age : 0) : json_null(), "made_by",
+			text_or_null(label), "hosts", (int)key->have, "sending", (int)key->sending, "of", (int)key->needed));
+}
+
+static json_t *keys(struct node *node)
+{
+	struct listing l = {.node = node, .array = json_array()};
+
+	gossip_each_key(node->gossip, add_key, &l);
+	return json_pack("{s:o}", "keys", l.array);
+}
+
+static json_t *keys_rotate(struct node *node, struct err *err)
+{
+	if (gossip_rotate(node->gossip, clock_boot_ms(), err) < 0)
+		return NULL;
+	log_info("cluster", "a new cluster key is being handed out");
+	cluster_poke(node);
+	return json_pack("{s:b}", "rotating", 1);
+}
+
 struct pending {
 	struct node *node;
 	struct control_call *call;
@@ -809,24 +907,11 @@ static struct pending *pending_new(struct node *node, struct control_call *call)
 	return p;
 }
 
-struct sponsor {
-	struct id128 id;
-	char name[GOSSIP_NAME_MAX + 1];
-};
-
-static void if_sponsor(void *ctx, const struct gossip_member *m)
-{
-	struct sponsor *s = ctx;
-
-	if (id_equal(&m->host_id, &s->id))
-		snprintf(s->name, sizeof(s->name), "%s", m->name);
-}
-
 static json_t *joined_json(struct node *node)
 {
-	struct sponsor s = {.id = node->sponsor};
+	struct named s = {.id = node->sponsor};
 
-	gossip_each_member(node->gossip, if_sponsor, &s);
+	gossip_each_member(node->gossip, if_named, &s);
 	return json_pack("{s:o, s:i, s:o}", "cluster_id", id_json(&node->cluster.cluster_id), "hostno", (int)node->cluster.hostno,
 		"sponsor", text_or_null(s.name));
 }
@@ -872,6 +957,7 @@ static void endpoints_gone(void *arg)
 	struct pending *p = arg;
 	struct err err = {0};
 
+	p->node->leaving = false; /* cluster_leave takes it over */
 	if (cluster_leave(p->node, left, p, &err) < 0) {
 		control_fail(p->call, &err);
 		free(p);
@@ -890,6 +976,12 @@ static void leave(struct node *node, struct control_call *call, json_t *body)
 		control_fail(call, &err);
 		return;
 	}
+	if (node->leaving || node->join) {
+		err_set(&err, ERR_CONFLICT, "this host is joining or leaving already; wait for the answer");
+		control_fail(call, &err);
+		return;
+	}
+	node->leaving = true; /* nothing new from here on */
 	endpoints_remove_all_of(node, NULL, endpoints_gone, pending_new(node, call));
 }
 
@@ -903,6 +995,11 @@ static void handle(void *ctx, struct control_call *call, const struct control_re
 
 	if (!node->gossip || !node->ipam) {
 		err_set(&err, ERR_UNREACHABLE, "this host is changing its cluster; try again in a second");
+		control_fail(call, &err);
+		return;
+	}
+	if (request->verb == CONTROL_NETWORK_CREATE && (node->leaving || node->join)) {
+		err_set(&err, ERR_UNREACHABLE, "this host is joining or leaving a cluster; try again in a second");
 		control_fail(call, &err);
 		return;
 	}
@@ -926,8 +1023,8 @@ static void handle(void *ctx, struct control_call *call, const struct control_re
 		answer = network_inspect(node, request->object, &err);
 		break;
 	case CONTROL_NETWORK_RM:
-		answer = network_rm(node, request->object, &err);
-		break;
+		network_rm(node, call, request->object);
+		return;
 	case CONTROL_ENDPOINTS:
 		answer = endpoints(node, request->filter, &err);
 		break;
@@ -939,6 +1036,12 @@ static void handle(void *ctx, struct control_call *call, const struct control_re
 		break;
 	case CONTROL_TOKEN:
 		answer = token(node, request->body, &err);
+		break;
+	case CONTROL_KEYS:
+		answer = keys(node);
+		break;
+	case CONTROL_KEYS_ROTATE:
+		answer = keys_rotate(node, &err);
 		break;
 	case CONTROL_JOIN:
 		join(node, call, request->body);

@@ -52,6 +52,8 @@ struct pending_claim {
 /* What exists already under the key: "n:NAME" or "p:...". */
 static const void *existing(struct node *node, const char *key, void *buf, size_t size, size_t *ret_len)
 {
+	if (!key[0] || key[1] != ':')
+		return NULL;
 	return key[0] == 'n' ? network_claimed(node, key + 2, buf, size, ret_len) : pool_claimed(node, key, buf, size, ret_len);
 }
 
@@ -237,7 +239,8 @@ void claim_name(struct node *node, const char *key, const void *mine, size_t len
 	memcpy(p->value, mine, len);
 	HASH_ADD(hh, node->pending_claims, xid, sizeof(p->xid), p);
 	send_claim(node, p, now);
-	housekeeping_soon(node);
+	if (HASH_COUNT(node->pending_claims) == 1) /* else it is on its way: claims in a row must not put it off */
+		housekeeping_soon(node);
 }
 
 static void on_answer(struct node *node, uint32_t from, struct bytes_reader *r)
@@ -277,6 +280,15 @@ void claims_tick(struct node *node, uint64_t now)
 		}
 	}
 	forget_old(node, now);
+}
+
+/* Whoever waits is told that there is no answer (winner NULL). */
+void claims_drain(struct node *node)
+{
+	struct pending_claim *p, *next;
+
+	HASH_ITER(hh, node->pending_claims, p, next)
+	finish(node, p, NULL, 0);
 }
 
 void claims_free(struct node *node)

@@ -110,6 +110,33 @@ static int load_identity(struct node *node, struct err *err)
 	return 0;
 }
 
+/* A copied disk makes two hosts of one identity: both would give out the same addresses. */
+static int check_machine(struct node *node, struct err *err)
+{
+	const struct options *o = &node->options;
+	struct blob b = {0};
+	char of[sizeof(o->machine_id)] = "";
+
+	if (!o->machine_id[0])
+		return 0;
+	if (store_each(node->store, STORE_STATE, STORE_MACHINE, take_blob, &b, err) < 0)
+		return -1;
+	if (b.found)
+		snprintf(of, sizeof(of), "%.*s", (int)b.len, (const char *)b.bytes);
+	if (b.found && strcmp(of, o->machine_id) == 0)
+		return 0;
+	if (b.found && strcmp(of, o->adopt) != 0)
+		return err_set(err, ERR_CONFLICT,
+			"%s belongs to the machine %s, and this one is %s: two hosts with one identity would give out the same "
+			"addresses. If this is a copy, move it away and join as a new host; if the other machine is gone for "
+			"good, or "
+			"this one only got a new id, start once with --adopt %s",
+			o->state_dir, of, o->machine_id, of);
+	if (b.found)
+		log_warn("cluster", "this machine, %s, adopts the state of %s", o->machine_id, of);
+	return save_now(node, STORE_MACHINE, o->machine_id, strlen(o->machine_id), err);
+}
+
 static int save_cluster_now(struct node *node, struct err *err)
 {
 	uint8_t buf[RECORD_MAX];
@@ -148,7 +175,7 @@ static int load_cluster(struct node *node, struct err *err)
 
 /* ---- the socket ---- */
 
-static socklen_t to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss)
+socklen_t cluster_to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss)
 {
 	memset(ss, 0, sizeof(*ss));
 	if (addr->ip.family == 4) {
@@ -165,7 +192,7 @@ static socklen_t to_sockaddr(const struct gossip_addr *addr, struct sockaddr_sto
 	return sizeof(*s);
 }
 
-static void from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr *ret)
+void cluster_from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	if (ss->ss_family == AF_INET) {
@@ -188,9 +215,9 @@ static void send_packet(void *ctx, const struct gossip_addr *to, const void *pac
 	struct sockaddr_storage ss;
 	socklen_t ss_len;
 
-	if (to->ip.family != node->options.listen.ip.family)
+	if (streams_answer(node, to, packet, len) || to->ip.family != node->options.listen.ip.family)
 		return;
-	ss_len = to_sockaddr(to, &ss);
+	ss_len = cluster_to_sockaddr(to, &ss);
 	for (int try = 0; try < 2; try++) /* the first failure may be an ICMP error about an earlier packet to somebody else */
 		if (sendto(node->udp_fd, packet, len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&ss, ss_len) >= 0)
 			return;
@@ -202,9 +229,19 @@ static void on_refused(void *ctx, const struct sockaddr_storage *ss)
 	struct node *node = ctx;
 	struct gossip_addr addr;
 
-	from_sockaddr(ss, &addr);
+	cluster_from_sockaddr(ss, &addr);
 	if (node->gossip && !node->left)
 		gossip_unreachable(node->gossip, &addr, clock_boot_ms());
+}
+
+/* Whether it came by UDP or by a stream. */
+static void receive(struct node *node, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now)
+{
+	if (node->join && !node->join->ended) {
+		joiner_packet(node->join->joiner, from, packet, len, now);
+		event_active(node->join->timer, EV_TIMEOUT, 0); /* what it heard may let it ask again sooner */
+	} else if (node->gossip && !node->left)
+		gossip_packet(node->gossip, from, packet, len, now);
 }
 
 /* Returns whether there may be more. */
@@ -233,13 +270,9 @@ static bool receive_batch(struct node *node, int fd)
 		gossip_clock_us(node->gossip, clock_boot_us());
 	for (int i = 0; i < count; i++) {
 		struct gossip_addr addr;
-		from_sockaddr(&from[i], &addr);
+		cluster_from_sockaddr(&from[i], &addr);
 		udp_note_datagram(&node->udp_measure, &msgs[i].msg_hdr);
-		if (node->join && !node->join->ended) {
-			joiner_packet(node->join->joiner, &addr, buffers[i], msgs[i].msg_len, now);
-			event_active(node->join->timer, EV_TIMEOUT, 0); /* what it heard may let it ask again sooner */
-		} else if (node->gossip && !node->left)
-			gossip_packet(node->gossip, &addr, buffers[i], msgs[i].msg_len, now);
+		receive(node, &addr, buffers[i], msgs[i].msg_len, now);
 	}
 	return count == RECEIVE_BATCH;
 }
@@ -255,10 +288,17 @@ static void on_packets(evutil_socket_t fd, short what, void *arg)
 	custody_poke(node);
 }
 
+void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len)
+{
+	receive(node, from, packet, len, clock_boot_ms());
+	cluster_poke(node);
+	custody_poke(node);
+}
+
 static int open_socket(struct node *node, struct err *err)
 {
 	struct sockaddr_storage ss;
-	socklen_t len = to_sockaddr(&node->options.listen, &ss);
+	socklen_t len = cluster_to_sockaddr(&node->options.listen, &ss);
 	int on = 1, size = SOCKET_BUFFER;
 	char text[IP_TEXT_SIZE];
 
@@ -281,9 +321,9 @@ static int open_socket(struct node *node, struct err *err)
 
 int cluster_start(struct node *node, struct err *err)
 {
-	if (load_identity(node, err) < 0 || load_cluster(node, err) < 0)
+	if (check_machine(node, err) < 0 || load_identity(node, err) < 0 || load_cluster(node, err) < 0)
 		return -1;
-	return open_socket(node, err);
+	return open_socket(node, err) < 0 ? -1 : streams_open(node, err);
 }
 
 /* ---- effects of the core ---- */
@@ -389,10 +429,48 @@ static void on_told(void *ctx, uint32_t from, uint8_t kind, const void *body, si
 static void on_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
 {
 	struct node *node = ctx;
-	struct store_change *c = store_change_new(STORE_STATE, STORE_GOSSIP, key, key_len, val, len, false);
+	/* Cluster keys must not be lost; what is told of other members would be learned again. */
+	bool durable = key_len == 1 && *(const char *)key == GOSSIP_SAVED_KEYS;
+	struct store_change *c = store_change_new(STORE_STATE, STORE_GOSSIP, key, key_len, val, len, durable);
 
 	if (c)
 		outbox_save(node->outbox, c);
+}
+
+struct kept {
+	struct node *node;
+	uint64_t ticket;
+};
+
+static void on_kept(void *arg)
+{
+	struct kept *k = arg;
+
+	if (k->node->gossip)
+		gossip_kept(k->node->gossip, k->ticket, clock_boot_ms());
+	cluster_poke(k->node);
+	free(k);
+}
+
+static void on_sync(void *ctx, uint64_t ticket)
+{
+	struct node *node = ctx;
+	struct kept *k = calloc(1, sizeof(*k));
+
+	if (!k)
+		abort();
+	*k = (struct kept){node, ticket};
+	outbox_call(node->outbox, on_kept, k);
+}
+
+static void send_stream(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
+{
+	streams_send(ctx, to, packet, len);
+}
+
+static void on_forgotten(void *ctx, uint32_t by)
+{
+	estate_forgotten(ctx, by);
 }
 
 static int64_t wall(void *ctx)
@@ -414,16 +492,27 @@ struct hostno_grant {
 
 static const struct prefix hostno_prefix = {.ip = {.family = 4}, .length = 12}; /* 2^20 numbers: gossip's limit */
 
+struct grant_save {
+	struct node *node;
+	struct id128 host_id;
+};
+
 static void grant_saved(void *arg)
 {
-	struct hostno_grant *g = arg;
-	g->saved = true;
+	struct grant_save *s = arg;
+	struct hostno_grant *g;
+
+	HASH_FIND(hh, s->node->grants, &s->host_id, sizeof(s->host_id), g);
+	if (g)
+		g->saved = true;
+	free(s);
 }
 
 static void grant_result(void *arg, const struct ipam_result *result)
 {
 	struct hostno_grant *g = arg;
 	struct node *node = g->node;
+	struct grant_save *save;
 	uint32_t hostno;
 
 	if (result->code != IPAM_GRANTED) {
@@ -438,7 +527,11 @@ static void grant_result(void *arg, const struct ipam_result *result)
 	g->hostno = hostno;
 	outbox_save(node->outbox,
 		store_change_new(STORE_STATE, STORE_HOSTNO, &g->host_id, sizeof(g->host_id), &hostno, sizeof(hostno), true));
-	outbox_call(node->outbox, grant_saved, g);
+	save = calloc(1, sizeof(*save));
+	if (!save)
+		abort();
+	*save = (struct grant_save){.node = node, .host_id = g->host_id};
+	outbox_call(node->outbox, grant_saved, save);
 }
 
 static struct hostno_grant *grant_new(struct node *node, const struct id128 *host_id)
@@ -518,6 +611,9 @@ static int start_hostnos(struct node *node, struct err *err)
 	} else {
 		if (ipam_pool_join(node->ipam, &def, now, err) < 0)
 			return -1;
+		HASH_FIND(hh, node->grants, &node->identity.id, sizeof(node->identity.id), g);
+		if (node->cluster.hostno == FIRST_HOSTNO && !g) /* killed between the pool and the grant of our own number */
+			ask_hostno(node, grant_new(node, &node->identity.id), FIRST_HOSTNO);
 		HASH_ITER(hh, node->grants, g, next)
 		{
 			char owner[ID_TEXT_SIZE];
@@ -619,6 +715,9 @@ static const struct gossip_ops gossip_ops = {
 	.told = on_told,
 	.admit = on_admit,
 	.save = on_save,
+	.sync = on_sync,
+	.stream = send_stream,
+	.forgotten = on_forgotten,
 	.wall_s = wall,
 };
 
@@ -704,6 +803,7 @@ void cluster_stop(struct node *node)
 		free(node->join);
 		node->join = NULL;
 	}
+	streams_close(node);
 	if (node->udp_event)
 		event_free(node->udp_event);
 	if (node->gossip_timer)
@@ -753,10 +853,13 @@ int cluster_token(struct node *node, int64_t ttl_s, char ret_text[512], int64_t 
 		.cluster_id = node->cluster.cluster_id, .token_id = random_id(), .expires_s = clock_wall_s() + ttl_s};
 	struct seed_list list = {&token};
 	char text[TOKEN_TEXT_MAX];
+	uint8_t key[CLUSTER_KEY_SIZE];
 
 	token.seeds[token.seed_count++] = node->options.listen;
 	gossip_each_member(node->gossip, add_seed, &list);
-	token_secret(node->cluster.key, &token.token_id, token.expires_s, token.secret);
+	gossip_active_key(node->gossip, key);
+	token_secret(key, &token.token_id, token.expires_s, token.secret);
+	sodium_memzero(key, sizeof(key));
 	if (token_encode(&token, text, err) < 0)
 		return -1;
 	snprintf(ret_text, 512, "%s", text);
@@ -781,6 +884,7 @@ static void end_join(struct node *node, const struct err *err)
 struct change {
 	struct node *node;
 	struct worker_job job;
+	struct store_change *saves;
 	struct joiner_result result; /* saved pairs for the new core */
 	uint8_t seed[IDENTITY_SEED_SIZE];
 	bool new_identity;
@@ -796,24 +900,43 @@ static void change_run(void *arg)
 	static const enum store_kind kinds[] = {
 		STORE_GOSSIP, STORE_IPAM, STORE_NETWORK, STORE_DOCKER_NETWORK, STORE_POOL, STORE_HOSTNO};
 	struct change *c = arg;
-	struct node *node = c->node;
 
-	c->failed = -1;
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (store_wipe(node->store, STORE_STATE, kinds[i], &c->err) < 0)
-			return;
-	for (unsigned i = 0; i < c->result.saved_count; i++) {
-		struct store_change *s = store_change_new(STORE_STATE, STORE_GOSSIP, c->result.saved[i].key,
-			c->result.saved[i].key_len, c->result.saved[i].val, c->result.saved[i].val_len, true);
-		int result = s ? store_apply(node->store, STORE_STATE, s, NULL, &c->err)
-			       : err_set(&c->err, ERR_INTERNAL, "out of memory");
-		free(s);
-		if (result < 0)
-			return;
+	c->failed = store_replace(c->node->store, STORE_STATE, kinds, sizeof(kinds) / sizeof(kinds[0]), c->saves, &c->err);
+}
+
+static void add_save(struct change *c, enum store_kind kind, const void *key, size_t key_len, const void *val, size_t len)
+{
+	struct store_change *s = store_change_new(STORE_STATE, kind, key, key_len, val, len, true);
+
+	if (!s)
+		abort();
+	s->next = c->saves;
+	c->saves = s;
+}
+
+static void list_saves(struct change *c)
+{
+	uint8_t buf[RECORD_MAX];
+
+	for (unsigned i = 0; i < c->result.saved_count; i++)
+		add_save(c, STORE_GOSSIP, c->result.saved[i].key, c->result.saved[i].key_len, c->result.saved[i].val,
+			c->result.saved[i].val_len);
+	if (c->new_identity)
+		add_save(c, STORE_IDENTITY, "", 0, c->seed, sizeof(c->seed));
+	add_save(c, STORE_CLUSTER, "", 0, buf, cluster_state_encode(&c->node->cluster, buf, sizeof(buf)));
+	sodium_memzero(buf, sizeof(buf));
+}
+
+static void change_free(struct change *c)
+{
+	while (c->saves) {
+		struct store_change *next = c->saves->next;
+		sodium_memzero(c->saves->bytes, c->saves->key_len + c->saves->len);
+		free(c->saves);
+		c->saves = next;
 	}
-	if (c->new_identity && save_now(node, STORE_IDENTITY, c->seed, sizeof(c->seed), &c->err) < 0)
-		return;
-	c->failed = save_cluster_now(node, &c->err);
+	sodium_memzero(c, sizeof(*c));
+	free(c);
 }
 
 static void change_done(void *arg)
@@ -827,12 +950,26 @@ static void change_done(void *arg)
 		datapath_reopen(node);
 		tell_members(node);
 		c->fn(c->arg, NULL);
-	} else {
-		log_error("cluster", "changing the cluster failed half way: %s; start the daemon again", c->err.text);
+	} else { /* what is on disk is whole, before or after; what is in memory is not */
+		log_error("cluster", "changing the cluster failed: %s; ending, start the daemon again", c->err.text);
+		node->failed = true;
 		c->fn(c->arg, &c->err);
+		event_base_loopexit(node->base, NULL);
 	}
-	sodium_memzero(c, sizeof(*c));
-	free(c);
+	change_free(c);
+}
+
+/* Behind what the outbox still had of the old cluster. */
+static void submit_change(void *arg)
+{
+	struct change *c = arg;
+
+	list_saves(c);
+	c->job = (struct worker_job){.run = change_run, .done = change_done, .arg = c};
+	if (worker_submit(c->node->worker, &c->job, &c->err) < 0) {
+		c->failed = -1;
+		change_done(c);
+	}
 }
 
 /* Takes c. node->cluster is set already. */
@@ -840,6 +977,8 @@ static void change_cluster(struct change *c)
 {
 	struct node *node = c->node;
 
+	claims_drain(node);
+	custody_drain(node);
 	custody_stop(node);
 	drop_core(node);
 	segments_free(node);
@@ -847,11 +986,7 @@ static void change_cluster(struct change *c)
 	pools_stop(node);
 	if (c->new_identity)
 		identity_from_seed(&node->identity, c->seed);
-	c->job = (struct worker_job){.run = change_run, .done = change_done, .arg = c};
-	if (worker_submit(node->worker, &c->job, &c->err) < 0) {
-		c->failed = -1;
-		change_done(c);
-	}
+	outbox_call(node->outbox, submit_change, c);
 }
 
 static void now_member(void *arg, const struct err *err)
@@ -883,6 +1018,16 @@ static void become_member(struct node *node)
 	change_cluster(c);
 }
 
+static int owns_nothing(const struct node *node, struct err *err)
+{
+	if (!node->docker_networks && !node->endpoints && !node->networks && !node->pools)
+		return 0;
+	return err_set(err, ERR_CONFLICT,
+		"this host has %u networks, %u pools and %u endpoints of its own, which would be lost; remove them first "
+		"(`docker network rm`, `trestle network rm`)",
+		HASH_COUNT(node->networks), HASH_COUNT(node->pools), HASH_COUNT(node->endpoints));
+}
+
 static void on_join_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct node *node = arg;
@@ -892,6 +1037,8 @@ static void on_join_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd, (void)what;
 	if (j->ended) { /* out of the joiner's callback */
+		if (!j->err.code)
+			owns_nothing(node, &j->err); /* made while the sponsor was asked: it would be lost */
 		if (j->err.code)
 			end_join(node, &j->err);
 		else
@@ -922,25 +1069,21 @@ static void on_joined(void *ctx, const struct joiner_result *result, const struc
 
 static int may_join(struct node *node, const struct token *token, struct err *err)
 {
-	if (node->join)
-		return err_set(err, ERR_CONFLICT, "this host is joining already; wait for the answer");
+	if (node->join || node->leaving || !node->gossip)
+		return err_set(err, ERR_CONFLICT, "this host is joining or leaving already; wait for the answer");
 	if (id_equal(&token->cluster_id, &node->cluster.cluster_id))
 		return err_set(err, ERR_EXISTS, "this host is a member of that cluster already");
 	if (!cluster_alone(node))
 		return err_set(err, ERR_CONFLICT, "this host is in another cluster with %u other hosts; `trestle leave` first",
 			HASH_COUNT(node->hosts));
-	if (node->docker_networks || node->endpoints || node->networks || node->pools)
-		return err_set(err, ERR_CONFLICT,
-			"this host has %u networks, %u pools and %u endpoints of its own, which would be lost; remove them first "
-			"(`docker network rm`, `trestle network rm`)",
-			HASH_COUNT(node->networks), HASH_COUNT(node->pools), HASH_COUNT(node->endpoints));
-	return 0;
+	return owns_nothing(node, err);
 }
 
 int cluster_join(
 	struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err)
 {
-	static const struct joiner_ops ops = {.send = send_packet, .random = random_bytes, .done = on_joined};
+	static const struct joiner_ops ops = {
+		.send = send_packet, .stream = send_stream, .random = random_bytes, .done = on_joined};
 	struct timeval at_once = {0};
 	struct token token;
 	struct join *j;
@@ -1036,6 +1179,7 @@ int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err
 	if (!l->timer)
 		abort();
 	node->leaving = true;
+	node->options.join[0] = 0; /* who leaves does not want to be brought back */
 	ipam_retire(node->ipam, clock_boot_ms());
 	custody_poke(node);
 	event_add(l->timer, &at_once);

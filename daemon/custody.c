@@ -202,6 +202,23 @@ void custody_poke(struct node *node)
 		event_active(node->ipam_timer, EV_TIMEOUT, 0);
 }
 
+/* Whoever waits for an address is answered: the pool is about to be gone. */
+void custody_drain(struct node *node)
+{
+	const struct ipam_result gone = {.code = IPAM_UNKNOWN_POOL};
+	struct ticket *t, *next;
+
+	HASH_ITER(hh, node->tickets, t, next)
+	{
+		void (*fn)(void *, const struct ipam_result *) = t->fn;
+		void *arg = t->arg;
+		HASH_DEL(node->tickets, t);
+		free(t);
+		if (fn)
+			fn(arg, &gone);
+	}
+}
+
 void custody_stop(struct node *node)
 {
 	struct ticket *t, *next;

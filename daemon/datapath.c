@@ -14,7 +14,9 @@
 #define RESYNC_MS 60000
 #define SETTLE_MS 1000
 #define REAP_MS 100 /* a group of deleted links shares one wait of the kernel (16-20 ms, RCU) */
+#define REAP_LATEST_MS 1000
 #define LINKS_MS 2000
+#define LINKS_SLICE 32
 #define RETRY_MS 1000
 
 enum command_kind { PUT_NETWORK, DEL_NETWORK, PUT_ENDPOINT, DEL_ENDPOINT, PUT_REMOTE, DEL_REMOTE, SET_FLOOD, SET_MEMBERS };
@@ -65,7 +67,7 @@ struct job {
 	int left; /* to be reaped */
 	struct driver_counters counters;
 	uint64_t foreign, forged;
-	size_t query_count;
+	size_t query_count, query_done;
 	struct link_query *queries;
 };
 
@@ -78,6 +80,7 @@ struct datapath {
 	bool reopening; /* the driver is being closed and opened */
 	bool reap_wanted, links_running, resync_queued, settling;
 	bool hold;
+	uint64_t reap_latest_ms; /* of the deletion that is armed */
 	/* copies for the loop, as of the last job */
 	struct driver_counters counters;
 	uint64_t last_resync_ms, foreign, forged;
@@ -127,10 +130,14 @@ static void commands_free(struct command *list)
 	}
 }
 
+/* Each question takes the kernel's lock, so a thousand take milliseconds: an attach that comes meanwhile waits for a slice only.
+ */
 static void query_links(struct driver *d, struct job *j)
 {
-	for (size_t i = 0; i < j->query_count; i++)
-		j->queries[i].state = d->ops->endpoint_state(d, &j->queries[i].network, j->queries[i].id);
+	for (unsigned i = 0; i < LINKS_SLICE && j->query_done < j->query_count; i++) {
+		struct link_query *q = &j->queries[j->query_done++];
+		q->state = d->ops->endpoint_state(d, &q->network, q->id);
+	}
 }
 
 static void reopen(struct job *j)
@@ -151,7 +158,7 @@ static void reopen(struct job *j)
 static void judge_endpoint(struct driver *d, struct job *j)
 {
 	j->endpoint_failed = d->ops->endpoint_error(d, &j->network, j->endpoint_id, &j->endpoint_err);
-	if (j->endpoint_failed || d->ops->endpoint_state(d, &j->network, j->endpoint_id) != DRIVER_LINK_ABSENT)
+	if (j->endpoint_failed || d->ops->endpoint_there(d, &j->network, j->endpoint_id))
 		return;
 	j->endpoint_failed = true;
 	if (j->result < 0)
@@ -209,6 +216,20 @@ static void arm(struct event *event, unsigned ms)
 		event_add(event, &tv);
 }
 
+/* The kernel holds its lock for milliseconds while it deletes, and an attach would wait for that. So deletion waits until nobody
+ * has wanted anything for REAP_MS, within reason. */
+static void put_off_reap(struct datapath *dp)
+{
+	uint64_t now = clock_boot_ms(), left;
+	struct timeval tv = {0};
+
+	if (!evtimer_pending(dp->reap, NULL))
+		dp->reap_latest_ms = now + REAP_LATEST_MS;
+	left = dp->reap_latest_ms > now ? dp->reap_latest_ms - now : 0;
+	tv.tv_usec = (suseconds_t)(left < REAP_MS ? left : REAP_MS) * 1000;
+	event_add(dp->reap, &tv);
+}
+
 static struct job *job_new(struct datapath *dp, enum job_kind kind);
 static void submit(struct job *j);
 static void on_notify(evutil_socket_t fd, short what, void *arg);
@@ -224,7 +245,7 @@ static void request_resync(struct datapath *dp)
 static void links_done(struct datapath *dp, struct job *j)
 {
 	dp->links_running = false;
-	for (size_t i = 0; i < j->query_count; i++) {
+	for (size_t i = 0; i < j->query_done; i++) {
 		struct endpoint *ep;
 		HASH_FIND_STR(dp->node->endpoints, j->queries[i].id, ep);
 		if (ep)
@@ -273,6 +294,10 @@ static void job_done(void *arg)
 	struct datapath *dp = j->dp;
 
 	dp->counters = j->counters;
+	if (j->kind == JOB_LINKS && j->result == 0 && j->query_done < j->query_count) {
+		submit(j);
+		return;
+	}
 	switch (j->kind) {
 	case JOB_SYNC:
 	case JOB_REOPEN:
@@ -291,7 +316,7 @@ static void job_done(void *arg)
 	case JOB_REAP:
 		if (j->left > 0) {
 			dp->reap_wanted = true;
-			arm(dp->reap, REAP_MS);
+			put_off_reap(dp);
 		}
 		break;
 	case JOB_DRAIN:
@@ -309,7 +334,7 @@ static void job_done(void *arg)
 	if (j->kind == JOB_RESYNC) /* may have found leftovers */
 		dp->reap_wanted = true;
 	if ((j->kind == JOB_SYNC || j->kind == JOB_RESYNC) && dp->reap_wanted)
-		arm(dp->reap, REAP_MS);
+		put_off_reap(dp);
 	if (j->fn)
 		j->fn(j->arg, j->endpoint_failed ? &j->endpoint_err : j->result < 0 && !j->endpoint_id[0] ? &j->err : NULL);
 	commands_free(j->commands);
@@ -331,15 +356,35 @@ static struct job *job_new(struct datapath *dp, enum job_kind kind)
 		j->commands = dp->head;
 		dp->head = NULL;
 		dp->tail = &dp->head;
+		if (dp->flush)
+			event_del(dp->flush); /* whatever it was to flush goes with this */
 	}
 	j->job = (struct worker_job){.run = job_run, .done = job_done, .arg = j};
 	return j;
 }
 
+/* They are changes: none may be lost. */
+static void put_back(struct datapath *dp, struct command *list)
+{
+	struct command *last = list;
+
+	while (last->next)
+		last = last->next;
+	last->next = dp->head;
+	if (!dp->head)
+		dp->tail = &last->next;
+	dp->head = list;
+}
+
 static void submit(struct job *j)
 {
-	if (worker_submit(j->dp->node->worker, &j->job, &j->err) == 0)
+	struct datapath *dp = j->dp;
+
+	if (worker_submit(dp->node->worker, &j->job, &j->err) == 0)
 		return;
+	if (j->commands)
+		put_back(dp, j->commands);
+	j->commands = NULL;
 	j->result = -1;
 	job_done(j);
 }
@@ -600,7 +645,7 @@ int datapath_adopt(struct node *node, struct err *err)
 		return err_set(err, ERR_INTERNAL, "out of memory");
 	event_add(dp->notify, NULL);
 	dp->reap_wanted = true;
-	arm(dp->reap, REAP_MS);
+	put_off_reap(dp);
 	arm(dp->resync, RESYNC_MS);
 	arm(dp->links, LINKS_MS);
 	return result;

@@ -425,6 +425,13 @@ static bool secure_address(struct create *c)
 
 static void create_step(struct create *c)
 {
+	struct err err = {0};
+
+	if (c->ep->closing) {
+		err_set(&err, ERR_CONFLICT, "endpoint %.12s was deleted while it was made", c->ep->id);
+		create_failed(c, &err);
+		return;
+	}
 	for (; c->step < 2; c->step++)
 		if (!secure_address(c))
 			return;

@@ -100,10 +100,25 @@ static void on_forgotten(evutil_socket_t fd, short what, void *arg)
 	struct node *node = arg;
 
 	(void)fd, (void)what;
-	if (node->leaving || !node->ipam || !ipam_is_forgotten(node->ipam))
+	if (node->leaving || !node->ipam || !(ipam_is_forgotten(node->ipam) || gossip_forgotten_by(node->gossip)))
 		return;
 	node->leaving = true;
 	endpoints_remove_all_of(node, NULL, start_over, node);
+}
+
+/* Members hear nothing of us any more, so that a decree may never get here; one of them says so itself. */
+void estate_forgotten(struct node *node, uint32_t by)
+{
+	const struct timeval at_once = {0};
+	char name[GOSSIP_NAME_MAX + 1];
+
+	if (node->leaving)
+		return;
+	log_warn("estate",
+		"this host has been forgotten by its cluster, host %s says: it gives up its addresses and endpoints, and starts "
+		"over",
+		host_label(node, by, name, sizeof(name)));
+	event_base_once(node->base, -1, EV_TIMEOUT, on_forgotten, node, &at_once); /* out of the core's call */
 }
 
 /* A decree of ours began or changed, one of anybody is done, or one names us. */
@@ -127,8 +142,11 @@ void estate_decree(struct node *node, const struct ipam_decree *d)
 		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, ipam_decree_encode(d, buf));
 	else
 		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), NULL, 0);
-	if (d->done)
+	if (d->done) {
+		if (node->gossip)
+			gossip_forget(node->gossip, &d->victim_id, d->heir == node->cluster.hostno, clock_boot_ms());
 		bury(node, d->victim);
+	}
 }
 
 /* ---- the operator's call ---- */

@@ -54,6 +54,7 @@ static int run(const struct options *options)
 	} else {
 		log_info("main", "trestled %s serves host %s", TRESTLE_VERSION, options->name);
 		event_base_dispatch(base);
+		status = node->failed;
 	}
 	node_stop(node);
 	event_free(term);

@@ -435,13 +435,18 @@ static void add_pools(struct node *node, struct network *n, const struct network
 
 static void obtained(struct obtain *o, struct network *n)
 {
+	struct network_def before = n->def;
 	struct err err = {0};
 
 	add_pools(o->node, n, &o->spec);
-	if (check_fits(o->node, &n->def, &o->spec, &err) < 0)
-		o->fn(o->arg, NULL, &err);
-	else
+	if (check_fits(o->node, &n->def, &o->spec, &err) == 0) {
 		o->fn(o->arg, n, NULL);
+	} else {
+		n->def = before;
+		if (!n->mine && !n->host_count) /* another's answer that nobody publishes must not hold the name */
+			network_drop(o->node, n);
+		o->fn(o->arg, NULL, &err);
+	}
 	free(o);
 }
 
@@ -568,9 +573,11 @@ static void created(void *arg, struct network *n, const struct err *err)
 		n->docker_count++;
 	}
 	reserve_addresses(c);
-	network_keep(node, n);
+	/* Before the definition: an engine network without one is dropped at the next start, the other way round it would stay.
+	 */
 	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_DOCKER_NETWORK, d->id, strlen(d->id), buf,
 					  docker_network_state_encode(&d->state, buf, sizeof(buf)), true));
+	network_keep(node, n);
 	outbox_call(node->outbox, answer_created, c);
 }
 
@@ -705,8 +712,12 @@ static int load_docker_network(void *ctx, const void *key, size_t key_len, const
 	}
 	memcpy(d->id, key, key_len);
 	n = network_by_id(node, &d->state.network);
-	if (n)
-		n->docker_count++;
+	if (!n) { /* killed in the middle of its creation, which nobody was told of */
+		outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_DOCKER_NETWORK, d->id, key_len, NULL, 0, true));
+		free(d);
+		return 0;
+	}
+	n->docker_count++;
 	HASH_ADD_STR(node->docker_networks, id, d);
 	return 0;
 }

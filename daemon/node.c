@@ -9,18 +9,70 @@
 #define CLAIMS_PENDING_MS 25
 #define JOIN_AGAIN_MS 10000
 
+/* What makes something new waits for a cluster to make it in. */
+static bool refused(struct node *node, struct plugin_call *call)
+{
+	struct err err = {0};
+
+	if (node->gossip && node->ipam && !node->leaving && !node->join)
+		return false;
+	err_set(&err, ERR_UNREACHABLE, "this host is joining or leaving a cluster; try again in a second");
+	plugin_fail(call, &err);
+	return true;
+}
+
+static void create_network(void *ctx, struct plugin_call *call, const struct plugin_create_network *req)
+{
+	if (!refused(ctx, call))
+		networks_create(ctx, call, req);
+}
+
+static void create_endpoint(void *ctx, struct plugin_call *call, const struct plugin_create_endpoint *req)
+{
+	if (!refused(ctx, call))
+		endpoints_create(ctx, call, req);
+}
+
+static void request_pool(void *ctx, struct plugin_call *call, const struct plugin_request_pool *req)
+{
+	if (!refused(ctx, call))
+		pools_request(ctx, call, req);
+}
+
+static void request_address(void *ctx, struct plugin_call *call, const struct plugin_request_address *req)
+{
+	if (!refused(ctx, call))
+		pools_request_address(ctx, call, req);
+}
+
+static void release_pool(void *ctx, struct plugin_call *call, const char *pool_id)
+{
+	if (((struct node *)ctx)->ipam)
+		pools_release(ctx, call, pool_id);
+	else
+		plugin_done(call); /* with the cluster all pools are gone */
+}
+
+static void release_address(void *ctx, struct plugin_call *call, const char *pool_id, const struct ip *address)
+{
+	if (((struct node *)ctx)->ipam)
+		pools_release_address(ctx, call, pool_id, address);
+	else
+		plugin_done(call);
+}
+
 static const struct plugin_backend plugin_backend = {
-	.create_network = networks_create,
+	.create_network = create_network,
 	.delete_network = networks_delete,
-	.create_endpoint = endpoints_create,
+	.create_endpoint = create_endpoint,
 	.delete_endpoint = endpoints_delete,
 	.join = endpoints_join,
 	.leave = endpoints_leave,
 	.program = endpoints_program,
-	.request_pool = pools_request,
-	.release_pool = pools_release,
-	.request_address = pools_request_address,
-	.release_address = pools_release_address,
+	.request_pool = request_pool,
+	.release_pool = release_pool,
+	.request_address = request_address,
+	.release_address = release_address,
 };
 
 void housekeeping_soon(struct node *node)
@@ -69,7 +121,8 @@ static void join_by_option(struct node *node, uint64_t now)
 {
 	struct err err = {0};
 
-	if (!node->options.join[0] || !cluster_alone(node) || node->join || now < node->next_join_ms)
+	if (!node->options.join[0] || !cluster_alone(node) || node->join || node->leaving || !node->gossip ||
+		now < node->next_join_ms)
 		return;
 	node->next_join_ms = now + JOIN_AGAIN_MS;
 	if (cluster_join(node, node->options.join, join_ended, NULL, &err) < 0) {
@@ -161,6 +214,10 @@ void node_stop(struct node *node)
 {
 	plugin_close(node->plugin);
 	control_close(node->control);
+	if (node->gossip && node->ipam) { /* answers to nobody, but they free what waits */
+		claims_drain(node);
+		custody_drain(node);
+	}
 	worker_stop(node->worker);
 	outbox_free(node->outbox);
 	datapath_stop(node);

@@ -1,6 +1,7 @@
 /* The daemon's state and who may call what. One loop thread owns everything here; the worker sees only what a job carries.
  *
  *   cluster.c    who we are, the UDP socket, gossip's effects, joining and leaving
+ *   stream.c     the TCP side of gossip's port
  *   claims.c     asking a name's home before a network or pool is made
  *   custody.c    ipam's effects and timers: from its ordered actions to store, gossip and answers
  *   estate.c     forgetting a host: the call, decrees, our own end; what `trestle ipam check` finds
@@ -20,6 +21,7 @@
 #include <event2/event.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <uthash.h>
 
 #include "base/clock.h"
@@ -188,10 +190,12 @@ struct node {
 	struct udp_measure udp_measure;
 	uint64_t measured_ms;
 	struct event *udp_event, *gossip_timer;
+	struct streams *streams;
 	struct host *hosts;
 	struct join *join; /* in progress; NULL otherwise */
 	struct id128 sponsor; /* who let us in, since this start */
 	bool leaving, left;
+	bool failed; /* the loop was ended by an error */
 	struct forget *forgets; /* calls that wait */
 
 	struct claim *claims;                /* as home */
@@ -253,17 +257,31 @@ void cluster_pool_seen(struct node *node, const struct pool_def *def); /* the po
 struct host *cluster_host(struct node *node, uint32_t hostno);
 void cluster_publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len); /* val NULL: withdraw */
 
+void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len); /* as if it came by UDP */
+socklen_t cluster_to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss);
+void cluster_from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr *ret);
+
+/* stream.c: gossip's port over TCP, for single packets of admission and recovery */
+int streams_open(struct node *node, struct err *err);
+void streams_close(struct node *node);
+void streams_send(struct node *node, const struct gossip_addr *to, const void *packet, size_t len); /* its answer: cluster_packet */
+/* True: this answers what is being handled from a stream, and went there. */
+bool streams_answer(struct node *node, const struct gossip_addr *to, const void *packet, size_t len);
+uint64_t streams_refused(const struct node *node);
+
 /* claims.c */
 void claim_name(struct node *node, const char *key, const void *mine, size_t len,
 		void (*fn)(void *arg, const void *winner, size_t len), void *arg);
 void claims_forget(struct node *node, const char *key); /* what was made under it is gone */
 void claims_told(struct node *node, uint32_t from, uint8_t kind, const void *body, size_t len);
 void claims_tick(struct node *node, uint64_t now_ms);
+void claims_drain(struct node *node);
 void claims_free(struct node *node);
 
 /* custody.c */
 int custody_start(struct node *node, struct err *err); /* core made and restored */
 void custody_begin(struct node *node);                 /* after gossip runs */
+void custody_drain(struct node *node); /* ends every open request */
 void custody_stop(struct node *node);
 void custody_poke(struct node *node);
 uint64_t custody_ask(struct node *node, const struct ipam_want *want, void (*fn)(void *arg, const struct ipam_result *result), void *arg);
@@ -275,6 +293,7 @@ void custody_explain(struct node *node, const struct ipam_result *result, const 
 		     struct err *err);
 
 /* estate.c */
+void estate_forgotten(struct node *node, uint32_t by); /* a member says that we are */
 void estate_decree(struct node *node, const struct ipam_decree *decree); /* the ipam core's */
 void estate_record(struct node *node, uint32_t origin, const void *val, size_t len);
 bool estate_is_buried(struct node *node, uint32_t hostno); /* forgotten: what it published counts no more */

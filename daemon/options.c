@@ -42,6 +42,8 @@ TEXT_OPTION(control_socket)
 TEXT_OPTION(fabric)
 TEXT_OPTION(nft_table)
 TEXT_OPTION(boot_id)
+TEXT_OPTION(machine_id)
+TEXT_OPTION(adopt)
 TEXT_OPTION(join)
 
 static int read_name(struct options *o, const char *text, struct err *err)
@@ -93,7 +95,14 @@ static int read_listen(struct options *o, const char *text, struct err *err)
 
 static int read_vtep(struct options *o, const char *text, struct err *err)
 {
-	return ip_parse(text, &o->vtep, err);
+	struct ip ip;
+
+	if (ip_parse(text, &ip, err) < 0)
+		return -1;
+	if (ip_number(&ip) == 0 || is_multicast(&ip))
+		return err_set(err, ERR_INVALID, "%s is no address at which other hosts reach this one", text);
+	o->vtep = ip;
+	return 0;
 }
 
 static int read_vxlan_port(struct options *o, const char *text, struct err *err)
@@ -171,6 +180,9 @@ static const struct option_row rows[] = {
 	{"pool-length", "N", "24", "prefix length of such an IPv4 pool", read_pool_length4},
 	{"lease-grace", "SECONDS", "60", "collect addresses and links that no endpoint uses for so long", read_lease_grace},
 	{"join", "TOKEN", NULL, "join this cluster at start, if this host is alone", read_join},
+	{"machine-id", "TEXT", NULL, "what tells this machine from a copy of it (default: /etc/machine-id)", read_machine_id},
+	{"adopt", "MACHINE-ID", NULL, "go on with state that was written on the machine with this id, which is gone for good",
+		read_adopt},
 	{"boot-id", "TEXT", NULL, "what changes with a reboot (default: the kernel's boot id)", read_boot_id},
 	{"log-level", "LEVEL", "info", "error, warn, info or debug", read_log_level},
 };
@@ -318,6 +330,19 @@ static int kernel_boot_id(char *buf, size_t size, struct err *err)
 	return 0;
 }
 
+/* A machine without one cannot be told from its copy: that is no error. */
+static void own_machine_id(char *buf, size_t size)
+{
+	char *data;
+	size_t len;
+
+	if (file_read("/etc/machine-id", 128, &data, &len, NULL) < 0)
+		return;
+	data[strcspn(data, "\n")] = 0;
+	snprintf(buf, size, "%s", data);
+	free(data);
+}
+
 static int fill_defaults(struct options *o, struct err *err)
 {
 	char text[PREFIX_TEXT_SIZE];
@@ -334,6 +359,8 @@ static int fill_defaults(struct options *o, struct err *err)
 					     o->run_dir) >= sizeof(o->control_socket))
 		return err_set(err, ERR_INVALID, "option 'run-dir', value '%.60s...': too long for the control socket in it",
 			o->run_dir);
+	if (!o->machine_id[0])
+		own_machine_id(o->machine_id, sizeof(o->machine_id));
 	if (!o->boot_id[0] && kernel_boot_id(o->boot_id, sizeof(o->boot_id), err) < 0)
 		return -1;
 	if (o->supernet4.length > o->pool_length4)

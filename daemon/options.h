@@ -22,6 +22,8 @@ struct options {
 	char control_socket[OPTIONS_PATH_MAX]; /* default: RUN_DIR/trestled.sock */
 	char fabric[OPTIONS_PATH_MAX];	       /* network namespace file */
 	char nft_table[32];
+	char machine_id[64];		    /* default: /etc/machine-id; "" = this machine has none */
+	char adopt[64];			    /* go on with the state of the machine with this id */
 	char boot_id[64];		    /* default: the kernel's */
 	char join[512];			    /* token; used only while this host belongs to no cluster of several */
 	struct prefix supernet4, supernet6; /* pools asked for without a subnet come from here */

@@ -19,6 +19,7 @@ struct outbox {
 	struct action *head, **tail;
 	struct event *pump; /* also the retry timer */
 	bool busy;	    /* a batch is with the worker, or we wait to try again */
+	bool retrying;	    /* the latter: the timer is armed */
 	bool pumping;
 };
 
@@ -51,6 +52,7 @@ static void retry_later(struct outbox *o)
 {
 	struct timeval later = {.tv_sec = RETRY_S};
 	o->busy = true;
+	o->retrying = true;
 	event_add(o->pump, &later);
 }
 
@@ -172,8 +174,12 @@ static void on_pump(evutil_socket_t fd, short what, void *arg)
 	struct outbox *o = arg;
 
 	(void)fd;
-	if (what & EV_TIMEOUT)
-		o->busy = false;
+	if (o->retrying && !(what & EV_TIMEOUT)) { /* woken early: firing has taken the timer along */
+		retry_later(o);
+		return;
+	}
+	if (o->retrying)
+		o->retrying = o->busy = false;
 	pump(o);
 }
 

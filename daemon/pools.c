@@ -17,6 +17,7 @@
 #define ROUTES_MAX (4 * 1024 * 1024)
 #define OWNER_GATEWAY "the gateway"
 #define OWNER_AUX "an auxiliary address" /* another label: hosts that ask for the gateway must not take it for one */
+#define SEARCH_BITS 16			 /* of candidates looked at: a search stays within milliseconds */
 #define PICKS_MAX 64			 /* candidates asked about before giving up */
 
 static const char *const space_names[] = {"local", "global", "hostno"};
@@ -321,53 +322,78 @@ const void *pool_claimed(struct node *node, const char *key, void *buf, size_t s
 
 /* ---- choosing a prefix ---- */
 
-static bool route4_overlaps(const struct prefix *prefix)
-{
-	char *data, *line, *save;
-	size_t len;
-	bool overlaps = false;
+/* This host's routes, read once for a whole search. */
+struct route_list {
+	struct prefix *routes;
+	size_t count, max;
+};
 
-	if (file_read("/proc/self/net/route", ROUTES_MAX, &data, &len, NULL) < 0)
-		return false;
-	line = strtok_r(data, "\n", &save); /* heading */
-	while (!overlaps && (line = strtok_r(NULL, "\n", &save))) {
-		uint32_t dst, mask;
-		struct prefix route;
-		if (sscanf(line, "%*s %x %*x %*x %*d %*d %*d %x", &dst, &mask) != 2 || mask == 0)
-			continue;
-		route.ip = ip_from_number(4, __builtin_bswap32(dst));
-		route.length = (uint8_t)__builtin_popcount(mask);
-		overlaps = prefix_overlaps(&route, prefix);
+static void add_route(struct route_list *list, const struct prefix *route)
+{
+	if (list->count == list->max) {
+		list->max = list->max ? 2 * list->max : 64;
+		list->routes = reallocarray(list->routes, list->max, sizeof(*list->routes));
+		if (!list->routes)
+			abort();
 	}
-	free(data);
-	return overlaps;
+	list->routes[list->count++] = *route;
 }
 
-static bool route6_overlaps(const struct prefix *prefix)
+static bool parse_route4(const char *line, struct prefix *ret)
 {
-	char *data, *line, *save = NULL;
-	size_t len;
-	bool overlaps = false;
+	uint32_t dst, mask;
 
-	if (file_read("/proc/self/net/ipv6_route", ROUTES_MAX, &data, &len, NULL) < 0)
+	if (sscanf(line, "%*s %x %*x %*x %*d %*d %*d %x", &dst, &mask) != 2 || mask == 0)
 		return false;
-	for (line = strtok_r(data, "\n", &save); line && !overlaps; line = strtok_r(NULL, "\n", &save)) {
-		struct prefix route = {.ip = {.family = 6}};
-		char hex[33];
-		unsigned length;
-		if (sscanf(line, "%32s %x", hex, &length) != 2 || length == 0 || length > 128 ||
-			hex_decode(hex, route.ip.bytes, 16) < 0)
-			continue;
-		route.length = (uint8_t)length;
-		overlaps = prefix_overlaps(&route, prefix);
-	}
+	*ret = (struct prefix){.ip = ip_from_number(4, __builtin_bswap32(dst)), .length = (uint8_t)__builtin_popcount(mask)};
+	return true;
+}
+
+static bool parse_route6(const char *line, struct prefix *ret)
+{
+	char hex[33];
+	unsigned length;
+
+	*ret = (struct prefix){.ip = {.family = 6}};
+	if (sscanf(line, "%32s %x", hex, &length) != 2 || length == 0 || length > 128 || hex_decode(hex, ret->ip.bytes, 16) < 0)
+		return false;
+	ret->length = (uint8_t)length;
+	return true;
+}
+
+/* A default route overlaps everything and does not count. */
+static void read_routes(struct route_list *list, uint8_t family)
+{
+	const char *path = family == 4 ? "/proc/self/net/route" : "/proc/self/net/ipv6_route";
+	char *data, *line, *save = NULL;
+	struct prefix route;
+	size_t len;
+
+	if (file_read(path, ROUTES_MAX, &data, &len, NULL) < 0)
+		return;
+	for (line = strtok_r(data, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+		if (family == 4 ? parse_route4(line, &route) : parse_route6(line, &route))
+			add_route(list, &route);
 	free(data);
-	return overlaps;
+}
+
+static bool overlaps_route(const struct route_list *list, const struct prefix *prefix)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (prefix_overlaps(&list->routes[i], prefix))
+			return true;
+	return false;
 }
 
 static bool route_overlaps(const struct prefix *prefix)
 {
-	return prefix->ip.family == 4 ? route4_overlaps(prefix) : route6_overlaps(prefix);
+	struct route_list list = {0};
+	bool overlaps;
+
+	read_routes(&list, prefix->ip.family);
+	overlaps = overlaps_route(&list, prefix);
+	free(list.routes);
+	return overlaps;
 }
 
 /* The first prefix of that length in the supernet that overlaps no pool in use, no route of this host, and is not among the
@@ -380,23 +406,29 @@ static int pick_prefix(struct node *node, const struct pool_spec *spec, unsigned
 			  : spec->family == 6 ? node->options.pool_length6
 					      : node->options.pool_length4;
 	u128 count, step, base = ip_number(&net->ip);
+	struct route_list routes = {0};
 	char text[PREFIX_TEXT_SIZE];
+	bool found = false;
 
 	if (length < net->length || length > bits)
 		return err_set(err, ERR_INVALID, "a pool of /%u does not fit the supernet %s", length, prefix_format(net, text));
-	count = (u128)1 << (length - net->length < 24 ? length - net->length : 24);
+	count = (u128)1 << (length - net->length < SEARCH_BITS ? length - net->length : SEARCH_BITS);
 	step = (u128)1 << (bits - length);
-	for (u128 i = 0; i < count; i++) {
+	read_routes(&routes, spec->family);
+	for (u128 i = 0; i < count && !found; i++) {
 		struct prefix p = {.ip = ip_from_number(spec->family, base + i * step), .length = (uint8_t)length};
-		if (pool_overlapping(node, spec->space, &p) || route_overlaps(&p))
+		if (overlaps_route(&routes, &p) || pool_overlapping(node, spec->space, &p))
 			continue;
 		if (skip) {
 			skip--;
 			continue;
 		}
 		*ret = p;
-		return 0;
+		found = true;
 	}
+	free(routes.routes);
+	if (found)
+		return 0;
 	return err_set(err, ERR_EXHAUSTED,
 		"no free /%u left in the supernet %s; release a pool, or start trestled with a larger --supernet", length,
 		prefix_format(net, text));
@@ -453,6 +485,17 @@ static void succeed(struct obtain *o, struct pool *p, bool mine)
 		return;
 	}
 	if (join_core(o->node, p, mine, &err) < 0) {
+		if (!p->joined && !p->host_count)
+			remove_pool(o->node, p); /* another's answer that nobody publishes must not hold the prefix */
+		fail(o, &err);
+		return;
+	}
+	/* The engine asks again and again for a pool that overlaps its routes, without a pause: a refusal ends that. */
+	if (o->chosen && !mine && route_overlaps(&p->state.def.prefix)) {
+		err_set(&err, ERR_CONFLICT,
+			"pool %s of network \"%s\" overlaps a route of this host; create the network with another --subnet on "
+			"all hosts",
+			prefix_format(&p->state.def.prefix, text), o->name);
 		fail(o, &err);
 		return;
 	}
@@ -763,6 +806,8 @@ struct address_call {
 	bool gateway;
 	bool maybe_aux; /* an address and nothing else: of a container (--ip) or a network (--aux-address), who knows */
 	uint64_t ticket;
+	struct prefix given; /* unset until granted */
+	bool *gone_at_once;  /* while asked: the client may have left already */
 };
 
 static bool is_listed(const struct ip *list, unsigned count, const struct ip *ip)
@@ -852,6 +897,14 @@ static void ask_to_share(struct address_call *c)
 	custody_ask(c->node, &want, address_given, c);
 }
 
+static void answer_address(void *arg)
+{
+	struct address_call *c = arg;
+
+	plugin_done_address(c->call, &c->given);
+	free(c);
+}
+
 static void address_given(void *arg, const struct ipam_result *result)
 {
 	struct address_call *c = arg;
@@ -869,7 +922,9 @@ static void address_given(void *arg, const struct ipam_result *result)
 	} else {
 		if (c->gateway && p)
 			remember(c->node, p, &result->address, true);
-		plugin_done_address(c->call, &address);
+		c->given = address;
+		outbox_call(c->node->outbox, answer_address, c); /* behind what was remembered */
+		return;
 	}
 	free(c);
 }
@@ -880,6 +935,10 @@ static void asker_gone(void *arg)
 	struct address_call *c = arg;
 	struct err err = {0};
 
+	if (prefix_is_set(&c->given))
+		return; /* on its way */
+	if (c->gone_at_once)
+		*c->gone_at_once = true;
 	custody_abandon(c->node, c->ticket);
 	err_set(&err, ERR_UNREACHABLE, "the engine closed the connection before the answer");
 	plugin_fail(c->call, &err);
@@ -893,6 +952,7 @@ void pools_request_address(void *ctx, struct plugin_call *call, const struct plu
 	char owner[IPAM_OWNER_MAX + 1] = "", mac[MAC_TEXT_SIZE];
 	struct pool_name name;
 	struct address_call *c;
+	bool gone = false;
 	struct err err = {0};
 
 	if (parse_pool_id(node, req->pool_id, &name) < 0) {
@@ -928,7 +988,11 @@ void pools_request_address(void *ctx, struct plugin_call *call, const struct plu
 	want.owner = owner;
 	want.shared_first = req->gateway && !ip_is_set(&req->address);
 	c->ticket = node->next_ticket + 1;
+	c->gone_at_once = &gone;
 	plugin_call_on_gone(call, asker_gone, c);
+	if (gone)
+		return;
+	c->gone_at_once = NULL;
 	custody_ask(node, &want, address_given, c);
 }
 

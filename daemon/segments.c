@@ -263,6 +263,25 @@ static void count_host(struct node *node, struct segment *s, uint32_t hostno, in
 	program_flood(node, s);
 }
 
+/* MACs that we make carry the number of their host; one that a user fixed can have moved to another host already. */
+static bool is_own_mac(const struct mac *mac, uint32_t hostno)
+{
+	uint64_t bits = (uint64_t)(mac->bytes[0] >> 2) << 40;
+
+	for (int i = 1; i < 6; i++)
+		bits |= (uint64_t)mac->bytes[i] << (40 - 8 * i);
+	return bits >> 26 == hostno;
+}
+
+static void program_same_mac(struct node *node, const struct segment *s, const struct mac *mac)
+{
+	struct remote *r, *next;
+
+	HASH_ITER(hh, s->remotes, r, next)
+	if (mac_equal(&r->record.mac, mac))
+		program(node, s, r);
+}
+
 static void remove_remote(struct node *node, struct segment *s, struct remote *r)
 {
 	struct network *n = programmed_network(node, s);
@@ -272,6 +291,8 @@ static void remove_remote(struct node *node, struct segment *s, struct remote *r
 	if (n)
 		datapath_del_remote(node, &n->id, &r->record.mac);
 	HASH_DEL(s->remotes, r);
+	if (n && !is_own_mac(&r->record.mac, r->key.origin))
+		program_same_mac(node, s, &r->record.mac);
 	count_host(node, s, r->key.origin, -1);
 	node->remote_count--;
 	free(r);

@@ -391,10 +391,34 @@ int store_apply(struct store *store, enum store_area area, const struct store_ch
 	return 0;
 }
 
-int store_wipe(struct store *store, enum store_area area, enum store_kind kind, struct err *err)
+static int wipe_kind(struct area *a, enum store_kind kind, struct err *err)
 {
 	char sql[96];
 
 	snprintf(sql, sizeof(sql), "DELETE FROM kv WHERE key >= x'%02x' AND key < x'%02x'", kind, kind + 1);
-	return run_sql(&store->areas[area], sql, "clearing", err);
+	return run_sql(a, sql, "clearing", err);
+}
+
+int store_replace(struct store *store, enum store_area area, const enum store_kind *kinds, size_t kind_count,
+	const struct store_change *list, struct err *err)
+{
+	struct area *a = &store->areas[area];
+	int result = 0;
+
+	if (set_synchronous(a, true, err) < 0 || run_sql(a, "BEGIN IMMEDIATE", "writing", err) < 0)
+		return -1;
+	for (size_t i = 0; i < kind_count && result == 0; i++)
+		result = wipe_kind(a, kinds[i], err);
+	for (const struct store_change *c = list; c && result == 0; c = c->next)
+		result = apply_one(a, c, err);
+	if (result == 0)
+		result = run_sql(a, "COMMIT", "writing", err);
+	if (result < 0)
+		run_sql(a, "ROLLBACK", "writing", NULL);
+	return result;
+}
+
+int store_wipe(struct store *store, enum store_area area, enum store_kind kind, struct err *err)
+{
+	return wipe_kind(&store->areas[area], kind, err);
 }

@@ -30,6 +30,7 @@ enum store_kind {
 	STORE_DOCKER_NETWORK = 'd',
 	STORE_POOL = 'p',
 	STORE_HOSTNO = 'h',
+	STORE_MACHINE = 'm', /* which machine this state belongs to */
 	/* boot */
 	STORE_LEASE = 'l',
 	STORE_ENDPOINT = 'e',
@@ -62,6 +63,9 @@ int store_each(struct store *store, enum store_area area, enum store_kind kind,
 /* All changes of the list up to `end` (exclusive) in one transaction; all of one area. */
 int store_apply(struct store *store, enum store_area area, const struct store_change *list, const struct store_change *end,
 	struct err *err);
+/* In one transaction: every key of these kinds goes, then the list is written, durably. */
+int store_replace(struct store *store, enum store_area area, const enum store_kind *kinds, size_t kind_count,
+	const struct store_change *list, struct err *err);
 /* Removes every key of a kind. */
 int store_wipe(struct store *store, enum store_area area, enum store_kind kind, struct err *err);
 

@@ -56,6 +56,7 @@ struct driver_drift { /* found different from desired at the last full compariso
 
 struct driver_counters {
 	uint64_t syncs, resyncs, messages, repairs, overruns /* ENOBUFS */, dump_restarts, reaped;
+	uint64_t announced;		       /* frames that told containers of another MAC of an address */
 	unsigned networks, endpoints, remotes; /* desired */
 	struct driver_drift last_drift;
 };
@@ -96,6 +97,8 @@ struct driver_ops {
 	int (*notify_fd)(const struct driver *d);
 	bool (*drain)(struct driver *d);
 
+	/* The pair is there, as far as notices read until now tell (sync reads them): asks the kernel nothing. */
+	bool (*endpoint_there)(struct driver *d, const struct id128 *network, const char *id);
 	enum driver_link_state (*endpoint_state)(struct driver *d, const struct id128 *network, const char *id);
 	/* The last failure to make this endpoint real; false when there is none. */
 	bool (*endpoint_error)(struct driver *d, const struct id128 *network, const char *id, struct err *ret_err);

@@ -278,6 +278,7 @@ static const char *const verdict_names[] = {
 	[ADMISSION_SIGNATURE] = "signature",
 	[ADMISSION_CONTENT] = "content",
 	[ADMISSION_BUSY] = "busy",
+	[ADMISSION_FORGOTTEN] = "forgotten",
 };
 _Static_assert(sizeof(verdict_names) / sizeof(verdict_names[0]) == ADMISSION_VERDICT_MAX, "a name for every verdict");
 
@@ -491,6 +492,21 @@ static void write_members(struct bytes_writer *w, const struct admission_sponsor
 	w->buf[count_at] = (uint8_t)i;
 }
 
+/* The first key of a cluster has nothing to be said about; a later one comes with what its maker signed. */
+static void write_cluster_key(struct bytes_writer *w, const struct admission_sponsor *sponsor)
+{
+	const struct keyring_key *key = sponsor->hand_out;
+
+	bw_bytes(w, key ? key->secret : sponsor->cluster_key, CLUSTER_KEY_SIZE);
+	bw_u8(w, key ? keyring_wire_id(key) : FRAME_KEY_ID_FIRST);
+	if (!key || key->generation == KEYRING_GENERATION_FIRST)
+		return;
+	bw_u32(w, key->generation);
+	bw_u64(w, key->created_s);
+	bw_id(w, &key->rotator);
+	bw_bytes(w, key->signature, sizeof(key->signature));
+}
+
 static size_t welcome_plain(const struct admission_sponsor *sponsor, const struct join_header *join, const uint8_t *ephemeral,
 	const struct admission *admission, uint8_t ret_plain[WELCOME_PLAIN_MAX])
 {
@@ -499,8 +515,7 @@ static size_t welcome_plain(const struct admission_sponsor *sponsor, const struc
 	struct transcript t;
 
 	bw_init(&w, ret_plain, WELCOME_PLAIN_MAX);
-	bw_bytes(&w, sponsor->cluster_key, CLUSTER_KEY_SIZE);
-	bw_u8(&w, FRAME_KEY_ID_FIRST);
+	write_cluster_key(&w, sponsor);
 	bw_u24(&w, admission->hostno);
 	bw_bytes(&w, admission->signature, sizeof(admission->signature));
 	write_members(&w, sponsor, WELCOME_PLAIN_MAX - w.len - sizeof(signature));
@@ -591,6 +606,8 @@ static enum admission_verdict decide(const struct admission_sponsor *sponsor, co
 	fill_addresses(&body, from);
 	host_id = identity_id_of(body.public_key);
 	hostno = sponsor->admit(sponsor->ctx, &host_id);
+	if (hostno == ADMISSION_HOSTNO_FORGOTTEN)
+		return ADMISSION_FORGOTTEN;
 	if (!hostno_is_valid(hostno))
 		return ADMISSION_BUSY;
 	fill_result(sponsor, join, &body, hostno, result);
@@ -683,12 +700,28 @@ static enum admission_verdict refused_open(
 	return reason < ADMISSION_EXPIRED || reason >= ADMISSION_VERDICT_MAX ? ADMISSION_CONTENT : reason;
 }
 
+static bool read_cluster_key(struct bytes_reader *r, struct keyring_key *key)
+{
+	uint8_t id;
+
+	read_array(r, key->secret, sizeof(key->secret));
+	id = br_u8(r);
+	key->generation = KEYRING_GENERATION_FIRST;
+	if (id != FRAME_KEY_ID_FIRST) {
+		key->generation = br_u32(r);
+		key->created_s = br_u64(r);
+		br_id(r, &key->rotator);
+		read_array(r, key->signature, sizeof(key->signature));
+	}
+	return !r->bad && key->generation != 0 && key->generation != UINT32_MAX && keyring_wire_id(key) == id;
+}
+
 static bool read_welcome(struct bytes_reader *r, struct admission_welcome *welcome)
 {
 	unsigned i;
 
-	read_array(r, welcome->cluster_key, sizeof(welcome->cluster_key));
-	welcome->key_id = br_u8(r);
+	if (!read_cluster_key(r, &welcome->key))
+		return false;
 	welcome->admission.hostno = br_u24(r);
 	read_array(r, welcome->admission.signature, sizeof(welcome->admission.signature));
 	welcome->member_count = br_u8(r);
@@ -726,7 +759,7 @@ static enum admission_verdict check_welcome(const struct admission_request *requ
 	genuine = genuine && admission_verify(admission, &join->cluster_id, welcome.members[0].public_key, NULL) == 0;
 	if (genuine)
 		*ret_welcome = welcome;
-	sodium_memzero(welcome.cluster_key, sizeof(welcome.cluster_key));
+	sodium_memzero(&welcome.key, sizeof(welcome.key));
 	return genuine ? ADMISSION_OK : ADMISSION_TOKEN;
 }
 

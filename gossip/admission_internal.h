@@ -17,13 +17,15 @@
 #include <stdint.h>
 
 #include "gossip/gossip.h"
+#include "gossip/keyring_internal.h"
 #include "gossip/token.h"
 
 #define SAVED_KEY_SIZE 17 /* one letter and a host id */
 #define MEMBER_SAVE_MAX 160
 #define ADMISSION_MAX 224
+#define ADMISSION_HOSTNO_FORGOTTEN UINT32_MAX
 #define ADMISSION_SIGNATURE_SIZE 64
-#define ADMISSION_WELCOME_MEMBERS_MAX 15 /* one place in joiner_result is the admission's */
+#define ADMISSION_WELCOME_MEMBERS_MAX 15 /* two places in joiner_result are the admission's and the keys' */
 
 /* What a host keeps of a member to find it again: key "m" | host_id. */
 struct member_save {
@@ -77,6 +79,7 @@ enum admission_verdict {
 	ADMISSION_SIGNATURE,   /* not signed by the host key in it */
 	ADMISSION_CONTENT,     /* name empty or with control characters, padding not zero */
 	ADMISSION_BUSY,	       /* no host number now: the joiner repeats */
+	ADMISSION_FORGOTTEN,   /* this host id is out of the cluster for good */
 	ADMISSION_VERDICT_MAX
 };
 const char *admission_verdict_name(enum admission_verdict verdict); /* "ok", "expired", ...: stable */
@@ -85,13 +88,15 @@ const char *admission_verdict_name(enum admission_verdict verdict); /* "ok", "ex
 struct admission_sponsor {
 	const struct identity *identity;
 	struct id128 cluster_id;
-	const uint8_t *cluster_key; /* CLUSTER_KEY_SIZE */
+	const uint8_t *cluster_key;	    /* CLUSTER_KEY_SIZE: the one that tokens are checked with */
+	const struct keyring_key *hand_out; /* what the joiner is given; NULL: cluster_key as the first key */
 	uint32_t hostno;
 	const struct member_save *members; /* to hand to the joiner: ourselves first, then alive ones; as many as fit are sent */
 	unsigned member_count;		   /* 1..; more than ADMISSION_WELCOME_MEMBERS_MAX are left out */
 	int64_t now_s;			   /* wall clock; 0 = tokens do not expire */
 	void (*random)(void *ctx, void *buf, size_t len);
-	uint32_t (*admit)(void *ctx, const struct id128 *host_id); /* 0 = cannot now. Must be durable before it returns */
+	/* 0 = cannot now, ADMISSION_HOSTNO_FORGOTTEN = never. Must be durable before it returns. */
+	uint32_t (*admit)(void *ctx, const struct id128 *host_id);
 	void *ctx;
 };
 
@@ -118,8 +123,7 @@ struct admission_request {
 };
 
 struct admission_welcome {
-	uint8_t cluster_key[CLUSTER_KEY_SIZE];
-	uint8_t key_id;
+	struct keyring_key key;
 	struct admission admission; /* ours */
 	unsigned member_count;	    /* at least 1: the sponsor first */
 	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];

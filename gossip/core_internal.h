@@ -2,6 +2,9 @@
  *
  *	gossip.c         entry points, dispatch, own records
  *	members_admit.c  admissions, host records, the sponsor's side of joining
+ *	keys.c           cluster keys: rotation, handing them out
+ *	recover.c        cluster keys for who was away
+ *	forget.c         hosts that are out for good
  *	members.c        the table: who there is, merging of claims, news
  *	members_trust.c  our own health, flapping hosts, failing networks
  *	members_probe.c  SWIM: probing, suspicion, verification
@@ -19,6 +22,8 @@
 #include "gossip/admission_internal.h"
 #include "gossip/frame_internal.h"
 #include "gossip/gossip.h"
+#include "gossip/handshake.h"
+#include "gossip/keyring_internal.h"
 #include "gossip/proto_internal.h"
 #include "gossip/shards_internal.h"
 
@@ -45,7 +50,8 @@
 #define NEWS_FANOUT 4
 #define NEWS_ALL_MAX 64
 #define PIGGYBACK_MAX 8
-#define TABLE_EVERY_MS 1000
+#define TABLE_EVERY_MS 1000 /* to the same host */
+#define TABLE_GAP_MS 100    /* to any, in big clusters */
 #define MISMATCH_MS 300
 #define SETTLE_MS 1000
 #define PUSH_RTO_MS 15
@@ -70,6 +76,7 @@
 #define SEQ_RESERVE 65536
 #define PINGS 256 /* power of two; the oldest gives way */
 #define CHECKS 32
+#define DIRECT_MAX 16384
 #define ADMIT_AGAIN_MS 100 /* half of what a joiner waits before it asks again */
 #define ADMIT_BUSY_MS 10   /* half of what it waits when it was told that the sponsor is busy */
 #define ADMIT_REMEMBERED 64
@@ -152,6 +159,10 @@ struct member {
 	bool vetoed;	    /* a verifier reached it */
 	uint64_t window_ms; /* not dead before */
 
+	uint64_t key_ms; /* when to hand it a key, or to tell it that it is forgotten, at the earliest */
+	bool forgotten;
+	uint64_t twin_ms; /* when two hosts last spoke as this one, 0 = never */
+
 	/* News about it. */
 	enum { NEWS_NONE, NEWS_FORWARD, NEWS_ALL } news;
 	unsigned spread; /* piggybacks left */
@@ -181,6 +192,28 @@ struct kept {
 	size_t val_len;
 	uint8_t key[SAVED_KEY_SIZE];
 	uint8_t val[ADMISSION_MAX];
+};
+
+/* Cluster keys, see keys.c. */
+struct keys {
+	struct keyring ring;	      /* what we have: on disk or on the way there */
+	struct keyring kept;	      /* what is on disk: what we tell others and send with */
+	uint64_t ticket, kept_ticket; /* of the last save, and of the last that is on disk */
+	uint64_t next_ms;	      /* of the next look, NEVER = nothing to do */
+	uint64_t agreed_ms;	      /* since when everyone sends with the active key, 0 = not so */
+	uint64_t had_ms;	      /* since when we have the newest */
+	bool wanted;		      /* rotate as soon as that is possible */
+};
+
+/* Asking a member for its keys, see recover.c. */
+struct recover {
+	struct handshake hs;
+	bool asking;
+	uint32_t target;
+	uint64_t asked_ms, next_ms, gap_ms;
+	unsigned silent; /* questions since the last answer */
+	uint64_t answers_from_ms;
+	unsigned answers;
 };
 
 /* What gossip_health said within one second. */
@@ -218,6 +251,10 @@ struct gossip {
 	bool started, left;
 	struct frame_sender sender;
 	struct frame_ring ring;
+	struct keys keys;
+	struct recover recover;
+	struct forgotten *forgotten; /* host ids */
+	uint32_t forgotten_by;	     /* the member that told us that we are; 0 = nobody */
 	struct gossip_counters counters;
 
 	struct member *self;
@@ -227,6 +264,11 @@ struct gossip {
 	uint64_t digest;
 	unsigned state_count[4];
 	uint64_t news_ms;
+	uint64_t tables_ms;	/* no whole table before */
+	uint64_t suspects_ms;	/* not later than any suspect is due */
+	unsigned spreading;	/* members with spread left */
+	struct member **direct; /* by hostno, for the lower ones: most are */
+	uint32_t direct_size;
 	uint64_t member_due_ms; /* not later than any member's sync_ms or push_ms */
 	uint64_t member_shape;	/* changes when somebody becomes usable or ceases to be */
 
@@ -275,6 +317,8 @@ struct gossip {
 };
 
 /* gossip.c */
+void core_enter(struct gossip *g, uint64_t now_ms);
+void core_leave(struct gossip *g);
 void core_send(struct gossip *g, struct member *m, enum frame_class class, const struct proto_packet *packet);
 void core_hello(struct gossip *g, struct member *m);
 uint32_t core_random(struct gossip *g, uint32_t below);
@@ -310,6 +354,31 @@ void admit_rescan(struct gossip *g);
 void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len);
 int admit_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err);
 void admit_publish(struct gossip *g);
+
+/* keys.c */
+#define KEYS_RECORD_KEY "k"
+#define KEYS_TELL 240 /* kinds of TELL from here on are the core's own */
+void keys_init(struct gossip *g);
+int keys_restore(struct gossip *g, const void *val, size_t len, struct err *err);
+void keys_publish(struct gossip *g);
+void keys_want_rotation(struct gossip *g);
+/* New ones are in the ring. Not NULL: send with this one as soon as it is on disk. */
+void keys_recovered(struct gossip *g, const uint8_t *active_fingerprint);
+void keys_told(struct gossip *g, struct member *m, uint8_t kind, const void *body, size_t len);
+uint64_t keys_tick(struct gossip *g);
+
+/* recover.c */
+void recover_want(struct gossip *g, struct member *m); /* it has keys that we lack, or so it seems */
+bool recover_packet(
+	struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len); /* false: not of these */
+
+/* forget.c */
+bool forget_is(const struct gossip *g, const struct id128 *host_id);
+void forget_start(struct gossip *g);
+void forget_free(struct gossip *g);
+int forget_restore(struct gossip *g, const uint8_t *key, const uint8_t *val, size_t len, struct err *err);
+void forget_tell(struct gossip *g, struct member *m, const struct gossip_addr *to, size_t trigger_len);
+void forget_told(struct gossip *g, const void *packet, size_t len);
 
 /* members.c */
 struct member *members_add(struct gossip *g, const struct member_save *save);

@@ -27,13 +27,10 @@ void frame_ring_init(struct frame_ring *ring)
 	memset(ring, 0, sizeof(*ring));
 }
 
-int frame_ring_add(struct frame_ring *ring, uint8_t id, const uint8_t cluster_key[CLUSTER_KEY_SIZE], struct err *err)
+static int put_key(struct frame_ring *ring, unsigned i, uint8_t id, const uint8_t *cluster_key, struct err *err)
 {
 	uint8_t input[sizeof(FRAME_DOMAIN)];
-	unsigned i;
 
-	for (i = 0; i < ring->count && ring->keys[i].id != id; i++)
-		;
 	if (i == FRAME_KEYS_MAX)
 		return err_set(
 			err, ERR_EXHAUSTED, "key %u: the ring holds %d keys already, retire one first", id, FRAME_KEYS_MAX);
@@ -44,6 +41,20 @@ int frame_ring_add(struct frame_ring *ring, uint8_t id, const uint8_t cluster_ke
 	if (i == ring->count && ring->count++ == 0)
 		ring->active = id;
 	return 0;
+}
+
+int frame_ring_add(struct frame_ring *ring, uint8_t id, const uint8_t cluster_key[CLUSTER_KEY_SIZE], struct err *err)
+{
+	unsigned i;
+
+	for (i = 0; i < ring->count && ring->keys[i].id != id; i++)
+		;
+	return put_key(ring, i, id, cluster_key, err);
+}
+
+int frame_ring_append(struct frame_ring *ring, uint8_t id, const uint8_t cluster_key[CLUSTER_KEY_SIZE], struct err *err)
+{
+	return put_key(ring, ring->count, id, cluster_key, err);
 }
 
 void frame_ring_wipe(struct frame_ring *ring)
@@ -114,6 +125,7 @@ void frame_peer_set_boot(struct frame_peer *peer, uint64_t boot)
 {
 	if (peer->boot_known && peer->boot == boot)
 		return;
+	peer->boot_before = peer->boot_known ? peer->boot : 0;
 	peer->boot_known = true;
 	peer->boot = boot;
 	window_clear(peer);
@@ -220,18 +232,19 @@ static size_t seal(struct frame_sender *sender, const struct frame_ring *ring, e
 static enum frame_verdict unseal(const struct frame_peer *peer, const struct frame_sender *self, const struct frame_ring *ring,
 	const struct frame_header *header, uint64_t boot, const uint8_t *packet, size_t len, uint8_t *ret_plain)
 {
-	const uint8_t *key = ring_key(ring, header->key_id);
 	uint8_t nonce[24], aad[AAD_MAX];
 	size_t head = header_size(header->class), aad_len;
 
-	if (!key)
+	if (!ring_key(ring, header->key_id))
 		return FRAME_KEY;
 	make_nonce(&peer->host_id, boot, header->counter, nonce);
 	aad_len = make_aad(packet, header->class, &self->cluster_id, &self->host_id, aad);
-	if (crypto_aead_xchacha20poly1305_ietf_decrypt(
-		    ret_plain, NULL, NULL, packet + head, len - head, aad, aad_len, nonce, key) != 0)
-		return FRAME_KEY;
-	return FRAME_OK;
+	for (unsigned i = 0; i < ring->count; i++)
+		if (ring->keys[i].id == header->key_id &&
+			crypto_aead_xchacha20poly1305_ietf_decrypt(
+				ret_plain, NULL, NULL, packet + head, len - head, aad, aad_len, nonce, ring->keys[i].key) == 0)
+			return FRAME_OK;
+	return FRAME_KEY;
 }
 
 size_t frame_seal(struct frame_sender *sender, const struct frame_ring *ring, enum frame_class class, const struct id128 *to,
@@ -352,6 +365,7 @@ enum frame_verdict frame_hello_handle(struct frame_peer *peer, const struct fram
 	if (hello.echo != 0 && hello.echo == peer->ask && now_ms < peer->ask_until_ms) {
 		peer->ask = 0;
 		outcome.established = !known;
+		outcome.twin = !known && header.boot != 0 && header.boot == peer->boot_before;
 		frame_peer_set_boot(peer, header.boot);
 		known = true;
 	}

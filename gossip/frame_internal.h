@@ -35,7 +35,7 @@
 #define FRAME_PLAIN_MAX (GOSSIP_PACKET_MAX - FRAME_OVERHEAD)
 #define FRAME_HELLO_SIZE (FRAME_HELLO_HEADER_SIZE + 16 + FRAME_TAG_SIZE)
 #define FRAME_KEYS_MAX 4
-#define FRAME_KEY_ID_FIRST 1 /* of the key that WELCOME hands out until keys rotate */
+#define FRAME_KEY_ID_FIRST 1 /* of a cluster's first key */
 #define FRAME_WINDOW_BITS 2048
 
 #define FRAME_ASK_EVERY_MS 100 /* at most one unprompted hello per peer in this time */
@@ -86,6 +86,8 @@ struct frame_ring {
 void frame_ring_init(struct frame_ring *ring);
 /* The first key added becomes active. An id that is there is replaced. ERR_EXHAUSTED at FRAME_KEYS_MAX. */
 int frame_ring_add(struct frame_ring *ring, uint8_t id, const uint8_t cluster_key[CLUSTER_KEY_SIZE], struct err *err);
+/* The same without replacing: of several keys with one id the first seals, and each is tried in turn to open. */
+int frame_ring_append(struct frame_ring *ring, uint8_t id, const uint8_t cluster_key[CLUSTER_KEY_SIZE], struct err *err);
 void frame_ring_wipe(struct frame_ring *ring);
 
 /* Our end. (host_id, boot, counter) never repeats: boot is random per process start, counter counts up in here. */
@@ -103,9 +105,10 @@ struct frame_peer {
 	struct id128 host_id;
 	bool boot_known;
 	uint64_t boot;
-	uint64_t top;	/* highest counter accepted of this boot */
-	uint64_t *bits; /* ring of words, indexed by counter / 64; NULL until a packet was accepted */
-	uint64_t ask;	/* our open question, 0 = none */
+	uint64_t boot_before; /* the one established before this, 0 = none */
+	uint64_t top;	      /* highest counter accepted of this boot */
+	uint64_t *bits;	      /* ring of words, indexed by counter / 64; NULL until a packet was accepted */
+	uint64_t ask;	      /* our open question, 0 = none */
 	uint64_t ask_until_ms, ask_next_ms;
 	uint64_t answers_from_ms; /* start of the second in which answers are counted */
 	unsigned answers;
@@ -143,7 +146,9 @@ bool frame_peer_ask(struct frame_peer *peer, size_t trigger_len, uint64_t fresh,
 
 struct frame_hello_outcome {
 	bool established; /* the peer's boot is proven now and was not the one known before: it restarted, or is new to us */
-	bool answer;	  /* send `reply` back to where the hello came from */
+	/* A boot came back that another had replaced: a host that starts never has an old boot tag, so two speak as this one. */
+	bool twin;
+	bool answer; /* send `reply` back to where the hello came from */
 	struct frame_hello reply;
 };
 

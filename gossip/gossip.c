@@ -27,6 +27,7 @@
  * BUCKET 8 MB/s: a quarter of what one core can seal. */
 #include "gossip/core_internal.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,7 +36,7 @@
 
 /* ---- door ---- */
 
-static void enter(struct gossip *g, uint64_t now_ms)
+void core_enter(struct gossip *g, uint64_t now_ms)
 {
 	if (now_ms > g->now)
 		g->now = now_ms;
@@ -45,7 +46,7 @@ static void enter(struct gossip *g, uint64_t now_ms)
 }
 
 /* What the call caused leaves together. */
-static void leave_door(struct gossip *g)
+void core_leave(struct gossip *g)
 {
 	if (g->depth == 1 && g->started) {
 		while (g->members_grew && g->admissions_open) {
@@ -131,7 +132,8 @@ static bool is_internal(uint64_t topic, const uint8_t *key, size_t key_len)
 {
 	if (topic != 0)
 		return false;
-	return (key_len == 1 && key[0] == HOST_RECORD_KEY[0]) || (key_len == SAVED_KEY_SIZE && key[0] == 'a');
+	return (key_len == 1 && (key[0] == HOST_RECORD_KEY[0] || key[0] == KEYS_RECORD_KEY[0])) ||
+	       (key_len == SAVED_KEY_SIZE && key[0] == 'a');
 }
 
 bool core_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
@@ -161,9 +163,9 @@ int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len
 			err, ERR_TOO_BIG, "gossip record value: expected at most %d bytes, found %zu", GOSSIP_VALUE_MAX, len);
 	if (is_internal(topic, key, key_len))
 		return err_set(err, ERR_INVALID, "gossip record key of topic 0 belongs to the membership: use another key");
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	ok = core_put(g, topic, key, key_len, len > 0 ? val : "", len);
-	leave_door(g);
+	core_leave(g);
 	if (!ok)
 		return err_set(err, ERR_EXHAUSTED, "gossip records: %llu are kept, the limit; the record is not published",
 			(unsigned long long)g->shards.record_count);
@@ -176,12 +178,12 @@ void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_le
 
 	if (is_internal(topic, key, key_len))
 		return;
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	core_reserve_seq(g);
 	shard = shards_del(&g->shards, topic, key, key_len, g->now);
 	if (shard)
 		push_changed(g, shard);
-	leave_door(g);
+	core_leave(g);
 }
 
 const void *gossip_get(const struct gossip *g, uint32_t origin, uint64_t topic, const void *key, size_t key_len, size_t *ret_len)
@@ -220,6 +222,8 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 	}
 	if (!val)
 		return; /* who was admitted stays known */
+	if (key_len == 1 && *(const uint8_t *)key == KEYS_RECORD_KEY[0])
+		return; /* read where it is when keys change */
 	if (key_len == 1)
 		admit_host_record(g, shard->id.origin, val, val_len);
 	else if (!admit_record(g, key, key_len, val, val_len))
@@ -277,7 +281,10 @@ static bool on_tell(struct gossip *g, struct member *m, struct bytes_reader *bod
 
 	if (!proto_get_tell(body, &kind, &bytes, &len))
 		return false;
-	g->ops.told(g->ctx, m->hostno, kind, bytes, len);
+	if (kind >= KEYS_TELL)
+		keys_told(g, m, kind, bytes, len);
+	else
+		g->ops.told(g->ctx, m->hostno, kind, bytes, len);
 	return true;
 }
 
@@ -434,10 +441,16 @@ static void on_hello(struct gossip *g, struct member *m, const struct gossip_add
 	enum frame_verdict verdict = frame_hello_handle(&m->frame, &g->sender, &g->ring, packet, len, fresh(g), g->now, &outcome);
 
 	count_verdict(g, verdict);
+	if (verdict == FRAME_KEY)
+		recover_want(g, m);
 	if (verdict != FRAME_OK)
 		return;
 	if (outcome.answer)
 		send_hello(g, m, from, &outcome.reply);
+	if (outcome.twin) {
+		g->conflicts++;
+		m->twin_ms = g->now;
+	}
 	if (!outcome.established)
 		return;
 	/* Not before: until our number has come back, the packet may be an old one that somebody repeats from elsewhere. */
@@ -454,6 +467,8 @@ static void on_frame(struct gossip *g, struct member *m, const struct gossip_add
 	struct frame_hello hello;
 
 	count_verdict(g, verdict);
+	if (verdict == FRAME_KEY)
+		recover_want(g, m);
 	/* Also to where we know it: whoever sends in its name must not use up the questions that it could answer. */
 	if (verdict == FRAME_BOOT && frame_peer_ask(&m->frame, len, fresh(g), g->now, &hello)) {
 		send_hello(g, m, from, &hello);
@@ -476,22 +491,25 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 
 	if (!g->started || g->left)
 		return;
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	g->counters.packets_in++;
 	g->counters.bytes_in += len;
 	verdict = frame_peek(packet, len, &header);
 	m = verdict == FRAME_OK && header.class != FRAME_CLASS_ADMISSION ? members_find(g, header.hostno) : NULL;
 	if (verdict != FRAME_OK)
 		count_verdict(g, verdict);
-	else if (header.class == FRAME_CLASS_ADMISSION)
-		admit_on_join(g, from, packet, len);
+	else if (header.class == FRAME_CLASS_ADMISSION) {
+		if (!recover_packet(g, from, packet, len))
+			admit_on_join(g, from, packet, len);
+	} else if (m && m->forgotten)
+		forget_tell(g, m, from, len);
 	else if (!m || m == g->self)
 		g->counters.refused_sender++;
 	else if (header.class == FRAME_CLASS_HELLO)
 		on_hello(g, m, from, packet, len);
 	else
 		on_frame(g, m, from, packet, len);
-	leave_door(g);
+	core_leave(g);
 }
 
 /* ---- life ---- */
@@ -510,13 +528,12 @@ struct gossip *gossip_new(const struct gossip_config *config, const struct gossi
 	g->now = g->called_ms = g->bucket_ms = now_ms;
 	g->bucket = BUCKET_BURST;
 	g->news_ms = g->probe_ms = g->dead_ms = g->unheard_ms = g->shards_ms = g->heads_ms = g->tree_ms = g->member_due_ms =
-		NEVER;
+		g->suspects_ms = NEVER;
 	g->sender = (struct frame_sender){.hostno = config->hostno,
 		.host_id = config->identity->id,
 		.cluster_id = config->cluster_id,
 		.boot = config->boot_tag};
-	frame_ring_init(&g->ring);
-	frame_ring_add(&g->ring, FRAME_KEY_ID_FIRST, config->cluster_key, NULL);
+	keys_init(g);
 	shards_init(&g->shards, config->hostno, config->epoch, &shards_ops, g);
 	self.host_id = config->identity->id;
 	memcpy(self.public_key, config->identity->public_key, sizeof(self.public_key));
@@ -548,9 +565,13 @@ void gossip_free(struct gossip *g)
 	tree_free(g);
 	shards_fini(&g->shards);
 	frame_ring_wipe(&g->ring);
+	sodium_memzero(&g->keys, sizeof(g->keys));
+	handshake_wipe(&g->recover.hs);
+	forget_free(g);
 	free(g->slots);
 	free(g->sorted);
 	free(g->dirty);
+	free(g->direct);
 	free(g);
 }
 
@@ -606,25 +627,33 @@ int gossip_restore(struct gossip *g, const void *key, size_t key_len, const void
 		return restore_member(g, key, key_len, val, len, err);
 	if (key_len == SAVED_KEY_SIZE && kind[0] == 'a')
 		return admit_restore(g, key, key_len, val, len, err);
+	if (key_len == SAVED_KEY_SIZE && kind[0] == 'f')
+		return forget_restore(g, key, val, len, err);
+	if (key_len == 1 && kind[0] == KEYS_RECORD_KEY[0])
+		return keys_restore(g, val, len, err);
 	if (key_len == 1 && kind[0] == RESERVE_KEY[0])
 		return restore_reserve(g, val, len, err);
-	return err_set(err, ERR_CORRUPT, "gossip saved pair: expected a key of kind m, a or q, found one of %zu bytes", key_len);
+	return err_set(
+		err, ERR_CORRUPT, "gossip saved pair: expected a key of kind m, a, f, k or q, found one of %zu bytes", key_len);
 }
 
 void gossip_start(struct gossip *g, uint64_t now_ms)
 {
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	g->started = true;
 	g->called_ms = g->now;
 	for (unsigned i = 0; i < g->member_count; i++)
 		g->slots[i]->suspect_until_ms = g->now + UNHEARD_MS;
+	g->suspects_ms = g->now + UNHEARD_MS;
 	core_publish_self(g);
+	keys_publish(g);
 	admit_publish(g);
+	forget_start(g);
 	probe_start(g);
 	g->shards_ms = g->now + SHARDS_TICK_MS;
 	g->heads_ms = g->now + SETTLE_MS;
 	g->heads_left = 3;
-	leave_door(g);
+	core_leave(g);
 }
 
 uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
@@ -634,7 +663,7 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 
 	if (!g->started || g->left)
 		return NEVER;
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	gap = g->now - g->called_ms;
 	g->called_ms = g->now;
 	if (gap > PAUSE_MS) {
@@ -646,12 +675,13 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 	if (members_due)
 		g->member_due_ms = NEVER;
 	sooner(&next, sync_tick(g, members_due));
-	leave_door(g);
-	enter(g, now_ms);
+	sooner(&next, keys_tick(g));
+	core_leave(g);
+	core_enter(g, now_ms);
 	if (members_due)
 		push_tick(g);
 	sooner(&next, tree_tick(g));
-	leave_door(g);
+	core_leave(g);
 	sooner(&next, g->news_ms);
 	sooner(&next, g->tree_ms);
 	sooner(&next, g->member_due_ms);
@@ -687,6 +717,8 @@ int gossip_tell(
 	struct member *m = members_find(g, to_hostno);
 	struct proto_packet packet = {0};
 
+	if (kind >= KEYS_TELL)
+		return err_set(err, ERR_INVALID, "gossip message: kinds from %d on are not the application's", KEYS_TELL);
 	if (len > GOSSIP_TELL_MAX)
 		return err_set(err, ERR_TOO_BIG, "gossip message: expected at most %d bytes, found %zu", GOSSIP_TELL_MAX, len);
 	if (!m || m == g->self)
@@ -694,10 +726,10 @@ int gossip_tell(
 	if (m->state == GOSSIP_LEFT)
 		return err_set(
 			err, ERR_UNREACHABLE, "gossip message to host %u (%s): it has left the cluster", to_hostno, m->name);
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	proto_put_tell(&packet, kind, body, len);
 	core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packet);
-	leave_door(g);
+	core_leave(g);
 	return 0;
 }
 
@@ -723,7 +755,7 @@ void gossip_leave(struct gossip *g, uint64_t now_ms)
 
 	if (!g->started || g->left)
 		return;
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	push_flush(g);
 	members_set_state(g, g->self, GOSSIP_LEFT);
 	members_entry(g->self, &entry);
@@ -742,14 +774,14 @@ void gossip_leave(struct gossip *g, uint64_t now_ms)
 
 void gossip_set_self(struct gossip *g, const char *name, const struct gossip_addr *addr, const struct ip *vtep, uint64_t now_ms)
 {
-	enter(g, now_ms);
+	core_enter(g, now_ms);
 	memset(g->self->name, 0, sizeof(g->self->name));
 	memcpy(g->self->name, name, strnlen(name, GOSSIP_NAME_MAX));
 	g->self->addr = *addr;
 	g->self->vtep = *vtep;
 	if (g->started)
 		core_publish_self(g);
-	leave_door(g);
+	core_leave(g);
 }
 
 const struct gossip_counters *gossip_counters(const struct gossip *g)

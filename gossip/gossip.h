@@ -66,6 +66,7 @@ struct gossip_member {
 	uint64_t held_until_ms; /* it flaps: names should not lead to it before, 0 = it does not */
 	enum gossip_reach reach;
 	bool self;
+	uint64_t twin_ms; /* when it was last seen that two hosts speak with this identity; 0 = never */
 };
 
 struct gossip_config {
@@ -79,6 +80,8 @@ struct gossip_config {
 	struct gossip_addr addr; /* as others reach us */
 	struct ip vtep;
 };
+
+#define GOSSIP_SAVED_KEYS 'k' /* the one key of a saved pair whose value is secret, and must be durable: see `sync` */
 
 struct gossip_ops {
 	void (*send)(void *ctx, const struct gossip_addr *to, const void *packet, size_t len);
@@ -96,6 +99,14 @@ struct gossip_ops {
 	/* Keep (val) or forget (NULL) what a restart needs to find the others again: members with addresses, admissions, keys'
 	 * floor. */
 	void (*save)(void *ctx, const void *key, size_t key_len, const void *val, size_t len);
+	/* Call gossip_kept(ticket) when everything given to `save` before is on disk: a new cluster key is not used before that.
+	 * May be NULL: `save` itself is durable. */
+	void (*sync)(void *ctx, uint64_t ticket);
+	/* The same packet over a stream to the same address: UDP seems not to get there. May be NULL. What comes back goes to
+	 * gossip_packet. */
+	void (*stream)(void *ctx, const struct gossip_addr *to, const void *packet, size_t len);
+	/* A member says that we are out of the cluster for good. Once. May be NULL. */
+	void (*forgotten)(void *ctx, uint32_t by_hostno);
 	/* Wall clock in Unix seconds, for token expiry only. May be NULL: tokens do not expire (simulator). */
 	int64_t (*wall_s)(void *ctx);
 };
@@ -127,8 +138,8 @@ bool gossip_cut_suspected(const struct gossip *g, uint64_t now_ms);
 
 /* Own records. put with equal value: no change. Limits: ERR_TOO_BIG. The push leaves at the end of the call, or a few ms later
  * when the one before is not acknowledged yet. After a restart, put again what is still true, before gossip_start or within a
- * second after it: others then see only what differs. In topic 0 the key "h" and keys of 17 bytes that begin with "a" belong to
- * this layer: ERR_INVALID. */
+ * second after it: others then see only what differs. In topic 0 the keys "h" and "k" and keys of 17 bytes that begin with "a"
+ * belong to this layer: ERR_INVALID. */
 int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len, uint64_t now_ms,
 	struct err *err);
 void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms);
@@ -156,12 +167,39 @@ void gossip_leave(struct gossip *g, uint64_t now_ms);
 /* Changes what others see of us (new address, new name). */
 void gossip_set_self(struct gossip *g, const char *name, const struct gossip_addr *addr, const struct ip *vtep, uint64_t now_ms);
 
+/* Cluster keys. A host that rotates makes a key and hands it to each member, sealed for that member alone; when all members that
+ * are not dead say that they have it, everyone sends with it, and when all do, the one before goes. Members that are away
+ * meanwhile fetch it when they are back. Tokens are made with a key and end with it. */
+enum gossip_key_state { GOSSIP_KEY_RECEIVE_ONLY, GOSSIP_KEY_ACTIVE, GOSSIP_KEY_RETIRING };
+const char *gossip_key_state_name(enum gossip_key_state state); /* "receive-only", "active", "retiring" */
+struct gossip_key {
+	uint8_t fingerprint[8]; /* names the key and tells nothing of it */
+	uint32_t generation;
+	enum gossip_key_state state;	/* on this host */
+	uint64_t created_s;		/* its maker's wall clock; 0 = the cluster's first key */
+	struct id128 rotator;		/* who made it; zero for the first */
+	unsigned have, sending, needed; /* members not dead that have it, that send with it, and all; ourselves included */
+};
+/* ERR_CONFLICT: a rotation is under way, or a member does not say which keys it has. */
+int gossip_rotate(struct gossip *g, uint64_t now_ms, struct err *err);
+void gossip_kept(struct gossip *g, uint64_t ticket, uint64_t now_ms); /* see `sync` */
+void gossip_each_key(const struct gossip *g, void (*fn)(void *ctx, const struct gossip_key *key), void *ctx);
+/* The one that tokens are made with. */
+void gossip_active_key(const struct gossip *g, uint8_t ret_key[CLUSTER_KEY_SIZE]);
+
+/* The host with this id is out for good: nothing of it is heard any more, it cannot be admitted again, what it says is answered
+ * with that. Kept for ever, in every core that is told. `rotate`: the cluster's key changes too, as soon as it can; say so on one
+ * host. May be called from within callbacks. */
+void gossip_forget(struct gossip *g, const struct id128 *host_id, bool rotate, uint64_t now_ms);
+uint32_t gossip_forgotten_by(const struct gossip *g); /* the member that told us so, 0 = we are not */
+
 struct gossip_counters {
 	uint64_t packets_in, packets_out, bytes_in, bytes_out;
 	uint64_t refused_short, refused_version, refused_sender, refused_key, refused_replay, refused_boot, refused_decode,
 		refused_join;
 	uint64_t probes, probe_timeouts, suspicions, refutations, deaths;
 	uint64_t pushes, push_retries, syncs, resets, conflicts; /* conflicts: R6, must be 0 */
+	uint64_t rotations, keys_in, keys_refused, recoveries_asked, recoveries_answered, refused_forgotten;
 	uint64_t records_refused;
 	uint64_t record_count;
 };

@@ -18,10 +18,12 @@
 #define GAP_MAX_MS 2000	 /* doubled after each round over the seeds, up to this */
 #define GAP_BUSY_MS 20	 /* a sponsor is busy while it writes our number to disk: some milliseconds, the first time always */
 #define BUSY_TRIES 5	 /* so many in a row, then the usual patience: its numbers are all given */
+#define SILENT_ROUNDS 2	 /* over the seeds by UDP alone */
 #define SEEDS_NAMED_MAX 3
 #define SEED_TEXT_SIZE (IP_TEXT_SIZE + 8)
 
-_Static_assert(JOINER_PEERS_MAX == ADMISSION_WELCOME_MEMBERS_MAX + 1, "members, and our own admission");
+_Static_assert(JOINER_PEERS_MAX == ADMISSION_WELCOME_MEMBERS_MAX + 2, "members, our own admission, keys");
+_Static_assert(KEYRING_SAVE_MAX <= 512, "saved keys fit struct joiner_result");
 _Static_assert(MEMBER_SAVE_MAX <= 512 && ADMISSION_MAX <= 512 && SAVED_KEY_SIZE <= 64, "saved pairs fit struct joiner_result");
 
 struct joiner {
@@ -39,7 +41,7 @@ struct joiner {
 	unsigned busy_left;
 	uint32_t gap_ms, timeout_ms;
 	uint64_t next_ms, deadline_ms;
-	bool ended;
+	bool ended, streamed;
 };
 
 struct joiner *joiner_new(const struct token *token, const struct identity *identity, const char *name,
@@ -118,6 +120,9 @@ static const char *refusal_sentence(enum admission_verdict reason)
 		return "the request is not signed by this host's key: use the same release of trestle on both hosts";
 	case ADMISSION_BUSY:
 		return "the member has no free host number now: try again, or ask another member for a token";
+	case ADMISSION_FORGOTTEN:
+		return "this host was forgotten by that cluster, and its identity stays so: `trestle leave` here gives it a new "
+		       "one, then join again";
 	default:
 		return "the member does not accept this host's name or address: check both options here, and that both hosts run "
 		       "the same release";
@@ -152,6 +157,18 @@ static void give_up_late(struct joiner *j)
 	give_up(j, &err);
 }
 
+/* A first key needs no word: a core that is told of none takes its cluster key for that. */
+static void save_keys(struct joiner_result *result, const struct keyring_key *key)
+{
+	struct keyring ring = {.count = 1, .keys[0] = *key};
+	unsigned i = result->saved_count++;
+
+	result->saved[i].key[0] = 'k';
+	result->saved[i].key_len = 1;
+	result->saved[i].val_len = keyring_encode(&ring, result->saved[i].val);
+	keyring_wipe(&ring);
+}
+
 static void succeed(struct joiner *j, const struct admission_welcome *welcome)
 {
 	struct joiner_result *result = calloc(1, sizeof(*result));
@@ -160,7 +177,7 @@ static void succeed(struct joiner *j, const struct admission_welcome *welcome)
 	if (!result)
 		abort();
 	result->cluster_id = j->token.cluster_id;
-	memcpy(result->cluster_key, welcome->cluster_key, sizeof(result->cluster_key));
+	memcpy(result->cluster_key, welcome->key.secret, sizeof(result->cluster_key));
 	result->hostno = welcome->admission.hostno;
 	for (i = 0; i < welcome->member_count; i++) {
 		result->saved[i].key_len = SAVED_KEY_SIZE;
@@ -169,6 +186,8 @@ static void succeed(struct joiner *j, const struct admission_welcome *welcome)
 	result->saved[i].key_len = SAVED_KEY_SIZE;
 	result->saved[i].val_len = admission_encode(&welcome->admission, result->saved[i].key, result->saved[i].val);
 	result->saved_count = i + 1;
+	if (welcome->key.generation > KEYRING_GENERATION_FIRST)
+		save_keys(result, &welcome->key);
 	j->ended = true;
 	j->ops.done(j->ctx, result, NULL);
 	sodium_memzero(result, sizeof(*result));
@@ -254,6 +273,11 @@ static void ask_next(struct joiner *j, uint64_t now_ms)
 		j->gap_ms = j->gap_ms * 2 < GAP_MAX_MS ? j->gap_ms * 2 : GAP_MAX_MS;
 	j->sent++;
 	j->ops.send(j->ctx, &j->token.seeds[seed], j->packet, sizeof(j->packet));
+	/* Refusals come by UDP too: then it passes. A busy sponsor may be answering streams alone. */
+	if (j->ops.stream && j->sent > SILENT_ROUNDS * j->token.seed_count && (j->reason == ADMISSION_OK || j->streamed)) {
+		j->streamed = true;
+		j->ops.stream(j->ctx, &j->token.seeds[seed], j->packet, sizeof(j->packet));
+	}
 }
 
 uint64_t joiner_tick(struct joiner *j, uint64_t now_ms)

@@ -6,7 +6,7 @@
 #include "gossip/gossip.h"
 #include "gossip/token.h"
 
-#define JOINER_PEERS_MAX 16
+#define JOINER_PEERS_MAX 17
 
 struct joiner;
 
@@ -29,6 +29,8 @@ struct joiner_ops {
 	void (*random)(void *ctx, void *buf, size_t len);
 	/* Once: admitted (result) or given up (result NULL, err says why and what to do). */
 	void (*done)(void *ctx, const struct joiner_result *result, const struct err *err);
+	/* As send, over a stream: UDP has been silent for two rounds over the seeds. May be NULL. */
+	void (*stream)(void *ctx, const struct gossip_addr *to, const void *packet, size_t len);
 };
 
 struct joiner *joiner_new(const struct token *token, const struct identity *identity, const char *name,

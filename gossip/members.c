@@ -27,6 +27,8 @@ struct member *members_find(const struct gossip *g, uint32_t hostno)
 {
 	struct member *m;
 
+	if (hostno < DIRECT_MAX)
+		return hostno < g->direct_size ? g->direct[hostno] : NULL;
 	HASH_FIND(hh, g->by_hostno, &hostno, sizeof(hostno), m);
 	return m;
 }
@@ -56,6 +58,7 @@ void members_show(const struct gossip *g, const struct member *m, struct gossip_
 		.held_until_ms = m->held_until_ms,
 		.reach = trust_reach(g, m),
 		.self = m == g->self,
+		.twin_ms = m->twin_ms,
 	};
 	memcpy(ret_member->name, m->name, sizeof(ret_member->name));
 }
@@ -104,6 +107,8 @@ void members_update_digest(struct gossip *g, struct member *m)
 	crypto_shorthash(out, in, w.len, siphash_key);
 	br_init(&r, out, sizeof(out));
 	digest = br_u64(&r);
+	if (m->forgotten)
+		digest = 0; /* hosts that never knew it must agree with us */
 	g->digest += digest - m->digest;
 	m->digest = digest;
 }
@@ -123,11 +128,29 @@ static bool grow_slots(struct gossip *g)
 	return true;
 }
 
+static bool grow_direct(struct gossip *g, uint32_t hostno)
+{
+	uint32_t size = g->direct_size ? g->direct_size : 16;
+	struct member **direct;
+
+	if (hostno >= DIRECT_MAX || hostno < g->direct_size)
+		return true;
+	while (size <= hostno)
+		size *= 2;
+	direct = realloc(g->direct, size * sizeof(*direct));
+	if (!direct)
+		return false;
+	memset(direct + g->direct_size, 0, (size - g->direct_size) * sizeof(*direct));
+	g->direct = direct;
+	g->direct_size = size;
+	return true;
+}
+
 struct member *members_add(struct gossip *g, const struct member_save *save)
 {
 	struct member *m;
 
-	if (g->member_count >= GOSSIP_MEMBERS_MAX || !grow_slots(g))
+	if (g->member_count >= GOSSIP_MEMBERS_MAX || !grow_slots(g) || !grow_direct(g, save->hostno))
 		return NULL;
 	m = calloc(1, sizeof(*m));
 	if (!m)
@@ -151,6 +174,9 @@ struct member *members_add(struct gossip *g, const struct member_save *save)
 	g->member_shape++;
 	g->state_count[m->state]++;
 	HASH_ADD(hh, g->by_hostno, hostno, sizeof(m->hostno), m);
+	if (m->hostno < DIRECT_MAX)
+		g->direct[m->hostno] = m;
+	sooner(&g->suspects_ms, m->suspect_until_ms);
 	HASH_ADD(hh_id, g->by_id, host_id, sizeof(m->host_id), m);
 	members_update_digest(g, m);
 	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
@@ -243,6 +269,7 @@ void members_tell(struct gossip *g, struct member *m, int news)
 {
 	if ((int)m->news < news)
 		m->news = news;
+	g->spreading += m->spread == 0;
 	m->spread = spread_times(g);
 	sooner(&g->news_ms, news == NEWS_ALL ? g->now : g->now + NEWS_DELAY_MS);
 }
@@ -331,6 +358,8 @@ bool members_claim(struct gossip *g, struct member *from, const struct proto_ent
 		return false;
 	if (m == g->self)
 		return claim_about_self(g, claim);
+	if (m->forgotten)
+		return false; /* nobody can undo that */
 	if (claim->epoch < m->epoch || (claim->epoch == m->epoch && claim->incarnation < m->incarnation))
 		return true;
 	if (claim->epoch == m->epoch && claim->incarnation == m->incarnation && !m->unheard) {
@@ -424,8 +453,11 @@ void members_piggyback(struct gossip *g, const struct member *to, struct proto_p
 {
 	struct proto_list list;
 	struct proto_entry entry;
-	unsigned count = 0, start = core_random(g, g->member_count);
+	unsigned count = 0, start;
 
+	if (g->spreading == 0)
+		return;
+	start = core_random(g, g->member_count);
 	for (unsigned i = 0; i < g->member_count && count < PIGGYBACK_MAX; i++) {
 		struct member *m = g->slots[(start + i) % g->member_count];
 
@@ -435,7 +467,8 @@ void members_piggyback(struct gossip *g, const struct member *to, struct proto_p
 			proto_members_open(&list, packet, 0);
 		members_entry(m, &entry);
 		proto_members_add(&list, &entry);
-		m->spread--;
+		if (--m->spread == 0)
+			g->spreading--;
 	}
 	if (count > 0)
 		proto_list_close(&list);
@@ -475,8 +508,13 @@ void members_compare(struct gossip *g, struct member *m, uint64_t digest)
 		m->table_now = false;
 		return;
 	}
-	if (m->table_now || m->table_ms + TABLE_EVERY_MS <= g->now)
+	/* When many start at once, each would send its growing table to each. */
+	if (g->now < g->tables_ms)
+		return;
+	if (m->table_now || m->table_ms + TABLE_EVERY_MS <= g->now) {
 		members_table(g, m);
+		g->tables_ms = g->now + (g->member_count > TREE_ABOVE ? TABLE_GAP_MS : 0);
+	}
 }
 
 /* ---- reading ---- */

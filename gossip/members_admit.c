@@ -88,6 +88,8 @@ bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const ui
 		g->counters.refused_decode++;
 		return true;
 	}
+	if (forget_is(g, &a.host_id))
+		return true; /* void for ever */
 	known = members_by_id(g, &a.host_id);
 	if (known || members_find(g, a.hostno)) {
 		g->conflicts += !known || known->hostno != a.hostno;
@@ -131,6 +133,8 @@ static uint32_t admit(void *ctx, const struct id128 *host_id)
 	const struct member *known = members_by_id(g, host_id);
 	uint32_t hostno;
 
+	if (forget_is(g, host_id))
+		return ADMISSION_HOSTNO_FORGOTTEN;
 	if (known)
 		return known == g->self ? 0 : known->hostno;
 	hostno = g->ops.admit ? g->ops.admit(g->ctx, host_id) : 0;
@@ -206,6 +210,19 @@ static void gate_answered(struct gossip *g, const uint8_t *packet, enum admissio
 	gate->next = (gate->next + 1) % ADMIT_REMEMBERED;
 }
 
+/* A token is made with the key that was active then; the newest is the likely one. */
+static enum admission_verdict handle_with_any_key(struct gossip *g, struct admission_sponsor *sponsor,
+	const struct gossip_addr *from, const void *packet, size_t len, struct admission_result *ret_result)
+{
+	enum admission_verdict verdict = ADMISSION_TOKEN;
+
+	for (unsigned i = g->keys.ring.count; i > 0 && verdict == ADMISSION_TOKEN; i--) {
+		sponsor->cluster_key = g->keys.ring.keys[i - 1].secret;
+		verdict = admission_handle(sponsor, from, packet, len, ret_result);
+	}
+	return verdict;
+}
+
 void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len)
 {
 	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];
@@ -213,7 +230,7 @@ void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8
 	struct admission_sponsor sponsor = {
 		.identity = g->config.identity,
 		.cluster_id = g->config.cluster_id,
-		.cluster_key = g->config.cluster_key,
+		.hand_out = keyring_active(&g->keys.kept),
 		.hostno = g->self->hostno,
 		.members = members,
 		.member_count = introduce(g, members),
@@ -229,7 +246,7 @@ void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8
 		g->counters.refused_join++;
 		return;
 	}
-	verdict = admission_handle(&sponsor, from, packet, len, &result);
+	verdict = handle_with_any_key(g, &sponsor, from, packet, len, &result);
 	if (result.reply_len)
 		gate_answered(g, packet, verdict);
 	if (verdict != ADMISSION_OK)

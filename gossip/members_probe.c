@@ -321,6 +321,9 @@ static void set_deadline(struct gossip *g, struct member *m)
 	if (m->mine && m->confirmed > confirmations)
 		confirmations = m->confirmed;
 	m->suspect_until_ms = m->since_ms + trust_stretch(g, m, suspicion_time(g, confirmations));
+	sooner(&g->suspects_ms, m->suspect_until_ms);
+	if (m->mine && m->confirmed >= VERIFY_QUORUM)
+		sooner(&g->suspects_ms, m->window_ms);
 }
 
 void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool hearsay_dead)
@@ -339,6 +342,7 @@ void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool he
 		set_deadline(g, m);
 	if (hearsay_dead) {
 		sooner(&m->suspect_until_ms, g->now + trust_stretch(g, m, REFUTE_WINDOW_MS * (1 + g->health)));
+		sooner(&g->suspects_ms, m->suspect_until_ms);
 		send_ping(g, m, PING_OTHER);
 		return;
 	}
@@ -622,7 +626,12 @@ uint64_t probe_tick(struct gossip *g)
 	}
 	if (g->now >= g->unheard_ms)
 		step_unheard(g);
-	next = step_suspects(g);
+	if (g->now >= g->suspects_ms) {
+		g->suspects_ms = NEVER; /* deaths may bring it forward */
+		next = step_suspects(g);
+		sooner(&g->suspects_ms, next);
+	}
+	next = g->suspects_ms;
 	sooner(&next, step_checks(g));
 	sooner(&next, step_help(g));
 	sooner(&next, g->probe_ms);

@@ -261,7 +261,8 @@ void views_fini(struct pool *pool);
 const struct listed *listed_find(const struct pool *pool, u128 offset);
 /* Who has the address, by our own facts and by what others publish: 0 = nobody says. */
 uint32_t map_holder(const struct ipam *ipam, const struct pool *pool, u128 offset, uint32_t *ret_reign, uint64_t *ret_version);
-u128 map_known(const struct pool *pool, uint32_t self); /* addresses somebody is known to hold or to have been offered */
+uint32_t heir_of(const struct ipam *ipam, uint32_t hostno); /* itself, when it is not forgotten */
+u128 map_known(const struct pool *pool, uint32_t self);	    /* addresses somebody is known to hold or to have been offered */
 uint32_t owner_tag(const char *owner);
 void publish(struct ipam *ipam, struct pool *pool);
 void unpublish(struct ipam *ipam, struct pool *pool);

@@ -151,13 +151,9 @@ void slot_rest_since(struct ipam *ipam, struct pool *pool, u128 offset, uint64_t
 	slot->state = SLOT_RESTING;
 	slot->since_ms = since_ms;
 	count_slot(pool, slot, 1);
-	DL_FOREACH(pool->resting, at)
-	if (at->since_ms > since_ms)
-		break;
-	if (at)
-		DL_PREPEND_ELEM(pool->resting, at, slot);
-	else
-		DL_APPEND(pool->resting, slot);
+	for (at = pool->resting; at && at->since_ms <= since_ms; at = at->next)
+		;
+	DL_PREPEND_ELEM(pool->resting, at, slot); /* at the end when there is none */
 	slot_save(ipam, pool, slot);
 	if (pool->resting_count > IPAM_RESTING_MAX)
 		slot_drop(ipam, pool, pool->resting);

@@ -236,6 +236,19 @@ static void claim_offers(struct holder *best, const struct view *view, u128 offs
 	}
 }
 
+/* What a forgotten host had went to its heir, who knows the rest of the way. */
+uint32_t heir_of(const struct ipam *ipam, uint32_t hostno)
+{
+	for (unsigned hops = 0; hops < IPAM_HEIRS_MAX; hops++) {
+		const struct decree *decree = decree_find(ipam, hostno);
+
+		if (!decree || decree->gone || !decree->d.done)
+			break;
+		hostno = decree->d.heir;
+	}
+	return hostno;
+}
+
 uint32_t map_holder(const struct ipam *ipam, const struct pool *pool, u128 offset, uint32_t *ret_reign, uint64_t *ret_version)
 {
 	const struct custody *own = custody_at(&pool->custody, offset);
@@ -252,6 +265,7 @@ uint32_t map_holder(const struct ipam *ipam, const struct pool *pool, u128 offse
 			claim(&best, view->hostno, c);
 		claim_offers(&best, view, offset);
 	}
+	best.hostno = heir_of(ipam, best.hostno);
 	/* An offer to us that we have not taken is the donor's to repeat: whom to ask is the donor's side, not ourselves. */
 	if (best.hostno == ipam->config.hostno && !(own && own->to == best.hostno))
 		best.hostno = 0;

@@ -392,7 +392,7 @@ static uint32_t current_holder(const struct ipam *ipam, const struct pool *pool,
 
 	holder = map_holder(ipam, pool, r->offset, &reign, &version);
 	if (r->moved_to && (!holder || custody_newer(r->moved_reign, r->moved_version, reign, version)))
-		holder = r->moved_to;
+		holder = heir_of(ipam, r->moved_to);
 	return holder == ipam->config.hostno ? 0 : holder;
 }
 

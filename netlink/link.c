@@ -340,16 +340,32 @@ void nl_vxlan_set_request(struct nlb *b, uint32_t index, const struct ip *local)
 	nlb_nest_end(b, info);
 }
 
-void nl_port_set_request(struct nlb *b, uint32_t index, uint32_t mask, uint32_t flags)
+static void put_port_flags(struct nlb *b, uint16_t type, uint32_t mask, uint32_t flags)
 {
-	size_t nest;
+	size_t nest = nlb_nest(b, type);
 
-	begin(b, RTM_SETLINK, 0, (struct ifinfomsg){.ifi_family = AF_BRIDGE, .ifi_index = (int)index});
-	nest = nlb_nest(b, IFLA_PROTINFO);
 	for (unsigned i = 0; i < PORT_FLAGS; i++)
 		if (mask & port_bit[i])
 			nlb_put_u8(b, port_policy[i].type, !!(flags & port_bit[i]));
 	nlb_nest_end(b, nest);
+}
+
+/* The kernel takes a port's flags as "slave data" first, then reads the rest of the message as SETLINK does (rtnl_changelink). */
+void nl_link_set_port_up_request(struct nlb *b, uint32_t index, uint32_t mask, uint32_t flags)
+{
+	size_t info;
+
+	begin(b, RTM_NEWLINK, 0, (struct ifinfomsg){.ifi_index = (int)index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP});
+	info = nlb_nest(b, IFLA_LINKINFO);
+	nlb_put_text(b, IFLA_INFO_SLAVE_KIND, "bridge");
+	put_port_flags(b, IFLA_INFO_SLAVE_DATA, mask, flags);
+	nlb_nest_end(b, info);
+}
+
+void nl_port_set_request(struct nlb *b, uint32_t index, uint32_t mask, uint32_t flags)
+{
+	begin(b, RTM_SETLINK, 0, (struct ifinfomsg){.ifi_family = AF_BRIDGE, .ifi_index = (int)index});
+	put_port_flags(b, IFLA_PROTINFO, mask, flags);
 }
 
 void nl_link_del_request(struct nlb *b, uint32_t index)

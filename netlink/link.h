@@ -76,6 +76,8 @@ void nl_veth_new_request(struct nlb *b, const struct nl_link_new *link, const st
 /* A change of an existing link: begin, then any of the nl_link_put_ calls. */
 void nl_link_set_request(struct nlb *b, uint32_t index);
 void nl_link_set_up_request(struct nlb *b, uint32_t index, bool up); /* may carry further attributes too */
+/* The same for a bridge's port: its flags (NL_PORT_), and then up. */
+void nl_link_set_port_up_request(struct nlb *b, uint32_t index, uint32_t mask, uint32_t flags);
 void nl_link_put_alias(struct nlb *b, const char *alias);
 void nl_link_put_group(struct nlb *b, uint32_t group);
 void nl_link_put_master(struct nlb *b, uint32_t master); /* 0: none */

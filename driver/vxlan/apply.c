@@ -52,7 +52,9 @@ static void build_set(const struct vx_op *op, struct nlb *b)
 {
 	char alias[VX_ALIAS_SIZE];
 
-	if (op->set & (VX_SET_UP | VX_SET_DOWN))
+	if (op->set & VX_SET_PORT)
+		nl_link_set_port_up_request(b, op->index, op->port_mask, op->port_flags);
+	else if (op->set & (VX_SET_UP | VX_SET_DOWN))
 		nl_link_set_up_request(b, op->index, op->set & VX_SET_UP);
 	else
 		nl_link_set_request(b, op->index);
@@ -200,15 +202,26 @@ static void op_failed(struct vxlan *vx, const struct vx_op *op, int error, const
 	vx_fail(vx, &err);
 }
 
+/* Looked at again: by then it is known that the pair is gone, and nobody wants this any more. */
+static void op_moot(struct vxlan *vx, const struct vx_op *op)
+{
+	if (op->owner_kind == VX_OWNER_ROW)
+		vx_dirty_row(vx, op->owner);
+	else
+		vx_dirty_endpoint(vx, op->owner);
+}
+
 static void row_done(struct vxlan *vx, const struct vx_op *op)
 {
 	struct vx_entry *e = op->owner;
 
 	e->has = op->kind == VX_OP_ROW_PUT;
-	if (e->has)
+	if (e->has) {
 		e->have = e->want;
-	else
+		vx_announce_put(vx, e);
+	} else {
 		vx_dirty_row(vx, e); /* to be freed when nobody wants it */
+	}
 	e->pending = false;
 }
 
@@ -219,7 +232,9 @@ static void on_result(void *arg, uint32_t cookie, int error, const char *extack)
 
 	vx->counters.messages++;
 	op->done = vx_op_is_done(op, error);
-	if (!op->done)
+	if (vx_op_is_moot(op, error))
+		op_moot(vx, op);
+	else if (!op->done)
 		op_failed(vx, op, error, extack);
 	else if (op->owner_kind == VX_OWNER_ROW)
 		row_done(vx, op);

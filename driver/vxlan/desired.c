@@ -77,6 +77,7 @@ void vx_network_gc(struct vxlan *vx, struct vx_network *n)
 	if (n->dirty)
 		DL_DELETE(vx->dirty_networks, n);
 	HASH_DEL(vx->networks, n);
+	vx_announce_clear(n);
 	free(n->flood);
 	free(n->error);
 	free(n);
@@ -182,6 +183,8 @@ static void update_live(struct vxlan *vx, struct vx_network *n)
 		return;
 	n->live = live;
 	n->pending = true;
+	if (!live)
+		vx_announce_clear(n);
 	claim_all(vx, n, live);
 	vx_dirty_network(vx, n);
 }

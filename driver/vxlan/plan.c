@@ -242,9 +242,11 @@ static void make_veth(struct vx_plan *plan, const struct vx_want_endpoint *want)
 	op->peer.mac = want->peer_mac;
 	memcpy(op->peer.name, want->peer_name, sizeof(op->peer.name));
 	op->peer.netns = want->peer_netns;
-	add_tag(plan, &want->device, &want->network, want->id);
-	add_port(plan, want->device.index, want->device.name, ENDPOINT_PORT_MASK, ENDPOINT_PORT_FLAGS);
-	add_up(plan, want->device.index, want->device.name, NULL);
+	/* All in one message, because each has to get the kernel's lock, and may have to wait for it. */
+	op = add_tag(plan, &want->device, &want->network, want->id);
+	op->set |= VX_SET_PORT | VX_SET_UP;
+	op->port_mask = ENDPOINT_PORT_MASK;
+	op->port_flags = ENDPOINT_PORT_FLAGS;
 }
 
 void vx_plan_endpoint(struct vx_plan *plan, const struct vx_want_endpoint *want, const struct vx_link *have, bool make)
@@ -365,6 +367,9 @@ static const struct {
 	{VX_OP_BRIDGE_NEW, 0, EOPNOTSUPP, "the kernel has no bridge; load the module \"bridge\""},
 	{VX_OP_VETH_NEW, 0, EOPNOTSUPP, "the kernel has no veth; load the module \"veth\""},
 	{VX_OP_VETH_NEW, 0, EEXIST, "a link with the peer's name exists in that namespace; remove or rename it"},
+	{VX_OP_VETH_NEW, 0, EXFULL,
+		"the network has as many endpoints on this host as a kernel bridge takes: 1,023 ports, one of them the tunnel's; "
+		"start the container on another host, or in another network"},
 	{VX_OP_LINK_SET, VX_SET_UP, EADDRINUSE,
 		"a program or another kind of vxlan device holds the UDP port; find it with \"ss -lunp\", or use another port in "
 		"the whole "
@@ -381,13 +386,26 @@ const char *vx_op_hint(const struct vx_op *op, int sys_errno)
 	return NULL;
 }
 
+/* A link that has left its bridge took its rows along, and is then no port to ask: rtnl_fdb_del answers EOPNOTSUPP for a link
+ * that is nobody's port, and for nothing else. */
+static bool row_is_gone(const struct vx_op *op, int sys_errno)
+{
+	return op->kind == VX_OP_ROW_DEL && op->row.kind == VX_ROW_PORT && sys_errno == EOPNOTSUPP;
+}
+
 bool vx_op_is_done(const struct vx_op *op, int sys_errno)
 {
 	bool goes =
 		op->kind == VX_OP_LINK_DEL || op->kind == VX_OP_ROW_DEL || (op->kind == VX_OP_LINK_SET && op->set & VX_SET_DOWN);
 
-	/* A port that has left its bridge in the same batch took its rows along; the kernel then knows no such table. */
-	if (op->kind == VX_OP_ROW_DEL && op->row.kind == VX_ROW_PORT && sys_errno == EOPNOTSUPP)
-		return true;
-	return sys_errno == 0 || (goes && (sys_errno == ENOENT || sys_errno == ENODEV || sys_errno == ENXIO));
+	return sys_errno == 0 || (goes && (sys_errno == ENOENT || sys_errno == ENODEV || sys_errno == ENXIO)) ||
+	       row_is_gone(op, sys_errno);
+}
+
+bool vx_op_is_moot(const struct vx_op *op, int sys_errno)
+{
+	bool set = op->kind == VX_OP_LINK_SET || op->kind == VX_OP_PORT_SET;
+	bool row = op->kind == VX_OP_ROW_PUT && op->row.kind == VX_ROW_PORT;
+
+	return sys_errno == ENODEV && (row || (set && op->owner_kind == VX_OWNER_ENDPOINT));
 }

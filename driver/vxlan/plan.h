@@ -128,7 +128,10 @@ enum { /* vx_op.set */
 	VX_SET_MAC = 1u << 4,
 	VX_SET_UP = 1u << 5,
 	VX_SET_DOWN = 1u << 6,
+	VX_SET_PORT = 1u << 7, /* port_flags, before VX_SET_UP, which goes with it */
 };
+
+enum { VX_OWNER_NONE, VX_OWNER_NETWORK, VX_OWNER_ENDPOINT, VX_OWNER_ROW };
 
 struct vx_op {
 	enum vx_op_kind kind;
@@ -180,5 +183,8 @@ const char *vx_op_describe(const struct vx_op *op, char *buf, size_t size);
 const char *vx_op_hint(const struct vx_op *op, int sys_errno);
 /* "Already so" is success: what should go is not there. */
 bool vx_op_is_done(const struct vx_op *op, int sys_errno);
+/* The pair that it is about went away, with its container's namespace, after it was seen: no failure. The notice of that, which
+ * the kernel has sent or is about to, says what is left to do. */
+bool vx_op_is_moot(const struct vx_op *op, int sys_errno);
 
 #endif

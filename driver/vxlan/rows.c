@@ -101,6 +101,7 @@ void vx_entry_free(struct vxlan *vx, struct vx_entry *e)
 {
 	if (e->dirty)
 		DL_DELETE(vx->dirty_rows, e);
+	vx_announce_forget(e);
 	HASH_DEL(e->network->rows, e);
 	free(e);
 }
@@ -216,6 +217,8 @@ void vx_row_had(struct vxlan *vx, struct vx_network *n, const struct vx_row *row
 		return;
 	e->has = true;
 	e->have = value;
+	if (e->key.kind == VX_ROW_NEIGH)
+		e->last = value.mac;
 	vx_dirty_row(vx, e);
 }
 

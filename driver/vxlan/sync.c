@@ -451,6 +451,7 @@ static int sync_pass(struct vxlan *vx, struct err *err)
 		vx_apply(vx);
 		vx->counting = false;
 	}
+	vx_announce_run(vx);
 	if (!vx->failures)
 		return 0;
 	if (err)

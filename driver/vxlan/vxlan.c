@@ -12,7 +12,7 @@
  * the vxlan device, a row MAC -> vxlan port on the bridge and a neighbour IP -> MAC on the bridge, all three of which the kernel
  * needs to answer ARP and ND itself (neigh_suppress); for each endpoint here a row MAC -> its port, and the neighbour.
  * Containers' ports are locked: a frame whose source MAC has no row on the port is dropped. Broadcast is replicated to the hosts
- * of the network.
+ * of the network. Containers here are told when an address gets another MAC (announce.c), since what they learnt would last.
  *
  * State flows one way. desired.c holds what is wanted, have.c what the kernel has, both by object, rows.c both for rows; plan.c
  * compares, apply.c sends. Any difference, whether by a change of what is wanted, a notice of what someone did, or a full
@@ -28,6 +28,7 @@
 #include <linux/rtnetlink.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "driver/vxlan/vxlan_internal.h"
@@ -59,6 +60,7 @@ static void op_close(struct driver *d)
 	nl_close(vx->reaper.socket);
 	vx_have_free(vx);
 	vx_desired_free(vx);
+	vx_announce_close(vx);
 	guard_close(vx->guard);
 	nl_close(vx->host);
 	nl_close(vx->fabric);
@@ -69,6 +71,8 @@ static void op_close(struct driver *d)
 		close(vx->host_fd);
 	if (vx->fabric_fd >= 0)
 		close(vx->fabric_fd);
+	if (vx->watch_fd >= 0)
+		close(vx->watch_fd);
 	free(vx->fabric_path);
 	free(vx);
 }
@@ -144,7 +148,7 @@ static int op_reap(struct driver *d, struct err *err)
 
 static int op_notify_fd(const struct driver *d)
 {
-	return nl_fd(vx_of_const(d)->notices);
+	return vx_of_const(d)->watch_fd;
 }
 
 static bool op_drain(struct driver *d)
@@ -152,6 +156,7 @@ static bool op_drain(struct driver *d)
 	struct vxlan *vx = vx_of(d);
 	struct err err;
 
+	vx_announce_run(vx);
 	if (vx_have_drain(vx, &err) < 0)
 		vx->overrun = true;
 	return vx->overrun || vx_differs(vx);
@@ -172,6 +177,13 @@ static int read_peer(void *arg, const struct nlmsghdr *h, struct err *err)
 		return -1;
 	*(int32_t *)arg = link.peer_nsid;
 	return 0;
+}
+
+static bool op_endpoint_there(struct driver *d, const struct id128 *network, const char *id)
+{
+	struct vx_endpoint *e = find_endpoint(vx_of(d), network, id);
+
+	return e && e->link;
 }
 
 /* Asked, since a peer that moves while it is down makes no notice at our end. One that is up cannot move without going down
@@ -240,6 +252,7 @@ static const struct driver_ops vxlan_ops = {
 	.reap = op_reap,
 	.notify_fd = op_notify_fd,
 	.drain = op_drain,
+	.endpoint_there = op_endpoint_there,
 	.endpoint_state = op_endpoint_state,
 	.endpoint_error = op_endpoint_error,
 	.counters = op_counters,
@@ -261,6 +274,18 @@ static int open_sockets(struct vxlan *vx, struct err *err)
 	return netns_id(vx->fabric, vx->host_fd, &vx->host_nsid, err);
 }
 
+static int watch(struct vxlan *vx, struct err *err)
+{
+	int fds[] = {nl_fd(vx->notices), vx->announce_timer};
+
+	vx->watch_fd = epoll_create1(EPOLL_CLOEXEC);
+	for (unsigned i = 0; i < 2; i++)
+		if (vx->watch_fd < 0 ||
+			epoll_ctl(vx->watch_fd, EPOLL_CTL_ADD, fds[i], &(struct epoll_event){.events = EPOLLIN}) < 0)
+			return err_sys(err, errno, "vxlan driver: watch for notices");
+	return 0;
+}
+
 static int open_all(struct vxlan *vx, const struct vxlan_config *config, struct err *err)
 {
 	if (!ip_is_set(&config->local))
@@ -271,7 +296,8 @@ static int open_all(struct vxlan *vx, const struct vxlan_config *config, struct 
 	if (!vx->fabric_path || !vx->batch || !vx->plan)
 		return err_sys(err, ENOMEM, "vxlan driver");
 	if (netns_open_own(&vx->host_fd, err) < 0 || vx_fabric_open(vx->fabric_path, &vx->fabric_fd, err) < 0 ||
-		vx_fabric_prepare(vx->fabric_fd, err) < 0 || open_sockets(vx, err) < 0)
+		vx_fabric_prepare(vx->fabric_fd, err) < 0 || open_sockets(vx, err) < 0 || vx_announce_open(vx, err) < 0 ||
+		watch(vx, err) < 0)
 		return -1;
 	if (guard_open(config->table ? config->table : TABLE_DEFAULT, vx->port, &vx->guard, err) < 0)
 		return -1;
@@ -288,7 +314,7 @@ int vxlan_open(const struct vxlan_config *config, struct driver **ret_driver, st
 	vx->local = config->local;
 	vx->port = config->port ? config->port : VXLAN_PORT;
 	vx->hostno = config->hostno;
-	vx->host_fd = vx->fabric_fd = -1;
+	vx->host_fd = vx->fabric_fd = vx->announce_fd = vx->announce_timer = vx->watch_fd = -1;
 	vx->generation = 1;
 	if (open_all(vx, config, err) < 0) {
 		op_close(&vx->driver);

@@ -15,6 +15,8 @@
 
 struct vx_network;
 struct vx_endpoint;
+struct vx_former;
+struct vx_announcement;
 
 /* The identity of a row; what it says is its value. */
 struct vx_key {
@@ -38,6 +40,7 @@ struct vx_entry {
 	bool has, dirty, pending; /* pending: wanted or unwanted since the last sync, so not drift */
 	bool local;		  /* the winning claim is an endpoint's of this host */
 	bool ever_wanted;	  /* in this process's life: then its removal is not held back */
+	struct mac last;	  /* of a neighbour: what containers here may have learnt of it */
 	uint32_t claims;	  /* objects that want it; 0: unwanted */
 	uint32_t generation;
 	struct vx_network *network;
@@ -90,7 +93,8 @@ struct vx_network {
 	struct vx_endpoint *endpoints;
 	struct vx_remote *remotes;
 	struct vx_entry *rows;
-	struct ip *flood; /* desired head-end replication list */
+	struct vx_former *former; /* announce.c */
+	struct ip *flood;	  /* desired head-end replication list */
 	size_t flood_count;
 	struct vx_have_link *bridge, *vxlan;
 	uint32_t rows_bridge, rows_vxlan; /* devices that the had rows are on */
@@ -139,10 +143,12 @@ struct vxlan {
 	unsigned failures;	    /* of this sync */
 	struct err failure;	    /* the first one */
 	struct vx_reaper reaper;
+	struct vx_announcement *announcements; /* that wait; all of this is announce.c's */
+	int announce_fd, announce_timer;
+	bool announce_waits; /* the timer runs */
+	int watch_fd;	     /* epoll over the notices and that timer: what the caller watches */
 	struct driver_counters counters;
 };
-
-enum { VX_OWNER_NONE, VX_OWNER_NETWORK, VX_OWNER_ENDPOINT, VX_OWNER_ROW };
 
 /* desired.c: what is wanted */
 struct vx_network *vx_network_find(struct vxlan *vx, const struct id128 *id);
@@ -201,6 +207,14 @@ int vx_sync(struct vxlan *vx, struct err *err);
 int vx_resync(struct vxlan *vx, struct err *err);
 /* Forgets what is dirty without a difference, and says whether anything is left to do. */
 bool vx_differs(struct vxlan *vx);
+
+/* announce.c: an address has another MAC */
+int vx_announce_open(struct vxlan *vx, struct err *err);
+void vx_announce_close(struct vxlan *vx);
+void vx_announce_put(struct vxlan *vx, struct vx_entry *e); /* its row was put into the kernel: e->have */
+void vx_announce_forget(struct vx_entry *e);		    /* it is about to be freed: remembers what was learnt */
+void vx_announce_clear(struct vx_network *n);		    /* no container here is left that could have learnt anything */
+void vx_announce_run(struct vxlan *vx);			    /* sends what waits, as much as is due */
 
 /* reap.c */
 int vx_reap(struct vxlan *vx, struct err *err);

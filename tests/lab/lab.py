@@ -62,6 +62,14 @@ class Process:
     def alive(self):
         return self._enter.poll() is None and alive(self.pid)
 
+    def pause(self):
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self):
+        """nsenter stops itself when its child is stopped, and could then not reap it."""
+        os.kill(self.pid, signal.SIGCONT)
+        os.kill(self._enter.pid, signal.SIGCONT)
+
     def end(self, signum=signal.SIGTERM, timeout=20):
         """Ends the program and returns its status; SIGKILL follows when it does not listen."""
         if self._enter.poll() is None:

@@ -11,6 +11,7 @@ import time
 import unittest
 
 from tests.lab import Daemon, Lab, Neighbours, Runtime, wait_for
+from tests.lab.daemon import ControlError
 from tests.net.hosts import LONG
 
 HOSTS = 50 if LONG else 10
@@ -57,15 +58,19 @@ class Faults(unittest.TestCase):
         self.logs = Logs(self.daemons)
         self.runtimes, self.given = {}, []
 
+    @staticmethod
+    def status(daemon):
+        try:
+            return daemon.call("GET", "/v1/status")
+        except ControlError as e:  # it is joining just now
+            raise OSError(str(e)) from e
+
     def one_cluster(self, daemons, timeout=AGAIN_S):
         """All of these are members that see all of these alive, and nobody waits for news."""
-        began = time.monotonic()
         for d in daemons:
-            d.wait_ready(timeout)
-        Daemon.wait_members(daemons, timeout=timeout)
+            wait_for(lambda d=d: self.status(d)["members"]["alive"] == len(daemons), timeout, f"{d.host.name} sees {len(daemons)} alive")
         for d in daemons:
-            wait_for(lambda d=d: d.call("GET", "/v1/status")["in_step"], timeout, f"{d.host.name} is in step")
-        return time.monotonic() - began
+            wait_for(lambda d=d: self.status(d)["in_step"], timeout, f"{d.host.name} is in step")
 
     def attach(self, daemon, count=1):
         """Containers' addresses on a host; each is noted, for distinct() to look at."""
@@ -198,12 +203,12 @@ class Deaths(Faults):
         stopped, rest = self.daemons[:max(1, HOSTS // 10)], self.daemons[max(1, HOSTS // 10):]
         began = time.monotonic()
         for d in stopped:
-            os.kill(d.process.pid, signal.SIGSTOP)
+            d.process.pause()
         self.wait_dead(rest[0], len(stopped))
         self.attach(rest[0], 3)
         time.sleep(max(0, 20 - (time.monotonic() - began)))
         for d in stopped:
-            os.kill(d.process.pid, signal.SIGCONT)
+            d.process.resume()
         self.one_cluster(self.daemons)
         self.no_deaths(self.daemons, rest)  # those that slept blame nobody for what they did not hear
         self.attach(stopped[0])

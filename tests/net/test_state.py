@@ -43,6 +43,33 @@ class State(Hosts):
             self.assertIn(word, said)
         self.assertEqual(self.digest(), before, "the file was changed")
 
+    def test_a_copied_state_is_refused_until_it_is_adopted(self):
+        """As on a machine made from an image of another."""
+        self.daemon.start("--machine-id", "aaaa1111", "--adopt", self.own_id())
+        self.daemon.stop()
+        self.daemon.options = ["--machine-id", "bbbb2222"]
+        at = os.path.getsize(self.daemon.log)
+        try:
+            self.daemon.start(wait=False)
+            process = self.daemon.process
+            wait_for(lambda: not process.alive(), 10, "end of a daemon with another machine's state")
+            self.assertNotEqual(process.end(), 0)
+        except RuntimeError:
+            pass  # ended before anyone could look
+        with open(self.daemon.log, errors="replace") as f:
+            f.seek(at)
+            said = f.read()
+        for word in (self.daemon.state, "aaaa1111", "bbbb2222", "--adopt aaaa1111"):
+            self.assertIn(word, said)
+        self.daemon.start("--adopt", "aaaa1111")
+        self.assertIn("adopts the state of aaaa1111", self.daemon.log_text())
+        self.daemon.restart()  # it is this machine's now
+        self.assertEqual([e["ipv4"] for e in self.daemon.local_endpoints()], [self.container.ip])
+
+    def own_id(self):
+        with open("/etc/machine-id") as f:
+            return f.read().strip()
+
     def test_cut_short(self):
         size = os.path.getsize(self.path)
         self.assertGreater(size, 4096)

@@ -294,6 +294,54 @@ void explore_ipam(struct world *w)
 	end(w);
 }
 
+/* What no host may do: take the lowest address that nobody is heard to have, without custody of it. */
+static void take_lowest_heard_free(struct world *w, unsigned host)
+{
+	struct ipam_result result = {.code = IPAM_GRANTED, .address = {.family = 4, .bytes = {10, 9, 0, 0}}};
+	bool taken = true;
+
+	for (unsigned last = 1; taken && last < ADDRESSES - 1; last++) {
+		char key[24];
+		size_t len;
+
+		taken = false;
+		snprintf(key, sizeof(key), "taken-%u", last);
+		for (unsigned origin = 1; origin <= w->host_count; origin++)
+			taken |= gossip_get(w->hosts[host].gossip, origin, 77, key, strlen(key), &len) != NULL;
+		if (taken)
+			continue;
+		gossip_put(w->hosts[host].gossip, 77, key, strlen(key), "", 0, world_now_ms(w), NULL);
+		result.address.bytes[3] = (uint8_t)last;
+	}
+	world_touch(w, host);
+	on_complete(&w->hosts[host], 0, &result);
+}
+
+/* The checker must notice it: this scenario fails unless it does. */
+static void checker_notices_addresses_without_custody(struct world *w)
+{
+	bool noticed;
+
+	begin(w);
+	for (unsigned i = 0; i < 5; i++) {
+		take_lowest_heard_free(w, i % w->host_count);
+		world_run_ms(w, 100);
+	}
+	if (w->failure[0]) {
+		end(w);
+		return;
+	}
+	world_partition_at(w, w->host_count / 2);
+	take_lowest_heard_free(w, 0);
+	world_run_ms(w, 100);
+	take_lowest_heard_free(w, w->host_count - 1);
+	noticed = strstr(w->failure, "has given already") != NULL;
+	w->failure[0] = '\0';
+	if (!noticed)
+		world_fail(w, "one address was given on both sides of a cut and the checker did not say so");
+	end(w);
+}
+
 const struct scenario ipam_scenarios[] = {
 	{"fill_to_the_last_address", 50, true, fill_to_the_last_address},
 	{"fill_to_the_last_address", 3, true, fill_to_the_last_address},
@@ -301,5 +349,6 @@ const struct scenario ipam_scenarios[] = {
 	{"both_sides_of_a_cut_allocate", 50, true, both_sides_of_a_cut_allocate},
 	{"both_sides_of_a_cut_allocate", 4, true, both_sides_of_a_cut_allocate},
 	{"messages_may_be_lost", 8, true, messages_may_be_lost},
+	{"checker_notices_addresses_without_custody", 6, true, checker_notices_addresses_without_custody},
 	{NULL, 0, false, NULL},
 };

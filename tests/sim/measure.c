@@ -9,13 +9,14 @@
 #include "tests/sim/scenario.h"
 #include "tests/sim/truth.h"
 
-#define SAMPLES_MAX 100000
+#define SAMPLES_MAX 300000
 
 struct samples {
 	uint64_t since_us;
 	uint32_t victim;
 	size_t count;
 	uint32_t us[SAMPLES_MAX];
+	uint64_t last_us[SIM_HOSTS_MAX];
 };
 
 static void sample(struct world *w)
@@ -54,9 +55,10 @@ static void begin(struct world *w)
 	w->scenario = calloc(1, sizeof(struct samples));
 	if (!w->scenario)
 		abort();
+	w->unchecked = w->host_count > 100;
 	world_introduce_all(w);
 	world_start_all(w);
-	expect_quiet(w, 10000);
+	expect_quiet(w, w->host_count > 100 ? 60000 : 10000);
 }
 
 static void end(struct world *w)
@@ -169,6 +171,75 @@ static void measure_heal(struct world *w)
 	end(w);
 }
 
+static void measure_isolated(struct world *w)
+{
+	begin(w);
+	for (unsigned i = 0; i < 10 && !w->failure[0]; i++) {
+		struct samples *s = w->scenario;
+
+		world_partition_at(w, 1);
+		world_run_ms(w, 60000 + sim_rng_below(&w->rng, 1000));
+		s->since_us = w->now_us;
+		world_heal(w);
+		expect_quiet(w, 10000);
+		sample(w);
+		world_run_ms(w, 5000);
+	}
+	report(w, "one host cut off for 60 s, heal to all pairs alive and equal");
+	end(w);
+}
+
+static void last_seen(
+	struct sim_host *host, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
+{
+	struct samples *s = host->world->scenario;
+
+	(void)origin;
+	(void)topic;
+	(void)key;
+	(void)key_len;
+	(void)val;
+	(void)val_len;
+	s->last_us[host->index] = host->world->now_us;
+}
+
+/* 10,000 changes in 10 s, spread over all hosts; then how long until each host has seen its last one. */
+static void measure_storm(struct world *w)
+{
+	struct samples *s;
+	uint64_t bytes;
+
+	begin(w);
+	s = w->scenario;
+	w->hooks.record = last_seen;
+	bytes = w->bytes;
+	for (unsigned i = 0; i < 10000; i++) {
+		char key[24];
+
+		snprintf(key, sizeof(key), "k%u", i % 200);
+		s->since_us = w->now_us;
+		world_put(w, i % w->host_count, 3, key);
+		world_run_ms(w, 1);
+	}
+	expect_quiet(w, 10000);
+	for (unsigned i = 0; i < w->host_count; i++)
+		s->us[s->count++] = s->last_us[i] > s->since_us ? (uint32_t)(s->last_us[i] - s->since_us) : 0;
+	report(w, "10,000 changes in 10 s, last change to the last one seen by a host");
+	printf("     storm, %u hosts: %.0f bytes/s sent by a host\n", w->host_count,
+		(double)(w->bytes - bytes) / w->host_count / 10);
+	if (percentile(s, 100) > 1000)
+		world_fail(w, "above 1 s");
+	end(w);
+}
+
+/* For the clock on the wall: an hour in which nothing happens. */
+static void measure_hour(struct world *w)
+{
+	begin(w);
+	world_run_ms(w, 3600000);
+	end(w);
+}
+
 static void measure_idle(struct world *w)
 {
 	uint64_t bytes, packets;
@@ -216,6 +287,13 @@ static void measure_memory(struct world *w)
 	end(w);
 }
 
+/* Only by name: they take long. */
+const struct scenario long_scenarios[] = {
+	{"measure_hour", 50, false, measure_hour},
+	{"measure_storm", 50, false, measure_storm},
+	{NULL, 0, false, NULL},
+};
+
 const struct scenario measure_scenarios[] = {
 	{"measure_event", 50, false, measure_event},
 	{"measure_event_with_loss", 50, false, measure_event_with_loss},
@@ -223,6 +301,7 @@ const struct scenario measure_scenarios[] = {
 	{"measure_detection_of_three", 3, false, measure_detection},
 	{"measure_heal", 50, false, measure_heal},
 	{"measure_heal_of_three", 3, false, measure_heal},
+	{"measure_isolated", 50, false, measure_isolated},
 	{"measure_idle", 50, false, measure_idle},
 	{"measure_memory", 4, false, measure_memory},
 	{NULL, 0, false, NULL},

@@ -11,7 +11,7 @@ struct scenario {
 	void (*run)(struct world *w);
 };
 
-extern const struct scenario gossip_scenarios[], trust_scenarios[], tree_scenarios[], measure_scenarios[],
+extern const struct scenario gossip_scenarios[], trust_scenarios[], tree_scenarios[], long_scenarios[], measure_scenarios[],
 	ipam_scenarios[]; /* each ends with a NULL name */
 
 /* One run of random operations and faults over a world of w->host_count hosts. */

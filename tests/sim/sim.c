@@ -66,7 +66,7 @@ static void run_explore(const struct options *o, const char *name, bool with_ipa
 {
 	double since = seconds();
 	struct sim_rng rng = {.state = seed};
-	unsigned hosts = o->hosts ? (unsigned)o->hosts : 3 + sim_rng_below(&rng, sim_rng_permille(&rng, 700) ? 6 : 28);
+	unsigned hosts = o->hosts ? (unsigned)o->hosts : 3 + sim_rng_below(&rng, sim_rng_permille(&rng, 800) ? 6 : 48);
 	struct world *w = world_new(seed, hosts, with_ipam);
 
 	w->trace = o->trace;
@@ -75,7 +75,7 @@ static void run_explore(const struct options *o, const char *name, bool with_ipa
 }
 
 static const struct scenario *const lists[] = {
-	gossip_scenarios, trust_scenarios, tree_scenarios, ipam_scenarios, measure_scenarios};
+	gossip_scenarios, trust_scenarios, tree_scenarios, ipam_scenarios, measure_scenarios, long_scenarios};
 
 static int usage(void)
 {
@@ -114,7 +114,7 @@ int main(int argc, char **argv)
 		return usage();
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
 		for (const struct scenario *s = lists[i]; s->name; s++)
-			if (!o.scenario || strcmp(s->name, o.scenario) == 0)
+			if (o.scenario ? strcmp(s->name, o.scenario) == 0 : lists[i] != long_scenarios)
 				run_scenario(s, &o, &totals);
 	if (o.scenario && (strcmp(o.scenario, "explore") == 0 || strcmp(o.scenario, "explore_ipam") == 0))
 		o.runs = o.runs == RUNS_UNSAID ? 1 : o.runs;

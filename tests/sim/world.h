@@ -94,7 +94,8 @@ struct world {
 	size_t heap_count, heap_capacity;
 	struct sim_hooks hooks;
 	bool with_ipam;
-	bool refusals; /* a host without a daemon answers with ICMP port unreachable */
+	bool unchecked; /* measured runs of many hosts: what was delivered is checked, not all copies all the time */
+	bool refusals;	/* a host without a daemon answers with ICMP port unreachable */
 	struct truth *truth;
 	bool trace;	   /* prints what happens to hosts and records */
 	char failure[512]; /* the first thing that was wrong, "" = nothing */

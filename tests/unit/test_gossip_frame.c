@@ -333,6 +333,8 @@ static void learning_the_same_boot_again_keeps_the_window(void **state)
 
 /* ---- hello ---- */
 
+static bool twin_seen; /* in the last exchange */
+
 /* Carries one hello, and every answer to it, back and forth. Returns how many packets that took. */
 static unsigned exchange(struct host *from, struct host *to, struct frame_hello hello, uint64_t now_ms)
 {
@@ -342,6 +344,8 @@ static unsigned exchange(struct host *from, struct host *to, struct frame_hello 
 	struct host *swap;
 	size_t len;
 
+	twin_seen = false;
+
 	do {
 		len = frame_hello_seal(&from->self, &from->ring, &from->other.host_id, &hello, packet);
 		assert_int_equal(len, FRAME_HELLO_SIZE);
@@ -349,6 +353,7 @@ static unsigned exchange(struct host *from, struct host *to, struct frame_hello 
 		assert_int_equal(
 			frame_hello_handle(&to->other, &to->self, &to->ring, packet, len, 1000 + packets, now_ms, &outcome),
 			FRAME_OK);
+		twin_seen |= outcome.twin;
 		hello = outcome.reply;
 		swap = from;
 		from = to;
@@ -390,6 +395,22 @@ static void a_restarted_host_is_asked_and_then_heard(void **state)
 	assert_int_equal(open_at(&p->b, packet, len), FRAME_REPLAY);
 	len = seal_text(&p->b, "and back", packet);
 	assert_int_equal(open_at(&p->a, packet, len), FRAME_OK);
+}
+
+/* Two daemons with one state directory: each packet of one makes the other a stranger again. */
+static void an_old_boot_that_comes_back_is_a_twin(void **state)
+{
+	static const uint64_t boots[] = {0xa1, 0xa2, 0xa3, 0xa2};
+	struct pair *p = *state;
+	struct frame_hello hello;
+
+	for (unsigned i = 0; i < 4; i++) {
+		restart(&p->a, boots[i]);
+		assert_true(frame_peer_ask(&p->b.other, GOSSIP_PACKET_MAX, 4711 + i, 1000 * (i + 1), &hello));
+		assert_int_equal(exchange(&p->b, &p->a, hello, 1000 * (i + 1)), 3);
+		assert_int_equal(p->b.other.boot, boots[i]);
+		assert_int_equal(twin_seen, i == 3); /* restarts are none */
+	}
 }
 
 static void a_host_that_starts_may_ask_first(void **state)
@@ -587,6 +608,7 @@ int main(void)
 		test(a_forged_counter_does_not_move_the_window),
 		test(learning_the_same_boot_again_keeps_the_window),
 		test(a_restarted_host_is_asked_and_then_heard),
+		test(an_old_boot_that_comes_back_is_a_twin),
 		test(a_host_that_starts_may_ask_first),
 		test(questions_that_cross_both_count),
 		test(an_old_hello_establishes_nothing),

@@ -582,10 +582,10 @@ static bool estate_has_moved(const struct cluster *c)
 	return false;
 }
 
-/* Nobody alive has it, and nobody alive has had it after the victim: it waits for an heir. */
+/* Nobody alive has it, and nobody alive has had it after those who died: it waits for an heir. */
 static bool of_the_dead(const struct cluster *c, const struct survey *s, unsigned a)
 {
-	return c->victim >= 0 && (s->top[a].to == 0 || s->top[a].to == (uint32_t)c->victim + 1) && !estate_has_moved(c);
+	return c->victim >= 0 && (s->top[a].to == 0 || c->hosts[s->top[a].to - 1].fenced) && !estate_has_moved(c);
 }
 
 static void check_address(struct cluster *c, const struct survey *s, unsigned a)
@@ -994,6 +994,21 @@ static void check_exhaust_beside_shared(struct cluster *c, unsigned host)
 	}
 }
 
+/* The heir dies too, with an estate of which nobody else has a fact. */
+static void lose_the_heir(struct cluster *c)
+{
+	struct ipam_decree d;
+
+	if (!ipam_decree_get(c->hosts[some_host(c)].ipam, (uint32_t)c->victim + 1, &d))
+		return;
+	fence(c, d.heir - 1);
+	settle(c);
+	if (!c->violation[0])
+		check_quiet(c);
+	if (!c->violation[0])
+		check_forgotten(c);
+}
+
 /* --- histories --- */
 
 static void random_act(struct cluster *c)
@@ -1054,6 +1069,8 @@ static void end_history(struct cluster *c)
 		check_quiet(c);
 	if (!c->violation[0] && c->victim >= 0)
 		check_forgotten(c);
+	if (!c->violation[0] && c->victim >= 0 && c->count > 3)
+		lose_the_heir(c);
 	if (c->with_shared) {
 		check_exhaust_beside_shared(c, some_host(c));
 		return;

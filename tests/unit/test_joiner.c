@@ -33,6 +33,7 @@ struct world {
 	uint64_t now_ms, random;
 	unsigned loss_percent;
 	bool double_all;
+	unsigned streams;
 	unsigned sent_to[SPONSORS], verdicts[ADMISSION_VERDICT_MAX];
 	uint8_t last_join[GOSSIP_PACKET_MAX], last_reply[GOSSIP_PACKET_MAX];
 	size_t last_join_len, last_reply_len;
@@ -213,7 +214,7 @@ static void done(void *ctx, const struct joiner_result *result, const struct err
 
 static void start_joiner(struct world *w)
 {
-	static const struct joiner_ops ops = {send_packet, fill_random, done};
+	static const struct joiner_ops ops = {send_packet, fill_random, done, NULL};
 	struct gossip_addr self = {.port = 7946};
 	struct ip vtep = {0};
 
@@ -403,7 +404,30 @@ static void a_welcome_carries_as_many_members_as_fit(void **state)
 	start_joiner(w);
 	joiner_tick(w->joiner, 0);
 	assert_true(w->admitted);
-	assert_int_equal(w->result.saved_count, JOINER_PEERS_MAX);
+	assert_int_equal(w->result.saved_count, ADMISSION_WELCOME_MEMBERS_MAX + 1);
+}
+
+static void a_welcome_hands_out_a_later_key_with_its_makers_signature(void **state)
+{
+	struct world *w = *state;
+	uint8_t secret[CLUSTER_KEY_SIZE] = {77};
+	struct keyring ring, saved;
+	struct keyring_key key;
+	const struct identity *maker = &w->identities[0];
+
+	keyring_init(&ring, w->sponsors[0].cluster_key);
+	keyring_make(&key, &ring, &w->cluster_id, maker, 1795000000, secret);
+	w->sponsors[0].hand_out = &key;
+	start_joiner(w);
+	joiner_tick(w->joiner, 0);
+	assert_true(w->admitted);
+	assert_memory_equal(w->result.cluster_key, secret, sizeof(secret));
+	assert_int_equal(w->result.saved[w->result.saved_count - 1].key[0], 'k');
+	assert_int_equal(keyring_decode(w->result.saved[w->result.saved_count - 1].val,
+				 w->result.saved[w->result.saved_count - 1].val_len, &saved, NULL),
+		0);
+	assert_int_equal(saved.count, 1);
+	assert_true(keyring_verify(&saved.keys[0], &w->cluster_id, maker->public_key));
 }
 
 /* ---- a host does not join ---- */
@@ -425,6 +449,71 @@ static void silence_ends_with_a_sentence_that_says_what_to_check(void **state)
 	assert_true(w->sent_to[0] + w->sent_to[1] >= 6 && w->sent_to[0] + w->sent_to[1] <= 12);
 	assert_int_equal(joiner_tick(w->joiner, w->now_ms + 1), UINT64_MAX);
 	assert_int_equal(w->done_calls, 1);
+}
+
+static void count_stream(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
+{
+	struct world *w = ctx;
+
+	assert_int_equal(len, GOSSIP_PACKET_MAX);
+	assert_int_equal(to->port, 7946);
+	w->streams++;
+	reach_sponsor(w, 0, packet, len); /* its answer comes back to joiner_packet */
+}
+
+static struct joiner *joiner_with_streams(struct world *w)
+{
+	static const struct joiner_ops ops = {send_packet, fill_random, done, count_stream};
+	struct gossip_addr self = {.port = 7946};
+	struct ip vtep = {0};
+
+	ip_set(&self.ip, "198.51.100.7");
+	return joiner_new(&w->token, &w->joiner_identity, "gamma", &self, &vtep, TIMEOUT_MS, &ops, w, w->now_ms);
+}
+
+static void where_udp_is_silent_a_stream_is_tried(void **state)
+{
+	struct world *w = *state;
+	uint64_t next = 0;
+
+	w->down[0] = w->down[1] = true;
+	w->joiner = joiner_with_streams(w);
+	while (next != UINT64_MAX && w->streams == 0) {
+		w->now_ms = next;
+		next = joiner_tick(w->joiner, w->now_ms);
+	}
+	assert_int_equal(w->sent_to[0] + w->sent_to[1], 2 * 2 + 1); /* two rounds by UDP alone */
+	assert_true(w->admitted);
+	assert_int_equal(w->done_calls, 1);
+}
+
+static void who_is_refused_by_udp_tries_no_stream(void **state)
+{
+	struct world *w = *state;
+	uint64_t next = 0;
+
+	w->hostno = 0; /* busy */
+	w->down[1] = true;
+	w->joiner = joiner_with_streams(w);
+	while (next != UINT64_MAX) {
+		w->now_ms = next;
+		next = joiner_tick(w->joiner, w->now_ms);
+	}
+	assert_int_equal(w->streams, 0);
+	assert_int_equal(w->err.code, ERR_DENIED);
+}
+
+static void a_forgotten_host_is_told_how_to_come_back(void **state)
+{
+	struct world *w = *state;
+
+	w->hostno = ADMISSION_HOSTNO_FORGOTTEN;
+	run(w);
+	assert_false(w->admitted);
+	assert_true(w->now_ms < TIMEOUT_MS);
+	assert_int_equal(w->err.code, ERR_DENIED);
+	assert_non_null(strstr(w->err.text, "(forgotten)"));
+	assert_non_null(strstr(w->err.text, "`trestle leave` here"));
 }
 
 static void many_seeds_are_not_all_named(void **state)
@@ -539,7 +628,7 @@ static void a_cluster_without_numbers_says_so_at_the_end(void **state)
 
 static void a_host_whose_name_is_refused_is_told_so(void **state)
 {
-	static const struct joiner_ops ops = {send_packet, fill_random, done};
+	static const struct joiner_ops ops = {send_packet, fill_random, done, NULL};
 	struct world *w = *state;
 	struct gossip_addr self = {.port = 7946};
 	struct ip vtep = {0};
@@ -1040,6 +1129,10 @@ int main(void)
 		test(a_dead_seed_is_passed_over),
 		test(the_same_join_gives_the_same_number_again),
 		test(a_welcome_carries_as_many_members_as_fit),
+		test(a_welcome_hands_out_a_later_key_with_its_makers_signature),
+		test(a_forgotten_host_is_told_how_to_come_back),
+		test(where_udp_is_silent_a_stream_is_tried),
+		test(who_is_refused_by_udp_tries_no_stream),
 		test(silence_ends_with_a_sentence_that_says_what_to_check),
 		test(many_seeds_are_not_all_named),
 		test(an_answer_after_the_end_changes_nothing),

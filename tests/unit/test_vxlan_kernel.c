@@ -27,6 +27,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "driver/vxlan/vxlan_internal.h"
 #include "netlink/addr.h"
 #include "netlink/build.h"
 #include "netlink/link.h"
@@ -198,17 +199,28 @@ static void desire(struct host *h, bool make)
 	h->driver->ops->set_members(h->driver, members, 2);
 }
 
-/* What the engine does with the peer: into the container, renamed, addressed, up. */
-static void plug(unsigned host, unsigned n, int container)
+static int new_ns(void)
 {
-	struct driver_endpoint e = endpoint_of(host, n);
-	struct prefix p4 = {.ip = e.ip4, .length = 8}, p6 = {.ip = e.ip6, .length = 32};
+	int fd;
+
+	if (unshare(CLONE_NEWNET) < 0)
+		return -1;
+	fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && system("ip link set lo up") != 0)
+		return -1;
+	return fd;
+}
+
+/* What the engine does with the peer: into the container, renamed, addressed, up. */
+static void plug_as(const struct driver_endpoint *e, unsigned host, int container)
+{
+	struct prefix p4 = {.ip = e->ip4, .length = 8}, p6 = {.ip = e->ip6, .length = 32};
 	struct nl_socket *s;
 	uint32_t index;
 	struct nlb b;
 
 	enter(hosts[host - 1].ns);
-	index = if_nametoindex(e.peer_name);
+	index = if_nametoindex(e->peer_name);
 	assert_int_not_equal(index, 0);
 	OK(nl_open(-1, NULL, 0, &s, &err));
 	nl_link_set_request(&b, index);
@@ -227,6 +239,13 @@ static void plug(unsigned host, unsigned n, int container)
 	nl_link_set_up_request(&b, index, true);
 	OK(nl_transact(s, &b, &err));
 	nl_close(s);
+}
+
+static void plug(unsigned host, unsigned n, int container)
+{
+	struct driver_endpoint e = endpoint_of(host, n);
+
+	plug_as(&e, host, container);
 }
 
 static bool pings(int from, const struct ip *to)
@@ -299,7 +318,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* Outer frames on the wire that carry ARP, or a neighbour solicitation. */
+/* Outer frames on the wire that carry ARP, or a neighbour solicitation or advertisement. */
 static int wire_socket(int ns)
 {
 	int fd;
@@ -323,7 +342,8 @@ static unsigned count_questions(int wire, unsigned *ret_frames)
 		if ((size_t)n < inner + 14 + 41 || f[23] != 17 || f[36] != VXLAN_PORT >> 8 || f[37] != (VXLAN_PORT & 0xff))
 			continue;
 		frames++;
-		questions += (e[12] == 0x08 && e[13] == 0x06) || (e[12] == 0x86 && e[13] == 0xdd && e[20] == 58 && e[54] == 135);
+		questions += (e[12] == 0x08 && e[13] == 0x06) ||
+			     (e[12] == 0x86 && e[13] == 0xdd && e[20] == 58 && (e[54] == 135 || e[54] == 136));
 	}
 	*ret_frames = frames;
 	return questions;
@@ -337,6 +357,7 @@ static void two_hosts_ping_both_ways_without_arp_on_the_wire(void **state)
 	(void)state;
 	REQUIRE_KERNEL();
 	attach_both();
+	IN_FABRIC(&hosts[0], "bridge -d link show | grep -A1 ': tv' | grep -q 'learning off flood off .*locked on'");
 	wire = wire_socket(hosts[0].ns);
 	ping_both_ways();
 	assert_int_equal(count_questions(wire, &frames), 0);
@@ -986,16 +1007,222 @@ static void a_fabric_path_with_something_else_at_it_is_refused_and_left(void **s
 	assert_int_equal(access(path, F_OK), -1);
 }
 
-static int new_ns(void)
+/* The kernel tells a bridge of a port's carrier up to a second late (linkwatch), and until then the port is closed. */
+static void wait_for_port(const struct host *h)
 {
-	int fd;
+	uint64_t deadline = clock_boot_ms() + DEADLINE_MS;
+	int fabric = fabric_fd(h), rc = -1;
 
-	if (unshare(CLONE_NEWNET) < 0)
-		return -1;
-	fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && system("ip link set lo up") != 0)
-		return -1;
-	return fd;
+	while ((rc = shell(fabric, "bridge link show | grep ': tv' | grep -q 'state forwarding'")) != 0 &&
+		clock_boot_ms() < deadline)
+		poll(NULL, 0, 10);
+	close(fabric);
+	assert_int_equal(rc, 0);
+}
+
+/* The address is given again on the other host: another endpoint, another MAC. `gap`: its record is gone for a while. */
+static void reuse(unsigned n, int container, bool gap)
+{
+	struct driver_endpoint e = endpoint_of(2, n);
+	struct driver_remote former = remote_of(2, n - 1), r = remote_of(2, n);
+
+	former.ip4 = e.ip4 = r.ip4 = v4(2, 1);
+	former.ip6 = e.ip6 = r.ip6 = v6(2, 1);
+	hosts[1].driver->ops->del_endpoint(hosts[1].driver, &net.id, endpoint_of(2, n - 1).id);
+	hosts[1].driver->ops->put_endpoint(hosts[1].driver, &e, true);
+	sync_driver(&hosts[1]);
+	plug_as(&e, 2, container);
+	wait_for_port(&hosts[1]);
+	hosts[0].driver->ops->del_remote(hosts[0].driver, &net.id, &former.mac);
+	if (gap)
+		sync_driver(&hosts[0]);
+	hosts[0].driver->ops->put_remote(hosts[0].driver, &r);
+	sync_driver(&hosts[0]);
+}
+
+static void a_reused_address_is_told_to_containers(void **state)
+{
+	struct ip to4 = v4(2, 1), to6 = v6(2, 1);
+	uint64_t told = 0;
+	unsigned frames;
+	int wire;
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	ping_both_ways(); /* the container here has entries for both addresses, with the first MAC */
+	assert_int_equal(counters(&hosts[0])->announced, 0);
+	wire = wire_socket(hosts[0].ns);
+	for (unsigned n = 2; n <= 3; n++) {
+		int fresh = new_ns();
+
+		assert_true(fresh >= 0);
+		reuse(n, fresh, n == 3);
+		if (n == 3) /* the allowance of the first announcement has to run out */
+			for (uint64_t deadline = clock_boot_ms() + DEADLINE_MS;
+				counters(&hosts[0])->announced == told && clock_boot_ms() < deadline && readable(&hosts[0]);)
+				hosts[0].driver->ops->drain(hosts[0].driver);
+		assert_int_equal(counters(&hosts[0])->announced, told + 3); /* ARP request and reply, advertisement */
+		told = counters(&hosts[0])->announced;
+		assert_true(pings(containers[0], &to4)); /* one packet, answered within the second */
+		assert_true(pings(containers[0], &to6));
+		close(fresh);
+	}
+	assert_int_equal(count_questions(wire, &frames), 0);
+	assert_true(frames >= 8);
+	close(wire);
+	resync_driver(&hosts[0]);
+	assert_int_equal(counters(&hosts[0])->announced, told); /* and not again */
+	assert_int_equal(counters(&hosts[0])->repairs, 0);
+}
+
+static void put_remotes(struct host *h, unsigned count, unsigned shift, bool on)
+{
+	for (unsigned i = 1; i <= count; i++) {
+		struct driver_remote r = remote_of(2, i);
+
+		r.mac = mac_of(2, i + shift);
+		if (on)
+			h->driver->ops->put_remote(h->driver, &r);
+		else
+			h->driver->ops->del_remote(h->driver, &net.id, &r.mac);
+	}
+	sync_driver(h);
+}
+
+static void announcements_of_many_come_in_portions(void **state)
+{
+	struct host *h = &hosts[0];
+	const unsigned count = 2000, frames = 3 * count, shift = 10000;
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	put_remotes(h, count, 0, true);
+	assert_int_equal(counters(h)->announced, 0);
+	put_remotes(h, count, 0, false);
+	put_remotes(h, count, shift, true);
+	/* One endpoint here hears each frame. What is remembered of removed addresses is limited, the latest are kept. */
+	assert_in_range(counters(h)->announced, 1024, 2 * 1024);
+	put_remotes(h, count, 2 * shift, true);
+	put_remotes(h, count, shift, false); /* now all change, while their rows are there */
+	assert_true(counters(h)->announced < frames);
+	for (uint64_t deadline = clock_boot_ms() + DEADLINE_MS; counters(h)->announced < frames && clock_boot_ms() < deadline;) {
+		assert_true(readable(h));
+		h->driver->ops->drain(h->driver);
+	}
+	assert_true(counters(h)->announced >= frames);
+	assert_false(h->driver->ops->drain(h->driver));
+}
+
+/* Deleted while no driver was there: its rows are held, but give way to whoever has the address or the MAC now. */
+static void a_held_row_of_a_former_endpoint_gives_way(void **state)
+{
+	struct host *h = &hosts[0];
+	struct driver_endpoint own = endpoint_of(1, 1), kept = endpoint_of(1, 2);
+	struct driver_remote address = remote_of(2, 5), mac = remote_of(2, 6);
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	h->driver->ops->put_endpoint(h->driver, &kept, true);
+	sync_driver(h);
+	close_driver(h);
+	open_driver(h);
+	h->driver->ops->hold_removals(h->driver, true);
+	h->driver->ops->put_network(h->driver, &net);
+	h->driver->ops->put_endpoint(h->driver, &kept, false);
+	resync_driver(h);
+	IN_FABRIC(h, "ip neigh show 10.91.0.1 | grep -q 02:01:00:00:00:01"); /* held */
+	address.ip4 = own.ip4;
+	mac.mac = own.mac;
+	h->driver->ops->put_remote(h->driver, &address);
+	h->driver->ops->put_remote(h->driver, &mac);
+	sync_driver(h);
+	IN_FABRIC(h, "ip neigh show 10.91.0.1 | grep -q 02:02:00:00:00:05");
+	IN_FABRIC(h, "bridge fdb show | grep 02:01:00:00:00:01 | grep -q 'tx.* master'");
+	IN_FABRIC(h, "bridge fdb show | grep 02:01:00:00:00:01 | grep -q 'dst 192.0.2.2'");
+}
+
+/* Between looking and doing, a container's namespace ends and takes the pair along. */
+static void a_pair_that_goes_under_way_is_no_failure(void **state)
+{
+	struct host *h = &hosts[0];
+	struct vxlan *vx;
+	struct vx_want_endpoint want = {.network = net.id, .mtu = MTU};
+	struct driver_endpoint e = endpoint_of(1, 1);
+	struct vx_endpoint *endpoint;
+	struct vx_link seen;
+	struct err err;
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	vx = (struct vxlan *)h->driver;
+	h->driver->ops->put_endpoint(h->driver, &e, false);
+	sync_driver(h);
+	endpoint = vx_endpoint_find(vx_network_find(vx, &net.id), e.id);
+	seen = endpoint->link->link;
+	seen.up = false;
+	want.id = endpoint->id;
+	want.bridge = seen.master;
+	RUN(containers[0], "ip link del eth0");
+	vx_plan_endpoint(vx->plan, &want, &seen, false);
+	assert_int_equal(vx->plan->count, 1);
+	vx->plan->ops[0].owner = endpoint;
+	vx->plan->ops[0].owner_kind = VX_OWNER_ENDPOINT;
+	vx->failures = 0;
+	vx_apply(vx);
+	assert_int_equal(vx->failures, 0);
+	assert_false(h->driver->ops->endpoint_error(h->driver, &net.id, e.id, &err));
+	assert_int_equal(h->driver->ops->endpoint_state(h->driver, &net.id, e.id), DRIVER_LINK_ABSENT);
+	sync_driver(h);
+	assert_false(h->driver->ops->drain(h->driver));
+}
+
+static void detaching_leaves_nothing_to_complain_about(void **state)
+{
+	struct host *h = &hosts[0];
+	struct driver_endpoint e = endpoint_of(1, 2);
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	h->driver->ops->put_endpoint(h->driver, &e, true);
+	sync_driver(h);
+	h->driver->ops->del_endpoint(h->driver, &net.id, e.id);
+	sync_driver(h); /* one batch: out of the bridge, then the rows */
+	resync_driver(h);
+	assert_int_equal(drift(h), 0);
+	IN_FABRIC(h, "! bridge fdb show | grep -q 02:01:00:00:00:02");
+}
+
+/* One port of a bridge is the tunnel's. */
+static void a_full_bridge_is_said(void **state)
+{
+	struct host *h = &hosts[0];
+	struct driver_endpoint e;
+	struct err err = {0};
+
+	(void)state;
+	REQUIRE_KERNEL();
+	open_driver(h);
+	desire(h, true);
+	for (unsigned i = 2; i <= 1022; i++) {
+		e = endpoint_of(1, i);
+		h->driver->ops->put_endpoint(h->driver, &e, true);
+	}
+	sync_driver(h);
+	e = endpoint_of(1, 1023);
+	h->driver->ops->put_endpoint(h->driver, &e, true);
+	assert_int_equal(h->driver->ops->sync(h->driver, &err), -1);
+	assert_int_equal(err.sys_errno, EXFULL);
+	assert_true(h->driver->ops->endpoint_error(h->driver, &net.id, e.id, &err));
+	assert_non_null(strstr(err.text, "start the container on another host"));
+	print_message("    %s\n", err.text);
+	h->driver->ops->del_endpoint(h->driver, &net.id, endpoint_of(1, 2).id);
+	sync_driver(h); /* a place is free: the one that failed gets it */
+	assert_false(h->driver->ops->endpoint_error(h->driver, &net.id, e.id, &err));
 }
 
 static bool make_wire(void)
@@ -1060,6 +1287,12 @@ static int run(void)
 		cmocka_unit_test_teardown(a_moved_remote_is_followed, teardown),
 		cmocka_unit_test_teardown(a_leftover_of_a_crash_is_cleared, teardown),
 		cmocka_unit_test_teardown(a_fabric_path_with_something_else_at_it_is_refused_and_left, teardown),
+		cmocka_unit_test_teardown(a_reused_address_is_told_to_containers, teardown),
+		cmocka_unit_test_teardown(announcements_of_many_come_in_portions, teardown),
+		cmocka_unit_test_teardown(a_held_row_of_a_former_endpoint_gives_way, teardown),
+		cmocka_unit_test_teardown(a_pair_that_goes_under_way_is_no_failure, teardown),
+		cmocka_unit_test_teardown(detaching_leaves_nothing_to_complain_about, teardown),
+		cmocka_unit_test_teardown(a_full_bridge_is_said, teardown),
 		cmocka_unit_test_teardown(one_attach_among_many_is_quick, teardown),
 	};
 	int failed;

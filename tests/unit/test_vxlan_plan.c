@@ -73,6 +73,14 @@ static void model_new(struct model *m, const struct vx_op *op)
 		l->tunnel = op->tunnel;
 }
 
+static void model_port(struct vx_link *l, const struct vx_op *op)
+{
+	assert_non_null(l);
+	assert_int_not_equal(l->master, 0); /* the kernel refuses port flags of what is no port */
+	l->port_known = 0x3f;
+	l->port_flags = (l->port_flags & ~op->port_mask) | (op->port_flags & op->port_mask);
+}
+
 static void model_set(struct model *m, const struct vx_op *op)
 {
 	struct vx_link *l = model_find(m, op->index);
@@ -91,6 +99,8 @@ static void model_set(struct model *m, const struct vx_op *op)
 		l->mtu = op->mtu;
 	if (op->set & VX_SET_MAC)
 		l->mac = op->mac;
+	if (op->set & VX_SET_PORT)
+		model_port(l, op);
 	if (op->set & (VX_SET_UP | VX_SET_DOWN))
 		l->up = op->set & VX_SET_UP;
 }
@@ -116,10 +126,7 @@ static void model_apply(struct model *m)
 			l->tunnel.local = op->tunnel.local;
 			break;
 		case VX_OP_PORT_SET:
-			assert_non_null(l);
-			assert_int_not_equal(l->master, 0); /* the kernel refuses port flags of what is no port */
-			l->port_known = 0x3f;
-			l->port_flags = (l->port_flags & ~op->port_mask) | (op->port_flags & op->port_mask);
+			model_port(l, op);
 			break;
 		default:
 			fail_msg("unexpected operation %d", op->kind);
@@ -460,6 +467,7 @@ static void errors_say_what_to_do(void **state)
 {
 	struct vx_op vxlan = {.kind = VX_OP_VXLAN_NEW, .name = "tx1", .tunnel = {.vni = 7, .port = 4789}};
 	struct vx_op up = {.kind = VX_OP_LINK_SET, .set = VX_SET_UP, .name = "tx1", .tunnel = {.vni = 7, .port = 4789}};
+	struct vx_op pair = {.kind = VX_OP_VETH_NEW};
 	struct vx_op row = {.kind = VX_OP_ROW_DEL, .row = {.kind = VX_ROW_NEIGH, .ip = ip_of("2001:db8::1"), .mac = {{2}}}};
 	char text[200];
 
@@ -468,6 +476,7 @@ static void errors_say_what_to_do(void **state)
 	assert_non_null(strstr(vx_op_hint(&vxlan, EEXIST), "VNI"));
 	assert_non_null(strstr(vx_op_hint(&up, EADDRINUSE), "UDP port"));
 	assert_null(vx_op_hint(&up, ENODEV));
+	assert_non_null(strstr(vx_op_hint(&pair, EXFULL), "1,023 ports"));
 	assert_non_null(strstr(vx_op_describe(&row, text, sizeof(text)), "delete neighbour 2001:db8::1"));
 }
 
@@ -482,6 +491,40 @@ static void already_so_is_success(void **state)
 	assert_true(vx_op_is_done(&put, 0));
 	assert_false(vx_op_is_done(&put, ENOENT));
 	assert_false(vx_op_is_done(&del, EPERM));
+}
+
+static void a_row_on_a_link_that_left_its_bridge_is_gone(void **state)
+{
+	static const enum vx_row_kind others[] = {VX_ROW_FLOOD, VX_ROW_REMOTE, VX_ROW_NEIGH};
+	struct vx_op del = {.kind = VX_OP_ROW_DEL, .row = {.kind = VX_ROW_PORT}};
+	struct vx_op put = {.kind = VX_OP_ROW_PUT, .row = {.kind = VX_ROW_PORT}};
+
+	(void)state;
+	assert_true(vx_op_is_done(&del, EOPNOTSUPP));
+	assert_false(vx_op_is_done(&put, EOPNOTSUPP));
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		del.row.kind = others[i];
+		assert_false(vx_op_is_done(&del, EOPNOTSUPP));
+	}
+}
+
+static void work_on_a_pair_that_is_gone_is_moot(void **state)
+{
+	struct vx_op up = {.kind = VX_OP_LINK_SET, .set = VX_SET_UP, .owner_kind = VX_OWNER_ENDPOINT};
+	struct vx_op port = {.kind = VX_OP_PORT_SET, .owner_kind = VX_OWNER_ENDPOINT};
+	struct vx_op row = {.kind = VX_OP_ROW_PUT, .row = {.kind = VX_ROW_PORT}};
+	struct vx_op made = {.kind = VX_OP_VETH_NEW, .owner_kind = VX_OWNER_ENDPOINT};
+
+	(void)state;
+	assert_true(vx_op_is_moot(&up, ENODEV));
+	assert_true(vx_op_is_moot(&port, ENODEV));
+	assert_true(vx_op_is_moot(&row, ENODEV));
+	assert_false(vx_op_is_moot(&up, EPERM));
+	assert_false(vx_op_is_moot(&made, ENODEV)); /* the container's namespace or the driver is missing: to be said */
+	up.owner_kind = VX_OWNER_NETWORK;
+	row.row.kind = VX_ROW_NEIGH;
+	assert_false(vx_op_is_moot(&up, ENODEV));
+	assert_false(vx_op_is_moot(&row, ENODEV));
 }
 
 int main(void)
@@ -501,6 +544,8 @@ int main(void)
 		cmocka_unit_test(macs_are_local_unicast_and_differ_by_host),
 		cmocka_unit_test(errors_say_what_to_do),
 		cmocka_unit_test(already_so_is_success),
+		cmocka_unit_test(a_row_on_a_link_that_left_its_bridge_is_gone),
+		cmocka_unit_test(work_on_a_pair_that_is_gone_is_moot),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,250 @@
+/* The TCP side of gossip's port: packets of admission and recovery where UDP does not pass.
+ *
+ * A connection carries the very packets that UDP would, each behind its length (u16, big endian); whoever connects asks, and one
+ * answer ends it. The packets bring their own encryption, so nothing here is trusted or secret. What comes from outside is
+ * bounded: so many connections each way, one packet of at most GOSSIP_PACKET_MAX at a time, and a deadline for the whole of it.
+ * The core answers within its call, to the address that it was given: while that call runs, `answering` catches the answer. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/listener.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <utlist.h>
+
+#include "daemon/node_internal.h"
+
+#define INBOUND_MAX 32
+#define OUTBOUND_MAX 8
+#define DEADLINE_S 5
+#define PREFIX_SIZE 2
+#define CLASS_ADMISSION 15
+
+struct stream {
+	struct streams *streams;
+	struct bufferevent *bev;
+	struct event *deadline; /* of the whole connection: a byte now and then does not extend it */
+	struct gossip_addr peer;
+	bool inbound, ending;
+	struct stream *prev, *next;
+};
+
+struct streams {
+	struct node *node;
+	struct evconnlistener *listener;
+	struct stream *list;
+	unsigned inbound, outbound;
+	struct stream *answering;
+	uint64_t refused;
+};
+
+static void stream_free(struct stream *s)
+{
+	struct streams *all = s->streams;
+
+	DL_DELETE(all->list, s);
+	if (s->inbound)
+		all->inbound--;
+	else
+		all->outbound--;
+	if (s->bev)
+		bufferevent_free(s->bev);
+	if (s->deadline)
+		event_free(s->deadline);
+	free(s);
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	stream_free(arg);
+}
+
+static void on_event(struct bufferevent *bev, short what, void *arg)
+{
+	(void)bev;
+	if (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR | BEV_EVENT_TIMEOUT))
+		stream_free(arg);
+}
+
+static void on_written(struct bufferevent *bev, void *arg)
+{
+	struct stream *s = arg;
+
+	(void)bev;
+	if (s->inbound && s->ending)
+		stream_free(s);
+}
+
+static void write_packet(struct stream *s, const void *packet, size_t len)
+{
+	uint8_t prefix[PREFIX_SIZE] = {(uint8_t)(len >> 8), (uint8_t)len};
+
+	bufferevent_write(s->bev, prefix, sizeof(prefix));
+	bufferevent_write(s->bev, packet, len);
+}
+
+/* False: whoever sent that does not speak this protocol. */
+static bool take_packet(struct stream *s, uint8_t packet[GOSSIP_PACKET_MAX], size_t *ret_len)
+{
+	struct evbuffer *in = bufferevent_get_input(s->bev);
+	uint8_t prefix[PREFIX_SIZE];
+	size_t len;
+
+	*ret_len = 0;
+	if (evbuffer_copyout(in, prefix, sizeof(prefix)) != sizeof(prefix))
+		return true;
+	len = (size_t)prefix[0] << 8 | prefix[1];
+	if (len == 0 || len > GOSSIP_PACKET_MAX)
+		return false;
+	if (evbuffer_get_length(in) < PREFIX_SIZE + len)
+		return true;
+	evbuffer_drain(in, PREFIX_SIZE);
+	evbuffer_remove(in, packet, len);
+	*ret_len = len;
+	return (packet[0] & 15) == CLASS_ADMISSION;
+}
+
+static void on_readable(struct bufferevent *bev, void *arg)
+{
+	uint8_t packet[GOSSIP_PACKET_MAX];
+	struct stream *s = arg;
+	struct streams *all = s->streams;
+	size_t len;
+
+	if (s->ending)
+		return;
+	if (!take_packet(s, packet, &len)) {
+		all->refused++;
+		stream_free(s);
+		return;
+	}
+	if (len == 0)
+		return;
+	s->ending = true;
+	bufferevent_disable(bev, EV_READ);
+	all->answering = s->inbound ? s : NULL;
+	cluster_packet(all->node, &s->peer, packet, len);
+	all->answering = NULL;
+	/* Silence is an answer too. */
+	if (!s->inbound || evbuffer_get_length(bufferevent_get_output(s->bev)) == 0)
+		stream_free(s);
+}
+
+static struct stream *stream_new(struct streams *all, evutil_socket_t fd, const struct gossip_addr *peer, bool inbound)
+{
+	const struct timeval deadline = {.tv_sec = DEADLINE_S};
+	struct stream *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		abort();
+	*s = (struct stream){.streams = all, .peer = *peer, .inbound = inbound};
+	DL_APPEND(all->list, s);
+	if (inbound)
+		all->inbound++;
+	else
+		all->outbound++;
+	s->bev = bufferevent_socket_new(all->node->base, fd, BEV_OPT_CLOSE_ON_FREE);
+	s->deadline = evtimer_new(all->node->base, on_deadline, s);
+	if (!s->bev || !s->deadline)
+		abort();
+	event_add(s->deadline, &deadline);
+	bufferevent_setcb(s->bev, on_readable, on_written, on_event, s);
+	bufferevent_setwatermark(s->bev, EV_READ, 0, PREFIX_SIZE + GOSSIP_PACKET_MAX);
+	bufferevent_enable(s->bev, EV_READ | EV_WRITE);
+	return s;
+}
+
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *sa, int sa_len, void *arg)
+{
+	struct streams *all = arg;
+	struct sockaddr_storage ss = {0};
+	struct gossip_addr peer;
+
+	(void)listener;
+	if (all->inbound >= INBOUND_MAX || sa_len < 0 || (size_t)sa_len > sizeof(ss)) {
+		all->refused++;
+		evutil_closesocket(fd);
+		return;
+	}
+	memcpy(&ss, sa, (size_t)sa_len);
+	cluster_from_sockaddr(&ss, &peer);
+	stream_new(all, fd, &peer, true);
+}
+
+int streams_open(struct node *node, struct err *err)
+{
+	unsigned flags = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE;
+	struct streams *all = calloc(1, sizeof(*all));
+	struct sockaddr_storage ss;
+	char text[IP_TEXT_SIZE];
+	socklen_t len;
+
+	if (!all)
+		abort();
+	all->node = node;
+	node->streams = all;
+	if (node->options.listen.ip.family == 6)
+		flags |= LEV_OPT_BIND_IPV6ONLY;
+	len = cluster_to_sockaddr(&node->options.listen, &ss);
+	all->listener = evconnlistener_new_bind(node->base, on_accept, all, flags, INBOUND_MAX, (struct sockaddr *)&ss, (int)len);
+	if (!all->listener)
+		return err_sys(err, errno,
+			"cannot listen on TCP %s port %u (is the address on this host, and no other daemon on the port?)",
+			ip_format(&node->options.listen.ip, text), node->options.listen.port);
+	return 0;
+}
+
+void streams_close(struct node *node)
+{
+	struct streams *all = node->streams;
+	struct stream *s, *next;
+
+	if (!all)
+		return;
+	DL_FOREACH_SAFE(all->list, s, next)
+	stream_free(s);
+	if (all->listener)
+		evconnlistener_free(all->listener);
+	free(all);
+	node->streams = NULL;
+}
+
+void streams_send(struct node *node, const struct gossip_addr *to, const void *packet, size_t len)
+{
+	struct streams *all = node->streams;
+	struct sockaddr_storage ss;
+	socklen_t ss_len;
+	struct stream *s;
+	int fd;
+
+	if (!all || all->outbound >= OUTBOUND_MAX || to->ip.family != node->options.listen.ip.family)
+		return;
+	ss_len = cluster_to_sockaddr(to, &ss);
+	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return;
+	s = stream_new(all, fd, to, false);
+	write_packet(s, packet, len);
+	/* What is found to fail later, on_event is told, from the loop. */
+	if (bufferevent_socket_connect(s->bev, (struct sockaddr *)&ss, (int)ss_len) < 0)
+		stream_free(s);
+}
+
+bool streams_answer(struct node *node, const struct gossip_addr *to, const void *packet, size_t len)
+{
+	struct stream *s = node->streams ? node->streams->answering : NULL;
+
+	if (!s || to->port != s->peer.port || !ip_equal(&to->ip, &s->peer.ip))
+		return false;
+	write_packet(s, packet, len);
+	return true;
+}
+
+uint64_t streams_refused(const struct node *node)
+{
+	return node->streams ? node->streams->refused : 0;
+}

@@ -1,0 +1,381 @@
+/* Rotation of the cluster key.
+ *
+ *	maker                                  every other member
+ *	  makes a key, keeps it on disk
+ *	  TELL key, sealed for that member --->  keeps it on disk
+ *	                                         says so in its record "k"
+ *	all members not dead list it:            the same, seen there
+ *	  active, on disk, then sends with it      likewise
+ *	all members not dead send with it, for a while:
+ *	  the one before goes
+ *
+ * There is no coordinator after the first step: each host decides for itself from the records "k". What it decides is on disk
+ * before it tells anyone or acts on it, so a restart at any point goes on from there. Everything is judged on hosts that are not
+ * dead: one that is unheard of counts until it is found dead, so that a host that has just started does not decide alone. Whoever
+ * was dead, and missed it all, asks for the keys when it is back.
+ *
+ * The maker hands the key out. When it dies half way, the holder with the lowest number does; when that does not help, anyone. */
+#include "gossip/core_internal.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WIRE_MIN FRAME_VERSION
+#define WIRE_MAX FRAME_VERSION
+#define LOOK_MS 200	     /* between two looks at the records while keys change */
+#define HAND_AGAIN_MS 600    /* a key to a member that does not list it yet */
+#define HAND_PER_LOOK 64     /* a box costs about 100 us */
+#define HELP_ONE_MS 1000     /* the maker alone hands out before */
+#define HELP_ALL_MS 5000     /* so long without success, and every holder hands it out */
+#define RETIRE_AFTER_MS 3000 /* packets sealed with the old key before its sender changed */
+#define TELL_KEY KEYS_TELL
+
+static void apply(struct gossip *g)
+{
+	struct keyring ring = g->keys.ring;
+	int active = 0;
+	uint8_t fingerprint[KEYRING_FINGERPRINT_SIZE];
+
+	/* Open with all that we have, seal with what is on disk as the active one. */
+	keyring_fingerprint(keyring_active(&g->keys.kept), fingerprint);
+	active = keyring_find(&ring, fingerprint);
+	if (active >= 0)
+		ring.active = (unsigned)active;
+	keyring_frames(&ring, &g->ring);
+	keyring_wipe(&ring);
+}
+
+void keys_init(struct gossip *g)
+{
+	keyring_init(&g->keys.ring, g->config.cluster_key);
+	g->keys.kept = g->keys.ring;
+	g->keys.next_ms = NEVER;
+	/* A ticket of an earlier core of this process must not count. */
+	g->keys.ticket = g->keys.kept_ticket = g->config.boot_tag >> 1;
+	apply(g);
+}
+
+int keys_restore(struct gossip *g, const void *val, size_t len, struct err *err)
+{
+	if (keyring_decode(val, len, &g->keys.ring, err) < 0)
+		return -1;
+	g->keys.kept = g->keys.ring;
+	if (g->keys.ring.count > 1)
+		g->keys.next_ms = g->now;
+	apply(g);
+	return 0;
+}
+
+void keys_publish(struct gossip *g)
+{
+	struct keyring_view view = {.wire_min = WIRE_MIN, .wire_max = WIRE_MAX, .count = g->keys.kept.count};
+	uint8_t val[KEYRING_VIEW_MAX];
+
+	if (!g->started)
+		return;
+	keyring_fingerprint(keyring_active(&g->keys.kept), view.active);
+	for (unsigned i = 0; i < view.count; i++)
+		keyring_fingerprint(&g->keys.kept.keys[i], view.keys[i]);
+	core_put(g, 0, KEYS_RECORD_KEY, 1, val, keyring_view_encode(&view, val));
+}
+
+static void kept(struct gossip *g, uint64_t ticket)
+{
+	g->keys.kept_ticket = ticket;
+	if (ticket != g->keys.ticket)
+		return; /* a later one is on its way to disk */
+	g->keys.kept = g->keys.ring;
+	g->keys.next_ms = g->now;
+	apply(g);
+	keys_publish(g);
+}
+
+static void save(struct gossip *g)
+{
+	uint8_t val[KEYRING_SAVE_MAX];
+	size_t len = keyring_encode(&g->keys.ring, val);
+
+	g->keys.ticket++;
+	g->keys.agreed_ms = 0;
+	apply(g);
+	g->ops.save(g->ctx, KEYS_RECORD_KEY, 1, val, len);
+	sodium_memzero(val, sizeof(val));
+	if (g->ops.sync)
+		g->ops.sync(g->ctx, g->keys.ticket);
+	else
+		kept(g, g->keys.ticket);
+}
+
+void gossip_kept(struct gossip *g, uint64_t ticket, uint64_t now_ms)
+{
+	core_enter(g, now_ms);
+	if (!g->left && ticket > g->keys.kept_ticket && ticket <= g->keys.ticket)
+		kept(g, ticket);
+	core_leave(g);
+}
+
+void keys_recovered(struct gossip *g, const uint8_t *active_fingerprint)
+{
+	int active = active_fingerprint ? keyring_find(&g->keys.ring, active_fingerprint) : -1;
+
+	if (active > (int)g->keys.ring.active)
+		g->keys.ring.active = (unsigned)active;
+	g->keys.had_ms = g->now;
+	save(g);
+}
+
+/* ---- what the others say ---- */
+
+static bool view_of(const struct gossip *g, const struct member *m, struct keyring_view *ret_view)
+{
+	const struct shard *shard = shards_find(&g->shards, m->hostno, 0);
+	const struct record *r = shard ? shards_record(shard, &g->shards, KEYS_RECORD_KEY, 1) : NULL;
+
+	return r && keyring_view_decode(record_val(r), r->val_len, ret_view);
+}
+
+static bool counts(const struct member *m)
+{
+	return m->state == GOSSIP_ALIVE || m->state == GOSSIP_SUSPECT;
+}
+
+struct census {
+	unsigned have, sending, needed;
+};
+
+static struct census take_census(const struct gossip *g, const uint8_t fingerprint[KEYRING_FINGERPRINT_SIZE])
+{
+	struct census census = {0};
+
+	for (unsigned i = 0; i < g->member_count; i++) {
+		const struct member *m = g->slots[i];
+		struct keyring_view view;
+
+		if (!counts(m))
+			continue;
+		census.needed++;
+		if (!view_of(g, m, &view))
+			continue;
+		census.have += keyring_view_lists(&view, fingerprint);
+		census.sending += memcmp(view.active, fingerprint, KEYRING_FINGERPRINT_SIZE) == 0;
+	}
+	return census;
+}
+
+/* ---- handing it out ---- */
+
+static bool is_alive_holder(const struct gossip *g, const struct member *m, const uint8_t *fingerprint)
+{
+	struct keyring_view view;
+
+	return m && m->state == GOSSIP_ALIVE && !m->unheard && view_of(g, m, &view) && keyring_view_lists(&view, fingerprint);
+}
+
+static bool our_turn(const struct gossip *g, const struct keyring_key *key, const uint8_t *fingerprint)
+{
+	uint64_t had_ms = g->now - g->keys.had_ms;
+
+	if (id_equal(&key->rotator, &g->self->host_id) || had_ms > HELP_ALL_MS)
+		return true;
+	if (had_ms < HELP_ONE_MS || is_alive_holder(g, members_by_id(g, &key->rotator), fingerprint))
+		return false;
+	for (unsigned i = 0; i < g->member_count; i++)
+		if (g->slots[i]->hostno < g->self->hostno && is_alive_holder(g, g->slots[i], fingerprint))
+			return false;
+	return true;
+}
+
+static void hand(struct gossip *g, struct member *m, const struct keyring_key *key)
+{
+	uint8_t nonce[24], sealed[KEYRING_SEALED_SIZE];
+	struct proto_packet packet = {0};
+
+	m->key_ms = g->now + HAND_AGAIN_MS;
+	g->ops.random(g->ctx, nonce, sizeof(nonce));
+	if (keyring_seal(key, g->config.identity, m->public_key, nonce, sealed) == 0)
+		return;
+	if (proto_put_tell(&packet, TELL_KEY, sealed, sizeof(sealed)))
+		core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packet);
+}
+
+static void hand_out(struct gossip *g)
+{
+	const struct keyring_key *key = keyring_newest(&g->keys.kept);
+	uint8_t fingerprint[KEYRING_FINGERPRINT_SIZE];
+	unsigned left = HAND_PER_LOOK;
+
+	keyring_fingerprint(key, fingerprint);
+	if (key->generation == KEYRING_GENERATION_FIRST || !our_turn(g, key, fingerprint))
+		return;
+	for (unsigned i = 0; i < g->member_count && left > 0; i++) {
+		struct member *m = g->slots[i];
+		struct keyring_view view;
+
+		if (!member_usable(g, m) || m->unheard || m->key_ms > g->now)
+			continue;
+		if (!view_of(g, m, &view) || keyring_view_lists(&view, fingerprint))
+			continue;
+		hand(g, m, key);
+		left--;
+	}
+}
+
+static void on_key(struct gossip *g, const struct member *m, const void *body, size_t len)
+{
+	struct keyring_key key;
+	const struct member *rotator;
+
+	if (!keyring_open(body, len, g->config.identity, m->public_key, &key)) {
+		g->counters.keys_refused++;
+		return;
+	}
+	rotator = members_by_id(g, &key.rotator);
+	/* Not known here yet: its admission comes, and the key again. */
+	if (!rotator || !keyring_verify(&key, &g->config.cluster_id, rotator->public_key) ||
+		keyring_compare(&key, keyring_active(&g->keys.ring)) < 0) {
+		g->counters.keys_refused++;
+	} else if (keyring_add(&g->keys.ring, &key)) {
+		g->counters.keys_in++;
+		g->keys.had_ms = g->now;
+		save(g);
+	} else {
+		keys_publish(g); /* it has not heard that we have it: no change, when it is only late */
+	}
+	sodium_memzero(&key, sizeof(key));
+}
+
+void keys_told(struct gossip *g, struct member *m, uint8_t kind, const void *body, size_t len)
+{
+	if (kind == TELL_KEY)
+		on_key(g, m, body, len);
+}
+
+/* ---- deciding ---- */
+
+static bool pending(const struct gossip *g)
+{
+	return g->keys.ticket != g->keys.kept_ticket;
+}
+
+static void activate_or_retire(struct gossip *g)
+{
+	struct keyring *ring = &g->keys.ring;
+	uint8_t fingerprint[KEYRING_FINGERPRINT_SIZE];
+	struct census census;
+
+	keyring_fingerprint(keyring_newest(ring), fingerprint);
+	census = take_census(g, fingerprint);
+	if (ring->active + 1 < ring->count) {
+		if (census.have < census.needed)
+			return;
+		ring->active = ring->count - 1;
+		save(g);
+		return;
+	}
+	if (census.sending < census.needed) {
+		g->keys.agreed_ms = 0;
+		return;
+	}
+	if (g->keys.agreed_ms == 0)
+		g->keys.agreed_ms = g->now;
+	if (g->now - g->keys.agreed_ms < RETIRE_AFTER_MS || !keyring_retire(ring))
+		return;
+	g->counters.rotations++;
+	save(g);
+}
+
+uint64_t keys_tick(struct gossip *g)
+{
+	struct err err;
+
+	if (g->keys.next_ms > g->now)
+		return g->keys.next_ms;
+	g->keys.next_ms = NEVER;
+	if (g->keys.wanted && gossip_rotate(g, g->now, &err) == 0)
+		g->keys.wanted = false;
+	if (g->keys.ring.count == 1 && !g->keys.wanted)
+		return NEVER;
+	if (g->keys.ring.count > 1 && !pending(g)) {
+		hand_out(g);
+		activate_or_retire(g);
+	}
+	sooner(&g->keys.next_ms, g->now + LOOK_MS);
+	return g->keys.next_ms;
+}
+
+void keys_want_rotation(struct gossip *g)
+{
+	g->keys.wanted = true;
+	g->keys.next_ms = g->now;
+}
+
+/* ---- for the operator ---- */
+
+const char *gossip_key_state_name(enum gossip_key_state state)
+{
+	static const char *const names[] = {
+		[GOSSIP_KEY_RECEIVE_ONLY] = "receive-only", [GOSSIP_KEY_ACTIVE] = "active", [GOSSIP_KEY_RETIRING] = "retiring"};
+
+	return names[state];
+}
+
+int gossip_rotate(struct gossip *g, uint64_t now_ms, struct err *err)
+{
+	uint8_t secret[CLUSTER_KEY_SIZE];
+	struct keyring_key key;
+
+	if (!g->started || g->left)
+		return err_set(err, ERR_CONFLICT, "key rotation: this host is not a member now");
+	if (g->keys.ring.count > 1)
+		return err_set(err, ERR_CONFLICT,
+			"key rotation: one is under way, to generation %u; `trestle keys ls` shows how far it is",
+			keyring_newest(&g->keys.ring)->generation);
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct keyring_view view;
+
+		if (counts(g->slots[i]) && g->slots[i] != g->self && !view_of(g, g->slots[i], &view))
+			return err_set(err, ERR_CONFLICT,
+				"key rotation: host %s (number %u) does not say which keys it has: it has just joined, or runs a "
+				"release "
+				"that cannot rotate; try again, or upgrade it",
+				g->slots[i]->name, g->slots[i]->hostno);
+	}
+	core_enter(g, now_ms);
+	g->ops.random(g->ctx, secret, sizeof(secret));
+	keyring_make(&key, &g->keys.ring, &g->config.cluster_id, g->config.identity,
+		g->ops.wall_s ? (uint64_t)g->ops.wall_s(g->ctx) : 0, secret);
+	keyring_add(&g->keys.ring, &key);
+	g->keys.had_ms = g->now;
+	save(g);
+	sodium_memzero(secret, sizeof(secret));
+	sodium_memzero(&key, sizeof(key));
+	core_leave(g);
+	return 0;
+}
+
+void gossip_each_key(const struct gossip *g, void (*fn)(void *ctx, const struct gossip_key *key), void *ctx)
+{
+	const struct keyring *ring = &g->keys.kept;
+
+	for (unsigned i = 0; i < ring->count; i++) {
+		const struct keyring_key *key = &ring->keys[i];
+		struct gossip_key shown = {.generation = key->generation, .created_s = key->created_s, .rotator = key->rotator};
+		struct census census;
+
+		shown.state = i == ring->active	 ? GOSSIP_KEY_ACTIVE
+			      : i > ring->active ? GOSSIP_KEY_RECEIVE_ONLY
+						 : GOSSIP_KEY_RETIRING;
+		keyring_fingerprint(key, shown.fingerprint);
+		census = take_census(g, shown.fingerprint);
+		shown.have = census.have;
+		shown.sending = census.sending;
+		shown.needed = census.needed;
+		fn(ctx, &shown);
+	}
+}
+
+void gossip_active_key(const struct gossip *g, uint8_t ret_key[CLUSTER_KEY_SIZE])
+{
+	memcpy(ret_key, keyring_active(&g->keys.kept)->secret, CLUSTER_KEY_SIZE);
+}
