@@ -15,6 +15,7 @@
 
 #define SAVED_MEMBER 'm'
 #define SAVED_ADMISSION 'a'
+#define SAVED_LEFT 'l'
 #define SAVED_VERSION 1
 
 #define KIND_JOIN 1
@@ -178,6 +179,35 @@ int member_save_decode(
 	if (check_key(SAVED_MEMBER, key, key_len, &member.host_id, "saved member", err) < 0)
 		return -1;
 	*ret_member = member;
+	return 0;
+}
+
+void left_save_encode(const struct left_save *left, uint8_t ret_key[SAVED_KEY_SIZE], uint8_t ret_val[LEFT_SAVE_SIZE])
+{
+	struct bytes_writer w;
+
+	write_key(SAVED_LEFT, &left->host_id, ret_key);
+	bw_init(&w, ret_val, LEFT_SAVE_SIZE);
+	bw_u8(&w, SAVED_VERSION);
+	bw_u32(&w, left->epoch);
+	bw_u32(&w, left->incarnation);
+}
+
+int left_save_decode(const void *key, size_t key_len, const void *val, size_t len, struct left_save *ret_left, struct err *err)
+{
+	const uint8_t *key_bytes = key;
+	struct left_save left;
+	struct bytes_reader r;
+
+	br_init(&r, val, len);
+	if (check_version(br_u8(&r), "saved goodbye", err) < 0)
+		return -1;
+	left.epoch = br_u32(&r);
+	left.incarnation = br_u32(&r);
+	if (!br_done(&r) || key_len != SAVED_KEY_SIZE || key_bytes[0] != SAVED_LEFT)
+		return err_set(err, ERR_CORRUPT, "saved goodbye: its %zu bytes do not decode; the others know who left", len);
+	memcpy(left.host_id.bytes, key_bytes + 1, sizeof(left.host_id.bytes));
+	*ret_left = left;
 	return 0;
 }
 

@@ -44,6 +44,17 @@ size_t member_save_encode(const struct member_save *member, uint8_t ret_key[SAVE
 int member_save_decode(
 	const void *key, size_t key_len, const void *val, size_t len, struct member_save *ret_member, struct err *err);
 
+/* That a member left, as of which version of it: key "l" | host_id. */
+struct left_save {
+	struct id128 host_id;
+	uint32_t epoch, incarnation;
+};
+
+#define LEFT_SAVE_SIZE 9
+void left_save_encode(const struct left_save *left, uint8_t ret_key[SAVED_KEY_SIZE], uint8_t ret_val[LEFT_SAVE_SIZE]);
+/* ERR_CORRUPT, ERR_VERSION. */
+int left_save_decode(const void *key, size_t key_len, const void *val, size_t len, struct left_save *ret_left, struct err *err);
+
 /* That a host belongs: key "a" | host_id, in the sponsor's topic 0, and as a saved pair. The first host admits itself. */
 struct admission {
 	uint32_t hostno;

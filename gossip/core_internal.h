@@ -186,6 +186,12 @@ struct member {
 	UT_hash_handle hh, hh_id;
 };
 
+/* A saved goodbye, until gossip_start: the members may be restored behind it. */
+struct kept_left {
+	struct kept_left *next;
+	struct left_save left;
+};
+
 /* A saved admission, until gossip_start publishes it. */
 struct kept {
 	struct kept *next;
@@ -300,6 +306,7 @@ struct gossip {
 	bool members_grew;
 	uint64_t conflicts; /* besides those of shards */
 	struct kept *kept;  /* admissions to publish at start */
+	struct kept_left *kept_left;
 	unsigned depth;	    /* of entry: callbacks may come back in */
 	int64_t bucket;
 	uint64_t bucket_ms;
@@ -388,6 +395,9 @@ void members_describe(
 	struct gossip *g, struct member *m, const char *name, const struct gossip_addr *addr, const struct ip *vtep);
 void members_show(const struct gossip *g, const struct member *m, struct gossip_member *ret_member);
 void members_save(struct gossip *g, const struct member *m);
+int members_restore_left(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err);
+void members_start(struct gossip *g); /* with what was restored */
+void members_free_left(struct gossip *g);
 void members_changed(struct gossip *g, const struct member *m);			 /* something but the state did */
 static inline bool member_usable(const struct gossip *g, const struct member *m) /* worth sending to */
 {

@@ -562,6 +562,7 @@ void gossip_free(struct gossip *g)
 		g->kept = kept->next;
 		free(kept);
 	}
+	members_free_left(g);
 	tree_free(g);
 	shards_fini(&g->shards);
 	frame_ring_wipe(&g->ring);
@@ -627,14 +628,16 @@ int gossip_restore(struct gossip *g, const void *key, size_t key_len, const void
 		return restore_member(g, key, key_len, val, len, err);
 	if (key_len == SAVED_KEY_SIZE && kind[0] == 'a')
 		return admit_restore(g, key, key_len, val, len, err);
+	if (key_len == SAVED_KEY_SIZE && kind[0] == 'l')
+		return members_restore_left(g, key, key_len, val, len, err);
 	if (key_len == SAVED_KEY_SIZE && kind[0] == 'f')
 		return forget_restore(g, key, val, len, err);
 	if (key_len == 1 && kind[0] == KEYS_RECORD_KEY[0])
 		return keys_restore(g, val, len, err);
 	if (key_len == 1 && kind[0] == RESERVE_KEY[0])
 		return restore_reserve(g, val, len, err);
-	return err_set(
-		err, ERR_CORRUPT, "gossip saved pair: expected a key of kind m, a, f, k or q, found one of %zu bytes", key_len);
+	return err_set(err, ERR_CORRUPT, "gossip saved pair: expected a key of kind m, a, l, f, k or q, found one of %zu bytes",
+		key_len);
 }
 
 void gossip_start(struct gossip *g, uint64_t now_ms)
@@ -648,6 +651,7 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	core_publish_self(g);
 	keys_publish(g);
 	admit_publish(g);
+	members_start(g);
 	forget_start(g);
 	probe_start(g);
 	g->shards_ms = g->now + SHARDS_TICK_MS;

@@ -91,6 +91,19 @@ void members_save(struct gossip *g, const struct member *m)
 	g->ops.save(g->ctx, key, sizeof(key), val, len);
 }
 
+/* Else a host that left would be waited for and declared dead by whoever starts again. */
+static void save_left(struct gossip *g, const struct member *m)
+{
+	struct left_save left = {.host_id = m->host_id, .epoch = m->epoch, .incarnation = m->incarnation};
+	uint8_t key[SAVED_KEY_SIZE], val[LEFT_SAVE_SIZE];
+
+	left_save_encode(&left, key, val);
+	if (m->state == GOSSIP_LEFT)
+		g->ops.save(g->ctx, key, sizeof(key), val, sizeof(val));
+	else
+		g->ops.save(g->ctx, key, sizeof(key), NULL, 0);
+}
+
 /* Suspects count as alive: their state is not the same everywhere and soon settles. */
 void members_update_digest(struct gossip *g, struct member *m)
 {
@@ -250,6 +263,8 @@ void members_set_state(struct gossip *g, struct member *m, enum gossip_state sta
 	members_update_digest(g, m);
 	if (state != old)
 		m->since_ms = g->now;
+	if (m != g->self && (state == GOSSIP_LEFT || old == GOSSIP_LEFT))
+		save_left(g, m);
 	if (state == GOSSIP_ALIVE && (old != GOSSIP_ALIVE || was_unheard) && (was_unheard || old != GOSSIP_SUSPECT))
 		came_alive(g, m);
 	if (state != old)
@@ -376,6 +391,49 @@ bool members_claim(struct gossip *g, struct member *from, const struct proto_ent
 	}
 	believe(g, m, from, claim);
 	return false;
+}
+
+/* ---- who had left before a restart ---- */
+
+int members_restore_left(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
+{
+	struct kept_left *kept;
+	struct left_save left;
+
+	if (left_save_decode(key, key_len, val, len, &left, err) < 0)
+		return -1;
+	kept = calloc(1, sizeof(*kept));
+	if (!kept)
+		return err_set(err, ERR_EXHAUSTED, "gossip: out of memory for a host that left");
+	kept->left = left;
+	kept->next = g->kept_left;
+	g->kept_left = kept;
+	return 0;
+}
+
+/* A member saved with a later epoch came back since. */
+void members_start(struct gossip *g)
+{
+	for (const struct kept_left *kept = g->kept_left; kept; kept = kept->next) {
+		struct proto_entry left = {.epoch = kept->left.epoch, .incarnation = kept->left.incarnation};
+		struct member *m = members_by_id(g, &kept->left.host_id);
+
+		if (!m || m == g->self || left.epoch < m->epoch)
+			continue;
+		raise_version(g, m, &left);
+		members_set_state(g, m, GOSSIP_LEFT);
+	}
+	members_free_left(g);
+}
+
+void members_free_left(struct gossip *g)
+{
+	struct kept_left *kept;
+
+	while ((kept = g->kept_left)) {
+		g->kept_left = kept->next;
+		free(kept);
+	}
 }
 
 /* ---- news ---- */

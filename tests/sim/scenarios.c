@@ -541,7 +541,21 @@ static void leaving_is_no_death(struct world *w)
 	world_run_ms(w, 30000);
 	for (unsigned i = 1; i < w->host_count; i++)
 		expect(w, state_at(w, i, 0) == GOSSIP_LEFT, "and keep knowing it");
+	/* All of them, so that none can tell another. */
+	for (unsigned i = 1; i < w->host_count; i++)
+		world_crash(w, i);
+	for (unsigned i = 1; i < w->host_count; i++)
+		world_restart(w, i, true);
+	for (unsigned i = 1; i < w->host_count; i++)
+		expect(w, state_at(w, i, 0) == GOSSIP_LEFT, "also behind a restart");
+	world_run_ms(w, 30000);
+	for (unsigned i = 1; i < w->host_count; i++) {
+		expect(w, state_at(w, i, 0) == GOSSIP_LEFT, "where it is not waited for");
+		expect(w, counters(w, i)->deaths == 0, "nor thought dead");
+	}
 	world_restart(w, 0, true);
+	expect_quiet(w, 3000);
+	world_restart(w, 1, true);
 	expect_quiet(w, 3000);
 }
 
