@@ -1,10 +1,12 @@
 """Who gets in, and what the daemon makes of packets that are none of its business."""
 import secrets
 import socket
+import threading
 import unittest
 
 from tests.lab import Daemon, wait_for
 from tests.lab.daemon import PORT, ControlError
+from tests.lab.plugin import Refused
 from tests.net.hosts import Hosts
 
 ETH_P_IP = 0x0800
@@ -95,6 +97,25 @@ class Join(Hosts):
         said = self.refused(1, token)
         self.assertIn(self.lab.hosts[0].address, said)
         self.assertEqual(self.members(self.daemons[1]), {"h2": "alive"})
+
+
+    def test_nothing_new_while_joining(self):
+        """What an engine made while the sponsor is asked would be lost: it is refused, and the host is as before."""
+        token = self.daemons[0].token()
+        self.lab.cut(self.lab.hosts[:1], self.lab.hosts[1:2])
+        joining = threading.Thread(target=self.daemons[1].trestle, args=("join", token), kwargs={"check": False})
+        joining.start()
+        self.addCleanup(joining.join)
+        wait_for(lambda: self.daemons[1].call("GET", "/v1/status")["state"] == "joining", 5, "h2 is joining")
+        plugin = self.daemons[1].plugin()
+        with self.assertRaises(Refused) as caught:
+            plugin.create_network("app", "10.9.0.0/24")
+        self.assertIn("joining", caught.exception.text)
+        self.lab.heal()
+        joining.join()
+        Daemon.wait_members(self.daemons[:2])
+        plugin.create_network("app", "10.9.0.0/24")
+        self.assertEqual([n["name"] for n in self.daemons[1].call("GET", "/v1/networks")["networks"]], ["app"])
 
 
 class Packets(Hosts):

@@ -10,6 +10,7 @@
 #include "tests/sim/truth.h"
 
 #define SAMPLES_MAX 300000
+#define CASES_MAX 200
 
 struct samples {
 	uint64_t since_us;
@@ -17,6 +18,8 @@ struct samples {
 	size_t count;
 	uint32_t us[SAMPLES_MAX];
 	uint64_t last_us[SIM_HOSTS_MAX];
+	size_t case_begin, case_count; /* samples of one event end at the next one's beginning */
+	uint32_t case_last_us[CASES_MAX];
 };
 
 static void sample(struct world *w)
@@ -34,12 +37,38 @@ static int compare(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
+static double percentile_of(uint32_t *us, size_t count, unsigned percent)
+{
+	if (count == 0)
+		return 0;
+	qsort(us, count, sizeof(us[0]), compare);
+	return us[(count * percent + 99) / 100 - 1] / 1000.0; /* nearest rank: a value that was seen */
+}
+
 static double percentile(struct samples *s, unsigned percent)
 {
-	if (s->count == 0)
-		return 0;
-	qsort(s->us, s->count, sizeof(s->us[0]), compare);
-	return s->us[(s->count - 1) * percent / 100] / 1000.0;
+	return percentile_of(s->us, s->count, percent);
+}
+
+/* One event is over: when did the last host know? */
+static void case_ends(struct samples *s)
+{
+	uint32_t last = 0;
+
+	for (; s->case_begin < s->count; s->case_begin++)
+		if (s->us[s->case_begin] > last)
+			last = s->us[s->case_begin];
+	if (s->case_count < CASES_MAX)
+		s->case_last_us[s->case_count++] = last;
+}
+
+static void report_last(struct world *w, const char *what)
+{
+	struct samples *s = w->scenario;
+
+	printf("     %s, %u hosts, to the last one: p50 %.2f ms, p99 %.2f ms, max %.2f ms, n %zu\n", what, w->host_count,
+		percentile_of(s->case_last_us, s->case_count, 50), percentile_of(s->case_last_us, s->case_count, 99),
+		percentile_of(s->case_last_us, s->case_count, 100), s->case_count);
 }
 
 static void report(struct world *w, const char *what)
@@ -94,8 +123,10 @@ static void event_latency(struct world *w, unsigned loss, const char *what, doub
 		s->since_us = w->now_us;
 		world_put(w, sim_rng_below(&w->rng, w->host_count), 3, key);
 		world_run_ms(w, 500 + sim_rng_below(&w->rng, 500));
+		case_ends(s);
 	}
 	expected = 100u * (w->host_count - 1);
+	report_last(w, what);
 	report(w, what);
 	if (((struct samples *)w->scenario)->count < expected * 99 / 100)
 		world_fail(w, "%zu of %zu deliveries within 500 ms", ((struct samples *)w->scenario)->count, expected);
@@ -135,11 +166,13 @@ static void measure_detection(struct world *w)
 		s->since_us = w->now_us;
 		world_crash(w, victim);
 		world_run_ms(w, 15000);
+		case_ends(s);
 		s->victim = 0;
 		world_restart(w, victim, true);
 		expect_quiet(w, 5000);
 		world_run_ms(w, sim_rng_below(&w->rng, 1000));
 	}
+	report_last(w, "crash to being dead");
 	report(w, "crash to being dead at a host");
 	if (((struct samples *)w->scenario)->count != 20u * (w->host_count - 1))
 		world_fail(w, "%zu of %u hosts noticed", ((struct samples *)w->scenario)->count, 20 * (w->host_count - 1));

@@ -342,6 +342,28 @@ static void a_failing_boot_file_is_waited_for(void **state)
 	assert_string_equal(f->said, "abc");
 }
 
+/* A state save that was queued in the same turn wakes the outbox; its retry must not be lost by that. */
+static void a_wait_that_is_woken_early_goes_on(void **state)
+{
+	struct fixture *f = *state;
+	struct effect *e = effect_new(f, 'a', "S0");
+
+	block(f, f->boot_db);
+	save(f, STORE_STATE, "S0");
+	e->then = change(STORE_STATE, "S1", "1");
+	outbox_call(f->outbox, perform, e);
+	save(f, STORE_BOOT, "B1");
+	call(f, 'b', "B1");
+	while (!f->effects)
+		event_base_loop(f->base, EVLOOP_ONCE);
+	loop_for(f, 100);
+	assert_string_equal(f->said, "a");
+	unblock(f);
+	loop_until(f, 2);
+	assert_string_equal(f->said, "ab");
+	assert_true(row_exists(f->state_db, "pS0"));
+}
+
 static void stopping_the_worker_performs_what_waits(void **state)
 {
 	struct fixture *f = *state;
@@ -382,6 +404,7 @@ int main(void)
 		CASE(many_in_a_row_keep_their_order),
 		CASE(a_failing_state_file_is_waited_for),
 		CASE(a_failing_boot_file_is_waited_for),
+		CASE(a_wait_that_is_woken_early_goes_on),
 		CASE(stopping_the_worker_performs_what_waits),
 		CASE(freeing_drops_what_waits),
 	};
