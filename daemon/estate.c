@@ -26,6 +26,27 @@ struct forget { /* a call that waits for its decree */
 
 #define DECREE_KEY_SIZE (1 + sizeof(struct id128))
 
+struct collecting {
+	uint32_t self;
+	bool found;
+};
+
+static void note_own(void *ctx, const struct ipam_decree *d)
+{
+	struct collecting *c = ctx;
+
+	c->found |= d->heir == c->self && !d->done;
+}
+
+bool estate_collects(struct node *node)
+{
+	struct collecting c = {.self = node->cluster.hostno};
+
+	if (node->ipam)
+		ipam_each_decree(node->ipam, note_own, &c);
+	return c.found;
+}
+
 bool estate_is_buried(struct node *node, uint32_t hostno)
 {
 	struct ipam_decree d;
@@ -142,6 +163,8 @@ void estate_decree(struct node *node, const struct ipam_decree *d)
 		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, ipam_decree_encode(d, buf));
 	else
 		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), NULL, 0);
+	if (d->heir == node->cluster.hostno && !d->done)
+		pools_join_all(node); /* begun before a restart */
 	if (d->done) {
 		if (node->gossip)
 			gossip_forget(node->gossip, &d->victim_id, d->heir == node->cluster.hostno, clock_boot_ms());
@@ -306,6 +329,7 @@ static int begin(struct node *node, json_t *body, uint32_t *ret_victim, struct e
 			"wipe it, "
 			"then say --fenced",
 			m.name);
+	pools_join_all(node); /* first: with nobody to wait for the decree is done at once */
 	if (ipam_forget(node->ipam, m.hostno, &m.host_id, fenced, assumed, count, clock_boot_ms(), err) < 0)
 		return -1;
 	*ret_victim = m.hostno;

@@ -296,6 +296,7 @@ void custody_explain(struct node *node, const struct ipam_result *result, const 
 void estate_forgotten(struct node *node, uint32_t by); /* a member says that we are */
 void estate_decree(struct node *node, const struct ipam_decree *decree); /* the ipam core's */
 void estate_record(struct node *node, uint32_t origin, const void *val, size_t len);
+bool estate_collects(struct node *node); /* this host is an heir whose decree is not done */
 bool estate_is_buried(struct node *node, uint32_t hostno); /* forgotten: what it published counts no more */
 void estate_forget(struct node *node, struct control_call *call, json_t *body);
 json_t *estate_check(struct node *node);
@@ -344,6 +345,7 @@ bool pool_in_use(const struct pool *pool);
 /* A network's gateway or auxiliary address: when a pool of ours leases it here, no endpoint gets it, and hosts share it. */
 void pools_reserve(struct node *node, const struct prefix *pool, const struct ip *ip, bool gateway);
 void pools_tick(struct node *node);
+void pools_join_all(struct node *node); /* also those that nobody here uses */
 void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err), void *arg);
 void pool_changed(struct node *node, const struct id128 *id);
 struct pool *pools_find(struct node *node, enum pool_space space, const struct prefix *prefix);

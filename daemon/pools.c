@@ -224,8 +224,8 @@ static void try_drop(struct node *node, struct pool *p)
 {
 	struct ipam_totals totals = {0};
 
-	if (referenced(p) || !p->joined)
-		return;
+	if (referenced(p) || !p->joined || estate_collects(node))
+		return; /* an estate may be in any pool */
 	ipam_pool_totals(node->ipam, &p->id, &totals);
 	if (totals.held_known && p->host_count && p->wanted_elsewhere)
 		return; /* what we hold is on its way to them */
@@ -281,6 +281,25 @@ static void survey_member(void *ctx, const struct gossip_member *m)
 	s->wanted |= def.wanted;
 }
 
+/* The core takes an estate in the pools that it knows, so an heir joins also what it never used; what it then holds and does not
+ * want goes on to who does. */
+static void join_unused(struct node *node, struct pool *p)
+{
+	if (p->joined)
+		return;
+	pool_join_core(node, p);
+	if (p->joined)
+		pool_keep(node, p);
+}
+
+void pools_join_all(struct node *node)
+{
+	struct pool *p, *next;
+
+	HASH_ITER(hh, node->pools, p, next)
+	join_unused(node, p);
+}
+
 void pool_changed(struct node *node, const struct id128 *id)
 {
 	struct survey s = {.node = node, .id = *id};
@@ -299,6 +318,8 @@ void pool_changed(struct node *node, const struct id128 *id)
 	p->wanted_elsewhere = s.wanted;
 	if (!p->joined && !s.hosts)
 		remove_pool(node, p);
+	else if (estate_collects(node))
+		join_unused(node, p);
 }
 
 /* "p:SPACE:PREFIX" or "q:SPACE:FAMILY:NAME" */

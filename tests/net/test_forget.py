@@ -4,7 +4,7 @@ import json
 import secrets
 import unittest
 
-from tests.lab import Daemon, wait_for
+from tests.lab import Daemon, Runtime, wait_for
 from tests.lab.daemon import ControlError
 from tests.lab.plugin import Refused
 from tests.net.hosts import Hosts
@@ -134,6 +134,17 @@ class Forget(Hosts):
         answer = self.daemons[0].trestle("forget", "h2", "--fenced")
         self.assertTrue(answer["done"])
         self.assertEqual(len(self.take_all(self.one)), 29)
+
+    def test_an_estate_in_a_pool_that_its_heir_never_used(self):
+        other = "10.9.1.0/27"
+        two, three = (Runtime(d, *d.plugin().create_network("db", other)) for d in self.daemons[1:])
+        three.attach()
+        pool = next(p for p in self.daemons[1].call("GET", "/v1/ipam")["pools"] if p["pool"] == other)
+        self.assertGreaterEqual({s["host"]: s["held"] for s in pool["shares"]}.get("h3", 0), 1)
+        self.dies()
+        self.assertTrue(self.daemons[0].trestle("forget", "h3", "--fenced")["done"])
+        given = self.take_all(two)
+        self.assertEqual((len(given), len(set(given))), (29, 29), self.last_refusal)
 
     def test_check_is_quiet_on_healthy_hosts(self):
         self.one.attach(), self.two.attach()
