@@ -2,6 +2,7 @@
  * with the destination as the address and what was found as a struct sock_extended_err, and the next call on the socket fails
  * once with it. A datagram's age is the difference of two readings of the wall clock by the same kernel; a step of that clock
  * between them is told by its size. */
+#include "base/clock.h"
 #include "daemon/udp_internal.h"
 
 #include <errno.h>
@@ -37,12 +38,10 @@ void udp_note_datagram(struct udp_measure *measure, struct msghdr *msg)
 		if (c->cmsg_level != SOL_SOCKET)
 			continue;
 		if (c->cmsg_type == SCM_TIMESTAMPNS) {
-			struct timespec then, now;
+			struct timespec then;
 
 			memcpy(&then, CMSG_DATA(c), sizeof(then));
-			clock_gettime(CLOCK_REALTIME, &now);
-			note_lag(measure,
-				(int64_t)(now.tv_sec - then.tv_sec) * 1000 + (int64_t)(now.tv_nsec - then.tv_nsec) / 1000000);
+			note_lag(measure, (clock_wall_us() - (int64_t)then.tv_sec * 1000000 - then.tv_nsec / 1000) / 1000);
 		} else if (c->cmsg_type == SO_RXQ_OVFL) {
 			uint32_t drops;
 
