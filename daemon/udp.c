@@ -2,7 +2,6 @@
  * with the destination as the address and what was found as a struct sock_extended_err, and the next call on the socket fails
  * once with it. A datagram's age is the difference of two readings of the wall clock by the same kernel; a step of that clock
  * between them is told by its size. */
-#include "base/clock.h"
 #include "daemon/udp_internal.h"
 
 #include <errno.h>
@@ -10,6 +9,8 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <time.h>
+
+#include "base/clock.h"
 
 #define ERRORS_AT_ONCE 64
 #define AGE_MAX_MS 60000 /* above: the clock was set */
