@@ -19,10 +19,15 @@ uint64_t clock_boot_ms(void)
 	return clock_boot_us() / 1000u;
 }
 
-int64_t clock_wall_s(void)
+int64_t clock_wall_us(void)
 {
 	struct timespec t = {0};
 
 	clock_gettime(CLOCK_REALTIME, &t);
-	return t.tv_sec;
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+int64_t clock_wall_s(void)
+{
+	return clock_wall_us() / 1000000;
 }

@@ -8,9 +8,8 @@
  *   networks.c   definitions of networks: ours, others', winner, VNI
  *   pools.c      pools and their references; the IPAM half of the plugin
  *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot
- *   workloads.c  what trestle-cni attached: names, life, the calls; workload_add.c making one; workload_link.c the container's side
- *   udp.c        what the kernel knows of the socket: ages, drops, refusals
- *   segments.c   endpoints of other hosts, per network
+ *   workloads.c  what trestle-cni attached: names, life, the calls; workload_add.c making one; workload_link.c the container's
+ * side udp.c        what the kernel knows of the socket: ages, drops, refusals segments.c   endpoints of other hosts, per network
  *   datapath.c   desired state to the driver, on the worker
  *   api.c        the control API's answers
  *   node.c       construction in order, timers, end
@@ -49,18 +48,18 @@ enum record_kind { RECORD_NETWORK = 'N', RECORD_POOL = 'P', RECORD_CUSTODY = 'C'
 #define TOPIC_CLUSTER 0
 #define WORKLOAD_KEY_SIZE (CONTROL_CNI_CONFIG_MAX + CONTROL_CNI_ID_MAX + DRIVER_IFNAME_SIZE + 3)
 #define ROWS_GRACE_MS (10 * 60 * 1000) /* a dead host's rows stay so long: they lead only to a host that may be back */
-#define HOLD_MAX_MS 30000              /* after a start, rows of unknown endpoints are kept at most so long */
+#define HOLD_MAX_MS 30000	       /* after a start, rows of unknown endpoints are kept at most so long */
 
 struct network {
 	struct id128 id;
 	uint64_t topic;
 	struct network_def def; /* the one that counts */
-	bool mine;              /* we publish it: an engine or the operator here uses it */
+	bool mine;		/* we publish it: an engine or the operator here uses it */
 	bool pinned;
-	unsigned docker_count;  /* engine networks of this host that stand for it */
-	unsigned local_count;   /* endpoints of this host */
-	unsigned host_count;    /* other hosts that publish it */
-	bool programmed;        /* the driver knows it */
+	unsigned docker_count; /* engine networks of this host that stand for it */
+	unsigned local_count;  /* endpoints of this host */
+	unsigned host_count;   /* other hosts that publish it */
+	bool programmed;       /* the driver knows it */
 	UT_hash_handle hh, hh_topic;
 };
 
@@ -73,7 +72,7 @@ struct docker_network {
 struct pool {
 	struct id128 id;
 	struct pool_state state;
-	bool joined;         /* the ipam core knows it */
+	bool joined;	     /* the ipam core knows it */
 	unsigned host_count; /* other hosts that publish it */
 	bool wanted_elsewhere;
 	UT_hash_handle hh;
@@ -83,18 +82,18 @@ struct endpoint {
 	char id[PLUGIN_ID_MAX + 1];
 	struct endpoint_state state;
 	struct network *network;
-	bool ready;                /* the kernel has it */
-	bool bound[2];             /* it holds the lease of its IPv4, IPv6 address */
-	bool closing;              /* on its way out: unpublished, rows going */
-	bool make;                 /* the driver may (re)make its pair */
+	bool ready;    /* the kernel has it */
+	bool bound[2]; /* it holds the lease of its IPv4, IPv6 address */
+	bool closing;  /* on its way out: unpublished, rows going */
+	bool make;     /* the driver may (re)make its pair */
 	enum driver_link_state link;
-	uint64_t idle_since_ms;    /* 0 = in use; else when it was first seen unused */
+	uint64_t idle_since_ms; /* 0 = in use; else when it was first seen unused */
 	bool creating;
-	bool unproven; /* read back at a start, and not asked about since */
-	struct workload *workload; /* made by CNI; NULL: the engine's */
-	int netns_fd;              /* of the container, while its pair is made; -1 = none */
+	bool unproven;		     /* read back at a start, and not asked about since */
+	struct workload *workload;   /* made by CNI; NULL: the engine's */
+	int netns_fd;		     /* of the container, while its pair is made; -1 = none */
 	struct create_wait *waiting; /* calls that want its creation */
-	struct gone_wait *gone;      /* who waits for its end */
+	struct gone_wait *gone;	     /* who waits for its end */
 	UT_hash_handle hh;
 };
 
@@ -149,17 +148,17 @@ struct workload {
 	char key[WORKLOAD_KEY_SIZE]; /* "config:container:interface"; none of them holds ':' */
 	char config[CONTROL_CNI_CONFIG_MAX + 1], container[CONTROL_CNI_ID_MAX + 1], ifname[DRIVER_IFNAME_SIZE];
 	bool addresses_only;
-	bool done;                   /* the runtime was told, or is about to be: what is not done at a start is undone */
-	bool closing;                /* DEL came while it is made */
+	bool done;    /* the runtime was told, or is about to be: what is not done at a start is undone */
+	bool closing; /* DEL came while it is made */
 	uint64_t netns_dev, netns_ino;
 	uint32_t mtu;
-	struct endpoint *ep;         /* NULL with addresses_only, and before there is one */
+	struct endpoint *ep;		 /* NULL with addresses_only, and before there is one */
 	struct workload_lease leases[2]; /* IPv4, IPv6; with addresses_only */
 	unsigned route_count;
 	struct workload_route *routes;
-	json_t *about;               /* {"name", "labels", "aliases"}: for people */
-	struct workload_add *add;    /* in progress */
-	struct gone_wait *gone;      /* who waits for the end of one that is being made */
+	json_t *about;		  /* {"name", "labels", "aliases"}: for people */
+	struct workload_add *add; /* in progress */
+	struct gone_wait *gone;	  /* who waits for the end of one that is being made */
 	UT_hash_handle hh;
 };
 
@@ -192,13 +191,13 @@ struct node {
 	struct event *udp_event, *gossip_timer;
 	struct streams *streams;
 	struct host *hosts;
-	struct join *join; /* in progress; NULL otherwise */
+	struct join *join;    /* in progress; NULL otherwise */
 	struct id128 sponsor; /* who let us in, since this start */
 	bool leaving, left;
-	bool failed; /* the loop was ended by an error */
+	bool failed;		/* the loop was ended by an error */
 	struct forget *forgets; /* calls that wait */
 
-	struct claim *claims;                /* as home */
+	struct claim *claims;		      /* as home */
 	struct pending_claim *pending_claims; /* as asker */
 	uint32_t next_claim;
 
@@ -240,14 +239,15 @@ struct id128 random_id(void);
 const char *host_label(struct node *node, uint32_t hostno, char *buf, size_t size);
 
 /* cluster.c */
-int cluster_start(struct node *node, struct err *err); /* identity, cluster state with the new epoch, socket */
+int cluster_start(struct node *node, struct err *err);	    /* identity, cluster state with the new epoch, socket */
 int cluster_run_gossip(struct node *node, struct err *err); /* core restored and started */
 void cluster_stop(struct node *node);
 void cluster_poke(struct node *node); /* after anything that may have changed gossip's next deadline */
 bool cluster_alone(const struct node *node);
 int cluster_token(struct node *node, int64_t ttl_s, char ret_text[512], int64_t *ret_expires_s, struct err *err);
 /* fn is called once: err NULL = joined. */
-int cluster_join(struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err);
+int cluster_join(
+	struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err);
 void cluster_save(struct node *node);
 /* Hands addresses over, says goodbye, becomes the first host of a cluster of its own, with a new identity. Then fn. */
 int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err);
@@ -255,7 +255,8 @@ int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err
 void cluster_start_over(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg);
 void cluster_pool_seen(struct node *node, const struct pool_def *def); /* the pool of host numbers became known */
 struct host *cluster_host(struct node *node, uint32_t hostno);
-void cluster_publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len); /* val NULL: withdraw */
+void cluster_publish(
+	struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len); /* val NULL: withdraw */
 
 void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len); /* as if it came by UDP */
 socklen_t cluster_to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss);
@@ -264,14 +265,15 @@ void cluster_from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr
 /* stream.c: gossip's port over TCP, for single packets of admission and recovery */
 int streams_open(struct node *node, struct err *err);
 void streams_close(struct node *node);
-void streams_send(struct node *node, const struct gossip_addr *to, const void *packet, size_t len); /* its answer: cluster_packet */
+void streams_send(
+	struct node *node, const struct gossip_addr *to, const void *packet, size_t len); /* its answer: cluster_packet */
 /* True: this answers what is being handled from a stream, and went there. */
 bool streams_answer(struct node *node, const struct gossip_addr *to, const void *packet, size_t len);
 uint64_t streams_refused(const struct node *node);
 
 /* claims.c */
 void claim_name(struct node *node, const char *key, const void *mine, size_t len,
-		void (*fn)(void *arg, const void *winner, size_t len), void *arg);
+	void (*fn)(void *arg, const void *winner, size_t len), void *arg);
 void claims_forget(struct node *node, const char *key); /* what was made under it is gone */
 void claims_told(struct node *node, uint32_t from, uint8_t kind, const void *body, size_t len);
 void claims_tick(struct node *node, uint64_t now_ms);
@@ -280,20 +282,21 @@ void claims_free(struct node *node);
 
 /* custody.c */
 int custody_start(struct node *node, struct err *err); /* core made and restored */
-void custody_begin(struct node *node);                 /* after gossip runs */
-void custody_drain(struct node *node); /* ends every open request */
+void custody_begin(struct node *node);		       /* after gossip runs */
+void custody_drain(struct node *node);		       /* ends every open request */
 void custody_stop(struct node *node);
 void custody_poke(struct node *node);
-uint64_t custody_ask(struct node *node, const struct ipam_want *want, void (*fn)(void *arg, const struct ipam_result *result), void *arg);
+uint64_t custody_ask(
+	struct node *node, const struct ipam_want *want, void (*fn)(void *arg, const struct ipam_result *result), void *arg);
 void custody_abandon(struct node *node, uint64_t ticket); /* fn will not be called; what is granted is given back */
 void custody_record(struct node *node, uint32_t origin, const void *key, size_t key_len, const void *val, size_t len);
 void custody_feed_pool(struct node *node, const struct id128 *pool); /* replays what others published of it */
 /* A sentence for a result that is not a grant. */
-void custody_explain(struct node *node, const struct ipam_result *result, const struct ip *asked, const struct prefix *pool,
-		     struct err *err);
+void custody_explain(
+	struct node *node, const struct ipam_result *result, const struct ip *asked, const struct prefix *pool, struct err *err);
 
 /* estate.c */
-void estate_forgotten(struct node *node, uint32_t by); /* a member says that we are */
+void estate_forgotten(struct node *node, uint32_t by);			 /* a member says that we are */
 void estate_decree(struct node *node, const struct ipam_decree *decree); /* the ipam core's */
 void estate_record(struct node *node, uint32_t origin, const void *val, size_t len);
 bool estate_collects(struct node *node); /* this host is an heir whose decree is not done */
@@ -313,16 +316,17 @@ struct network_spec {
 int networks_start(struct node *node, struct err *err);
 void networks_stop(struct node *node);
 void networks_publish(struct node *node);
-void network_obtain(struct node *node, const struct network_spec *spec, void (*fn)(void *arg, struct network *network, const struct err *err),
-		    void *arg);
+void network_obtain(struct node *node, const struct network_spec *spec,
+	void (*fn)(void *arg, struct network *network, const struct err *err), void *arg);
 struct network *network_find(struct node *node, const char *name_or_id); /* lowest id of that name */
 struct network *network_by_id(struct node *node, const struct id128 *id);
 struct network *network_by_topic(struct node *node, uint64_t topic);
 void network_changed(struct node *node, const struct id128 *id); /* somebody's definition came or went */
-void network_keep(struct node *node, struct network *network);   /* save and publish as ours, as it is now */
-void network_unuse(struct node *node, struct network *network);  /* after docker_count, pinned or local_count fell */
+void network_keep(struct node *node, struct network *network);	 /* save and publish as ours, as it is now */
+void network_unuse(struct node *node, struct network *network);	 /* after docker_count, pinned or local_count fell */
 const void *network_claimed(struct node *node, const char *name, void *buf, size_t size, size_t *ret_len);
-bool network_conflict(struct node *node, const struct network *network, char *buf, size_t size); /* a sentence when its name or VNI is shared */
+bool network_conflict(
+	struct node *node, const struct network *network, char *buf, size_t size); /* a sentence when its name or VNI is shared */
 struct docker_network *docker_network_find(struct node *node, const char *id);
 void networks_create(void *ctx, struct plugin_call *call, const struct plugin_create_network *req);
 void networks_delete(void *ctx, struct plugin_call *call, const char *network_id);
@@ -333,7 +337,7 @@ struct pool_spec {
 	enum pool_space space;
 	uint8_t family;
 	struct prefix prefix; /* unset: choose */
-	uint8_t length;       /* with prefix unset: of the pool; 0 = default */
+	uint8_t length;	      /* with prefix unset: of the pool; 0 = default */
 	const char *name;     /* NULL or "": not tied */
 };
 int pools_start(struct node *node, struct err *err);
@@ -346,7 +350,8 @@ bool pool_in_use(const struct pool *pool);
 void pools_reserve(struct node *node, const struct prefix *pool, const struct ip *ip, bool gateway);
 void pools_tick(struct node *node);
 void pools_join_all(struct node *node); /* also those that nobody here uses */
-void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err), void *arg);
+void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err),
+	void *arg);
 void pool_changed(struct node *node, const struct id128 *id);
 struct pool *pools_find(struct node *node, enum pool_space space, const struct prefix *prefix);
 struct pool *pool_by_id(struct node *node, const struct id128 *id);
@@ -367,12 +372,13 @@ void endpoints_delete(void *ctx, struct plugin_call *call, const char *network_i
 void endpoints_join(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id, const char *sandbox);
 void endpoints_leave(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
 void endpoints_program(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
-void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *arg), void *arg); /* fn: when its rows are gone; may be NULL */
+void endpoint_remove(
+	struct node *node, struct endpoint *ep, void (*fn)(void *arg), void *arg); /* fn: when its rows are gone; may be NULL */
 struct endpoint *endpoint_with_ip(struct node *node, const struct id128 *network, const struct ip *ip);
 /* NULL: of every engine network. */
 void endpoints_remove_all_of(struct node *node, const char *docker_network, void (*fn)(void *arg), void *arg);
-/* An endpoint whose container's end is made where it belongs, under its final name. fn is called once: err NULL = the kernel has it. The
- * addresses' leases are bound, and released with the endpoint when they are here already. */
+/* An endpoint whose container's end is made where it belongs, under its final name. fn is called once: err NULL = the kernel has
+ * it. The addresses' leases are bound, and released with the endpoint when they are here already. */
 struct endpoint_want {
 	const char *id;
 	struct network *network;
@@ -383,32 +389,33 @@ struct endpoint_want {
 	int netns_fd; /* borrowed until fn */
 	bool own_lease4, own_lease6;
 };
-void endpoint_make(
-	struct node *node, const struct endpoint_want *want, void (*fn)(void *arg, const struct err *err), void *arg);
-struct pool *endpoint_pool(struct node *node, const struct network *n, const struct ip *ip); /* the one in use here; NULL: none covers it */
-void endpoints_links_seen(struct node *node); /* fresh `link` members: collect what nobody uses */
+void endpoint_make(struct node *node, const struct endpoint_want *want, void (*fn)(void *arg, const struct err *err), void *arg);
+struct pool *endpoint_pool(
+	struct node *node, const struct network *n, const struct ip *ip); /* the one in use here; NULL: none covers it */
+void endpoints_links_seen(struct node *node);				  /* fresh `link` members: collect what nobody uses */
 void endpoints_stop(struct node *node);
 
 /* workloads.c */
 int workloads_start(struct node *node, struct err *err); /* before endpoints_start */
-void workloads_begin(struct node *node);                 /* undoes what was not done, and what was deleted without us */
+void workloads_begin(struct node *node);		 /* undoes what was not done, and what was deleted without us */
 void workloads_tick(struct node *node, uint64_t now_ms);
 void workloads_stop(struct node *node);
 void workloads_release_addresses(struct node *node); /* all that were given to other plugins: their pools go */
 void workloads_call(struct node *node, struct control_call *call, const struct control_request *request);
-struct workload *workload_of(struct node *node, json_t *attachment); /* NULL: not known */
+struct workload *workload_of(struct node *node, json_t *attachment);			   /* NULL: not known */
 struct workload *workload_new(struct node *node, json_t *attachment, bool addresses_only); /* in the table, with empty `about` */
 int workload_adopt(struct node *node, struct endpoint *ep); /* the two of a start find each other; -1: there is none for it */
 void workload_save(struct node *node, const struct workload *w);
 void workload_drop(struct node *node, struct workload *w); /* out of table and store; nothing else */
 /* Takes it away with its endpoint or addresses, also while it is made; fn may be NULL. */
 void workload_remove(struct node *node, struct workload *w, void (*fn)(void *arg), void *arg);
-void workload_ended(struct node *node, struct workload *w); /* its making has failed and is undone: drops it and tells who waits */
+void workload_ended(
+	struct node *node, struct workload *w); /* its making has failed and is undone: drops it and tells who waits */
 void workload_endpoint_gone(struct node *node, struct endpoint *ep); /* its endpoint is being removed */
-void workload_release(struct node *node, struct workload *w); /* its addresses */
-void workload_pool_unused(struct node *node, struct pool *p); /* unpins it, unless somebody has an address of it */
+void workload_release(struct node *node, struct workload *w);	     /* its addresses */
+void workload_pool_unused(struct node *node, struct pool *p);	     /* unpins it, unless somebody has an address of it */
 const char *workload_label(const struct workload *w, char buf[IPAM_OWNER_MAX + 1]); /* owner of its leases */
-void workload_describe(const struct workload *w, json_t *endpoint); /* members about it; w may be NULL */
+void workload_describe(const struct workload *w, json_t *endpoint);		    /* members about it; w may be NULL */
 json_t *workload_ips_json(const struct prefix addresses[2], const struct ip gateways[2]);
 /* Acts on word of its deletion, if there is any; then fn. */
 void workload_unbury(struct node *node, json_t *attachment, void (*fn)(void *arg), void *arg);
@@ -436,19 +443,21 @@ void workload_link_check(struct node *node, int netns_fd, const struct workload_
 	void (*fn)(void *arg, const struct err *err), void *arg);
 
 /* segments.c */
-void segments_record(struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len);
+void segments_record(
+	struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len);
 struct segment *segment_find(struct node *node, uint64_t topic);
 struct remote *segment_with_ip(struct node *node, uint64_t topic, const struct ip *ip);
 void segment_program(struct node *node, struct network *network); /* tells the driver all of it */
-void segment_program_ip(struct node *node, const struct network *network, const struct ip *ip); /* a local endpoint took or left it */
-void segments_host_changed(struct node *node, struct host *host); /* vtep or hidden changed */
+void segment_program_ip(
+	struct node *node, const struct network *network, const struct ip *ip); /* a local endpoint took or left it */
+void segments_host_changed(struct node *node, struct host *host);		/* vtep or hidden changed */
 void segments_free(struct node *node);
 unsigned segment_size(const struct segment *segment);
 
 /* datapath.c */
 int datapath_start(struct node *node, struct err *err);
 int datapath_adopt(struct node *node, struct err *err); /* first comparison, on the calling thread, before the worker is used */
-void datapath_hold(struct node *node, bool hold);       /* keep rows that nobody desires */
+void datapath_hold(struct node *node, bool hold);	/* keep rows that nobody desires */
 void datapath_stop(struct node *node);
 void datapath_put_network(struct node *node, const struct network *network);
 void datapath_del_network(struct node *node, const struct id128 *id);
@@ -459,11 +468,12 @@ void datapath_del_remote(struct node *node, const struct id128 *network, const s
 void datapath_set_flood(struct node *node, const struct id128 *network, const struct ip *vteps, size_t count);
 void datapath_set_members(struct node *node, const struct ip *vteps, size_t count);
 /* fn when the kernel agrees with everything put so far, or not about this endpoint (err). id NULL: nothing particular. */
-void datapath_commit(struct node *node, const struct id128 *network, const char *id, void (*fn)(void *arg, const struct err *err),
-		     void *arg);
+void datapath_commit(
+	struct node *node, const struct id128 *network, const char *id, void (*fn)(void *arg, const struct err *err), void *arg);
 void datapath_look_at_links(struct node *node); /* then endpoints_links_seen */
 void datapath_purge(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg);
-void datapath_reopen(struct node *node); /* our host number changed: close, open, everything desired is told again by the caller */
+void datapath_reopen(
+	struct node *node); /* our host number changed: close, open, everything desired is told again by the caller */
 const struct driver_counters *datapath_counters(const struct node *node); /* as of the last sync */
 uint64_t datapath_last_resync_ms(const struct node *node);
 void datapath_guard_counts(const struct node *node, uint64_t *ret_foreign, uint64_t *ret_forged);

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
+
 #define ERRORS_AT_ONCE 64
 #define AGE_MAX_MS 60000 /* above: the clock was set */
 
@@ -37,12 +39,10 @@ void udp_note_datagram(struct udp_measure *measure, struct msghdr *msg)
 		if (c->cmsg_level != SOL_SOCKET)
 			continue;
 		if (c->cmsg_type == SCM_TIMESTAMPNS) {
-			struct timespec then, now;
+			struct timespec then;
 
 			memcpy(&then, CMSG_DATA(c), sizeof(then));
-			clock_gettime(CLOCK_REALTIME, &now);
-			note_lag(measure,
-				(int64_t)(now.tv_sec - then.tv_sec) * 1000 + (int64_t)(now.tv_nsec - then.tv_nsec) / 1000000);
+			note_lag(measure, (clock_wall_us() - (int64_t)then.tv_sec * 1000000 - then.tv_nsec / 1000) / 1000);
 		} else if (c->cmsg_type == SO_RXQ_OVFL) {
 			uint32_t drops;
 

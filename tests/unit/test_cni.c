@@ -67,6 +67,7 @@ static void *serve(void *arg)
 	char buf[16384], *body, *length;
 	size_t len = 0, need = SIZE_MAX;
 
+	close(daemon->fd); /* one call, and then nobody is there: who asks again is refused, not left waiting */
 	while (len < need) {
 		ssize_t n = recv(fd, buf + len, sizeof(buf) - 1 - len, 0);
 
@@ -103,7 +104,6 @@ static void daemon_start(struct daemon *daemon, int status, const char *answer)
 static void daemon_join(struct daemon *daemon)
 {
 	assert_int_equal(pthread_join(daemon->thread, NULL), 0);
-	close(daemon->fd);
 	unlink(socket_path);
 }
 
