@@ -299,7 +299,7 @@ void custody_explain(
 void estate_forgotten(struct node *node, uint32_t by);			 /* a member says that we are */
 void estate_decree(struct node *node, const struct ipam_decree *decree); /* the ipam core's */
 void estate_record(struct node *node, uint32_t origin, const void *val, size_t len);
-bool estate_collects(struct node *node); /* this host is an heir whose decree is not done */
+bool estate_collects(struct node *node);		   /* this host is an heir whose decree is not done */
 bool estate_is_buried(struct node *node, uint32_t hostno); /* forgotten: what it published counts no more */
 void estate_forget(struct node *node, struct control_call *call, json_t *body);
 json_t *estate_check(struct node *node);
