@@ -169,6 +169,7 @@ struct member {
 
 	/* Comparing with it. */
 	bool in_step;	      /* found equal since both of us started */
+	uint64_t had_seq;     /* of our records it had all up to here when its root was ours */
 	uint64_t mismatch_ms; /* since when roots differ, 0 = equal */
 	uint64_t sync_ms;     /* when to ask for its root, NEVER */
 	uint64_t vector_ms;   /* last vector sent */
@@ -307,7 +308,7 @@ struct gossip {
 	uint64_t conflicts; /* besides those of shards */
 	struct kept *kept;  /* admissions to publish at start */
 	struct kept_left *kept_left;
-	unsigned depth;	    /* of entry: callbacks may come back in */
+	unsigned depth; /* of entry: callbacks may come back in */
 	int64_t bucket;
 	uint64_t bucket_ms;
 	struct shard **dirty;

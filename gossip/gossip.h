@@ -161,6 +161,10 @@ unsigned gossip_member_count(const struct gossip *g, enum gossip_state state); /
  * absence of a record then means that it is gone. A lone host is in step at once. */
 bool gossip_in_step(const struct gossip *g);
 
+/* Whether more than half of the hosts that have not left (this one counts, `hostno` does not) are known to have the admission of
+ * `hostno` that this host signed. In clusters so big that changes go by the tree nobody knows who has what: then it is true. */
+bool gossip_admission_spread(const struct gossip *g, uint32_t hostno);
+
 /* Says goodbye to all: others mark us left. Then stop calling gossip_tick. */
 void gossip_leave(struct gossip *g, uint64_t now_ms);
 

@@ -256,6 +256,38 @@ void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8
 	core_transmit(g, from, result.reply, result.reply_len);
 }
 
+static bool has_seen(const struct shard *shard, const struct member *m, uint64_t seq)
+{
+	return m->had_seq >= seq || (m->slot < shard->cursor_count && shard->cursors[m->slot].acked >= seq);
+}
+
+bool gossip_admission_spread(const struct gossip *g, uint32_t hostno)
+{
+	const struct member *admitted = members_find(g, hostno);
+	const struct shard *shard = shards_find(&g->shards, g->self->hostno, 0);
+	uint8_t key[SAVED_KEY_SIZE] = {'a'};
+	const struct record *r;
+	unsigned all = 0, have = 0;
+
+	if (!admitted || !shard)
+		return false;
+	memcpy(key + 1, admitted->host_id.bytes, sizeof(admitted->host_id.bytes));
+	r = shards_record(shard, &g->shards, key, sizeof(key));
+	if (!r || r->deleted)
+		return false;
+	if (tree_grown(g))
+		return true;
+	for (unsigned i = 0; i < g->member_count; i++) {
+		const struct member *m = g->slots[i];
+
+		if (m == admitted || m->state == GOSSIP_LEFT)
+			continue;
+		all++;
+		have += m == g->self || has_seen(shard, m, r->seq);
+	}
+	return 2 * have > all;
+}
+
 int admit_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
 {
 	struct admission a;

@@ -29,6 +29,7 @@ static void send_root(struct gossip *g, struct member *m, bool want_reply)
 void sync_reset(struct gossip *g, struct member *m)
 {
 	m->in_step = false;
+	m->had_seq = 0;
 	m->mismatch_ms = 0;
 	m->vector_ms = 0;
 	m->sync_ms = NEVER;
@@ -140,6 +141,7 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 {
 	if (root == g->shards.root) {
 		m->in_step = true;
+		m->had_seq = g->shards.seq;
 		m->mismatch_ms = 0;
 		m->sync_ms = NEVER;
 		return;

@@ -27,6 +27,33 @@ static struct gossip_member view(struct world *w, unsigned observer, unsigned of
 	return member;
 }
 
+/* Host 4 is admitted by host 0, which is cut off from two and then from one of the three others. */
+static void an_admission_counts_when_a_majority_has_it(struct world *w)
+{
+	const unsigned joins = 4;
+	struct gossip *g;
+
+	world_start(w, 0);
+	for (unsigned i = 1; i < joins; i++)
+		world_join(w, i, 0);
+	world_run_ms(w, 3000);
+	g = w->hosts[0].gossip;
+	expect(w, gossip_admission_spread(g, w->hosts[1].hostno), "all know the first that joined");
+	expect(w, !gossip_admission_spread(g, w->hosts[joins].hostno), "who is not admitted is not known");
+	for (unsigned i = 1; i < joins; i++)
+		world_cut(w, 0, i, true);
+	world_join(w, joins, 0);
+	world_run_ms(w, 1000);
+	expect(w, view(w, 0, joins).hostno == w->hosts[joins].hostno, "it is admitted");
+	expect(w, !gossip_admission_spread(g, w->hosts[joins].hostno), "but nobody else knows it");
+	world_cut(w, 0, 1, false);
+	world_run_ms(w, 5000);
+	expect(w, !gossip_admission_spread(g, w->hosts[joins].hostno), "two of four are no majority");
+	world_cut(w, 0, 2, false);
+	world_run_ms(w, 5000);
+	expect(w, gossip_admission_spread(g, w->hosts[joins].hostno), "three are");
+}
+
 static void say_lag(struct world *w, unsigned samples, uint32_t lag_ms)
 {
 	for (unsigned i = 0; i < samples; i++) {
@@ -162,6 +189,7 @@ static void a_flapping_host_is_damped(struct world *w)
 }
 
 const struct scenario trust_scenarios[] = {
+	{"an_admission_counts_when_a_majority_has_it", 5, false, an_admission_counts_when_a_majority_has_it},
 	{"a_slow_host_says_so_itself", 3, false, a_slow_host_says_so_itself},
 	{"a_dead_daemon_is_told_from_a_dead_host", 6, false, a_dead_daemon_is_told_from_a_dead_host},
 	{"a_forged_refusal_kills_nobody", 3, false, a_forged_refusal_kills_nobody},
