@@ -595,8 +595,8 @@ static void deny_any(struct request *r, uint32_t from, const struct ipam_message
 {
 	struct asked *asked = asked_find(r, from);
 
-	if (!asked)
-		return;
+	if (!asked || message->reason == IPAM_DENY_NOT_YET)
+		return; /* it is asked again, until we may have some */
 	asked->answered = true;
 	r->due_ms = 0;
 	for (unsigned i = 0; i < message->hint_count; i++)

@@ -1272,6 +1272,34 @@ static void a_host_asks_ahead_before_it_runs_out(void **state)
 	shell_free(s);
 }
 
+/* The only holder is our sponsor, which waits for others to know us. */
+static void who_may_have_no_addresses_yet_asks_again(void **state)
+{
+	struct shell *s = shell_beside(&all_of_24, 8);
+	struct ipam_want want = {.pool = pool_id, .owner = "x"};
+	struct ipam_message deny = {.type = IPAM_MSG_DENY, .pool = pool_id, .reason = IPAM_DENY_NOT_YET};
+	struct ipam_message grant = {.type = IPAM_MSG_GRANT, .pool = pool_id, .range_count = 1};
+	uint64_t due;
+
+	(void)state;
+	ipam_peer_alive(s->ipam, 2, true, 0);
+	ipam_request(s->ipam, &want, 1, 0);
+	grant.xid = deny.xid = s->sent.xid;
+	deliver(s, 2, &deny, 1);
+	assert_int_equal(s->completed, 0);
+	assert_int_equal(s->sent_count, 1);
+	due = ipam_tick(s->ipam, 1);
+	assert_in_range(due, 2, IPAM_REASK_MS);
+	ipam_tick(s->ipam, due);
+	assert_int_equal(s->sent_count, 2);
+	assert_int_equal(s->sent.xid, grant.xid);
+	grant.ranges[0] = (struct custody){.start = 254, .len = 1, .version = 1};
+	deliver(s, 2, &grant, due);
+	assert_int_equal(s->completed, 1);
+	assert_int_equal(s->last.code, IPAM_GRANTED);
+	shell_free(s);
+}
+
 static void all_who_have_some_are_asked_ahead_in_turn(void **state)
 {
 	static const uint32_t turn[] = {3, 4, 2, 3};
@@ -1729,6 +1757,7 @@ int main(void)
 		cmocka_unit_test(a_cancelled_request_is_not_answered_and_its_address_stays_free),
 		cmocka_unit_test(grants_outside_the_pool_are_counted_and_ignored),
 		cmocka_unit_test(a_host_asks_ahead_before_it_runs_out),
+		cmocka_unit_test(who_may_have_no_addresses_yet_asks_again),
 		cmocka_unit_test(all_who_have_some_are_asked_ahead_in_turn),
 		cmocka_unit_test(spares_are_fetched_up_to_their_number),
 		cmocka_unit_test(leases_survive_a_restart_and_end_with_the_boot),
