@@ -351,6 +351,8 @@ static void tell_members(struct node *node)
 	free(vteps);
 }
 
+static void grant_look_of(struct node *node, const struct id128 *host_id);
+
 static void on_member(void *ctx, const struct gossip_member *m, enum gossip_state old)
 {
 	struct node *node = ctx;
@@ -381,6 +383,7 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 		ipam_peer_left(node->ipam, m->hostno, clock_boot_ms());
 	else if (node->ipam)
 		ipam_peer_alive(node->ipam, m->hostno, m->state <= GOSSIP_SUSPECT, clock_boot_ms());
+	grant_look_of(node, &m->host_id);
 }
 
 static void on_record(
@@ -487,8 +490,58 @@ struct hostno_grant {
 	struct id128 host_id;
 	uint32_t hostno; /* 0 = being asked for */
 	bool saved;
+	bool spread; /* a majority knows it: it may have addresses */
 	UT_hash_handle hh;
 };
+
+#define GRANT_SIZE 5 /* its number and `spread`; 4 of an earlier trestle, which did not look at that */
+
+static void grant_save(struct node *node, const struct hostno_grant *g, bool durable)
+{
+	uint8_t val[GRANT_SIZE];
+
+	memcpy(val, &g->hostno, sizeof(g->hostno));
+	val[4] = g->spread;
+	outbox_save(node->outbox,
+		store_change_new(STORE_STATE, STORE_HOSTNO, &g->host_id, sizeof(g->host_id), val, sizeof(val), durable));
+}
+
+/* Who forgets this host asks all that it knows. A host that nobody but us knew would not be asked what it got from us, and its
+ * addresses would be taken for ours: so it gets none before a majority knows it. */
+static void grant_look(struct node *node, struct hostno_grant *g)
+{
+	struct gossip_member m;
+	bool spread;
+
+	if (g->spread || !g->hostno || !node->ipam || !gossip_member_get(node->gossip, g->hostno, &m) || m.self ||
+		!id_equal(&m.host_id, &g->host_id))
+		return;
+	spread = gossip_admission_spread(node->gossip, g->hostno);
+	ipam_peer_eligible(node->ipam, g->hostno, spread, clock_boot_ms());
+	if (!spread)
+		return;
+	g->spread = true;
+	node->grants_unspread--;
+	grant_save(node, g, false);
+}
+
+static void grant_look_of(struct node *node, const struct id128 *host_id)
+{
+	struct hostno_grant *g;
+
+	HASH_FIND(hh, node->grants, host_id, sizeof(*host_id), g);
+	if (g)
+		grant_look(node, g);
+}
+
+static void grants_look(struct node *node)
+{
+	struct hostno_grant *g, *next;
+
+	if (node->grants_unspread)
+		HASH_ITER(hh, node->grants, g, next)
+	grant_look(node, g);
+}
 
 static const struct prefix hostno_prefix = {.ip = {.family = 4}, .length = 12}; /* 2^20 numbers: gossip's limit */
 
@@ -525,8 +578,9 @@ static void grant_result(void *arg, const struct ipam_result *result)
 	}
 	hostno = (uint32_t)ip_number(&result->address);
 	g->hostno = hostno;
-	outbox_save(node->outbox,
-		store_change_new(STORE_STATE, STORE_HOSTNO, &g->host_id, sizeof(g->host_id), &hostno, sizeof(hostno), true));
+	g->spread = id_equal(&g->host_id, &node->identity.id);
+	node->grants_unspread += !g->spread;
+	grant_save(node, g, true);
 	save = calloc(1, sizeof(*save));
 	if (!save)
 		abort();
@@ -576,11 +630,13 @@ static int load_grant(void *ctx, const void *key, size_t key_len, const void *va
 	struct hostno_grant *g;
 	struct id128 id;
 
-	if (key_len != sizeof(id) || len != sizeof(g->hostno))
+	if (key_len != sizeof(id) || (len != GRANT_SIZE && len != sizeof(g->hostno)))
 		return err_set(err, ERR_CORRUPT, "a stored host number has %zu bytes", len);
 	memcpy(&id, key, sizeof(id));
 	g = grant_new(node, &id);
 	memcpy(&g->hostno, val, sizeof(g->hostno));
+	g->spread = len == sizeof(g->hostno) || ((const uint8_t *)val)[4];
+	node->grants_unspread += !g->spread;
 	g->saved = true;
 	return 0;
 }
@@ -697,6 +753,7 @@ static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
 	tv = (struct timeval){.tv_sec = (time_t)(next / 1000), .tv_usec = (suseconds_t)(next % 1000) * 1000};
 	event_add(node->gossip_timer, &tv);
 	node->udp_measure.due_ms = now + next;
+	grants_look(node);
 	custody_poke(node); /* a member may have changed */
 }
 
@@ -793,6 +850,7 @@ static void drop_core(struct node *node)
 		HASH_DEL(node->grants, grant);
 		free(grant);
 	}
+	node->grants_unspread = 0;
 }
 
 void cluster_stop(struct node *node)

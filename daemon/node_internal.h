@@ -184,6 +184,7 @@ struct node {
 	struct identity identity;
 	struct cluster_state cluster;
 	struct hostno_grant *grants; /* numbers this host gave to others */
+	unsigned grants_unspread;    /* of these, hosts that too few others know */
 	struct gossip *gossip;
 	int udp_fd;
 	struct udp_measure udp_measure;
