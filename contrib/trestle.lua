@@ -5,7 +5,7 @@
 --
 -- Or copy it into Wireshark's plugin directory and fill in Preferences, Protocols, Trestle. The bytes: docs/wire.md.
 --
--- cluster_key  the cluster's secret, from the state file of any member:
+-- cluster_key  the cluster's secret (several, separated by commas, when keys were rotated); the first one from the state file of any member:
 --		sqlite3 -readonly /var/lib/trestle/state.db "SELECT hex(substr(val, 18, 32)) FROM kv WHERE key = CAST('c' AS BLOB)"
 -- cluster_id   `trestle status -o json`
 -- hosts        host number = host id of each host, `trestle members -o json`
@@ -257,7 +257,7 @@ end
 local trestle = Proto("trestle", "Trestle gossip")
 local prefs = trestle.prefs
 prefs.port = Pref.uint("UDP port", 7956, "where trestled listens")
-prefs.cluster_key = Pref.string("Cluster key", "", "64 hex digits")
+prefs.cluster_key = Pref.string("Cluster keys", "", "64 hex digits each, separated by commas")
 prefs.cluster_id = Pref.string("Cluster id", "", "32 hex digits")
 prefs.hosts = Pref.string("Hosts", "", "host number = host id, separated by commas")
 
@@ -337,10 +337,14 @@ function trestle.prefs_changed()
 	listen()
 end
 
-local function frame_key(id)
-	local cluster_key = from_hex(prefs.cluster_key)
-	if not cluster_key or #cluster_key ~= 32 then return nil end
-	if not frame_keys[id] then frame_keys[id] = blake2b_keyed(cluster_key, "trestle frame 1" .. string.char(id)) end
+-- Of each cluster key given, the key of frames with this id: after a rotation there are several, and which one it was the tag tells.
+local function keys_of(id)
+	if frame_keys[id] then return frame_keys[id] end
+	frame_keys[id] = {}
+	for text in prefs.cluster_key:gmatch("%x+") do
+		local key = from_hex(text)
+		if key and #key == 32 then table.insert(frame_keys[id], blake2b_keyed(key, "trestle frame 1" .. string.char(id))) end
+	end
 	return frame_keys[id]
 end
 
@@ -492,18 +496,20 @@ end
 
 -- The plaintext, and a sentence about it; nil and why not.
 local function open(tvb, pinfo, header_size, hostno, boot)
-	local key, id = frame_key(tvb(1, 1):uint()), hosts[hostno]
-	if not key then return nil, "no cluster key given" end
+	local keys, id = keys_of(tvb(1, 1):uint()), hosts[hostno]
+	if #keys == 0 then return nil, "no cluster key given" end
 	if not id then return nil, string.format("no host id given for host number %d", hostno) end
 	if not boot then return nil, "no hello of this boot in the capture" end
 	local raw = tvb:raw()
 	local nonce = id:sub(1, 8) .. boot .. raw:sub(header_size - 7, header_size)
 	local sealed = raw:sub(header_size + 1)
 	local cluster_id = from_hex(prefs.cluster_id)
-	if not cluster_id or #cluster_id ~= 16 then return aead_open(key, nonce, nil, sealed), "not verified: no cluster id given" end
-	for number, to in pairs(receivers(pinfo)) do
-		local plain = aead_open(key, nonce, raw:sub(1, header_size) .. cluster_id .. to, sealed)
-		if plain then return plain, string.format("authentic, for host number %d", number) end
+	if not cluster_id or #cluster_id ~= 16 then return aead_open(keys[1], nonce, nil, sealed), "not verified: no cluster id given" end
+	for _, key in ipairs(keys) do
+		for number, to in pairs(receivers(pinfo)) do
+			local plain = aead_open(key, nonce, raw:sub(1, header_size) .. cluster_id .. to, sealed)
+			if plain then return plain, string.format("authentic, for host number %d", number) end
+		end
 	end
 	return nil, "does not fit: another key, cluster, receiver or boot"
 end

@@ -56,7 +56,7 @@ class Dissector(unittest.TestCase):
         hello = bytes.fromhex("1e0100000aaaaaaaaa111111110000000000000002a3065e8f171894147c669e4659d698bffef3798ca36c94595e58e1a0b9cbce50")
         write_pcap(self.pcap, [udp_frame("192.0.2.1", "192.0.2.2", p) for p in (hello, frame, frame[:-1] + b"\0")])
         key, cluster = bytes(range(32)).hex(), "cc" * 16
-        rows = self.dissect(key, cluster, {10: "0a" * 16, 20: "14" * 16}, "trestle.status", "trestle.hello.echo", "trestle.hello.ask")
+        rows = self.dissect("ff" * 32 + "," + key, cluster, {10: "0a" * 16, 20: "14" * 16}, "trestle.status", "trestle.hello.echo", "trestle.hello.ask")
         self.assertEqual(rows[0], ["authentic, for host number 20", "0x0000000000001111", "0x0000000000002222"])
         self.assertEqual(rows[1][0], "authentic, for host number 20")
         self.assertIn("does not fit", rows[2][0])
