@@ -307,7 +307,7 @@ struct gossip {
 	uint64_t conflicts; /* besides those of shards */
 	struct kept *kept;  /* admissions to publish at start */
 	struct kept_left *kept_left;
-	unsigned depth;	    /* of entry: callbacks may come back in */
+	unsigned depth; /* of entry: callbacks may come back in */
 	int64_t bucket;
 	uint64_t bucket_ms;
 	struct shard **dirty;
