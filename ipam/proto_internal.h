@@ -12,8 +12,8 @@
 	16 /* ranges in one GRANT or ACK: at most 53 bytes each, so that a message stays below IPAM_MESSAGE_MAX                  \
 	    */
 #define IPAM_HINTS_MAX 8
-#define IPAM_HOSTNO_MAX 1048575 /* the highest that a host can have, which bounds what a decree or a promise makes us remember   \
-				 */
+/* The highest that a host can have: it bounds what a decree or a promise makes us remember. */
+#define IPAM_HOSTNO_MAX 1048575
 
 /* A range with the last thing this host itself knows of its custody. `to` is who got it at (reign, version). */
 struct custody {
