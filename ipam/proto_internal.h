@@ -8,9 +8,8 @@
 #include "ipam/ipam.h"
 
 #define IPAM_FORMAT 1
-#define IPAM_RANGES_MAX                                                                                                          \
-	16 /* ranges in one GRANT or ACK: at most 53 bytes each, so that a message stays below IPAM_MESSAGE_MAX                  \
-	    */
+/* Ranges in one GRANT or ACK: at most 53 bytes each, so that a message stays below IPAM_MESSAGE_MAX. */
+#define IPAM_RANGES_MAX 16
 #define IPAM_HINTS_MAX 8
 /* The highest that a host can have: it bounds what a decree or a promise makes us remember. */
 #define IPAM_HOSTNO_MAX 1048575
