@@ -34,9 +34,8 @@
 #define SHARD_RANGES_MAX 16
 #define SHARDS_MAX 200000
 #define SHARDS_OLD_EPOCH_MS 30000
-#define SHARDS_FLOOR_EVERY_MS                                                                                                    \
-	600000 /* deletions are kept between one and two of these when somebody does not acknowledge them                        \
-		*/
+/* Deletions are kept between one and two of these when somebody does not acknowledge them. */
+#define SHARDS_FLOOR_EVERY_MS 600000
 
 struct shard;
 
