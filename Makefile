@@ -23,7 +23,7 @@ FUZZ_SECONDS ?= 60
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wformat=2 -fno-common
 # The root is searched with quotes only: err.h and log.h of ours must not shadow those of the system.
-OWN_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DTRESTLE_VERSION='"$(VERSION)"' $(WARN) $(if $(WERROR),-Werror) -iquote . -I/usr/include/libnl3 \
+OWN_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DTRESTLE_VERSION='"$(VERSION)"' $(WARN) $(if $(WERROR),-Werror) -iquote . \
 	-fstack-protector-strong -fPIE
 OWN_LDFLAGS := -pie -Wl,--as-needed -Wl,-z,relro,-z,now
 # Static where Debian has the archive: a daemon that maps a third of the shared libraries' pages is 0.4 MiB smaller, and has less to install.

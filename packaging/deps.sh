@@ -6,8 +6,8 @@
 set -euo pipefail
 
 declare -A groups=(
-	[build]="gcc libc6-dev linux-libc-dev make pkg-config libevent-dev libjansson-dev libmnl-dev libnftnl-dev libnl-3-dev
-		libnl-route-3-dev libsodium-dev libsqlite3-dev uthash-dev"
+	[build]="gcc libc6-dev linux-libc-dev make pkg-config libevent-dev libjansson-dev libmnl-dev libnftnl-dev
+		libsodium-dev libsqlite3-dev uthash-dev"
 	[test]="libcmocka-dev python3 iproute2 iputils-ping nftables procps tshark util-linux"
 	[cni]="containernetworking-plugins podman runc iptables busybox-static"
 	[docker]="docker.io containerd runc iptables busybox-static curl python3 iproute2 iputils-ping nftables procps util-linux"
