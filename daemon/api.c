@@ -60,9 +60,9 @@ static uint64_t rss_bytes(void)
 
 /* ---- status ---- */
 
-static json_t *gossip_counters_json(const struct gossip *g)
+static json_t *gossip_counters_json(const struct node *node)
 {
-	const struct gossip_counters *c = gossip_counters(g);
+	const struct gossip_counters *c = gossip_counters(node->gossip);
 	json_t *o = json_object();
 
 #define PUT(name) json_object_set_new(o, #name, json_integer((json_int_t)c->name))
@@ -73,6 +73,7 @@ static json_t *gossip_counters_json(const struct gossip *g)
 	PUT(probes), PUT(probe_timeouts), PUT(suspicions), PUT(refutations), PUT(deaths);
 	PUT(pushes), PUT(push_retries), PUT(syncs), PUT(resets), PUT(conflicts), PUT(records_refused), PUT(record_count);
 #undef PUT
+	json_object_set_new(o, "streams_refused", json_integer((json_int_t)streams_refused(node)));
 	return o;
 }
 
@@ -220,9 +221,8 @@ static json_t *status(struct node *node)
 	json_object_set_new(o, "rss_bytes", json_integer((json_int_t)rss_bytes()));
 	json_object_set_new(o, "uptime_s", json_integer((json_int_t)((now - node->start_ms) / 1000)));
 	json_object_set_new(o, "counters",
-		json_pack("{s:o, s:o, s:o, s:o}", "gossip", gossip_counters_json(node->gossip), "driver",
-			driver_counters_json(node), "ipam", ipam_counters_json(node->ipam), "plugin",
-			plugin_counters_json(node)));
+		json_pack("{s:o, s:o, s:o, s:o}", "gossip", gossip_counters_json(node), "driver", driver_counters_json(node),
+			"ipam", ipam_counters_json(node->ipam), "plugin", plugin_counters_json(node)));
 	json_object_set_new(o, "warnings", warnings_json(node));
 	return o;
 }

@@ -41,7 +41,7 @@ struct command {
 	};
 };
 
-enum job_kind { JOB_SYNC, JOB_RESYNC, JOB_REAP, JOB_DRAIN, JOB_LINKS, JOB_PURGE, JOB_REOPEN };
+enum job_kind { JOB_SYNC, JOB_RESYNC, JOB_REAP, JOB_DRAIN, JOB_LINKS, JOB_REOPEN };
 
 struct link_query {
 	struct id128 network;
@@ -193,9 +193,6 @@ static void job_run(void *arg)
 	case JOB_LINKS:
 		query_links(d, j);
 		break;
-	case JOB_PURGE:
-		j->result = d->ops->purge(d, &j->err);
-		break;
 	case JOB_REOPEN:
 		reopen(j);
 		d = j->dp->driver;
@@ -327,8 +324,6 @@ static void job_done(void *arg)
 		break;
 	case JOB_LINKS:
 		links_done(dp, j);
-		break;
-	case JOB_PURGE:
 		break;
 	}
 	if (j->kind == JOB_RESYNC) /* may have found leftovers */
@@ -557,15 +552,6 @@ void datapath_hold(struct node *node, bool hold)
 		return;
 	dp->hold = hold;
 	request_resync(dp);
-}
-
-void datapath_purge(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg)
-{
-	struct job *j = job_new(node->datapath, JOB_PURGE);
-
-	j->fn = fn;
-	j->arg = arg;
-	submit(j);
 }
 
 void datapath_reopen(struct node *node)

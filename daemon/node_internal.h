@@ -472,7 +472,6 @@ void datapath_set_members(struct node *node, const struct ip *vteps, size_t coun
 void datapath_commit(
 	struct node *node, const struct id128 *network, const char *id, void (*fn)(void *arg, const struct err *err), void *arg);
 void datapath_look_at_links(struct node *node); /* then endpoints_links_seen */
-void datapath_purge(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg);
 void datapath_reopen(
 	struct node *node); /* our host number changed: close, open, everything desired is told again by the caller */
 const struct driver_counters *datapath_counters(const struct node *node); /* as of the last sync */
