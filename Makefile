@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := all
 VERSION := 0.1.0
 MODULES := base netlink ipam gossip driver http plugin control daemon cli cni
-BENCHES := attach footprint gossip sim
+BENCHES := attach cni footprint gossip sim
 
 comma := ,
 FLAVOUR ?= $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),release)
@@ -107,6 +107,10 @@ $(B)/tests/sim/%: $(B)/tests/sim/%.o $(SIM_SHARED) $(ARCHIVES)
 $(B)/tests/load/%: $(B)/tests/load/%.o $(ARCHIVES)
 	$(call say,LINK  $@)
 	$(call link,$<)
+# Measured beside the plugin, so linked as it is.
+$(B)/tests/load/objects: $(B)/tests/load/objects.o
+	$(call say,LINK  $@)
+	$(Q)$(CC) $(if $(SANITIZE),$(OWN_LDFLAGS),-static -Wl,-z,relro,-z,now) $(LDFLAGS) -o $@ $<
 # With a fuzzer, clang's runtime brings main(); without one, replay.c does.
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(ARCHIVES)
 	$(call say,LINK  $@)
@@ -186,6 +190,7 @@ bench: $(BENCHES:%=bench-%) ## all benchmarks; figures and charts in build/bench
 	$(Q)$(if $(wildcard bench/charts.py),python3 -m bench.charts)
 	@echo "bench: ok"
 bench-attach: ## attaching a container: ours beside Docker's overlay and bridge
+bench-cni: deps-cni load ## ADD and DEL: ours beside Debian's bridge and ptp, and beside a program that only makes the objects
 bench-footprint: ## memory and size
 bench-gossip: deps-bench-gossip ## membership and records at 10, 50 and 100 hosts, beside serf; SHORT=1: ten hosts, two minutes
 bench-sim: sim ## membership and records in the simulator, virtual time
