@@ -18,7 +18,6 @@ say = $(if $(V),,@echo "  $(1)")
 CC ?= gcc
 CFLAGS ?= -O2 -g
 PREFIX ?= /usr/local
-CNI_BIN ?= /opt/cni/bin
 FUZZ_SECONDS ?= 60
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wformat=2 -fno-common
@@ -226,16 +225,16 @@ compile_commands.json: export COMPILE = $(CC) $(OWN_CFLAGS) $(CFLAGS)
 
 # ---- Installation ----
 
-install: all ## into DESTDIR and PREFIX (/usr/local)
+install: all ## into DESTDIR and PREFIX (/usr/local); `trestle cni install` puts the plugin where runtimes look
 	install -D -m 755 $(B)/trestled $(DESTDIR)$(PREFIX)/sbin/trestled
 	install -D -m 755 $(B)/trestle $(DESTDIR)$(PREFIX)/bin/trestle
-	$(if $(wildcard cni/main.c),install -D -m 755 $(B)/trestle-cni $(DESTDIR)$(CNI_BIN)/trestle)
+	install -D -m 755 $(B)/trestle-cni $(DESTDIR)$(PREFIX)/bin/trestle-cni
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|' packaging/trestled.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/trestled.service
 install-strip: install ## the same, without symbols
-	strip $(DESTDIR)$(PREFIX)/sbin/trestled $(DESTDIR)$(PREFIX)/bin/trestle $(if $(wildcard cni/main.c),$(DESTDIR)$(CNI_BIN)/trestle)
+	strip $(DESTDIR)$(PREFIX)/sbin/trestled $(DESTDIR)$(PREFIX)/bin/trestle $(DESTDIR)$(PREFIX)/bin/trestle-cni
 uninstall: ## removes what install wrote
-	rm -f $(DESTDIR)$(PREFIX)/sbin/trestled $(DESTDIR)$(PREFIX)/bin/trestle $(DESTDIR)$(CNI_BIN)/trestle \
+	rm -f $(DESTDIR)$(PREFIX)/sbin/trestled $(DESTDIR)$(PREFIX)/bin/trestle $(DESTDIR)$(PREFIX)/bin/trestle-cni \
 		$(DESTDIR)$(PREFIX)/lib/systemd/system/trestled.service
 
 clean: ## removes build/
@@ -243,7 +242,7 @@ clean: ## removes build/
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z_.-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: V=1 shows commands, SANITIZE=address,undefined builds a second flavour, WERROR=1, CFLAGS, DESTDIR, PREFIX, CNI_BIN, FUZZ_SECONDS."
+	@echo "Variables: V=1 shows commands, SANITIZE=address,undefined builds a second flavour, WERROR=1, CFLAGS, DESTDIR, PREFIX, FUZZ_SECONDS."
 
 always:
 .PHONY: all unit sim model load fuzz-replay deps deps-test deps-docker deps-cni deps-check deps-fuzz deps-bench-gossip build-tests test test-unit test-fuzz test-model test-sim test-net \

@@ -1,4 +1,4 @@
-/* Between cli.c (command line, help) and commands.c (what each command asks and shows). */
+/* Between cli.c (command line, help), commands.c (what each command asks and shows) and cni_install.c (the plugin's files). */
 #ifndef CLI_CLI_INTERNAL_H
 #define CLI_CLI_INTERNAL_H
 
@@ -9,7 +9,7 @@
 #include "base/err.h"
 #include "cli/cli.h"
 
-#define CLI_OPTIONS_MAX 8
+#define CLI_OPTIONS_MAX 12
 #define CLI_ARGS_MAX 4
 
 struct cli_option {
@@ -50,5 +50,7 @@ int cli_complain(const struct cli *cli, int status, const char *fmt, ...) __attr
 void cli_help(FILE *out);
 void cli_help_command(FILE *out, const struct cli_command *command);
 int cli_run_help(struct cli *cli);
+int cli_run_cni_install(struct cli *cli);
+int cli_run_cni_uninstall(struct cli *cli);
 
 #endif

@@ -747,6 +747,7 @@ static int run_ipam_check(struct cli *cli)
 #define THIS_HOST "This host"
 #define CLUSTER "Cluster"
 #define NETWORKS "Networks"
+#define CNI "CNI"
 
 const struct cli_command cli_commands[] = {
 	{THIS_HOST, "status", "", 0, 0, "shows one screen about this host and what wants attention", "trestle status", run_status,
@@ -788,5 +789,21 @@ const struct cli_command cli_commands[] = {
 		"trestle ipam show 10.9.0.0/24", run_ipam_show, {{0}}},
 	{NETWORKS, "ipam check", "", 0, 0, "compares leases, endpoints and the kernel of this host", "trestle ipam check",
 		run_ipam_check, {{0}}},
+	{CNI, "cni install", "", 0, 0, "puts the CNI plugin and a configuration that names it where runtimes look",
+		"trestle cni install --network pods --subnet 10.42.0.0/16 --mode l3 --portmap", cli_run_cni_install,
+		{{"--bin-dir", "DIR", "of the plugin (default /opt/cni/bin)"},
+			{"--conf-dir", "DIR", "of the configuration (default /etc/cni/net.d)"},
+			{"--network", "NAME", "the network that containers get (default trestle)"},
+			{"--subnet", "CIDR", "its IPv4 pool, if it is not there yet"}, {"--subnet6", "CIDR", "its IPv6 pool"},
+			{"--mode", "l2|l3", "its mode"},
+			{"--cni-version", "V", "0.4.0, 1.0.0 (default) or 1.1.0, which old runtimes refuse"},
+			{"--portmap", NULL, "lets the plugin portmap publish ports"},
+			{"--from", "FILE", "the plugin (default: trestle-cni beside this program)"},
+			{"--wait", "SECONDS", "for the daemon, before the configuration is written"},
+			{"--force", NULL, "replaces files of others and changed ones"}, {0}}},
+	{CNI, "cni uninstall", "", 0, 0, "takes away what `cni install` wrote", "trestle cni uninstall", cli_run_cni_uninstall,
+		{{"--bin-dir", "DIR", "of the plugin (default /opt/cni/bin)"},
+			{"--conf-dir", "DIR", "of the configurations (default /etc/cni/net.d)"},
+			{"--force", NULL, "also configurations of others that name the plugin, and with containers"}, {0}}},
 	{NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, {{0}}},
 };

@@ -4,6 +4,9 @@
 
 #include "cni/cni.h"
 
+/* By this line what(1) and `trestle cni install` know the plugin from a file of somebody else. */
+static const char mark[] __attribute__((used)) = "@(#)trestle-cni " TRESTLE_VERSION;
+
 int main(int argc, char *argv[])
 {
 	struct cni_streams streams = {

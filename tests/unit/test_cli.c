@@ -641,7 +641,7 @@ static void help_shows_usage_and_an_example_for_every_command(void **state)
 {
 	static const char *const names[] = {"status", "version", "help", "members", "token", "join", "leave", "network ls",
 		"network create", "network rm", "network inspect", "endpoint ls", "endpoint inspect", "ipam show", "ipam check",
-		"forget"};
+		"forget", "cni install", "cni uninstall"};
 	struct daemon *d = *state;
 	struct result all = run(d, "--help"), r;
 	char line[128], usage[128];
