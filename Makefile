@@ -180,7 +180,7 @@ fuzz-run: $(FUZZ)
 			$(B)/corpus/$$name tests/fuzz/corpus/$$name || exit 1; \
 	done
 
-demo: deps-docker all ## the main job on real engines; ends with "demo: ok"
+demo: deps-docker deps-cni all ## the main job on real engines; ends with "demo: ok"
 	$(Q)python3 -m tests.demo.demo
 
 # ---- Benchmarks ----

@@ -11,7 +11,6 @@ declare -A groups=(
 	[test]="libcmocka-dev python3 iproute2 iputils-ping nftables procps tshark util-linux"
 	[cni]="containernetworking-plugins podman runc iptables busybox-static"
 	[docker]="docker.io containerd runc iptables busybox-static curl python3 iproute2 iputils-ping nftables procps util-linux"
-	[demo]="docker.io containerd runc iptables busybox-static curl python3 iproute2 iputils-ping nftables procps util-linux"
 	[check]="clang-format cppcheck git python3"
 	[bench-gossip]="serf python3 iproute2 nftables util-linux"
 	[fuzz]="clang libclang-rt-14-dev"

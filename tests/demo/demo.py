@@ -1,7 +1,8 @@
 """`make demo`: the main job on real engines, told so that a newcomer can repeat it by hand.
 
-Three hosts (network namespaces on this machine), a Docker engine and a trestled in each, one network, a container on each host. The
-lines that begin with "h1#" are the commands as one would type them on that host. Exits 0 after "demo: ok", with nothing left behind.
+Four hosts (network namespaces on this machine) with a trestled in each, a Docker engine in three and podman in the fourth; one
+network, a container on each host. The lines that begin with "h1#" are the commands as one would type them on that host. Exits 0 after
+"demo: ok", with nothing left behind.
 """
 import itertools
 import shlex
@@ -10,8 +11,10 @@ import time
 
 from tests.lab import Daemon, Engine, Failed, Lab, leaks, wait_for
 from tests.lab.engine import IMAGE
+from tests.lab.podman import Podman
 
 NETWORK = "docker network create -d trestle --ipam-driver trestle --subnet 10.9.0.0/24 -o trestle.network=app app"
+CNI = "trestle cni install --network app"
 MEGABYTES = 100
 
 
@@ -27,7 +30,8 @@ def indent(text):
 class Demo:
     def __init__(self, lab):
         self.lab = lab
-        self.engines = [Engine(h, start=False) for h in lab.hosts]
+        self.engines = [Engine(h, start=False) for h in lab.hosts[:-1]]
+        self.podman = Podman(lab.hosts[-1])
         self.daemons = [Daemon(h, start=False) for h in lab.hosts]
 
     def type(self, number, command, quiet=False):
@@ -43,7 +47,7 @@ class Demo:
         return out
 
     def cluster(self):
-        say("Three hosts, a Docker engine and a trestled on each. The first trestled needs nothing, the others a token of it.")
+        say("Four hosts with a trestled, three with a Docker engine. The first trestled needs nothing, the others a token of it.")
         for e in self.engines:
             e.start()
         for d in self.daemons:
@@ -61,7 +65,7 @@ class Demo:
             e.load_image()
 
     def containers(self):
-        say("\nOne network: the same command on every host, and a container on each. (The image is a busybox named `lab`.)")
+        say("\nOne network: the same command for every engine, and a container on each. (The image is a busybox named `lab`.)")
         for number in range(len(self.engines)):
             self.type(number, NETWORK, quiet=True)
         for number in range(len(self.engines)):
@@ -96,18 +100,44 @@ class Demo:
         if sums[0] != sums[1]:
             raise Failed("the checksums differ")
 
+    def cni(self):
+        """A runtime of another kind, on a host without Docker, in the same network."""
+        host = self.lab.hosts[-1]
+        say(f"\n{host.name} has podman, which knows networks through CNI. The network is there already: its name is enough.")
+        self.type(len(self.engines), CNI)
+        self.podman.load_image()
+        say(f"{host.name}# podman run -d --name p1 --network app {IMAGE} sleep 100000")
+        self.podman.run("p1", "app")
+        address = self.podman.address("p1")
+        indent(f"p1 has {address}")
+        if address in self.addresses:
+            raise Failed(f"an address was given twice: {address}")
+        for n, there in enumerate(self.addresses):
+            wait_for(lambda there=there: self.podman.ping("p1", there), 3, f"ping from p1 to {there}")
+            say(f"{host.name}# podman exec p1 ping -c 2 {there}")
+            indent("\n".join(self.podman.exec("p1", "ping", "-c", "2", there).stdout.splitlines()[-2:]))
+            wait_for(lambda n=n: self.engines[n].ping(f"c{n + 1}", address), 3, f"ping from c{n + 1} to {address}")
+        say(f"{self.lab.hosts[0].name}# docker exec c1 ping -c 2 {address}")
+        indent("\n".join(self.engines[0].exec("c1", "ping", "-c", "2", address).splitlines()[-2:]))
+
     def look(self):
         say("\nWhat Trestle says about it.")
-        for command in ("trestle status", "trestle members", "trestle endpoint ls"):
+        for command in ("trestle status", "trestle members", "trestle network ls", "trestle endpoint ls"):
             self.type(0, command)
+
+    def leave(self):
+        """A runtime takes its containers down by itself: nothing of them is left to the plugin."""
+        self.podman.remove_all()
+        say(f"\n{self.lab.hosts[-1].name}# trestle cni uninstall")
+        indent(self.daemons[-1].text("cni", "uninstall"))
 
 
 def main():
     began = time.monotonic()
-    with Lab(hosts=3) as lab:
+    with Lab(hosts=4) as lab:
         prefix = lab.prefix
         demo = Demo(lab)
-        for part in (demo.cluster, demo.containers, demo.pings, demo.transfer, demo.look):
+        for part in (demo.cluster, demo.containers, demo.pings, demo.transfer, demo.cni, demo.look, demo.leave):
             part()
     left = {kind: things for kind, things in leaks.machine(prefix).items() if things}
     if left:

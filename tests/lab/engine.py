@@ -45,6 +45,15 @@ def image_tar():
     return out.getvalue()
 
 
+def image_path(lab):
+    """image_tar() as a file; made once for a lab."""
+    path = os.path.join(lab.dir, "image.tar")
+    if not os.path.exists(path):
+        with open(path, "wb") as f:
+            f.write(image_tar())
+    return path
+
+
 class Engine:
     def __init__(self, host, *options, start=True):
         self.host, self.options = host, [str(o) for o in options]
@@ -83,11 +92,7 @@ class Engine:
         wait_for(ready, timeout, f"dockerd on {self.host.name} answers", every=0.1)
 
     def load_image(self):
-        path = os.path.join(self.host.lab.dir, "image.tar")
-        if not os.path.exists(path):
-            with open(path, "wb") as f:
-                f.write(image_tar())
-        self.docker("import", path, IMAGE)
+        self.docker("import", image_path(self.host.lab), IMAGE)
 
     def alive(self):
         return self.dockerd is not None and self.dockerd.alive()
