@@ -170,15 +170,10 @@ test-cni: deps-cni all ## the CNI plugin, on a real daemon
 test-docker: deps-docker all ## real Docker engines
 	$(Q)$(RUN) docker
 
-fuzz: deps-fuzz ## runs each fuzz target for FUZZ_SECONDS (60) with clang's fuzzer
-	$(Q)$(MAKE) --no-print-directory FLAVOUR=fuzz CC=clang $(SANITIZED) FUZZER=1 fuzz-run
-fuzz-run: $(FUZZ)
-	$(Q)for target in $(FUZZ); do \
-		name=$${target##*/fuzz_}; mkdir -p $(B)/corpus/$$name; \
-		echo "  FUZZ  $$name for $(FUZZ_SECONDS) s"; \
-		$$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -verbosity=0 -artifact_prefix=$(B)/$$name- \
-			$(B)/corpus/$$name tests/fuzz/corpus/$$name || exit 1; \
-	done
+fuzz: deps-fuzz ## runs each fuzz target, or those of TARGETS=, for FUZZ_SECONDS (60) with clang's fuzzer; report in build/fuzz/report
+	$(Q)$(MAKE) --no-print-directory FLAVOUR=fuzz CC=clang $(SANITIZED) FUZZER=1 fuzz-replay
+	$(Q)$(MAKE) --no-print-directory FLAVOUR=fuzz-coverage CFLAGS="-O1 -g --coverage" LDFLAGS=--coverage fuzz-replay
+	$(Q)python3 tests/fuzz/run.py $(FUZZ_SECONDS) $(TARGETS)
 
 demo: deps-docker deps-cni all ## the main job on real engines; ends with "demo: ok"
 	$(Q)python3 -m tests.demo.demo
@@ -242,10 +237,10 @@ clean: ## removes build/
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z_.-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: V=1 shows commands, SANITIZE=address,undefined builds a second flavour, WERROR=1, CFLAGS, DESTDIR, PREFIX, FUZZ_SECONDS."
+	@echo "Variables: V=1 shows commands, SANITIZE=address,undefined builds a second flavour, WERROR=1, CFLAGS, DESTDIR, PREFIX, FUZZ_SECONDS, TARGETS."
 
 always:
 .PHONY: all unit sim model load fuzz-replay deps deps-test deps-docker deps-cni deps-check deps-fuzz deps-bench-gossip build-tests test test-unit test-fuzz test-model test-sim test-net \
-	test-sim-long test-conformance test-cni test-docker fuzz fuzz-run demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
+	test-sim-long test-conformance test-cni test-docker fuzz demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
 	check-warnings check-static install install-strip uninstall clean help always
 .SECONDARY:
