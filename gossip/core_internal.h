@@ -177,7 +177,6 @@ struct member {
 	bool table_now;
 
 	uint64_t ring_place;
-	uint32_t ring_at; /* in the tree's ring, RING_NONE */
 
 	/* Pushing to it. */
 	uint64_t push_ms; /* when to look at its cursors, NEVER */
@@ -250,6 +249,13 @@ struct tree_digest {
 
 struct tree_hop;
 
+/* Whom we probe on a ring, while member_shape is `shape`. */
+struct successor {
+	uint64_t shape;
+	struct member *member;
+};
+#define RINGS 2
+
 struct gossip {
 	struct gossip_config config;
 	struct gossip_ops ops;
@@ -271,9 +277,10 @@ struct gossip {
 	uint64_t digest;
 	unsigned state_count[4];
 	uint64_t news_ms;
-	uint64_t tables_ms;	/* no whole table before */
-	uint64_t suspects_ms;	/* not later than any suspect is due */
-	unsigned spreading;	/* members with spread left */
+	uint64_t tables_ms;	   /* no whole table before */
+	uint64_t suspects_ms;	   /* not later than any suspect is due */
+	struct member **spreading; /* members with spread left; one that was forgotten meanwhile has none */
+	unsigned spreading_count;
 	struct member **direct; /* by hostno, for the lower ones: most are */
 	uint32_t direct_size;
 	uint64_t member_due_ms; /* not later than any member's sync_ms or push_ms */
@@ -290,6 +297,7 @@ struct gossip {
 	struct probe probe;
 	uint64_t probe_ms, dead_ms, unheard_ms;
 	unsigned period;
+	struct successor successors[RINGS];
 	struct check checks[CHECKS];
 
 	struct shards shards;
@@ -314,8 +322,9 @@ struct gossip {
 	struct shard **dirty;
 	unsigned dirty_count, dirty_capacity;
 
-	struct member **tree_ring;
-	unsigned tree_ring_count;
+	struct member **tree_order, **tree_ring; /* all members; those in the ring */
+	unsigned tree_order_count, tree_ring_count;
+	uint32_t *tree_at; /* by slot: its place in the ring, RING_NONE */
 	uint64_t ring_shape;
 	struct tree_hop *hops;
 	unsigned hop_count;

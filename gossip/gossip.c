@@ -570,6 +570,7 @@ void gossip_free(struct gossip *g)
 	handshake_wipe(&g->recover.hs);
 	forget_free(g);
 	free(g->slots);
+	free(g->spreading);
 	free(g->sorted);
 	free(g->dirty);
 	free(g->direct);

@@ -129,7 +129,7 @@ void members_update_digest(struct gossip *g, struct member *m)
 static bool grow_slots(struct gossip *g)
 {
 	unsigned capacity = g->slot_capacity ? g->slot_capacity * 2 : 16;
-	struct member **slots;
+	struct member **slots, **spreading;
 
 	if (g->member_count < g->slot_capacity)
 		return true;
@@ -137,6 +137,10 @@ static bool grow_slots(struct gossip *g)
 	if (!slots)
 		return false;
 	g->slots = slots;
+	spreading = realloc(g->spreading, capacity * sizeof(*spreading));
+	if (!spreading)
+		return false;
+	g->spreading = spreading;
 	g->slot_capacity = capacity;
 	return true;
 }
@@ -284,7 +288,8 @@ void members_tell(struct gossip *g, struct member *m, int news)
 {
 	if ((int)m->news < news)
 		m->news = news;
-	g->spreading += m->spread == 0;
+	if (m->spread == 0)
+		g->spreading[g->spreading_count++] = m;
 	m->spread = spread_times(g);
 	sooner(&g->news_ms, news == NEWS_ALL ? g->now : g->now + NEWS_DELAY_MS);
 }
@@ -511,22 +516,29 @@ void members_piggyback(struct gossip *g, const struct member *to, struct proto_p
 {
 	struct proto_list list;
 	struct proto_entry entry;
-	unsigned count = 0, start;
+	unsigned count = 0, looked = g->spreading_count, at = looked > 0 ? core_random(g, looked) : 0;
 
-	if (g->spreading == 0)
-		return;
-	start = core_random(g, g->member_count);
-	for (unsigned i = 0; i < g->member_count && count < PIGGYBACK_MAX; i++) {
-		struct member *m = g->slots[(start + i) % g->member_count];
+	for (; looked > 0 && count < PIGGYBACK_MAX; looked--) {
+		struct member *m;
 
-		if (m->spread == 0 || m == to)
+		if (at >= g->spreading_count)
+			at = 0;
+		m = g->spreading[at];
+		if (m->spread > 0 && m == to) {
+			at++;
 			continue;
-		if (count++ == 0)
-			proto_members_open(&list, packet, 0);
-		members_entry(m, &entry);
-		proto_members_add(&list, &entry);
-		if (--m->spread == 0)
-			g->spreading--;
+		}
+		if (m->spread > 0) {
+			if (count++ == 0)
+				proto_members_open(&list, packet, 0);
+			members_entry(m, &entry);
+			proto_members_add(&list, &entry);
+			m->spread--;
+		}
+		if (m->spread == 0)
+			g->spreading[at] = g->spreading[--g->spreading_count];
+		else
+			at++;
 	}
 	if (count > 0)
 		proto_list_close(&list);

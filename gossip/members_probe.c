@@ -112,7 +112,7 @@ static uint64_t keyed_hash(uint32_t a, uint32_t b, uint32_t c)
 
 /* The successor of ourselves on one of two rings. Each host then has one prober per ring at any time, instead of a number that
  * varies by chance, which takes the long tail off the wait for the first probe. */
-static struct member *ring_successor(struct gossip *g, uint32_t ring)
+static struct member *find_successor(struct gossip *g, uint32_t ring)
 {
 	uint64_t here = keyed_hash(ring, g->self->hostno, 0), best = UINT64_MAX;
 	struct member *next = NULL;
@@ -132,10 +132,22 @@ static struct member *ring_successor(struct gossip *g, uint32_t ring)
 	return next;
 }
 
+/* Looked for only when somebody came or went: among thousands that takes longer than all the rest of a probe. */
+static struct member *ring_successor(struct gossip *g, uint32_t ring)
+{
+	struct successor *s = &g->successors[ring - 1];
+
+	if (s->shape != g->member_shape)
+		*s = (struct successor){.shape = g->member_shape, .member = find_successor(g, ring)};
+	return s->member;
+}
+
 static struct member *random_of(struct gossip *g, bool dead)
 {
 	unsigned start = core_random(g, g->member_count);
 
+	if (dead && g->state_count[GOSSIP_DEAD] == 0)
+		return NULL;
 	for (unsigned i = 0; i < g->member_count; i++) {
 		struct member *m = g->slots[(start + i) % g->member_count];
 
@@ -635,7 +647,8 @@ uint64_t probe_tick(struct gossip *g)
 	sooner(&next, step_checks(g));
 	sooner(&next, step_help(g));
 	sooner(&next, g->probe_ms);
-	sooner(&next, g->dead_ms);
+	if (g->state_count[GOSSIP_DEAD] > 0)
+		sooner(&next, g->dead_ms);
 	sooner(&next, g->unheard_ms);
 	if (g->probe.phase != PROBE_IDLE)
 		sooner(&next, g->probe.deadline_ms);

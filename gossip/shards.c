@@ -903,10 +903,8 @@ void shards_tick(struct shards *s, uint64_t now_ms)
 
 	HASH_ITER(hh, s->by_id, shard, tmp)
 	{
-		if (shard->deleted_count == 0) {
-			shard->floor_at_ms = now_ms + SHARDS_FLOOR_EVERY_MS;
-			shard->floor_next = shard->head;
-		} else if (now_ms >= shard->floor_at_ms) {
+		/* Due since long, when there was nothing to forget: then floor_next is below all that there is now. */
+		if (shard->deleted_count > 0 && now_ms >= shard->floor_at_ms) {
 			shards_raise_floor(s, shard, shard->floor_next);
 			shard->floor_next = shard->head;
 			shard->floor_at_ms = now_ms + SHARDS_FLOOR_EVERY_MS;

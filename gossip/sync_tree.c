@@ -59,33 +59,65 @@ static int compare_places(const void *a, const void *b)
 	return (*x)->hostno < (*y)->hostno ? -1 : (*x)->hostno > (*y)->hostno;
 }
 
-/* False when there is no memory for it: nothing is sent then, and anti-entropy does the work. */
-static bool build_ring(struct gossip *g)
+/* All members, sorted once: places do not change, who is in the ring does. */
+static bool order_members(struct gossip *g)
 {
-	struct member **ring;
+	struct member **order;
 
-	if (g->ring_shape == g->member_shape && g->tree_ring)
+	if (g->tree_order_count == g->member_count)
 		return true;
-	ring = realloc(g->tree_ring, g->slot_capacity * sizeof(*ring));
+	order = realloc(g->tree_order, g->slot_capacity * sizeof(*order));
+	if (!order)
+		return false;
+	g->tree_order = order;
+	for (unsigned i = g->tree_order_count; i < g->member_count; i++) {
+		g->slots[i]->ring_place = place(g->slots[i]->hostno);
+		order[i] = g->slots[i];
+	}
+	g->tree_order_count = g->member_count;
+	qsort(order, g->member_count, sizeof(*order), compare_places);
+	return true;
+}
+
+static bool grow_ring(struct gossip *g)
+{
+	struct member **ring = realloc(g->tree_ring, g->slot_capacity * sizeof(*ring));
+	uint32_t *at;
+
 	if (!ring)
 		return false;
 	g->tree_ring = ring;
+	at = realloc(g->tree_at, g->slot_capacity * sizeof(*at));
+	if (!at)
+		return false;
+	g->tree_at = at;
+	return true;
+}
+
+/* False when there is no memory for it: nothing is sent then, and anti-entropy does the work. */
+static bool build_ring(struct gossip *g)
+{
+	if (g->ring_shape == g->member_shape && g->tree_ring)
+		return true;
+	if (!order_members(g) || !grow_ring(g))
+		return false;
 	g->tree_ring_count = 0;
 	for (unsigned i = 0; i < g->member_count; i++) {
-		struct member *m = g->slots[i];
+		struct member *m = g->tree_order[i];
+		bool in = m == g->self || (member_usable(g, m) && !m->unheard);
 
-		m->ring_at = RING_NONE;
-		if (m != g->self && (!member_usable(g, m) || m->unheard))
-			continue;
-		if (m->ring_place == 0)
-			m->ring_place = place(m->hostno);
-		ring[g->tree_ring_count++] = m;
+		g->tree_at[m->slot] = in ? g->tree_ring_count : RING_NONE;
+		if (in)
+			g->tree_ring[g->tree_ring_count++] = m;
 	}
-	qsort(ring, g->tree_ring_count, sizeof(*ring), compare_places);
-	for (unsigned i = 0; i < g->tree_ring_count; i++)
-		ring[i]->ring_at = i;
 	g->ring_shape = g->member_shape;
 	return true;
+}
+
+/* In the ring that was built. */
+static uint32_t ring_at(const struct gossip *g, const struct member *m)
+{
+	return g->tree_at[m->slot];
 }
 
 bool tree_grown(const struct gossip *g)
@@ -148,10 +180,10 @@ static void spread(struct gossip *g, struct tree_packet *p, unsigned index)
 	const struct member *origin = members_find(g, p->origin);
 	uint64_t first = (uint64_t)index * width(g) + 1;
 
-	if (!origin || origin->ring_at == RING_NONE)
+	if (!origin || ring_at(g, origin) == RING_NONE)
 		return;
 	for (uint64_t i = first; i < first + width(g) && i < g->tree_ring_count; i++) {
-		struct member *m = g->tree_ring[(origin->ring_at + i) % g->tree_ring_count];
+		struct member *m = g->tree_ring[(ring_at(g, origin) + i) % g->tree_ring_count];
 
 		if (m != g->self)
 			add_hop(g, p, (unsigned)i, m);
@@ -247,11 +279,11 @@ bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body
 		return true;
 	remember_digest(g, &batch);
 	origin = members_find(g, batch.origin);
-	if (!origin || !build_ring(g) || origin->ring_at == RING_NONE || g->self->ring_at == RING_NONE)
+	if (!origin || !build_ring(g) || ring_at(g, origin) == RING_NONE || ring_at(g, g->self) == RING_NONE)
 		return true;
 	p = make_packet(&batch);
 	if (p && proto_put_relay(&p->packet, bytes, len))
-		spread(g, p, (g->self->ring_at + g->tree_ring_count - origin->ring_at) % g->tree_ring_count);
+		spread(g, p, (ring_at(g, g->self) + g->tree_ring_count - ring_at(g, origin)) % g->tree_ring_count);
 	if (p)
 		release(p);
 	return true;
@@ -340,5 +372,7 @@ void tree_free(struct gossip *g)
 {
 	while (g->hops)
 		drop_hop(g, g->hops);
+	free(g->tree_order);
 	free(g->tree_ring);
+	free(g->tree_at);
 }
