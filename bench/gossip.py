@@ -96,7 +96,7 @@ class Trestle:
     def prepare_events(self, fleet):
         """The network on every host, and an address for each that will have an event: what is timed is the record alone."""
         for n in range(fleet.count):
-            network, pool = self.plugin(fleet, n).create_network("app", "10.9.0.0/16")
+            network, pool, _ = self.plugin(fleet, n).create_network("app", "10.9.0.0/16")
             self.addresses[n] = (network, self.plugin(fleet, n).request_address(pool))
 
     def event(self, fleet, origin):

@@ -21,6 +21,8 @@ class Daemon:
     def __init__(self, host, *options, start=True, log_level="debug"):
         self.host, self.options, self.log_level = host, [str(o) for o in options], log_level
         self.process = None
+        listen = f"[{host.address}]:{PORT}" if ":" in host.address else f"{host.address}:{PORT}"
+        self.underlay = ["--listen", listen, "--vtep", host.address]
         self.state = os.path.join(host.dir, "state")
         self.log = os.path.join(host.dir, "trestled.log")
         self.binary = os.path.join(BUILD, "trestled")
@@ -35,8 +37,7 @@ class Daemon:
         self.process = None
 
     def start(self, *options, wait=True):
-        argv = [self.binary, "--name", self.host.name, "--listen", f"{self.host.address}:{PORT}", "--vtep", self.host.address,
-                "--state-dir", self.state,
+        argv = [self.binary, "--name", self.host.name, *self.underlay, "--state-dir", self.state,
                 "--boot-id", f"boot-{self.host.number}-{self.host.boot_id}", "--log-level", self.log_level, *self.options, *options]
         self.process = self.host.start(*argv, name="trestled")
         if wait:

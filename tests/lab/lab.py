@@ -89,14 +89,15 @@ class Process:
 
 
 class Host:
-    """One host: network namespace PREFIX-NAME, private mounts, own processes. eth0 has 192.0.2.N."""
+    """One host: network namespace PREFIX-NAME, private mounts, own processes. eth0 has 192.0.2.N and 2001:db8::N, or one of them
+    alone; `address` is the one that the others use."""
 
-    def __init__(self, lab, number, mtu=1500):
-        self.lab, self.number, self.mtu = lab, number, mtu
+    def __init__(self, lab, number, mtu=1500, families=(4, 6)):
+        self.lab, self.number, self.mtu, self.families = lab, number, mtu, families
         self.name = f"h{number}"
         self.netns = f"{lab.prefix}-{self.name}"
-        self.address = f"{UNDERLAY4}.{number}"
         self.address6 = f"{UNDERLAY6}{number}"
+        self.address = f"{UNDERLAY4}.{number}" if 4 in families else self.address6
         self.dir = os.path.join(lab.dir, self.name)
         self.boot_id = 1
         self.on_boot = []  # daemons and engines forget their processes here
@@ -113,8 +114,11 @@ class Host:
         run("ip", "netns", "add", self.netns)
         run("ip", "-n", self.netns, "link", "add", "eth0", "mtu", self.mtu, "type", "veth", "peer", "name", self.name, "mtu", self.mtu,
             "netns", self.lab.switch)
-        for words in (f"addr add {self.address}/24 dev eth0", f"addr add {self.address6}/64 dev eth0 nodad", "link set eth0 up"):
-            run("ip", "-n", self.netns, *words.split())
+        if 4 in self.families:
+            run("ip", "-n", self.netns, "addr", "add", f"{UNDERLAY4}.{self.number}/24", "dev", "eth0")
+        if 6 in self.families:
+            run("ip", "-n", self.netns, "addr", "add", f"{self.address6}/64", "dev", "eth0", "nodad")
+        run("ip", "-n", self.netns, "link", "set", "eth0", "up")
         run("ip", "-n", self.lab.switch, "link", "set", self.name, "master", "sw", "up")
         with open(os.path.join(self.dir, "init.log"), "ab") as log:
             self._init = subprocess.Popen(
@@ -190,7 +194,7 @@ class Host:
 class Lab:
     """with Lab(hosts=3) as lab: lab.hosts[0].run("ping", ...)"""
 
-    def __init__(self, hosts=2, mtu=1500):
+    def __init__(self, hosts=2, mtu=1500, families=(4, 6)):
         self.prefix = f"tl{os.getpid()}x{Lab._count}"
         Lab._count += 1
         self.dir = os.path.join(BASE, self.prefix)
@@ -198,7 +202,7 @@ class Lab:
         self.hosts = []
         self._removals = []
         self._signals = {}
-        self._wanted = (hosts, mtu)
+        self._wanted = (hosts, mtu, families)
 
     _count = 0
 
@@ -225,9 +229,9 @@ class Lab:
                 f.write(f"{os.getpid()} {start_time(os.getpid())}\n")
             self.defer(shutil.rmtree, self.dir, True)
             self._make_switch()
-            count, mtu = self._wanted
+            count, mtu, families = self._wanted
             for number in range(1, count + 1):
-                self.hosts.append(Host(self, number, mtu))
+                self.hosts.append(Host(self, number, mtu, families))
         except BaseException:
             self.close()
             raise

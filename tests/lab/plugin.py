@@ -88,20 +88,28 @@ class Plugin:
     def release_address(self, pool_id, address):
         return self.call("IpamDriver.ReleaseAddress", PoolID=pool_id, Address=address.split("/")[0])
 
-    def create_network(self, name, subnet, gateway=None, options=None, network_id=None):
-        """Pool, gateway and network, as `docker network create -d trestle --ipam-driver trestle --subnet` does. (id, pool id)"""
-        pool_id = self.request_pool(subnet)["PoolID"]
-        gateway = self.request_address(pool_id, gateway or "", ENDPOINT_GATEWAY)
+    def create_network(self, name, subnet, gateway=None, options=None, network_id=None, subnet6=None):
+        """Pools, gateways and network, as `docker network create -d trestle --ipam-driver trestle --subnet` does; with subnet6 as
+        `--ipv6 --subnet SUBNET6` does beside it, or without subnet as newer engines do for IPv6 alone. (id, pool id, IPv6 pool id)"""
+        pool_id, data = self._gateway(subnet, False, gateway)
+        pool6_id, data6 = self._gateway(subnet6, True, None)
         network_id = network_id or secrets.token_hex(32)
-        self.call("NetworkDriver.CreateNetwork", NetworkID=network_id, IPv6Data=[],
-                  IPv4Data=[{"AddressSpace": "trestle-local", "Pool": subnet, "Gateway": gateway}],
-                  Options={"com.docker.network.enable_ipv6": False,
+        self.call("NetworkDriver.CreateNetwork", NetworkID=network_id, IPv4Data=data, IPv6Data=data6,
+                  Options={"com.docker.network.enable_ipv6": subnet6 is not None,
                            "com.docker.network.generic": {"trestle.network": name, **(options or {})}})
-        return network_id, pool_id
+        return network_id, pool_id, pool6_id
 
-    def create_endpoint(self, network_id, endpoint_id, address, mac=""):
+    def _gateway(self, subnet, v6, gateway):
+        """A pool with its gateway: its id, and what CreateNetwork says of it."""
+        if subnet is None:
+            return None, []
+        pool_id = self.request_pool(subnet, v6=v6)["PoolID"]
+        gateway = self.request_address(pool_id, gateway or "", ENDPOINT_GATEWAY)
+        return pool_id, [{"AddressSpace": "trestle-local", "Pool": subnet, "Gateway": gateway}]
+
+    def create_endpoint(self, network_id, endpoint_id, address, mac="", address6=""):
         return self.call("NetworkDriver.CreateEndpoint", NetworkID=network_id, EndpointID=endpoint_id,
-                         Interface={"Address": address, "AddressIPv6": "", "MacAddress": mac},
+                         Interface={"Address": address, "AddressIPv6": address6, "MacAddress": mac},
                          Options={"com.docker.network.endpoint.exposedports": [], "com.docker.network.portmap": []})
 
     def join(self, network_id, endpoint_id, sandbox=None):
@@ -117,18 +125,23 @@ class Plugin:
 
 
 class Container:
-    """A container of the small runtime: a namespace in the host, and what it was given."""
+    """A container of the small runtime: a namespace in the host, and what it was given. An address is "" where there is none."""
 
-    def __init__(self, host, name, endpoint_id, address, mac):
+    def __init__(self, host, name, endpoint_id, address, mac, address6=""):
         self.host, self.name, self.endpoint_id, self.address, self.mac = host, name, endpoint_id, address, mac
+        self.address6 = address6
 
     @property
     def ip(self):
         return self.address.split("/")[0]
 
+    @property
+    def ip6(self):
+        return self.address6.split("/")[0]
+
 
 class Runtime:
-    """Containers on one host in one network, without an engine.
+    """Containers on one host in one network, without an engine. A pool id is None where the network lacks the family.
 
     As dockerd: a call that finds no daemon is repeated for 15 s. One that was cut off is not (its repetition has an empty body, which
     is refused), so what it did is unknown, and the calls that undo the failed operation follow.
@@ -137,9 +150,9 @@ class Runtime:
     PATIENCE_S = 15
     _numbers = itertools.count(1)
 
-    def __init__(self, daemon, network_id, pool_id):
+    def __init__(self, daemon, network_id, pool_id, pool6_id=None):
         self.host, self.plugin = daemon.host, daemon.plugin()
-        self.network_id, self.pool_id = network_id, pool_id
+        self.network_id, self.pool_id, self.pool6_id = network_id, pool_id, pool6_id
         self.dead = False  # the host is going down: nobody repeats anything
 
     def insist(self, call, *args):
@@ -154,25 +167,29 @@ class Runtime:
                     raise
                 time.sleep(0.005)
 
-    def attach(self, address="", given=lambda address: None, failed=lambda address: None):
-        """Runs a container. `given` is told the address as soon as it is acknowledged, `failed` before it is taken back again."""
-        got = self.insist(self.plugin.request_address, self.pool_id, address)
-        given(got)
+    def attach(self, address="", given=lambda address: None, failed=lambda address: None, address6=""):
+        """Runs a container. `given` is told each address as soon as it is acknowledged, `failed` before it is taken back again."""
         endpoint_id = secrets.token_hex(32)
-        undo = []
+        undo, got = [], []
         try:
-            undo.append((self.plugin.release_address, self.pool_id, got))
-            mac = self.insist(self.plugin.create_endpoint, self.network_id, endpoint_id, got)["Interface"]["MacAddress"]
+            for pool, wanted in ((self.pool_id, address), (self.pool6_id, address6)):
+                got.append(self.insist(self.plugin.request_address, pool, wanted) if pool else "")
+                if pool:
+                    given(got[-1])
+                    undo.append((self.plugin.release_address, pool, got[-1]))
+            mac = self.insist(self.plugin.create_endpoint, self.network_id, endpoint_id, got[0], "", got[1])["Interface"]["MacAddress"]
             undo.append((self.plugin.delete_endpoint, self.network_id, endpoint_id))
             joined = self.insist(self.plugin.join, self.network_id, endpoint_id)["InterfaceName"]
             undo.append((self.plugin.leave, self.network_id, endpoint_id))
             name = f"c{next(Runtime._numbers)}"
-            self._enter(name, joined["SrcName"], joined["DstPrefix"] + "0", got, mac)
+            self._enter(name, joined["SrcName"], joined["DstPrefix"] + "0", [a for a in got if a], mac)
         except (Refused, OSError, Failed):
-            failed(got)
+            for given_back in got:
+                if given_back:
+                    failed(given_back)
             self._tell(reversed(undo))
             raise
-        return Container(self.host, name, endpoint_id, got, mac)
+        return Container(self.host, name, endpoint_id, got[0], mac, got[1])
 
     def _tell(self, calls):
         """Calls that an engine makes whatever their outcome."""
@@ -182,31 +199,34 @@ class Runtime:
             except OSError:
                 pass
 
-    def _enter(self, name, link, inside, address, mac):
+    def _enter(self, name, link, inside, addresses, mac):
+        # nodad as engines do; it is no word for IPv4 addresses.
+        add = "".join(f"ip -n {name} addr add {a} dev {inside}{' nodad' if ':' in a else ''}\n" for a in addresses)
         done = self.host.run("sh", "-ec", f"""
             ip netns add {name}
             ip link set {link} netns {name}
             ip -n {name} link set lo up
             ip -n {name} link set {link} down name {inside} address {mac}
-            ip -n {name} addr add {address} dev {inside}
-            ip -n {name} link set {inside} up""", check=False)
+            {add}ip -n {name} link set {inside} up""", check=False)
         if done.returncode != 0:
             self.host.run("ip", "netns", "del", name, check=False)
-            raise Failed(f"container {name} with {link} and {address}: {done.stderr}")
+            raise Failed(f"container {name} with {link} and {addresses}: {done.stderr}")
 
     def detach(self, container):
         self._tell([(self.plugin.leave, self.network_id, container.endpoint_id)])
         self.end(container)
+        given = [(pool, address) for pool, address in ((self.pool_id, container.address), (self.pool6_id, container.address6)) if address]
         self._tell([(self.plugin.delete_endpoint, self.network_id, container.endpoint_id),
-                    (self.plugin.release_address, self.pool_id, container.address)])
+                    *[(self.plugin.release_address, pool, address) for pool, address in given]])
 
     def end(self, container):
         """The container's namespace goes, and its link with it; the daemon is not told."""
         self.host.run("ip", "netns", "del", container.name, check=False)
 
-    def ping(self, container, address, count=1, wait_s=1):
-        """Whether address answers; ARP included."""
-        return self.host.run("ip", "netns", "exec", container.name, "ping", "-n", "-q", "-c", count, "-W", wait_s, address,
+    def ping(self, container, address, count=1, wait_s=1, size=None):
+        """Whether address answers; ARP and neighbour discovery included. With a size: so many bytes of IP, in one piece."""
+        whole = ["-M", "do", "-s", size - (48 if ":" in address else 28)] if size else []
+        return self.host.run("ip", "netns", "exec", container.name, "ping", "-n", "-q", "-c", count, "-W", wait_s, *whole, address,
                              check=False, timeout=30 + count * wait_s).returncode == 0
 
     def ping_steadily(self, container, address):

@@ -14,17 +14,18 @@ class Hosts(unittest.TestCase):
     HOSTS = 2
     OPTIONS = ()
     JOINED = True
+    FAMILIES = (4, 6)  # of the underlay
 
     def setUp(self):
-        self.lab = Lab(hosts=self.HOSTS).open()
+        self.lab = Lab(hosts=self.HOSTS, families=self.FAMILIES).open()
         self.addCleanup(self.lab.close)
         self.daemons = [Daemon(h, *self.OPTIONS) for h in self.lab.hosts]
         if self.JOINED:
             Daemon.cluster(self.daemons)
 
-    def runtimes(self, name="app", subnet="10.9.0.0/24"):
+    def runtimes(self, name="app", subnet="10.9.0.0/24", subnet6=None):
         """The network on every host, one after the other as people do it; a Runtime for each."""
-        return [Runtime(d, *d.plugin().create_network(name, subnet)) for d in self.daemons]
+        return [Runtime(d, *d.plugin().create_network(name, subnet, subnet6=subnet6)) for d in self.daemons]
 
     def reach(self, a, container, address, timeout=3):
         wait_for(lambda: a.ping(container, address), timeout, f"{container.name} on {a.host.name} reaches {address}")

@@ -71,7 +71,7 @@ class Dissector(unittest.TestCase):
                 tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
                 tap.bind(("eth0", ETH_P_ALL))
                 Daemon.cluster([one, two])
-                network, pool = one.plugin().create_network("app", "10.9.0.0/24")
+                network, pool, _ = one.plugin().create_network("app", "10.9.0.0/24")
                 address = one.plugin().request_address(pool)
                 one.plugin().create_endpoint(network, "e" * 64, address)
                 wait_for(lambda: two.endpoints(), 5, "h2 knows the endpoint")
