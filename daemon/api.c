@@ -141,9 +141,36 @@ static void warn_twin(void *ctx, const struct gossip_member *m)
 						   m->name, m->hostno));
 }
 
+struct families {
+	const struct node *node;
+	json_t *warnings;
+};
+
+/* Only after a restart with other options: a join is refused. */
+static void warn_family(void *ctx, const struct gossip_member *m)
+{
+	const struct families *f = ctx;
+	const struct options *own = &f->node->options;
+	char text[IP_TEXT_SIZE];
+
+	if (m->self || m->state == GOSSIP_LEFT)
+		return;
+	if (ip_is_set(&m->addr.ip) && m->addr.ip.family != own->listen.ip.family)
+		json_array_append_new(f->warnings,
+			json_sprintf("host %s listens on %s, which is not of the family of this host's address: they cannot "
+				     "speak; use --listen with addresses of one family on all hosts",
+				m->name, ip_format(&m->addr.ip, text)));
+	else if (ip_is_set(&m->vtep) && m->vtep.family != own->vtep.family)
+		json_array_append_new(f->warnings,
+			json_sprintf("host %s takes VXLAN at %s, which is not of the family of this host's address: their "
+				     "containers cannot reach each other; use --vtep with addresses of one family on all hosts",
+				m->name, ip_format(&m->vtep, text)));
+}
+
 static json_t *warnings_json(struct node *node)
 {
-	json_t *warnings = json_array();
+	struct families families = {.node = node, .warnings = json_array()};
+	json_t *warnings = families.warnings;
 	const char *error = datapath_last_error(node);
 	unsigned dead = gossip_member_count(node->gossip, GOSSIP_DEAD),
 		 suspect = gossip_member_count(node->gossip, GOSSIP_SUSPECT);
@@ -170,6 +197,7 @@ static json_t *warnings_json(struct node *node)
 			json_sprintf("%llu times an address was seen on two hosts; create networks with --ipam-driver trestle",
 				(unsigned long long)node->duplicates_seen));
 	gossip_each_member(node->gossip, warn_twin, warnings);
+	gossip_each_member(node->gossip, warn_family, &families);
 	if (gossip_counters(node->gossip)->conflicts)
 		json_array_append_new(warnings,
 			json_string("two hosts speak with one identity: is one a copy of the other's state directory?"));

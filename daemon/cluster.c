@@ -1137,6 +1137,24 @@ static int may_join(struct node *node, const struct token *token, struct err *er
 	return owns_nothing(node, err);
 }
 
+/* Else its members could be asked, but never answer. */
+static int check_seeds(const struct node *node, const struct token *token, struct err *err)
+{
+	const struct ip *own = &node->options.listen.ip;
+	char ours[IP_TEXT_SIZE], theirs[IP_TEXT_SIZE];
+
+	for (unsigned i = 0; i < token->seed_count; i++)
+		if (token->seeds[i].ip.family == own->family)
+			return 0;
+	if (!token->seed_count)
+		return 0;
+	return err_set(err, ERR_DENIED,
+		"join: the hosts of that cluster have IPv%u addresses (%s), this one listens on %s; start trestled here with "
+		"--listen and an IPv%u address",
+		token->seeds[0].ip.family, ip_format(&token->seeds[0].ip, theirs), ip_format(own, ours),
+		token->seeds[0].ip.family);
+}
+
 int cluster_join(
 	struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err)
 {
@@ -1146,7 +1164,7 @@ int cluster_join(
 	struct token token;
 	struct join *j;
 
-	if (token_decode(token_text, &token, err) < 0 || may_join(node, &token, err) < 0)
+	if (token_decode(token_text, &token, err) < 0 || may_join(node, &token, err) < 0 || check_seeds(node, &token, err) < 0)
 		return -1;
 	j = calloc(1, sizeof(*j));
 	if (!j)

@@ -163,8 +163,12 @@ static int read_log_level(struct options *o, const char *text, struct err *err)
 static const struct option_row rows[] = {
 	{"name", "NAME", NULL, "what people call this host (default: the host name)", read_name},
 	{"listen", "ADDRESS[:PORT]", NULL,
-		"where other hosts reach this daemon, UDP (default: the address of the default route, port 7956)", read_listen},
-	{"vtep", "ADDRESS", NULL, "where other hosts send VXLAN (default: the address of --listen)", read_vtep},
+		"where other hosts reach this daemon, UDP and TCP; all hosts of a cluster IPv4, or all IPv6 (default: the "
+		"address of the "
+		"default route, IPv4's if there is one, port 7956)",
+		read_listen},
+	{"vtep", "ADDRESS", NULL, "where other hosts send VXLAN; of one family on all hosts (default: the address of --listen)",
+		read_vtep},
 	{"vxlan-port", "PORT", "4789", "UDP port of VXLAN, the same on all hosts", read_vxlan_port},
 	{"state-dir", "DIR", "/var/lib/trestle", "what must survive a reboot: identity, custody of addresses, networks",
 		read_state_dir},
@@ -299,21 +303,34 @@ static const char *config_argument(int argc, char **argv)
 	return NULL;
 }
 
-/* The source address of the default route: a UDP socket is connected to a documentation address, which sends nothing. */
+/* Where the socket's packets to `to` would come from; it is connected, which sends nothing. */
+static int source_address(const struct sockaddr *to, struct sockaddr *own, socklen_t len)
+{
+	int fd = socket(to->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0), result;
+
+	if (fd < 0)
+		return -1;
+	result = connect(fd, to, len) < 0 ? -1 : getsockname(fd, own, &len);
+	close(fd);
+	return result;
+}
+
+/* The source address of the default route to the documentation addresses; IPv4's where there are both. */
 static int default_address(struct ip *ret_ip, struct err *err)
 {
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)}, own;
-	socklen_t len = sizeof(own);
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), failed;
+	struct sockaddr_in to4 = {.sin_family = AF_INET, .sin_port = htons(9)}, own4;
+	struct sockaddr_in6 to6 = {.sin6_family = AF_INET6, .sin6_port = htons(9)}, own6;
 
-	to.sin_addr.s_addr = htonl(0xc0000201); /* 192.0.2.1 */
-	failed = fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 ||
-		 getsockname(fd, (struct sockaddr *)&own, &len) < 0;
-	if (fd >= 0)
-		close(fd);
-	if (failed)
+	to4.sin_addr.s_addr = htonl(0xc0000201); /* 192.0.2.1 */
+	if (source_address((struct sockaddr *)&to4, (struct sockaddr *)&own4, sizeof(to4)) == 0) {
+		*ret_ip = ip_from_number(4, ntohl(own4.sin_addr.s_addr));
+		return 0;
+	}
+	inet_pton(AF_INET6, "2001:db8::1", &to6.sin6_addr);
+	if (source_address((struct sockaddr *)&to6, (struct sockaddr *)&own6, sizeof(to6)) < 0)
 		return err_set(err, ERR_INVALID, "no default route to take an address from: name one with --listen ADDRESS");
-	*ret_ip = ip_from_number(4, ntohl(own.sin_addr.s_addr));
+	*ret_ip = (struct ip){.family = 6};
+	memcpy(ret_ip->bytes, &own6.sin6_addr, sizeof(own6.sin6_addr));
 	return 0;
 }
 

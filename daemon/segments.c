@@ -65,6 +65,12 @@ static struct network *programmed_network(struct node *node, const struct segmen
 	return n && n->programmed ? n : NULL;
 }
 
+/* A vxlan device's socket is of one family; `trestle status` tells of a host with the other. */
+static bool can_reach(const struct node *node, const struct host *host)
+{
+	return host && !host->hidden && host->vtep.family == node->options.vtep.family;
+}
+
 static void program(struct node *node, const struct segment *s, const struct remote *r)
 {
 	struct network *n = programmed_network(node, s);
@@ -73,7 +79,7 @@ static void program(struct node *node, const struct segment *s, const struct rem
 
 	if (!n)
 		return;
-	if (!host || host->hidden || !ip_is_set(&host->vtep)) {
+	if (!can_reach(node, host)) {
 		datapath_del_remote(node, &n->id, &r->record.mac);
 		return;
 	}
@@ -111,7 +117,7 @@ static void program_flood(struct node *node, struct segment *s)
 	HASH_ITER(hh, s->hosts, sh, next)
 	{
 		struct host *host = cluster_host(node, sh->hostno);
-		if (host && !host->hidden && ip_is_set(&host->vtep))
+		if (can_reach(node, host))
 			vteps[count++] = host->vtep;
 	}
 	datapath_set_flood(node, &n->id, vteps, count);

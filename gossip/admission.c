@@ -309,6 +309,7 @@ static const char *const verdict_names[] = {
 	[ADMISSION_CONTENT] = "content",
 	[ADMISSION_BUSY] = "busy",
 	[ADMISSION_FORGOTTEN] = "forgotten",
+	[ADMISSION_FAMILY] = "family",
 };
 _Static_assert(sizeof(verdict_names) / sizeof(verdict_names[0]) == ADMISSION_VERDICT_MAX, "a name for every verdict");
 
@@ -618,6 +619,14 @@ static void fill_result(const struct admission_sponsor *sponsor, const struct jo
 	admission_sign(admission, &sponsor->cluster_id, sponsor->identity, sponsor->hostno);
 }
 
+/* The sponsor can reach it, and their vxlan devices each other: a device's socket is of one family. */
+static bool same_families(const struct admission_sponsor *sponsor, const struct join_body *body)
+{
+	const struct member_save *own = &sponsor->members[0];
+
+	return body->addr.ip.family == own->addr.ip.family && body->vtep.family == own->vtep.family;
+}
+
 /* The token is genuine: from here on the joiner gets an answer. */
 static enum admission_verdict decide(const struct admission_sponsor *sponsor, const struct gossip_addr *from,
 	const struct join_header *join, const uint8_t *header, const uint8_t *plain, const uint8_t *secret,
@@ -634,6 +643,8 @@ static enum admission_verdict decide(const struct admission_sponsor *sponsor, co
 	if (verdict != ADMISSION_OK)
 		return verdict;
 	fill_addresses(&body, from);
+	if (!same_families(sponsor, &body))
+		return ADMISSION_FAMILY;
 	host_id = identity_id_of(body.public_key);
 	hostno = sponsor->admit(sponsor->ctx, &host_id);
 	if (hostno == ADMISSION_HOSTNO_FORGOTTEN)

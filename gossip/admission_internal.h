@@ -91,6 +91,7 @@ enum admission_verdict {
 	ADMISSION_CONTENT,     /* name empty or with control characters, padding not zero */
 	ADMISSION_BUSY,	       /* no host number now: the joiner repeats */
 	ADMISSION_FORGOTTEN,   /* this host id is out of the cluster for good */
+	ADMISSION_FAMILY,      /* its addresses are IPv6, ours IPv4, or the other way round */
 	ADMISSION_VERDICT_MAX
 };
 const char *admission_verdict_name(enum admission_verdict verdict); /* "ok", "expired", ...: stable */

@@ -123,6 +123,9 @@ static const char *refusal_sentence(enum admission_verdict reason)
 	case ADMISSION_FORGOTTEN:
 		return "this host was forgotten by that cluster, and its identity stays so: `trestle leave` here gives it a new "
 		       "one, then join again";
+	case ADMISSION_FAMILY:
+		return "its addresses and this host's are not of one family: start trestled here with --listen, and --vtep if "
+		       "given, IPv4 or IPv6 as there";
 	default:
 		return "the member does not accept this host's name or address: check both options here, and that both hosts run "
 		       "the same release";

@@ -707,6 +707,25 @@ static void a_join_signed_with_another_key_is_refused(void **state)
 	assert_int_equal(admission_reply_open(&request, w->last_reply, w->last_reply_len, &welcome), ADMISSION_SIGNATURE);
 }
 
+static void addresses_of_the_other_family_are_refused(void **state)
+{
+	struct world *w = *state;
+	struct admission_request request;
+
+	make_join(w, &request);
+	ip_set(&request.addr.ip, "2001:db8::7");
+	admission_join_encode(&request, w->last_join);
+	assert_int_equal(handle(w, w->last_join, w->last_join_len), ADMISSION_FAMILY);
+	make_join(w, &request);
+	ip_set(&request.vtep, "2001:db8::7");
+	admission_join_encode(&request, w->last_join);
+	assert_int_equal(handle(w, w->last_join, w->last_join_len), ADMISSION_FAMILY);
+	assert_int_equal(w->admits, 0);
+	make_join(w, &request);
+	admission_join_encode(&request, w->last_join);
+	assert_int_equal(handle(w, w->last_join, w->last_join_len), ADMISSION_OK);
+}
+
 static void a_name_that_cannot_be_shown_is_refused(void **state)
 {
 	static const char *const names[] = {"", "a\nb", "\x1b[2J", "del\x7f"};
@@ -1148,6 +1167,7 @@ int main(void)
 		test(a_longer_expiry_than_was_given_is_a_forged_token),
 		test(a_token_of_another_cluster_meets_silence),
 		test(a_join_signed_with_another_key_is_refused),
+		test(addresses_of_the_other_family_are_refused),
 		test(a_name_that_cannot_be_shown_is_refused),
 		test(a_join_changed_anywhere_meets_silence),
 		test(the_verdict_names_what_is_wrong_with_a_join),
