@@ -4,6 +4,8 @@
  * anyone uses it and does not depend on its creator. All publishers say the same; where they do not (a VNI was picked anew), the
  * higher version counts, then the greater bytes, on every host alike. A network that nobody publishes is gone.
  *
+ * Subnets are only ever added: two hosts that added different ones at once end with both.
+ *
  * A name or a VNI can come to be used by two networks when both were made on the two sides of a cut. The lower id keeps the name;
  * the higher id picks another VNI: each publisher computes the same next one. */
 #include <errno.h>
@@ -248,8 +250,27 @@ struct survey {
 	struct node *node;
 	struct id128 id;
 	struct network_def best;
+	struct network_def all; /* only its pools: whatever anyone has */
 	unsigned hosts;
 };
+
+static bool has_prefix(const struct network_def *def, const struct prefix *prefix)
+{
+	for (unsigned i = 0; i < def->pool_count; i++)
+		if (prefix_equal(prefix, &def->pools[i]))
+			return true;
+	return false;
+}
+
+static bool merge_pools(struct network_def *def, const struct network_def *other)
+{
+	unsigned before = def->pool_count;
+
+	for (unsigned i = 0; i < other->pool_count && def->pool_count < NETWORK_POOLS_MAX; i++)
+		if (!has_prefix(def, &other->pools[i]))
+			def->pools[def->pool_count++] = other->pools[i];
+	return def->pool_count > before;
+}
 
 static void survey_member(void *ctx, const struct gossip_member *m)
 {
@@ -265,8 +286,27 @@ static void survey_member(void *ctx, const struct gossip_member *m)
 	val = gossip_get(s->node->gossip, m->hostno, TOPIC_CLUSTER, key, sizeof(key), &len);
 	if (!val || network_def_decode(val, len, &def, NULL) < 0 || !id_equal(&def.id, &s->id))
 		return;
+	merge_pools(&s->all, &def);
 	if (!s->hosts++ || network_def_compare(&def, &s->best) > 0)
 		s->best = def;
+}
+
+static void take_definition(struct node *node, struct network *n, struct survey *s)
+{
+	bool theirs = s->hosts && (!n->mine || network_def_compare(&s->best, &n->def) > 0), added = false;
+	struct network_def before = n->def;
+
+	merge_pools(&s->all, &before);
+	if (theirs)
+		n->def = s->best;
+	if (n->mine) {
+		added = merge_pools(&n->def, &s->all);
+		n->def.version += added;
+	}
+	if (n->mine && (theirs || added))
+		network_keep(node, n);
+	if (n->programmed && (before.vni != n->def.vni || before.mtu != n->def.mtu))
+		datapath_put_network(node, n);
 }
 
 void network_changed(struct node *node, const struct id128 *id)
@@ -285,14 +325,7 @@ void network_changed(struct node *node, const struct id128 *id)
 		network_drop(node, n);
 		return;
 	}
-	if (s.hosts && (!n->mine || network_def_compare(&s.best, &n->def) > 0)) {
-		bool other_vni = n->def.vni != s.best.vni || n->def.mtu != s.best.mtu;
-		n->def = s.best;
-		if (n->mine)
-			network_keep(node, n);
-		if (n->programmed && other_vni)
-			datapath_put_network(node, n);
-	}
+	take_definition(node, n, &s);
 	resolve_vni(node, n);
 }
 
@@ -356,14 +389,6 @@ struct obtain {
 	void *arg;
 };
 
-static bool has_prefix(const struct network_def *def, const struct prefix *prefix)
-{
-	for (unsigned i = 0; i < def->pool_count; i++)
-		if (prefix_equal(prefix, &def->pools[i]))
-			return true;
-	return false;
-}
-
 /* Asked for as a pool of the network by its name (--ipam-opt trestle.network=NAME): it is there on purpose. */
 static bool is_tied(struct node *node, const struct network_def *def, const struct prefix *prefix)
 {
@@ -400,6 +425,20 @@ static const char *list_pools(const struct prefix *pools, unsigned count, char *
 	return buf;
 }
 
+static int check_ipv6_mtu(const struct network_def *def, struct err *err)
+{
+	char text[PREFIX_TEXT_SIZE];
+
+	for (unsigned i = 0; i < def->pool_count; i++)
+		if (def->pools[i].ip.family == 6 && def->mtu < IPV6_MTU_MIN)
+			return err_set(err, ERR_INVALID,
+				"network \"%s\" with MTU %u cannot have the subnet %s: IPv6 needs %u. Raise the underlay's MTU, "
+				"or "
+				"leave IPv6 out",
+				def->name, def->mtu, prefix_format(&def->pools[i], text), IPV6_MTU_MIN);
+	return 0;
+}
+
 static int check_fits(struct node *node, const struct network_def *def, const struct network_spec *spec, struct err *err)
 {
 	char have[200], want[200];
@@ -416,16 +455,30 @@ static int check_fits(struct node *node, const struct network_def *def, const st
 	if (spec->mtu && spec->mtu != def->mtu)
 		return err_set(
 			err, ERR_EXISTS, "network \"%s\" exists with MTU %u, asked for with %u", def->name, def->mtu, spec->mtu);
-	return 0;
+	return check_ipv6_mtu(def, err);
 }
 
-/* A definition without subnets takes those of its first user; one with subnets gains what was asked for by its name since. */
+bool network_may_gain(const struct network *n, const struct network_spec *spec, const struct prefix *prefix)
+{
+	bool shared = false, family = false;
+
+	for (unsigned i = 0; i < spec->pool_count; i++)
+		shared |= has_prefix(&n->def, &spec->pools[i]);
+	for (unsigned i = 0; i < n->def.pool_count; i++)
+		family |= n->def.pools[i].ip.family == prefix->ip.family;
+	return shared && !family;
+}
+
+/* A definition without subnets takes those of its first user; one with subnets gains what was asked for by its name since, and
+ * the family that it lacks. */
 static void add_pools(struct node *node, struct network *n, const struct network_spec *spec)
 {
+	const struct network before = {.def = n->def};
 	bool first = n->def.pool_count == 0, added = false;
 
 	for (unsigned i = 0; i < spec->pool_count && n->def.pool_count < NETWORK_POOLS_MAX; i++) {
-		if (has_prefix(&n->def, &spec->pools[i]) || (!first && !is_tied(node, &n->def, &spec->pools[i])))
+		if (has_prefix(&n->def, &spec->pools[i]) ||
+			(!first && !is_tied(node, &n->def, &spec->pools[i]) && !network_may_gain(&before, spec, &spec->pools[i])))
 			continue;
 		n->def.pools[n->def.pool_count++] = spec->pools[i];
 		added = true;
@@ -484,6 +537,8 @@ static int new_def(struct node *node, const struct network_spec *spec, struct ne
 	def->created_s = (uint64_t)clock_wall_s();
 	def->pool_count = spec->pool_count;
 	memcpy(def->pools, spec->pools, sizeof(def->pools));
+	if (check_ipv6_mtu(def, err) < 0)
+		return -1;
 	if (spec->vni && vni_taken(node, spec->vni, &def->id))
 		return err_set(
 			err, ERR_CONFLICT, "VNI %u is used by another network; `trestle network ls` shows by which", spec->vni);

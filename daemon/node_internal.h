@@ -46,6 +46,7 @@ enum tell_kind { TELL_IPAM = 1, TELL_CLAIM = 2, TELL_CLAIM_ANSWER = 3 };
 enum record_kind { RECORD_NETWORK = 'N', RECORD_POOL = 'P', RECORD_CUSTODY = 'C', RECORD_ENDPOINT = 'E', RECORD_DECREE = 'F' };
 
 #define TOPIC_CLUSTER 0
+#define IPV6_MTU_MIN 1280 /* RFC 8200 section 5; the kernel takes IPv6 off a link with less */
 #define WORKLOAD_KEY_SIZE (CONTROL_CNI_CONFIG_MAX + CONTROL_CNI_ID_MAX + DRIVER_IFNAME_SIZE + 3)
 #define ROWS_GRACE_MS (10 * 60 * 1000) /* a dead host's rows stay so long: they lead only to a host that may be back */
 #define HOLD_MAX_MS 30000	       /* after a start, rows of unknown endpoints are kept at most so long */
@@ -319,6 +320,8 @@ void networks_stop(struct node *node);
 void networks_publish(struct node *node);
 void network_obtain(struct node *node, const struct network_spec *spec,
 	void (*fn)(void *arg, struct network *network, const struct err *err), void *arg);
+/* Whether a request for these subnets gives the network the first one of its family: it shares another with it. */
+bool network_may_gain(const struct network *n, const struct network_spec *spec, const struct prefix *prefix);
 struct network *network_find(struct node *node, const char *name_or_id); /* lowest id of that name */
 struct network *network_by_id(struct node *node, const struct id128 *id);
 struct network *network_by_topic(struct node *node, uint64_t topic);

@@ -503,6 +503,9 @@ static int settle_mtu(struct workload_add *a, struct err *err)
 	if (asked > a->network->def.mtu)
 		return err_set(err, ERR_INVALID, "mtu: network \"%s\" carries %u, asked for is %u", a->network->def.name,
 			a->network->def.mtu, asked);
+	if (asked && asked < IPV6_MTU_MIN && has_family(a, 6))
+		return err_set(err, ERR_INVALID, "mtu: network \"%s\" has IPv6, which needs %u, asked for is %u",
+			a->network->def.name, IPV6_MTU_MIN, asked);
 	a->w->mtu = asked ? asked : a->network->def.mtu;
 	return 0;
 }
@@ -611,16 +614,26 @@ static bool is_of(const struct network *n, const struct prefix *prefix)
 	return false;
 }
 
-/* Before any pool is made: network_obtain would refuse it too, and leave the pools behind. */
-static int check_subnets(const struct network *n, const struct network_spec *spec, struct err *err)
+/* All that the network has, and what it gains. Before any pool is made: network_obtain would refuse it too, and leave the pools
+ * behind. */
+static int take_subnets(const struct network *n, struct network_spec *spec, struct err *err)
 {
+	struct prefix pools[NETWORK_POOLS_MAX];
+	unsigned count = n->def.pool_count;
 	char text[PREFIX_TEXT_SIZE];
 
-	for (unsigned i = 0; i < spec->pool_count; i++)
-		if (!is_of(n, &spec->pools[i]))
+	memcpy(pools, n->def.pools, sizeof(pools));
+	for (unsigned i = 0; i < spec->pool_count; i++) {
+		if (is_of(n, &spec->pools[i]))
+			continue;
+		if (count == NETWORK_POOLS_MAX || !network_may_gain(n, spec, &spec->pools[i]))
 			return err_set(err, ERR_INVALID,
 				"network \"%s\" exists with other subnets than %s; leave the subnet out, or use another name",
 				n->def.name, prefix_format(&spec->pools[i], text));
+		pools[count++] = spec->pools[i];
+	}
+	memcpy(spec->pools, pools, sizeof(pools));
+	spec->pool_count = count;
 	return 0;
 }
 
@@ -641,13 +654,7 @@ static int read_network(struct workload_add *a, struct err *err)
 	}
 	if (add_subnet(a, "subnet", err) < 0 || add_subnet(a, "subnet6", err) < 0)
 		return -1;
-	if (n && n->def.pool_count) {
-		if (check_subnets(n, &a->spec, err) < 0)
-			return -1;
-		a->spec.pool_count = n->def.pool_count;
-		memcpy(a->spec.pools, n->def.pools, sizeof(a->spec.pools));
-	}
-	return 0;
+	return n && n->def.pool_count ? take_subnets(n, &a->spec, err) : 0;
 }
 
 /* ---- the call ---- */
