@@ -46,13 +46,25 @@ static int get_link(struct nl_socket *s, const char *ifname, struct nl_link *ret
 
 /* ---- setting up ---- */
 
-/* Runtimes make namespaces with IPv6 switched off for interfaces to come; whoever gives an IPv6 address switches it on. */
-static int allow_ipv6(void *arg, struct err *err)
+static int set_sysctl(const char *ifname, const char *name, const char *value, struct err *err)
 {
 	char path[96];
 
-	snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/disable_ipv6", (const char *)arg);
-	return netns_sysctl(path, "0", NULL, err);
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/%s", ifname, name);
+	return netns_sysctl(path, value, NULL, err);
+}
+
+/* While the link is down. Runtimes make namespaces with IPv6 switched off for interfaces to come; whoever gives an IPv6 address
+ * switches it on. No detection of duplicates (RFC 4862 5.4): addresses are given once, and the link-local one is made from a MAC
+ * address that is; it would keep the interface from speaking for a second and ask all hosts. No router of a container's
+ * making: a neighbour that sends advertisements would be everybody's way out (CVE-2020-10749). */
+static int prepare_ipv6(void *arg, struct err *err)
+{
+	const struct workload_link *link = arg;
+
+	if (set_sysctl(link->ifname, "accept_ra", "0", err) < 0 || set_sysctl(link->ifname, "accept_dad", "0", err) < 0)
+		return -1;
+	return prefix_is_set(&link->addresses[1]) ? set_sysctl(link->ifname, "disable_ipv6", "0", err) : 0;
 }
 
 static int set_link(const struct workload_link *link, struct nl_socket *s, const struct nl_link *have, struct err *err)
@@ -113,7 +125,7 @@ static int set_up(struct link_job *j, struct nl_socket *s, struct err *err)
 
 	if (get_link(s, link->ifname, &have, err) < 0)
 		return err_prefix(err, "interface %s in the container", link->ifname);
-	if (prefix_is_set(&link->addresses[1]) && netns_run(j->netns_fd, allow_ipv6, j->link.ifname, err) < 0)
+	if (netns_run(j->netns_fd, prepare_ipv6, &j->link, err) < 0)
 		return -1;
 	/* IPv4 first: an address may be given to a link that is down, and the link is never seen up without one. */
 	if (set_address(link, s, have.index, &link->addresses[0], err) < 0 || set_link(link, s, &have, err) < 0 ||
