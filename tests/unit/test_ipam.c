@@ -237,7 +237,10 @@ static void a_pool_has_its_usable_addresses_and_no_edges(void **state)
 		{"10.1.0.7/32", 1, 0, "10.1.0.7", "10.1.0.8"},
 		{"0.0.0.0/12", 1048576, 2, "0.0.0.1", "0.15.255.255"},
 		{"2001:db8::/120", 256, 1, "2001:db8::1", "2001:db8::"},
+		{"2001:db8::/126", 4, 1, "2001:db8::1", "2001:db8::"},
 		{"2001:db8::/127", 2, 0, "2001:db8::", "2001:db8::2"},
+		{"2001:db8::5:0/112", 65536, 1, "2001:db8::5:1", "2001:db8::6:0"},
+		{"2001:db8:ffff:ffff:8000::/65", UINT64_C(1) << 63, 1, "2001:db8:ffff:ffff:8000::1", "2001:db8:ffff:ffff:8000::"},
 		{"2001:db8::9/128", 1, 0, "2001:db8::9", "2001:db8::a"},
 		{"10.0.0.0/8", 16777216, 2, "10.0.0.1", "10.255.255.255"},
 	};
@@ -253,6 +256,46 @@ static void a_pool_has_its_usable_addresses_and_no_edges(void **state)
 		assert_true(totals.held_known == vectors[i].size - vectors[i].reserved);
 		assert_string_equal(ask_any(s, 0), vectors[i].first);
 		assert_int_equal(ask_for(s, vectors[i].last_refused, "x"), IPAM_OUTSIDE);
+		shell_free(s);
+	}
+}
+
+/* Sizes that 64 bits do not hold, and the addresses at which a carry would show. */
+static void pools_beyond_64_bits_have_every_address(void **state)
+{
+	static const struct {
+		const char *prefix;
+		unsigned bits;
+		const char *given[5], *outside[3];
+	} vectors[] = {
+		{"2001:db8::/64", 64,
+			{"2001:db8::ffff:ffff:ffff:ffff", "2001:db8::ffff:ffff", "2001:db8::1:0:0", "2001:db8::8000:0:0:0",
+				"2001:db8::ffff:ffff:0:0"},
+			{"2001:db8::", "2001:db8:0:1::", "2001:db7:ffff:ffff:ffff:ffff:ffff:ffff"}},
+		{"2001:db8:0:fffe::/63", 65,
+			{"2001:db8:0:ffff:ffff:ffff:ffff:ffff", "2001:db8:0:ffff::", "2001:db8:0:fffe:ffff:ffff:ffff:ffff",
+				"2001:db8:0:fffe::2", "2001:db8:0:ffff::1"},
+			{"2001:db8:0:fffe::", "2001:db8:1::", "2001:db8:0:fffd:ffff:ffff:ffff:ffff"}},
+		{"8000::/1", 127,
+			{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "8000:0:0:1::", "8000::ffff:ffff:ffff:ffff",
+				"c000::", "8000:0:0:1::1"},
+			{"8000::", "::", "7fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}},
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(vectors) / sizeof(vectors[0]); i++) {
+		struct shell *s = shell_new(vectors[i].prefix);
+		struct ipam_totals totals;
+
+		assert_true(ipam_pool_totals(s->ipam, &pool_id, &totals));
+		assert_true(totals.size == (u128)1 << vectors[i].bits);
+		assert_true(totals.held_known == totals.size - 1);
+		for (unsigned j = 0; j < 5; j++) {
+			assert_int_equal(ask_for(s, vectors[i].given[j], "x"), IPAM_GRANTED);
+			assert_int_equal(ask_for(s, vectors[i].given[j], "y"), IPAM_IN_USE);
+		}
+		for (unsigned j = 0; j < 3; j++)
+			assert_int_equal(ask_for(s, vectors[i].outside[j], "x"), IPAM_OUTSIDE);
 		shell_free(s);
 	}
 }
@@ -1713,6 +1756,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_pool_has_its_usable_addresses_and_no_edges),
+		cmocka_unit_test(pools_beyond_64_bits_have_every_address),
 		cmocka_unit_test(absurd_pools_are_refused_and_nothing_is_saved),
 		cmocka_unit_test(one_pool_id_has_one_definition),
 		cmocka_unit_test(a_pool_made_elsewhere_cannot_be_made_again),
