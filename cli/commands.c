@@ -742,6 +742,25 @@ static int run_ipam_check(struct cli *cli)
 	return found ? CLI_PROBLEM : CLI_FINE;
 }
 
+/* ---- CNI ---- */
+
+/* The question of a runtime's STATUS, for whoever cannot run the plugin: a readiness probe. */
+static int run_cni_status(struct cli *cli)
+{
+	int status = CLI_FINE;
+	json_t *answer = cli->arg_count ? get_object(cli, "/v1/cni/status", "?network=", cli->args[0], &status)
+					: get(cli, "/v1/cni/status", &status);
+
+	if (!answer)
+		return status;
+	if (cli->json)
+		view_json(cli->out, answer);
+	else
+		fputs("a container could be attached now\n", cli->out);
+	json_decref(answer);
+	return CLI_FINE;
+}
+
 /* ---- the table ---- */
 
 #define THIS_HOST "This host"
@@ -801,6 +820,8 @@ const struct cli_command cli_commands[] = {
 			{"--from", "FILE", "the plugin (default: trestle-cni beside this program)"},
 			{"--wait", "SECONDS", "for the daemon, before the configuration is written"},
 			{"--force", NULL, "replaces files of others and changed ones"}, {0}}},
+	{CNI, "cni status", "[NETWORK]", 0, 1, "tells whether a container could be attached now", "trestle cni status pods",
+		run_cni_status, {{0}}},
 	{CNI, "cni uninstall", "", 0, 0, "takes away what `cni install` wrote", "trestle cni uninstall", cli_run_cni_uninstall,
 		{{"--bin-dir", "DIR", "of the plugin (default /opt/cni/bin)"},
 			{"--conf-dir", "DIR", "of the configurations (default /etc/cni/net.d)"},

@@ -275,6 +275,7 @@ static void json_output_is_the_answer_itself(void **state)
 		{"token -o json", "{\"token\":\"trestle1.x\",\"expires_s\":1}"},
 		{"join trestle1.x -o json", "{\"cluster_id\":\"c0\",\"hostno\":2,\"sponsor\":\"n1\"}"},
 		{"leave -o json", "{\"left\":true}"},
+		{"cni status pods -o json", "{}"},
 	};
 	struct daemon *d = *state;
 	size_t i;
@@ -641,7 +642,7 @@ static void help_shows_usage_and_an_example_for_every_command(void **state)
 {
 	static const char *const names[] = {"status", "version", "help", "members", "token", "join", "leave", "network ls",
 		"network create", "network rm", "network inspect", "endpoint ls", "endpoint inspect", "ipam show", "ipam check",
-		"forget", "cni install", "cni uninstall"};
+		"forget", "cni install", "cni status", "cni uninstall"};
 	struct daemon *d = *state;
 	struct result all = run(d, "--help"), r;
 	char line[128], usage[128];
