@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "daemon/node_internal.h"
+#include "driver/vxlan/vxlan.h"
 
 static void on_signal(evutil_socket_t signal_number, short what, void *arg)
 {
@@ -64,6 +65,16 @@ static int run(const struct options *options)
 	return status;
 }
 
+static int prepare(const struct options *options)
+{
+	struct err err = {0};
+
+	if (vxlan_prepare(options->fabric, &err) == 0)
+		return 0;
+	fprintf(stderr, "trestled: %s\n", err.text);
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	static struct options options;
@@ -81,6 +92,8 @@ int main(int argc, char **argv)
 		printf("trestled %s\n", TRESTLE_VERSION);
 		return 0;
 	}
+	if (options.prepare)
+		return prepare(&options);
 	log_set_level(options.log_level);
 	event_set_fatal_callback(on_fatal);
 	limit_process();

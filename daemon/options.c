@@ -275,6 +275,10 @@ static int read_arguments(struct options *o, int argc, char **argv, struct err *
 			o->version = true;
 			continue;
 		}
+		if (strcmp(name, "--prepare") == 0) {
+			o->prepare = true;
+			continue;
+		}
 		if (strncmp(name, "--", 2) != 0)
 			return err_set(err, ERR_INVALID, "unexpected argument '%s'; trestled takes only --options", name);
 		name += 2;
@@ -405,7 +409,7 @@ int options_read(struct options *ret_options, int argc, char **argv, struct err 
 	if (read_file(o, config ? config : OPTIONS_FILE_DEFAULT, config != NULL, err) < 0 ||
 		read_arguments(o, argc, argv, err) < 0)
 		goto out;
-	if (!o->help && !o->version && fill_defaults(o, err) < 0)
+	if (!o->help && !o->version && !o->prepare && fill_defaults(o, err) < 0)
 		goto out;
 	*ret_options = *o;
 	result = 0;
@@ -417,7 +421,9 @@ out:
 void options_help(void)
 {
 	printf("trestled: joins the containers of many hosts into one network. One per host, as root.\n\n"
-	       "usage: trestled [--config FILE] [--OPTION VALUE ...]\n\n");
+	       "usage: trestled [--config FILE] [--OPTION VALUE ...]\n"
+	       "       trestled --prepare [--fabric PATH]   makes that namespace, which may take more rights than the rest, and "
+	       "ends\n\n");
 	for (size_t i = 0; i < ROW_COUNT; i++) {
 		printf("  --%s %s\n      %s", rows[i].name, rows[i].argument, rows[i].help);
 		if (rows[i].fallback)

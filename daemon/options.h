@@ -31,6 +31,7 @@ struct options {
 	unsigned lease_grace_s; /* an address or link that no endpoint uses for so long is collected */
 	enum log_level log_level;
 	bool help, version;
+	bool prepare; /* only make the fabric */
 };
 
 /* Reads the file (missing is fine unless named by --config) and the arguments. Each error names the option, the value and what

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "driver/vxlan/vxlan.h"
 #include "driver/vxlan/vxlan_internal.h"
 #include "netlink/netns.h"
 
@@ -80,4 +81,15 @@ int vx_fabric_open(const char *path, int *ret_fd, struct err *err)
 	if (remove_leftover(path, err) < 0 || netns_create(path, err) < 0)
 		return -1;
 	return netns_open(path, ret_fd, err);
+}
+
+int vxlan_prepare(const char *fabric_path, struct err *err)
+{
+	int fd, ret;
+
+	if (vx_fabric_open(fabric_path, &fd, err) < 0)
+		return -1;
+	ret = vx_fabric_prepare(fd, err);
+	close(fd);
+	return ret;
 }

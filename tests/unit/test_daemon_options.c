@@ -297,6 +297,9 @@ static void help_and_version_ask_for_nothing_else(void **state)
 	assert_true(options.help);
 	expect_read("", "--version");
 	assert_true(options.version && !options.help);
+	expect_read("", "--prepare --fabric /run/netns/f");
+	assert_true(options.prepare && !options.help && !options.version);
+	assert_string_equal(options.fabric, "/run/netns/f");
 }
 
 static void read_help(char help[HELP_MAX])
