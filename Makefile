@@ -220,6 +220,9 @@ compile_commands.json: export COMPILE = $(CC) $(OWN_CFLAGS) $(CFLAGS)
 
 # ---- Installation ----
 
+image: all ## build/trestle-image.tar: what a container image has to hold, for `docker import`
+	$(Q)packaging/image.sh $(B) build/trestle-image.tar
+
 install: all ## into DESTDIR and PREFIX (/usr/local); `trestle cni install` puts the plugin where runtimes look
 	install -D -m 755 $(B)/trestled $(DESTDIR)$(PREFIX)/sbin/trestled
 	install -D -m 755 $(B)/trestle $(DESTDIR)$(PREFIX)/bin/trestle
@@ -242,5 +245,5 @@ help: ## this list
 always:
 .PHONY: all unit sim model load fuzz-replay deps deps-test deps-docker deps-cni deps-check deps-fuzz deps-bench-gossip build-tests test test-unit test-fuzz test-model test-sim test-net \
 	test-sim-long test-conformance test-cni test-docker fuzz demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
-	check-warnings check-static install install-strip uninstall clean help always
+	check-warnings check-static image install install-strip uninstall clean help always
 .SECONDARY:

@@ -28,9 +28,11 @@ UNDERLAY6 = "2001:db8::"
 PR_SET_PDEATHSIG = 1
 CLONE_NEWNET = 0x40000000
 
-# The first process of a host. Its loop adopts and reaps what dies around it, which `sleep` alone would not.
+# The first process of a host. Its loop adopts and reaps what dies around it, which `sleep` alone would not. The machine's own namespaces
+# are let go first: engines look mounts up by path, and would find these below the host's /run.
 INIT = r"""
 mount --make-rprivate / &&
+{ umount -lR /run/netns 2>/dev/null || :; } &&
 mount -t tmpfs -o mode=755 tmpfs /run &&
 mkdir -p /run/docker/plugins /run/netns /run/lock &&
 ip link set lo up && : > "$1/up" || exit 1
