@@ -15,6 +15,14 @@ default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 """
 
 
+def own_cni_dirs(host):
+    """Where runtimes look by default, empty, and the host's own."""
+    for path in ("/opt", "/etc/cni", "/var/lib/cni"):
+        host.run("mkdir", "-p", path)
+        host.run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path)
+    host.run("mkdir", "-p", "/opt/cni/bin", "/etc/cni/net.d")
+
+
 class Podman:
     def __init__(self, host):
         self.host, self.dir = host, f"{host.dir}/podman"
@@ -22,9 +30,7 @@ class Podman:
         os.makedirs(self.dir)
         with open(self.settings, "w") as f:
             f.write(OPTIONS)
-        for path in ("/opt", "/etc/cni"):
-            host.run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path)
-        host.run("mkdir", "-p", "/opt/cni/bin", "/etc/cni/net.d")
+        own_cni_dirs(host)
 
     def write(self, path, text):
         with open(self.host.path(path), "w") as f:
