@@ -106,6 +106,7 @@ const struct record *shards_record(const struct shard *shard, const struct shard
 static void count_record(struct shards *s, const struct record *r, int by)
 {
 	s->record_count += (uint64_t)(int64_t)by;
+	s->ageing |= r->deleted;
 	if (r->deleted)
 		r->shard->deleted_count += (unsigned)by;
 	else
@@ -310,6 +311,7 @@ void shards_saw_epoch(struct shards *s, uint32_t hostno, uint32_t epoch, uint64_
 	origin->refused = false;
 	for (struct shard *shard = origin->shards; shard; shard = shard->next_of_origin) {
 		shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
+		s->ageing = true;
 		update_root(s, shard);
 	}
 }
@@ -341,6 +343,7 @@ static void begin_epoch(struct shards *s, struct shard *shard, uint64_t now_ms)
 		list_insert(&shard->old, r);
 	}
 	shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
+	s->ageing = true;
 	shard->epoch = shard->of->epoch;
 	shard->head = shard->floor = shard->floor_next = 0;
 	shard->range_count = 0;
@@ -754,9 +757,10 @@ static struct shard *shard_for(struct shards *s, const struct proto_batch *batch
 }
 
 /* The origin started again (R5, or the same epoch with its seqs continued): nothing is swept before it says that it is done. */
-static void unsettle(struct shard *shard, uint64_t now_ms)
+static void unsettle(struct shards *s, struct shard *shard, uint64_t now_ms)
 {
 	shard->settled = false;
+	s->ageing = true;
 	if (shard->old_until_ms == 0)
 		shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
 }
@@ -783,7 +787,7 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 	}
 	head_before = shard->head;
 	if (!(batch->flags & PROTO_BATCH_SETTLED) && batch->head > shard->head)
-		unsettle(shard, now_ms);
+		unsettle(s, shard, now_ms);
 	/* A listing matters to who is below its floor; to others it is a batch like any. */
 	if (batch->flags & PROTO_BATCH_LISTING && shard->head < batch->floor)
 		verdict = apply_listing(s, shard, batch);
@@ -900,7 +904,10 @@ static void expire_old_epoch(struct shards *s, struct shard *shard)
 void shards_tick(struct shards *s, uint64_t now_ms)
 {
 	struct shard *shard, *tmp;
+	bool ageing = false;
 
+	if (!s->ageing)
+		return;
 	HASH_ITER(hh, s->by_id, shard, tmp)
 	{
 		/* Due since long, when there was nothing to forget: then floor_next is below all that there is now. */
@@ -909,6 +916,7 @@ void shards_tick(struct shards *s, uint64_t now_ms)
 			shard->floor_next = shard->head;
 			shard->floor_at_ms = now_ms + SHARDS_FLOOR_EVERY_MS;
 		}
+		ageing |= shard->deleted_count > 0 || shard->old_until_ms != 0;
 		if (shard->old_until_ms == 0)
 			continue;
 		if (s->ops->expires && !s->ops->expires(s->ctx, shard->id.origin))
@@ -916,6 +924,7 @@ void shards_tick(struct shards *s, uint64_t now_ms)
 		else if (now_ms >= shard->old_until_ms)
 			expire_old_epoch(s, shard);
 	}
+	s->ageing = ageing;
 }
 
 void shards_paused(struct shards *s, uint64_t now_ms)

@@ -138,6 +138,7 @@ struct shards {
 	uint64_t resets;    /* listings completed */
 	u128 root;	    /* sum over shards of the current epoch of SipHash-128(topic, origin, epoch, head, settled) */
 	uint64_t shape;	    /* changes when a shard comes or goes */
+	bool ageing;	    /* there may be deletions, or something of an earlier epoch: time has something to do */
 	bool no_r3;	    /* tests only: break rule R3, to see that the checker notices */
 };
 
