@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "gossip/core_internal.h"
+#include "tests/sim/arena.h"
 #include "tests/sim/scenario.h"
 #include "tests/sim/truth.h"
+#include "tests/sim/warm.h"
 
 #define SAMPLES_MAX 300000
 #define CASES_MAX 200
@@ -85,6 +87,10 @@ static void begin(struct world *w)
 	if (!w->scenario)
 		abort();
 	w->unchecked = w->host_count > 100;
+	if (w->host_count > WARM_ABOVE) {
+		warm_start(w);
+		return;
+	}
 	world_introduce_all(w);
 	world_start_all(w);
 	expect_quiet(w, w->host_count > 100 ? 60000 : 10000);
@@ -287,6 +293,8 @@ static void measure_idle(struct world *w)
 	count = (double)(w->packets - packets) / w->host_count / 60;
 	printf("     idle, %u hosts: %.0f bytes/s and %.2f packets/s sent by a host (UDP payload)\n", w->host_count, per_host,
 		count);
+	if (w->warm)
+		printf("     memory of %u hosts: %.0f MiB\n", w->host_count, (double)arena_bytes() / (1 << 20));
 	if (per_host > 300)
 		world_fail(w, "more than 300 bytes/s");
 	end(w);

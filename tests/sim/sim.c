@@ -75,7 +75,7 @@ static void run_explore(const struct options *o, const char *name, bool with_ipa
 }
 
 static const struct scenario *const lists[] = {
-	gossip_scenarios, trust_scenarios, tree_scenarios, ipam_scenarios, measure_scenarios, long_scenarios};
+	gossip_scenarios, trust_scenarios, tree_scenarios, warm_scenarios, ipam_scenarios, measure_scenarios, long_scenarios};
 
 static int usage(void)
 {

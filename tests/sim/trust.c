@@ -174,7 +174,7 @@ static void a_flapping_host_is_damped(struct world *w)
 	begin(w);
 	w->scenario = c;
 	w->hooks.member = count_change;
-	w->hosts[0].loss = 800;
+	w->hosts[0].loss_in = w->hosts[0].loss_out = 800;
 	world_run_ms(w, minutes * 60000);
 	for (unsigned i = 1; i < w->host_count; i++)
 		worst = c->count[i] > worst ? c->count[i] : worst;
@@ -182,7 +182,7 @@ static void a_flapping_host_is_damped(struct world *w)
 		minutes, c->bystanders);
 	expect(w, worst <= minutes, "its state changes at most once a minute");
 	expect(w, c->bystanders == 0, "nobody else's does");
-	w->hosts[0].loss = 0;
+	w->hosts[0].loss_in = w->hosts[0].loss_out = 0;
 	expect_quiet(w, 5000);
 	free(c);
 	w->scenario = NULL;

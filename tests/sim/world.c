@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "gossip/admission_internal.h"
+#include "tests/sim/arena.h"
 #include "tests/sim/truth.h"
 
 #define SIM_EPOCH_MS 1000 /* virtual time does not start at 0, which cores use for "never" */
@@ -99,6 +100,52 @@ void sim_disk_clear(struct sim_disk *disk)
 	forget_pair(disk, pair);
 }
 
+void sim_disk_copy(struct sim_disk *to, const struct sim_disk *from)
+{
+	sim_disk_clear(to);
+	for (const struct sim_pair *pair = from->first; pair; pair = pair->hh.next)
+		sim_disk_save(to, pair->key, pair->key_len, pair->val, pair->val_len);
+}
+
+static void forget_undo(struct sim_host *host)
+{
+	for (unsigned i = 0; i < host->undo_count; i++)
+		free(host->undo[i].val);
+	host->undo_count = 0;
+}
+
+static void note_undo(struct sim_host *host, struct sim_disk *disk, const void *key, size_t key_len)
+{
+	struct sim_undo *undo;
+	struct sim_pair *pair;
+
+	if (host->undo_count == SIM_UNDO_MAX) {
+		free(host->undo[0].val);
+		memmove(host->undo, host->undo + 1, --host->undo_count * sizeof(*host->undo));
+	}
+	undo = &host->undo[host->undo_count++];
+	*undo = (struct sim_undo){.disk = disk, .key_len = key_len};
+	memcpy(undo->key, key, key_len);
+	HASH_FIND(hh, disk->first, key, key_len, pair);
+	if (!pair)
+		return;
+	undo->val = malloc(pair->val_len + 1);
+	if (!undo->val)
+		abort();
+	memcpy(undo->val, pair->val, pair->val_len);
+	undo->val_len = pair->val_len;
+}
+
+static void save(
+	struct sim_host *host, struct sim_disk *disk, const void *key, size_t key_len, const void *val, size_t len, bool durable)
+{
+	if (host->undo && !durable)
+		note_undo(host, disk, key, key_len);
+	sim_disk_save(disk, key, key_len, val, len);
+	if (host->undo && durable)
+		forget_undo(host);
+}
+
 /* ---- the queue: a binary heap ---- */
 
 static bool earlier(const struct sim_event *a, const struct sim_event *b)
@@ -146,6 +193,46 @@ static struct sim_event pop_event(struct world *w)
 uint64_t world_now_ms(const struct world *w)
 {
 	return SIM_EPOCH_MS + w->now_us / SIM_US_PER_MS;
+}
+
+static uint64_t host_us_at(const struct sim_host *host, uint64_t world_us)
+{
+	return SIM_EPOCH_MS * SIM_US_PER_MS + (uint64_t)((int64_t)world_us + (int64_t)world_us * host->clock_ppm / 1000000);
+}
+
+static uint64_t host_now_us(const struct sim_host *host)
+{
+	return host_us_at(host, host->world->now_us);
+}
+
+uint64_t host_now_ms(const struct sim_host *host)
+{
+	return host_now_us(host) / SIM_US_PER_MS;
+}
+
+/* When the host's clock shows that much. */
+static uint64_t world_us_of(const struct sim_host *host, uint64_t host_ms)
+{
+	uint64_t us = (host_ms - SIM_EPOCH_MS) * SIM_US_PER_MS, at = us;
+
+	if (host->clock_ppm == 0)
+		return us;
+	at = us * 1000000 / (uint64_t)(1000000 + host->clock_ppm);
+	while (host_us_at(host, at) < host_ms * SIM_US_PER_MS)
+		at++;
+	return at;
+}
+
+void world_enter(const struct world *w, unsigned host)
+{
+	if (w->warm)
+		arena_enter(host);
+}
+
+void world_leave(const struct world *w)
+{
+	if (w->warm)
+		arena_leave();
 }
 
 void world_fail(struct world *w, const char *fmt, ...)
@@ -210,9 +297,13 @@ static void put_in_flight(struct world *w, unsigned to, struct sim_packet *packe
 	push_event(w, (struct sim_event){.at_us = w->now_us + delay, .kind = EVENT_PACKET, .host = to, .packet = packet});
 }
 
-static void op_send(void *ctx, const struct gossip_addr *to, const void *bytes, size_t len)
+static bool is_cut(const struct world *w, unsigned from, unsigned to)
 {
-	struct sim_host *host = ctx;
+	return w->hosts[from].side != w->hosts[to].side || (w->cut && w->cut[from * w->host_count + to]);
+}
+
+static void send_packet(struct sim_host *host, const struct gossip_addr *to, const void *bytes, size_t len)
+{
 	struct world *w = host->world;
 	struct gossip_addr from = sim_addr(host->index);
 	unsigned target = host_at(to);
@@ -221,12 +312,20 @@ static void op_send(void *ctx, const struct gossip_addr *to, const void *bytes, 
 	w->bytes += len;
 	if (len > GOSSIP_PACKET_MAX)
 		world_fail(w, "host %u sent a packet of %zu bytes", host->hostno, len);
-	if (target >= w->host_count || w->cut[host->index][target] || sim_rng_permille(&w->rng, w->faults.loss) ||
-		sim_rng_permille(&w->rng, host->loss) || sim_rng_permille(&w->rng, w->hosts[target].loss))
+	if (target >= w->host_count || is_cut(w, host->index, target) || sim_rng_permille(&w->rng, w->faults.loss) ||
+		sim_rng_permille(&w->rng, host->loss_out) || sim_rng_permille(&w->rng, w->hosts[target].loss_in))
 		return;
 	put_in_flight(w, target, copy_packet(&from, bytes, len));
 	if (sim_rng_permille(&w->rng, w->faults.duplicate))
 		put_in_flight(w, target, copy_packet(&from, bytes, len));
+}
+
+static void op_send(void *ctx, const struct gossip_addr *to, const void *bytes, size_t len)
+{
+	bool was = arena_pause();
+
+	send_packet(ctx, to, bytes, len);
+	arena_resume(was);
 }
 
 void world_inject(struct world *w, unsigned to, const void *packet, size_t len)
@@ -250,14 +349,16 @@ static void op_random(void *ctx, void *buf, size_t len)
 static void op_member(void *ctx, const struct gossip_member *member, enum gossip_state old)
 {
 	struct sim_host *host = ctx;
+	bool was = arena_pause();
 
 	world_trace(host->world, "host %u: host %u was %s, is %s (epoch %u, incarnation %u)", host->hostno, member->hostno,
 		gossip_state_name(old), gossip_state_name(member->state), member->epoch, member->incarnation);
 	if (host->ipam)
 		ipam_peer_alive(host->ipam, member->hostno, member->state == GOSSIP_ALIVE || member->state == GOSSIP_SUSPECT,
-			world_now_ms(host->world));
+			host_now_ms(host));
 	if (host->world->hooks.member)
 		host->world->hooks.member(host, member, old);
+	arena_resume(was);
 }
 
 /* A chunk of a pool: topic = the pool id's first bytes, key = "i" | pool id | chunk. */
@@ -269,13 +370,14 @@ static void chunk_arrived(
 	if (!host->ipam || key_len != 18)
 		return;
 	memcpy(pool.bytes, key + 1, sizeof(pool.bytes));
-	ipam_peer_chunk(host->ipam, origin, &pool, key[17], val, val_len, world_now_ms(host->world));
+	ipam_peer_chunk(host->ipam, origin, &pool, key[17], val, val_len, host_now_ms(host));
 }
 
 static void op_record(
 	void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
 {
 	struct sim_host *host = ctx;
+	bool was = arena_pause();
 
 	if (key_len > 0 && *(const char *)key == 'i')
 		chunk_arrived(host, origin, key, key_len, val, val_len);
@@ -283,6 +385,7 @@ static void op_record(
 		truth_on_record(host, origin, topic, key, key_len, val, val_len);
 	if (host->world->hooks.record)
 		host->world->hooks.record(host, origin, topic, key, key_len, val, val_len);
+	arena_resume(was);
 }
 
 static void op_told(void *ctx, uint32_t from_hostno, uint8_t kind, const void *body, size_t len)
@@ -290,7 +393,7 @@ static void op_told(void *ctx, uint32_t from_hostno, uint8_t kind, const void *b
 	struct sim_host *host = ctx;
 
 	if (kind == SIM_TOLD_IPAM && host->ipam)
-		ipam_message(host->ipam, from_hostno, body, len, world_now_ms(host->world));
+		ipam_message(host->ipam, from_hostno, body, len, host_now_ms(host));
 }
 
 /* Numbers of simulated joiners are their index. */
@@ -304,14 +407,17 @@ static uint32_t op_admit(void *ctx, const struct id128 *host_id)
 	return 0;
 }
 
+/* Durable or not like in the daemon. */
 static void op_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
 {
 	struct sim_host *host = ctx;
+	bool was = arena_pause();
 
-	sim_disk_save(&host->disk, key, key_len, val, len);
+	save(host, &host->disk, key, key_len, val, len, key_len == 1 && *(const char *)key == GOSSIP_SAVED_KEYS);
+	arena_resume(was);
 }
 
-static const struct gossip_ops gossip_ops = {.send = op_send,
+const struct gossip_ops world_gossip_ops = {.send = op_send,
 	.random = op_random,
 	.member = op_member,
 	.record = op_record,
@@ -323,8 +429,7 @@ static void ipam_op_save(void *ctx, const void *key, size_t key_len, const void 
 {
 	struct sim_host *host = ctx;
 
-	(void)durable; /* crashes here are of the process: what was written survives */
-	sim_disk_save(&host->ipam_disk, key, key_len, val, len);
+	save(host, &host->ipam_disk, key, key_len, val, len, durable);
 }
 
 static uint64_t pool_topic(const struct id128 *pool)
@@ -344,16 +449,16 @@ static void ipam_op_publish(void *ctx, const struct id128 *pool, unsigned chunk,
 	memcpy(key + 1, pool->bytes, sizeof(pool->bytes));
 	key[17] = (uint8_t)chunk;
 	if (val)
-		gossip_put(host->gossip, pool_topic(pool), key, sizeof(key), val, len, world_now_ms(host->world), NULL);
+		gossip_put(host->gossip, pool_topic(pool), key, sizeof(key), val, len, host_now_ms(host), NULL);
 	else
-		gossip_del(host->gossip, pool_topic(pool), key, sizeof(key), world_now_ms(host->world));
+		gossip_del(host->gossip, pool_topic(pool), key, sizeof(key), host_now_ms(host));
 }
 
 static void ipam_op_send(void *ctx, uint32_t to_hostno, const void *msg, size_t len)
 {
 	struct sim_host *host = ctx;
 
-	gossip_tell(host->gossip, to_hostno, SIM_TOLD_IPAM, msg, len, world_now_ms(host->world), NULL);
+	gossip_tell(host->gossip, to_hostno, SIM_TOLD_IPAM, msg, len, host_now_ms(host), NULL);
 }
 
 static void ipam_op_complete(void *ctx, uint64_t ticket, const struct ipam_result *result)
@@ -374,11 +479,12 @@ static const struct ipam_ops ipam_ops = {.save = ipam_op_save,
 
 static void tick_host(struct world *w, struct sim_host *host)
 {
-	uint64_t now_ms = world_now_ms(w), next;
+	uint64_t now_ms = host_now_ms(host), next;
 
 	if (!host->gossip || host->paused)
 		return;
-	gossip_clock_us(host->gossip, SIM_EPOCH_MS * SIM_US_PER_MS + w->now_us);
+	world_enter(w, host->index);
+	gossip_clock_us(host->gossip, host_now_us(host));
 	if (host->ipam) {
 		uint64_t ipam_next = ipam_tick(host->ipam, now_ms);
 
@@ -387,11 +493,15 @@ static void tick_host(struct world *w, struct sim_host *host)
 	} else {
 		next = gossip_tick(host->gossip, now_ms);
 	}
+	world_leave(w);
 	if (next == UINT64_MAX)
 		return;
 	if (next <= now_ms)
 		next = now_ms + 1;
-	host->tick_us = (next - SIM_EPOCH_MS) * SIM_US_PER_MS;
+	next = world_us_of(host, next);
+	if (host->tick_us == next)
+		return;
+	host->tick_us = next;
 	push_event(w, (struct sim_event){.at_us = host->tick_us, .kind = EVENT_TICK, .host = host->index});
 }
 
@@ -402,15 +512,15 @@ void world_touch(struct world *w, unsigned host)
 
 static void tick_joiner(struct world *w, struct sim_host *host)
 {
-	uint64_t next = joiner_tick(host->joiner, world_now_ms(w));
+	uint64_t next = joiner_tick(host->joiner, host_now_ms(host));
 
-	host->tick_us = (next - SIM_EPOCH_MS) * SIM_US_PER_MS;
+	host->tick_us = world_us_of(host, next);
 	push_event(w, (struct sim_event){.at_us = host->tick_us, .kind = EVENT_TICK, .host = host->index});
 }
 
 static void joiner_deliver(struct world *w, struct sim_host *host, const struct sim_packet *packet)
 {
-	joiner_packet(host->joiner, &packet->from, packet->bytes, packet->len, world_now_ms(w));
+	joiner_packet(host->joiner, &packet->from, packet->bytes, packet->len, host_now_ms(host));
 	if (!host->admitted) {
 		tick_joiner(w, host);
 		return;
@@ -440,8 +550,35 @@ static void refuse(struct world *w, unsigned by, const struct gossip_addr *from)
 	unsigned to = host_at(from);
 	struct gossip_addr addr = sim_addr(by);
 
-	if (to < w->host_count && w->hosts[to].gossip && !w->hosts[to].paused && !w->cut[by][to])
-		gossip_unreachable(w->hosts[to].gossip, &addr, world_now_ms(w));
+	if (to < w->host_count && w->hosts[to].gossip && !w->hosts[to].paused && !is_cut(w, by, to)) {
+		world_enter(w, to);
+		gossip_unreachable(w->hosts[to].gossip, &addr, host_now_ms(&w->hosts[to]));
+		world_leave(w);
+	}
+}
+
+/* Of everything delivered, so that two runs can be compared. */
+static void digest_packet(struct world *w, const struct sim_host *host, const struct sim_packet *packet)
+{
+	for (size_t i = 0; i < packet->len; i += sizeof(uint64_t)) {
+		uint64_t word = 0;
+
+		memcpy(&word, packet->bytes + i, packet->len - i < sizeof(word) ? packet->len - i : sizeof(word));
+		w->digest = (w->digest ^ word) * 0x9e3779b97f4a7c15u;
+		w->digest ^= w->digest >> 29;
+	}
+	w->digest = (w->digest ^ w->now_us ^ host->index) * 0x100000001b3u;
+}
+
+static void hand_to_core(struct world *w, struct sim_host *host, const struct sim_packet *packet)
+{
+	w->delivered++;
+	if (!w->unchecked)
+		digest_packet(w, host, packet);
+	world_enter(w, host->index);
+	gossip_clock_us(host->gossip, host_now_us(host));
+	gossip_packet(host->gossip, &packet->from, packet->bytes, packet->len, host_now_ms(host));
+	world_leave(w);
 }
 
 static void deliver(struct world *w, struct sim_host *host, struct sim_packet *packet)
@@ -455,17 +592,7 @@ static void deliver(struct world *w, struct sim_host *host, struct sim_packet *p
 		return;
 	}
 	if (host->gossip) {
-		w->delivered++;
-		for (size_t i = 0; i < packet->len; i += sizeof(uint64_t)) {
-			uint64_t word = 0;
-
-			memcpy(&word, packet->bytes + i, packet->len - i < sizeof(word) ? packet->len - i : sizeof(word));
-			w->digest = (w->digest ^ word) * 0x9e3779b97f4a7c15u;
-			w->digest ^= w->digest >> 29;
-		}
-		w->digest = (w->digest ^ w->now_us ^ host->index) * 0x100000001b3u;
-		gossip_clock_us(host->gossip, SIM_EPOCH_MS * SIM_US_PER_MS + w->now_us);
-		gossip_packet(host->gossip, &packet->from, packet->bytes, packet->len, world_now_ms(w));
+		hand_to_core(w, host, packet);
 		tick_host(w, host);
 		if (w->delivered % CHECK_EVERY == 0 && !w->unchecked)
 			truth_check_host(w, sim_rng_below(&w->rng, w->host_count));
@@ -513,7 +640,7 @@ bool world_run_until(struct world *w, uint64_t deadline_ms, uint64_t step_ms, bo
 
 /* ---- hosts ---- */
 
-static struct member_save saved_member(const struct sim_host *host)
+struct member_save world_saved_member(const struct sim_host *host)
 {
 	struct member_save save = {
 		.hostno = host->hostno, .host_id = host->identity.id, .epoch = 0, .addr = sim_addr(host->index)};
@@ -527,7 +654,7 @@ static struct member_save saved_member(const struct sim_host *host)
 void world_introduce_all(struct world *w)
 {
 	for (unsigned i = 0; i < w->host_count; i++) {
-		struct member_save save = saved_member(&w->hosts[i]);
+		struct member_save save = world_saved_member(&w->hosts[i]);
 		uint8_t key[SAVED_KEY_SIZE], val[MEMBER_SAVE_MAX];
 		size_t len = member_save_encode(&save, key, val);
 
@@ -548,7 +675,7 @@ static void put_own_again(struct world *w, struct sim_host *host)
 
 		if (entry->id.origin == host->hostno && entry->live)
 			gossip_put(host->gossip, entry->id.topic, entry->id.key, strlen(entry->id.key), value,
-				truth_value(entry, value), world_now_ms(w), NULL);
+				truth_value(entry, value), host_now_ms(host), NULL);
 	}
 }
 
@@ -565,7 +692,7 @@ static void start_ipam(struct world *w, struct sim_host *host)
 	}
 }
 
-void world_start(struct world *w, unsigned index)
+struct gossip_config world_config(struct world *w, unsigned index)
 {
 	struct sim_host *host = &w->hosts[index];
 	struct gossip_config config = {
@@ -577,11 +704,19 @@ void world_start(struct world *w, unsigned index)
 		.vtep = sim_addr(index).ip,
 	};
 
-	world_trace(w, "host %u starts, epoch %u", host->hostno, host->epoch);
 	memset(config.cluster_id.bytes, CLUSTER_ID_BYTE, sizeof(config.cluster_id.bytes));
 	memset(config.cluster_key, CLUSTER_KEY_BYTE, sizeof(config.cluster_key));
 	snprintf(config.name, sizeof(config.name), "h%u", host->hostno);
-	host->gossip = gossip_new(&config, &gossip_ops, host, world_now_ms(w));
+	return config;
+}
+
+void world_start(struct world *w, unsigned index)
+{
+	struct sim_host *host = &w->hosts[index];
+	struct gossip_config config = world_config(w, index);
+
+	world_trace(w, "host %u starts, epoch %u", host->hostno, host->epoch);
+	host->gossip = gossip_new(&config, &world_gossip_ops, host, host_now_ms(host));
 	host->paused = false;
 	truth_host_free(host->truth);
 	host->truth = truth_host_new();
@@ -594,9 +729,9 @@ void world_start(struct world *w, unsigned index)
 	put_own_again(w, host);
 	if (w->with_ipam)
 		start_ipam(w, host);
-	gossip_start(host->gossip, world_now_ms(w));
+	gossip_start(host->gossip, host_now_ms(host));
 	if (host->ipam)
-		ipam_start(host->ipam, world_now_ms(w));
+		ipam_start(host->ipam, host_now_ms(host));
 	tick_host(w, host);
 }
 
@@ -631,7 +766,7 @@ void world_join(struct world *w, unsigned index, unsigned sponsor)
 	token_secret(key, &token.token_id, 0, token.secret);
 	token.seeds[0] = sim_addr(sponsor);
 	snprintf(name, sizeof(name), "h%u", host->hostno);
-	host->joiner = joiner_new(&token, &host->identity, name, &self, &self.ip, 30000, &joiner_ops, host, world_now_ms(w));
+	host->joiner = joiner_new(&token, &host->identity, name, &self, &self.ip, 30000, &joiner_ops, host, host_now_ms(host));
 	tick_joiner(w, host);
 }
 
@@ -641,24 +776,31 @@ void world_start_all(struct world *w)
 		world_start(w, i);
 }
 
+static void drop_backlog(struct sim_host *host)
+{
+	struct sim_packet *packet;
+
+	while ((packet = host->backlog)) {
+		host->backlog = packet->next;
+		free(packet);
+	}
+	host->backlog_count = 0;
+}
+
 void world_crash(struct world *w, unsigned index)
 {
 	struct sim_host *host = &w->hosts[index];
-	struct sim_packet *packet;
 
 	world_trace(w, "host %u stops", host->hostno);
-	gossip_free(host->gossip);
+	if (!w->warm) /* else its memory stays as it is: it does not start again */
+		gossip_free(host->gossip);
 	joiner_free(host->joiner);
 	host->joiner = NULL;
 	ipam_free(host->ipam);
 	host->gossip = NULL;
 	host->ipam = NULL;
 	host->tick_us = 0;
-	while ((packet = host->backlog)) {
-		host->backlog = packet->next;
-		free(packet);
-	}
-	host->backlog_count = 0;
+	drop_backlog(host);
 }
 
 void world_restart(struct world *w, unsigned index, bool new_epoch)
@@ -667,6 +809,70 @@ void world_restart(struct world *w, unsigned index, bool new_epoch)
 		world_crash(w, index);
 	w->hosts[index].epoch += new_epoch;
 	world_start(w, index);
+}
+
+/* A reboot clears what belongs to a boot: keys that begin with L. */
+static void clear_boot(struct sim_disk *disk)
+{
+	struct sim_pair *pair, *next;
+
+	HASH_ITER(hh, disk->first, pair, next)
+	if (pair->key[0] == 'L')
+		forget_pair(disk, pair);
+}
+
+void world_power_cut(struct world *w, unsigned index)
+{
+	struct sim_host *host = &w->hosts[index];
+	unsigned lost = sim_rng_below(&w->rng, host->undo_count + 1);
+
+	world_trace(w, "host %u loses power, and its last %u writes", host->hostno, lost);
+	world_crash(w, index);
+	for (; lost > 0; lost--) {
+		struct sim_undo *undo = &host->undo[--host->undo_count];
+
+		sim_disk_save(undo->disk, undo->key, undo->key_len, undo->val, undo->val_len);
+		free(undo->val);
+	}
+	forget_undo(host);
+	clear_boot(&host->ipam_disk);
+	host->epoch++;
+}
+
+static void drop_image(struct sim_host *host)
+{
+	if (!host->image)
+		return;
+	sim_disk_clear(&host->image->disk);
+	sim_disk_clear(&host->image->ipam_disk);
+	free(host->image);
+	host->image = NULL;
+}
+
+void world_keep_image(struct world *w, unsigned index)
+{
+	struct sim_host *host = &w->hosts[index];
+
+	world_trace(w, "host %u: an image of its disk is kept", host->hostno);
+	drop_image(host);
+	host->image = calloc(1, sizeof(*host->image));
+	if (!host->image)
+		abort();
+	sim_disk_copy(&host->image->disk, &host->disk);
+	sim_disk_copy(&host->image->ipam_disk, &host->ipam_disk);
+	host->image->epoch = host->epoch;
+}
+
+void world_roll_back(struct world *w, unsigned index)
+{
+	struct sim_host *host = &w->hosts[index];
+
+	world_trace(w, "host %u gets its disk of epoch %u back", host->hostno, host->image->epoch);
+	forget_undo(host);
+	sim_disk_copy(&host->disk, &host->image->disk);
+	sim_disk_copy(&host->ipam_disk, &host->image->ipam_disk);
+	clear_boot(&host->ipam_disk);
+	host->epoch = host->image->epoch;
 }
 
 void world_pause(struct world *w, unsigned index)
@@ -686,7 +892,7 @@ void world_resume(struct world *w, unsigned index)
 		host->backlog = packet->next;
 		host->backlog_count--;
 		if (host->gossip)
-			gossip_packet(host->gossip, &packet->from, packet->bytes, packet->len, world_now_ms(w));
+			hand_to_core(w, host, packet);
 		free(packet);
 	}
 	tick_host(w, host);
@@ -695,51 +901,83 @@ void world_resume(struct world *w, unsigned index)
 void world_cut(struct world *w, unsigned from, unsigned to, bool cut)
 {
 	world_trace(w, "host %u to host %u: %s", from + 1, to + 1, cut ? "cut" : "open");
-	w->cut[from][to] = cut;
+	if (!w->cut)
+		w->cut = calloc(w->host_count, w->host_count);
+	if (!w->cut)
+		abort();
+	w->cut[from * w->host_count + to] = cut;
+}
+
+static void open_all(struct world *w)
+{
+	free(w->cut);
+	w->cut = NULL;
+	for (unsigned i = 0; i < w->host_count; i++)
+		w->hosts[i].side = 0;
 }
 
 void world_partition(struct world *w, uint64_t side_a)
 {
 	world_trace(w, "partition %" PRIx64, side_a);
+	open_all(w);
 	for (unsigned i = 0; i < w->host_count; i++)
-		for (unsigned j = 0; j < w->host_count; j++)
-			w->cut[i][j] = (side_a >> (i % 64) & 1) != (side_a >> (j % 64) & 1);
+		w->hosts[i].side = side_a >> (i % 64) & 1;
 }
 
 void world_partition_at(struct world *w, unsigned first_of_b)
 {
-	for (unsigned i = 0; i < w->host_count; i++)
-		for (unsigned j = 0; j < w->host_count; j++)
-			w->cut[i][j] = (i < first_of_b) != (j < first_of_b);
+	open_all(w);
+	for (unsigned i = first_of_b; i < w->host_count; i++)
+		w->hosts[i].side = 1;
 }
 
 void world_heal(struct world *w)
 {
 	world_trace(w, "healed");
-	for (unsigned i = 0; i < w->host_count; i++)
-		memset(w->cut[i], 0, w->host_count);
+	open_all(w);
 }
 
-void world_put(struct world *w, unsigned host, uint64_t topic, const char *key)
+void world_put(struct world *w, unsigned index, uint64_t topic, const char *key)
 {
-	struct truth_entry *entry = truth_write(w->truth, w->hosts[host].hostno, topic, key, true);
+	struct sim_host *host = &w->hosts[index];
+	struct truth_entry *entry = truth_write(w->truth, host->hostno, topic, key, true);
 	struct err err = {0};
 	char value[64];
+	size_t len = truth_value(entry, value);
+	int done;
 
-	if (gossip_put(w->hosts[host].gossip, topic, key, strlen(key), value, truth_value(entry, value), world_now_ms(w), &err) <
-		0)
+	world_enter(w, index);
+	done = gossip_put(host->gossip, topic, key, strlen(key), value, len, host_now_ms(host), &err);
+	world_leave(w);
+	if (done < 0)
 		world_fail(w, "put: %s", err.text);
-	world_touch(w, host);
+	world_touch(w, index);
 }
 
-void world_del(struct world *w, unsigned host, uint64_t topic, const char *key)
+void world_del(struct world *w, unsigned index, uint64_t topic, const char *key)
 {
-	truth_write(w->truth, w->hosts[host].hostno, topic, key, false);
-	gossip_del(w->hosts[host].gossip, topic, key, strlen(key), world_now_ms(w));
-	world_touch(w, host);
+	struct sim_host *host = &w->hosts[index];
+
+	truth_write(w->truth, host->hostno, topic, key, false);
+	world_enter(w, index);
+	gossip_del(host->gossip, topic, key, strlen(key), host_now_ms(host));
+	world_leave(w);
+	world_touch(w, index);
 }
 
 /* ---- the world ---- */
+
+/* Keys are made of the host's number alone, and kept: making them takes longer than a short run. */
+static const struct identity *identity_of(unsigned index)
+{
+	static struct identity identities[SIM_HOSTS_MAX];
+	uint8_t seed[IDENTITY_SEED_SIZE] = {1, 0, 0, 0, 0, 0, 0, 0, (uint8_t)index, (uint8_t)(index >> 8)};
+	static const struct id128 none;
+
+	if (id_equal(&identities[index].id, &none))
+		identity_from_seed(&identities[index], seed);
+	return &identities[index];
+}
 
 struct world *world_new(uint64_t seed, unsigned hosts, bool with_ipam)
 {
@@ -750,19 +988,15 @@ struct world *world_new(uint64_t seed, unsigned hosts, bool with_ipam)
 	w->seed = seed;
 	w->rng.state = seed;
 	w->host_count = hosts;
+	w->hosts = calloc(hosts, sizeof(*w->hosts));
+	if (!w->hosts)
+		abort();
 	w->with_ipam = with_ipam;
 	w->faults = (struct sim_faults){.latency_us = 200, .jitter_us = 100};
 	w->truth = truth_new();
 	for (unsigned i = 0; i < hosts; i++) {
-		struct sim_host *host = &w->hosts[i];
-		uint8_t key_seed[IDENTITY_SEED_SIZE] = {0};
-
-		*host = (struct sim_host){.world = w, .index = i, .hostno = i + 1, .epoch = 1};
-		host->rng.state = sim_rng_next(&w->rng);
-		memcpy(key_seed, &seed, sizeof(seed));
-		key_seed[8] = (uint8_t)i;
-		key_seed[9] = (uint8_t)(i >> 8);
-		identity_from_seed(&host->identity, key_seed);
+		w->hosts[i] = (struct sim_host){.world = w, .index = i, .hostno = i + 1, .epoch = 1, .identity = *identity_of(i)};
+		w->hosts[i].rng.state = sim_rng_next(&w->rng);
 	}
 	return w;
 }
@@ -772,14 +1006,23 @@ void world_free(struct world *w)
 	if (!w)
 		return;
 	for (unsigned i = 0; i < w->host_count; i++) {
+		struct sim_host *host = &w->hosts[i];
+
 		world_crash(w, i);
-		truth_host_free(w->hosts[i].truth);
-		sim_disk_clear(&w->hosts[i].disk);
-		sim_disk_clear(&w->hosts[i].ipam_disk);
+		truth_host_free(host->truth);
+		sim_disk_clear(&host->disk);
+		sim_disk_clear(&host->ipam_disk);
+		forget_undo(host);
+		free(host->undo);
+		drop_image(host);
 	}
+	if (w->warm)
+		arena_close();
 	for (size_t i = 0; i < w->heap_count; i++)
 		free(w->heap[i].packet);
 	free(w->heap);
+	free(w->cut);
+	free(w->hosts);
 	truth_free(w->truth);
 	free(w);
 }

@@ -17,7 +17,7 @@
 #include "gossip/joiner.h"
 #include "ipam/ipam.h"
 
-#define SIM_HOSTS_MAX 2048
+#define SIM_HOSTS_MAX 8192
 #define SIM_US_PER_MS 1000u
 #define SIM_SOCKET_PACKETS 512 /* a paused host's receive buffer */
 #define SIM_TOLD_IPAM 1
@@ -44,6 +44,23 @@ struct sim_disk {
 };
 void sim_disk_save(struct sim_disk *disk, const void *key, size_t key_len, const void *val, size_t len);
 void sim_disk_clear(struct sim_disk *disk);
+void sim_disk_copy(struct sim_disk *to, const struct sim_disk *from);
+
+/* How it was before a write that nobody waited for: a power cut takes back some of the last of these. The store is one log, so
+ * what is lost is always an end of it, and a write torn in the middle is lost as a whole. */
+struct sim_undo {
+	struct sim_disk *disk;
+	size_t key_len, val_len;
+	uint8_t key[64];
+	uint8_t *val; /* NULL: there was none */
+};
+#define SIM_UNDO_MAX 256 /* older writes have reached the disk by themselves */
+
+/* What was on a host's disks at some time. */
+struct sim_image {
+	struct sim_disk disk, ipam_disk;
+	uint32_t epoch;
+};
 
 struct sim_packet;
 
@@ -58,9 +75,14 @@ struct sim_host {
 	struct ipam *ipam; /* NULL when the world has none, or while down */
 	uint32_t epoch;
 	bool paused;
-	unsigned loss; /* per mille of what it sends and of what is sent to it, besides faults.loss */
+	unsigned loss_in, loss_out; /* per mille of what is sent to it and of what it sends, besides faults.loss */
+	unsigned side;		    /* hosts of different sides hear nothing of each other */
+	int32_t clock_ppm;	    /* how much faster than the world's its clock goes */
 	struct sim_rng rng;
 	struct sim_disk disk, ipam_disk;
+	struct sim_undo *undo; /* SIM_UNDO_MAX, NULL when the world has no power cuts */
+	unsigned undo_count;
+	struct sim_image *image;
 	uint64_t tick_us;			   /* when the pending tick is due: older tick events are stale */
 	struct sim_packet *backlog, *backlog_last; /* while paused */
 	unsigned backlog_count;
@@ -87,15 +109,17 @@ struct world {
 	uint64_t seed, now_us, created;
 	struct sim_rng rng;
 	unsigned host_count;
-	struct sim_host hosts[SIM_HOSTS_MAX];
+	struct sim_host *hosts;
 	struct sim_faults faults;
-	uint8_t cut[SIM_HOSTS_MAX][SIM_HOSTS_MAX]; /* from, to */
+	uint8_t *cut; /* [from * host_count + to]; NULL: nothing is */
 	struct sim_event *heap;
 	size_t heap_count, heap_capacity;
 	struct sim_hooks hooks;
 	bool with_ipam;
-	bool unchecked; /* measured runs of many hosts: what was delivered is checked, not all copies all the time */
-	bool refusals;	/* a host without a daemon answers with ICMP port unreachable */
+	bool warm;	 /* hosts live in an arena, see warm.h: only the host that was entered may be looked at */
+	bool power_cuts; /* writes that nobody waited for may be lost */
+	bool unchecked;	 /* measured runs of many hosts: what was delivered is checked, not all copies all the time */
+	bool refusals;	 /* a host without a daemon answers with ICMP port unreachable */
 	struct truth *truth;
 	bool trace;	   /* prints what happens to hosts and records */
 	char failure[512]; /* the first thing that was wrong, "" = nothing */
@@ -112,7 +136,8 @@ void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(pri
 void world_trace(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 uint64_t world_now_ms(const struct world *w);
-void world_run_ms(struct world *w, uint64_t ms); /* stops early on failure */
+uint64_t host_now_ms(const struct sim_host *host); /* by its own clock */
+void world_run_ms(struct world *w, uint64_t ms);   /* stops early on failure */
 /* Runs until `done` (asked every step_ms) or the deadline. False: it did not come true. */
 bool world_run_until(struct world *w, uint64_t deadline_ms, uint64_t step_ms, bool (*done)(struct world *w));
 
@@ -124,6 +149,11 @@ void world_start_all(struct world *w);
 void world_join(struct world *w, unsigned host, unsigned sponsor);
 void world_crash(struct world *w, unsigned host); /* its disk stays */
 void world_restart(struct world *w, unsigned host, bool new_epoch);
+/* Everything since the last durable write may be gone, and what a reboot clears is. Starting again takes a new epoch. */
+void world_power_cut(struct world *w, unsigned host);
+/* Its disks as they are now, for world_roll_back: the host, which must be down, then has them again. */
+void world_keep_image(struct world *w, unsigned host);
+void world_roll_back(struct world *w, unsigned host);
 void world_pause(struct world *w, unsigned host);
 void world_resume(struct world *w, unsigned host);
 void world_cut(struct world *w, unsigned from, unsigned to, bool cut); /* one way */
@@ -139,6 +169,15 @@ void world_del(struct world *w, unsigned host, uint64_t topic, const char *key);
 
 /* Calls the cores' timers after a scenario has acted on a host directly. */
 void world_touch(struct world *w, unsigned host);
+
+/* Before looking at a host's core, in a world that may be a warm one. Nothing may be allocated until world_leave. */
+void world_enter(const struct world *w, unsigned host);
+void world_leave(const struct world *w);
+
+/* What warm.c starts a host with, and hands it over with. */
+struct gossip_config world_config(struct world *w, unsigned host);
+struct member_save world_saved_member(const struct sim_host *host);
+extern const struct gossip_ops world_gossip_ops;
 
 struct gossip_addr sim_addr(unsigned host);
 

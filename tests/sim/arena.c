@@ -1,0 +1,275 @@
+/* Memory of simulated hosts: see arena.h. */
+#include "tests/sim/arena.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#define ARENA_POSSIBLE 0
+#else
+#define ARENA_POSSIBLE 1
+#endif
+
+/* Far from where the kernel puts things by itself, and on boundaries of a whole page table, so that mremap moves tables. */
+#define WINDOW_AT 0x200000000000ull
+#define PARKS_AT 0x210000000000ull
+#define WINDOW_SIZE (64ull << 20)
+
+#define CLASS_STEP 16u
+#define CLASS_MAX 64u /* up to CLASS_MAX * CLASS_STEP bytes a size has a list of its own, above it is a power of two */
+#define LISTS (CLASS_MAX + 32)
+#define NOBODY UINT32_MAX
+
+/* Before each block. */
+struct head {
+	uint32_t list, zero;
+	uint64_t size;
+};
+
+struct block {
+	struct head head;
+	struct block *next;
+};
+
+/* At the window's beginning: part of the host's memory like everything else in there. */
+struct window {
+	uint64_t used;
+	struct block *free[LISTS];
+};
+
+static struct {
+	bool on;
+	int fd;
+	unsigned hosts, current;
+	uint64_t image_bytes;
+} arena = {.fd = -1, .current = NOBODY};
+
+static void give_up(const char *what)
+{
+	fprintf(stderr, "sim: memory of many hosts: %s: %s\n", what, strerror(errno));
+	abort();
+}
+
+bool arena_possible(void)
+{
+	return ARENA_POSSIBLE;
+}
+
+static void *window(void)
+{
+	return (void *)(uintptr_t)WINDOW_AT;
+}
+
+static void *park(unsigned host)
+{
+	return (void *)(uintptr_t)(PARKS_AT + (uint64_t)host * WINDOW_SIZE);
+}
+
+static void map(void *at, int flags)
+{
+	if (mmap(at, WINDOW_SIZE, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE | MAP_NORESERVE, arena.fd, 0) != at)
+		give_up("mmap");
+}
+
+static void move(void *from, void *to)
+{
+	if (mremap(from, WINDOW_SIZE, WINDOW_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+		give_up("mremap");
+}
+
+void arena_image_open(void)
+{
+	struct window *w = window();
+
+	arena_close();
+	arena.fd = memfd_create("sim", MFD_CLOEXEC);
+	if (arena.fd < 0 || ftruncate(arena.fd, WINDOW_SIZE) < 0)
+		give_up("memfd");
+	map(w, MAP_SHARED);
+	w->used = (sizeof(*w) + CLASS_STEP - 1) / CLASS_STEP * CLASS_STEP;
+	arena.on = true;
+}
+
+void arena_image_close(unsigned hosts)
+{
+	const struct window *w = window();
+
+	arena.on = false;
+	arena.image_bytes = w->used;
+	munmap(window(), WINDOW_SIZE);
+	for (arena.hosts = 0; arena.hosts < hosts; arena.hosts++)
+		map(park(arena.hosts), MAP_PRIVATE);
+}
+
+void arena_enter(unsigned host)
+{
+	if (arena.current != host) {
+		if (arena.current != NOBODY)
+			move(window(), park(arena.current));
+		move(park(host), window());
+		arena.current = host;
+	}
+	arena.on = true;
+}
+
+void arena_leave(void)
+{
+	arena.on = false;
+}
+
+bool arena_pause(void)
+{
+	bool was = arena.on;
+
+	arena.on = false;
+	return was;
+}
+
+void arena_resume(bool was)
+{
+	arena.on = was;
+}
+
+void arena_close(void)
+{
+	if (arena.fd < 0)
+		return;
+	arena.on = false;
+	munmap(window(), WINDOW_SIZE);
+	for (unsigned i = 0; i < arena.hosts; i++)
+		munmap(park(i), WINDOW_SIZE);
+	close(arena.fd);
+	arena.fd = -1;
+	arena.hosts = 0;
+	arena.current = NOBODY;
+}
+
+uint64_t arena_bytes(void)
+{
+	uint64_t kib = 0;
+	char line[128];
+	FILE *f = fopen("/proc/self/status", "r");
+
+	while (f && fgets(line, sizeof(line), f)) {
+		uint64_t found;
+
+		if (sscanf(line, "RssAnon: %" SCNu64, &found) == 1 || sscanf(line, "VmPTE: %" SCNu64, &found) == 1)
+			kib += found;
+	}
+	if (f)
+		fclose(f);
+	return kib * 1024 + arena.image_bytes;
+}
+
+/* ---- malloc ---- */
+
+#if ARENA_POSSIBLE
+
+/* The C library's own, under the names that it keeps for those who replace malloc. */
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *old, size_t size);
+void __libc_free(void *old);
+
+static uint32_t list_of(size_t size, uint64_t *ret_size)
+{
+	uint32_t list = (uint32_t)((size + CLASS_STEP - 1) / CLASS_STEP);
+
+	if (list <= CLASS_MAX) {
+		*ret_size = (uint64_t)(list ? list : 1) * CLASS_STEP;
+		return list ? list : 1;
+	}
+	list = CLASS_MAX;
+	for (*ret_size = (uint64_t)CLASS_MAX * CLASS_STEP; *ret_size < size; *ret_size *= 2)
+		list++;
+	return list;
+}
+
+static void *take(size_t size)
+{
+	struct window *w = window();
+	uint64_t rounded;
+	uint32_t list;
+	struct block *block;
+
+	if (size > WINDOW_SIZE)
+		return NULL;
+	list = list_of(size, &rounded);
+	block = w->free[list];
+	if (block) {
+		w->free[list] = block->next;
+		return &block->next;
+	}
+	if (w->used + sizeof(struct head) + rounded > WINDOW_SIZE)
+		return NULL;
+	block = (struct block *)((char *)w + w->used);
+	w->used += sizeof(struct head) + rounded;
+	block->head = (struct head){.list = list, .size = rounded};
+	return &block->next;
+}
+
+static struct block *block_of(void *p)
+{
+	return (struct block *)((char *)p - offsetof(struct block, next));
+}
+
+static bool is_ours(const void *p)
+{
+	return (uintptr_t)p - WINDOW_AT < WINDOW_SIZE;
+}
+
+void *malloc(size_t size)
+{
+	return arena.on ? take(size) : __libc_malloc(size);
+}
+
+void *calloc(size_t count, size_t size)
+{
+	void *p;
+
+	if (!arena.on)
+		return __libc_calloc(count, size);
+	if (size && count > WINDOW_SIZE / size)
+		return NULL;
+	p = take(count * size);
+	return p ? memset(p, 0, count * size) : NULL;
+}
+
+void free(void *p)
+{
+	struct window *w = window();
+	struct block *block;
+
+	if (!is_ours(p)) {
+		__libc_free(p);
+		return;
+	}
+	block = block_of(p);
+	block->next = w->free[block->head.list];
+	w->free[block->head.list] = block;
+}
+
+void *realloc(void *old, size_t size)
+{
+	void *p;
+
+	if (!old)
+		return malloc(size);
+	if (!is_ours(old))
+		return __libc_realloc(old, size);
+	if (size <= block_of(old)->head.size)
+		return old;
+	p = take(size);
+	if (!p)
+		return NULL;
+	memcpy(p, old, block_of(old)->head.size);
+	free(old);
+	return p;
+}
+
+#endif
