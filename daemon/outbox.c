@@ -31,7 +31,7 @@ struct batch {
 	int result;
 };
 
-static void pump(struct outbox *o);
+static void pump(struct outbox *o, bool turn_ended);
 
 static void append(struct outbox *o, struct action *a)
 {
@@ -103,26 +103,37 @@ static void batch_done(void *arg)
 		retry_later(o);
 	} else {
 		changes_free(b->list);
-		pump(o);
+		pump(o, true);
 	}
 	free(b);
 }
 
-/* Hands the leading run of state saves to the worker. */
-static void submit_batch(struct outbox *o)
+static bool saves_to(const struct action *a, enum store_area area)
 {
-	struct batch *b = calloc(1, sizeof(*b));
-	struct store_change **tail;
+	return a && a->save && a->save->area == area;
+}
 
-	if (!b)
-		abort();
-	tail = &b->list;
-	while (o->head && o->head->save && o->head->save->area == STORE_STATE) {
+/* The leading run of saves to one file. */
+static struct store_change *take_saves(struct outbox *o, enum store_area area)
+{
+	struct store_change *list = NULL, **tail = &list;
+
+	while (saves_to(o->head, area)) {
 		struct action *a = take(o);
 		*tail = a->save;
 		tail = &a->save->next;
 		free(a);
 	}
+	return list;
+}
+
+static void submit_batch(struct outbox *o)
+{
+	struct batch *b = calloc(1, sizeof(*b));
+
+	if (!b)
+		abort();
+	b->list = take_saves(o, STORE_STATE);
 	b->outbox = o;
 	b->job = (struct worker_job){.run = batch_run, .done = batch_done, .arg = b};
 	o->busy = true;
@@ -132,32 +143,31 @@ static void submit_batch(struct outbox *o)
 	}
 }
 
-static bool save_boot(struct outbox *o)
+static void save_boot(struct outbox *o)
 {
+	struct store_change *list = take_saves(o, STORE_BOOT);
 	struct err err = {0};
-	struct store_change *c = o->head->save;
 
-	if (store_apply(o->store, STORE_BOOT, c, NULL, &err) < 0) {
+	if (store_apply(o->store, STORE_BOOT, list, NULL, &err) < 0) {
 		log_error("store", "%s; trying again in %d s, requests that depend on it wait", err.text, RETRY_S);
+		put_back(o, list);
 		retry_later(o);
-		return false;
+		return;
 	}
-	free(take(o));
-	free(c);
-	return true;
+	changes_free(list);
 }
 
-static void pump(struct outbox *o)
+/* State saves wait for the end of the loop's turn, so that all of one step share a transaction. */
+static void pump(struct outbox *o, bool turn_ended)
 {
 	if (o->pumping)
 		return;
 	o->pumping = true;
-	while (o->head && !o->busy) {
-		if (o->head->save && o->head->save->area == STORE_STATE) {
+	while (o->head && !o->busy && (turn_ended || !saves_to(o->head, STORE_STATE))) {
+		if (saves_to(o->head, STORE_STATE)) {
 			submit_batch(o);
 		} else if (o->head->save) {
-			if (!save_boot(o))
-				break;
+			save_boot(o);
 		} else {
 			struct action *a = take(o);
 			void (*fn)(void *) = a->fn;
@@ -180,7 +190,7 @@ static void on_pump(evutil_socket_t fd, short what, void *arg)
 	}
 	if (o->retrying)
 		o->retrying = o->busy = false;
-	pump(o);
+	pump(o, true);
 }
 
 struct outbox *outbox_new(struct event_base *base, struct store *store, struct worker *worker)
@@ -202,6 +212,8 @@ void outbox_free(struct outbox *o)
 {
 	if (!o)
 		return;
+	if (!o->busy && saves_to(o->head, STORE_BOOT))
+		save_boot(o);
 	while (o->head) {
 		struct action *a = take(o);
 		free(a->save);
@@ -220,11 +232,8 @@ void outbox_save(struct outbox *o, struct store_change *change)
 	a->save = change;
 	change->next = NULL;
 	append(o, a);
-	/* A state save waits for the end of the loop's turn, so that all saves of one step share a transaction. */
-	if (change->area == STORE_STATE && !o->busy)
+	if (!o->busy)
 		event_active(o->pump, EV_WRITE, 0);
-	else
-		pump(o);
 }
 
 void outbox_call(struct outbox *o, void (*fn)(void *arg), void *arg)
@@ -241,8 +250,7 @@ void outbox_call(struct outbox *o, void (*fn)(void *arg), void *arg)
 	a->fn = fn;
 	a->arg = arg;
 	append(o, a);
-	if (!(o->head->save && o->head->save->area == STORE_STATE))
-		pump(o);
+	pump(o, false);
 }
 
 bool outbox_idle(const struct outbox *o)

@@ -1,9 +1,9 @@
 /* Actions in order: nothing leaves the host before what it depends on is saved.
  *
  * The cores emit saves and effects (publish, send, answer). The outbox performs them in exactly that order; an effect behind a
- * save to the state file waits until the worker has it on disk. Saves to the boot file are made at their turn, on the loop
- * thread. When nothing is waiting, an effect runs at once. A save that fails is said and tried again every second; what is behind
- * it waits. */
+ * save to the state file waits until the worker has it on disk. Saves to the boot file are made on the loop thread, when an
+ * effect comes behind them or the loop's turn ends. When nothing is waiting, an effect runs at once. A save that fails is said
+ * and tried again every second; what is behind it waits. */
 #ifndef DAEMON_OUTBOX_H
 #define DAEMON_OUTBOX_H
 

@@ -46,6 +46,7 @@ static void *thread_main(void *arg)
 {
 	struct worker *w = arg;
 	uint64_t one = 1;
+	bool first;
 
 	pthread_mutex_lock(&w->mutex);
 	for (;;) {
@@ -62,10 +63,14 @@ static void *thread_main(void *arg)
 		pthread_mutex_unlock(&w->mutex);
 		job->run(job->arg);
 		pthread_mutex_lock(&w->mutex);
+		first = !w->finished.head;
 		list_add(&w->finished, job);
-		if (write(w->fd, &one, sizeof(one)) < 0) {
+		pthread_mutex_unlock(&w->mutex);
+		/* Behind the mutex, or the loop would wake up to wait for it. One that has not come yet takes all. */
+		if (first && write(w->fd, &one, sizeof(one)) < 0) {
 			/* The counter is at its maximum: the loop is awake already. */
 		}
+		pthread_mutex_lock(&w->mutex);
 	}
 	pthread_mutex_unlock(&w->mutex);
 	return NULL;
@@ -127,8 +132,8 @@ int worker_submit(struct worker *w, struct worker_job *job, struct err *err)
 	w->depth++;
 	pthread_mutex_lock(&w->mutex);
 	list_add(&w->todo, job);
-	pthread_cond_signal(&w->wake);
 	pthread_mutex_unlock(&w->mutex);
+	pthread_cond_signal(&w->wake);
 	return 0;
 }
 

@@ -220,15 +220,37 @@ static void with_nothing_before_it_an_effect_runs_at_once(void **state)
 	assert_true(outbox_idle(f->outbox));
 }
 
-static void boot_saves_are_made_at_once_when_nothing_waits(void **state)
+static void boot_saves_are_made_together_when_an_effect_comes(void **state)
 {
 	struct fixture *f = *state;
 
 	save(f, STORE_BOOT, "B1");
-	assert_true(outbox_idle(f->outbox));
+	save(f, STORE_BOOT, "B2");
+	assert_false(row_exists(f->boot_db, "pB1"));
 	call(f, 'a', "B1");
 	assert_string_equal(f->said, "a");
+	assert_true(row_exists(f->boot_db, "pB2"));
 	assert_false(f->too_early);
+	assert_true(outbox_idle(f->outbox));
+}
+
+static void boot_saves_are_made_when_the_turn_ends(void **state)
+{
+	struct fixture *f = *state;
+
+	save(f, STORE_BOOT, "B1");
+	loop_until(f, 0);
+	assert_true(row_exists(f->boot_db, "pB1"));
+}
+
+static void boot_saves_are_made_at_the_end(void **state)
+{
+	struct fixture *f = *state;
+
+	save(f, STORE_BOOT, "B1");
+	outbox_free(f->outbox);
+	assert_true(row_exists(f->boot_db, "pB1"));
+	f->outbox = outbox_new(f->base, f->store, f->worker);
 }
 
 static void effects_wait_for_the_saves_before_them(void **state)
@@ -370,7 +392,8 @@ static void stopping_the_worker_performs_what_waits(void **state)
 
 	save(f, STORE_STATE, "S1");
 	call(f, 'a', "S1");
-	save(f, STORE_BOOT, "B1"); /* hands S1 to the worker */
+	event_base_loop(f->base, EVLOOP_NONBLOCK); /* hands S1 to the worker */
+	save(f, STORE_BOOT, "B1");
 	save(f, STORE_STATE, "S2");
 	call(f, 'b', "S2");
 	worker_stop(f->worker);
@@ -397,7 +420,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(with_nothing_before_it_an_effect_runs_at_once),
-		CASE(boot_saves_are_made_at_once_when_nothing_waits),
+		CASE(boot_saves_are_made_together_when_an_effect_comes),
+		CASE(boot_saves_are_made_when_the_turn_ends),
+		CASE(boot_saves_are_made_at_the_end),
 		CASE(effects_wait_for_the_saves_before_them),
 		CASE(later_changes_of_a_key_win),
 		CASE(effects_may_add_more),
