@@ -69,6 +69,23 @@ int netns_run(int netns_fd, int (*fn)(void *arg, struct err *err), void *arg, st
 	return ret;
 }
 
+int netns_visit(int netns_fd, int (*fn)(void *arg, struct err *err), void *arg, struct err *err)
+{
+	int home = -1, ret;
+
+	if (netns_open_own(&home, err) < 0)
+		return -1;
+	if (setns(netns_fd, CLONE_NEWNET) < 0) {
+		ret = err_sys(err, errno, "enter network namespace");
+	} else {
+		ret = fn(arg, err);
+		if (setns(home, CLONE_NEWNET) < 0)
+			abort();
+	}
+	close(home);
+	return ret;
+}
+
 int netns_open_own(int *ret_fd, struct err *err)
 {
 	int fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);

@@ -88,7 +88,7 @@ int nl_open(int netns_fd, const unsigned *groups, size_t count, struct nl_socket
 	struct open_call call = {.groups = groups, .count = count, .fd = -1};
 	struct nl_socket *s;
 
-	if ((netns_fd < 0 ? open_here(&call, err) : netns_run(netns_fd, open_here, &call, err)) < 0)
+	if ((netns_fd < 0 ? open_here(&call, err) : netns_visit(netns_fd, open_here, &call, err)) < 0)
 		return -1;
 	s = malloc(sizeof(*s));
 	if (!s) {
