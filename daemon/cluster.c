@@ -757,11 +757,14 @@ static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
 	custody_poke(node); /* a member may have changed */
 }
 
-/* Not at once: the caller may be within one of the core's callbacks. */
+/* Not at once: the caller may be within one of the core's callbacks. By a timer, which comes behind what is ready to be written:
+ * an answer does not wait for the packets that its change makes. */
 void cluster_poke(struct node *node)
 {
+	struct timeval now = {0};
+
 	if (node->gossip && !node->left)
-		event_active(node->gossip_timer, EV_TIMEOUT, 0);
+		event_add(node->gossip_timer, &now);
 }
 
 static const struct gossip_ops gossip_ops = {

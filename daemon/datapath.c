@@ -58,6 +58,8 @@ struct job {
 	/* what a commit asks about */
 	struct id128 network;
 	char endpoint_id[DRIVER_ENDPOINT_ID_MAX + 1];
+	int (*then)(void *arg, uint32_t peer, struct err *err);
+	void *then_arg;
 	void (*fn)(void *arg, const struct err *err);
 	void *arg;
 	/* results */
@@ -77,7 +79,9 @@ struct datapath {
 	struct vxlan_config config;
 	struct command *head, **tail;
 	struct event *flush, *notify, *reap, *resync, *links;
-	bool reopening; /* the driver is being closed and opened */
+	unsigned syncs_open; /* with the worker: they read notices themselves */
+	bool notices_wait;   /* for the end of these */
+	bool reopening;	     /* the driver is being closed and opened */
 	bool reap_wanted, links_running, resync_queued, settling;
 	bool hold;
 	uint64_t reap_latest_ms; /* of the deletion that is armed */
@@ -168,6 +172,20 @@ static void judge_endpoint(struct driver *d, struct job *j)
 			j->endpoint_id);
 }
 
+/* What makes the endpoint whole. Then nobody has to make it again, and its namespace is not needed any more. */
+static void go_on(struct driver *d, struct job *j)
+{
+	uint32_t peer = d->ops->endpoint_peer(d, &j->network, j->endpoint_id);
+
+	if (j->then(j->then_arg, peer, &j->endpoint_err) < 0) {
+		j->endpoint_failed = true;
+		return;
+	}
+	for (struct command *c = j->commands; c; c = c->next)
+		if (c->kind == PUT_ENDPOINT && strcmp(c->endpoint.id, j->endpoint_id) == 0)
+			d->ops->put_endpoint(d, &c->endpoint, false);
+}
+
 static void job_run(void *arg)
 {
 	struct job *j = arg;
@@ -200,6 +218,8 @@ static void job_run(void *arg)
 	}
 	if (j->endpoint_id[0])
 		judge_endpoint(d, j);
+	if (j->then && !j->endpoint_failed)
+		go_on(d, j);
 	j->counters = *d->ops->counters(d);
 }
 
@@ -272,6 +292,13 @@ static void settle(struct datapath *dp, const struct driver_drift *drift)
 	dp->settling = found;
 }
 
+static void watch_notices(struct datapath *dp)
+{
+	dp->notices_wait = false;
+	if (dp->notify && !dp->reopening)
+		event_add(dp->notify, NULL);
+}
+
 /* After the driver was opened anew: its notices come by another descriptor. */
 static void watch_again(struct datapath *dp)
 {
@@ -297,10 +324,13 @@ static void job_done(void *arg)
 	}
 	switch (j->kind) {
 	case JOB_SYNC:
+		if (--dp->syncs_open == 0 && dp->notices_wait)
+			watch_notices(dp);
+		note_result(dp, j);
+		break;
 	case JOB_REOPEN:
 		note_result(dp, j);
-		if (j->kind == JOB_REOPEN)
-			watch_again(dp);
+		watch_again(dp);
 		break;
 	case JOB_RESYNC:
 		note_result(dp, j);
@@ -317,8 +347,7 @@ static void job_done(void *arg)
 		}
 		break;
 	case JOB_DRAIN:
-		if (!dp->reopening)
-			event_add(dp->notify, NULL);
+		watch_notices(dp);
 		if (j->more)
 			event_active(dp->flush, EV_TIMEOUT, 0); /* sync compares everything by itself after lost notices */
 		break;
@@ -354,6 +383,7 @@ static struct job *job_new(struct datapath *dp, enum job_kind kind)
 		if (dp->flush)
 			event_del(dp->flush); /* whatever it was to flush goes with this */
 	}
+	dp->syncs_open += kind == JOB_SYNC;
 	j->job = (struct worker_job){.run = job_run, .done = job_done, .arg = j};
 	return j;
 }
@@ -392,8 +422,14 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
 
 static void on_notify(evutil_socket_t fd, short what, void *arg)
 {
+	struct datapath *dp = arg;
+
 	(void)fd, (void)what;
-	submit(job_new(arg, JOB_DRAIN)); /* not persistent: watched again when it is done */
+	/* Not persistent: watched again when they are read. */
+	if (dp->syncs_open)
+		dp->notices_wait = true;
+	else
+		submit(job_new(dp, JOB_DRAIN));
 }
 
 /* What was marked by jobs on their way is seen by this one behind them; what is not yet on its way keeps the wish alive. */
@@ -531,7 +567,7 @@ void datapath_set_members(struct node *node, const struct ip *vteps, size_t coun
 	set_vteps(add(node, SET_MEMBERS), vteps, count);
 }
 
-void datapath_commit(
+static struct job *commit_new(
 	struct node *node, const struct id128 *network, const char *id, void (*fn)(void *arg, const struct err *err), void *arg)
 {
 	struct job *j = job_new(node->datapath, JOB_SYNC);
@@ -541,6 +577,22 @@ void datapath_commit(
 		snprintf(j->endpoint_id, sizeof(j->endpoint_id), "%s", id);
 	j->fn = fn;
 	j->arg = arg;
+	return j;
+}
+
+void datapath_commit(
+	struct node *node, const struct id128 *network, const char *id, void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	submit(commit_new(node, network, id, fn, arg));
+}
+
+void datapath_commit_then(struct node *node, const struct id128 *network, const char *id,
+	int (*then)(void *arg, uint32_t peer, struct err *err), void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	struct job *j = commit_new(node, network, id, fn, arg);
+
+	j->then = then;
+	j->then_arg = arg;
 	submit(j);
 }
 

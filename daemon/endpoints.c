@@ -262,7 +262,9 @@ void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *ar
 struct create {
 	struct node *node;
 	struct endpoint *ep;
-	unsigned step; /* 0: IPv4's lease, 1: IPv6's, 2: the kernel */
+	unsigned step;		   /* 0: IPv4's lease, 1: IPv6's, 2: the kernel */
+	struct workload_link link; /* of a workload: the container's side, for the worker */
+	int netns_fd;
 };
 
 static void create_step(struct create *c);
@@ -285,6 +287,12 @@ static void answer_waiting(struct endpoint *ep, const struct err *err)
 	}
 }
 
+static void create_free(struct create *c)
+{
+	free(c->link.routes);
+	free(c);
+}
+
 static void create_failed(struct create *c, const struct err *err)
 {
 	struct endpoint *ep = c->ep;
@@ -296,7 +304,7 @@ static void create_failed(struct create *c, const struct err *err)
 		finish_removal(c->node, ep);
 	else
 		endpoint_remove(c->node, ep, NULL, NULL);
-	free(c);
+	create_free(c);
 }
 
 static void kernel_done(void *arg, const struct err *err)
@@ -317,13 +325,18 @@ static void kernel_done(void *arg, const struct err *err)
 	ep->ready = true;
 	ep->netns_fd = -1;
 	ep->link = ep->workload ? DRIVER_LINK_AWAY : DRIVER_LINK_IN_HOST;
-	if (ep->workload && ep->make) { /* from here on the pair lives and dies with the container */
+	if (ep->workload) /* from here on the pair lives and dies with the container; the driver knows */
 		ep->make = false;
-		datapath_put_endpoint(c->node, ep);
-	}
 	publish_endpoint(c->node, ep);
 	answer_waiting(ep, NULL);
-	free(c);
+	create_free(c);
+}
+
+static int make_whole(void *arg, uint32_t peer, struct err *err)
+{
+	const struct create *c = arg;
+
+	return workload_link_set_up(&c->link, c->netns_fd, peer, err);
 }
 
 static void make_links(void *arg)
@@ -333,7 +346,13 @@ static void make_links(void *arg)
 	segment_program_ip(c->node, c->ep->network, &c->ep->state.address4.ip);
 	segment_program_ip(c->node, c->ep->network, &c->ep->state.address6.ip);
 	datapath_put_endpoint(c->node, c->ep);
-	datapath_commit(c->node, &c->ep->state.network, c->ep->id, kernel_done, c);
+	if (c->ep->workload) {
+		workload_fill_link(c->ep->workload, &c->link);
+		c->netns_fd = c->ep->netns_fd;
+		datapath_commit_then(c->node, &c->ep->state.network, c->ep->id, make_whole, kernel_done, c);
+	} else {
+		datapath_commit(c->node, &c->ep->state.network, c->ep->id, kernel_done, c);
+	}
 }
 
 static int refuse_duplicate(struct node *node, struct endpoint *ep, const struct ip *ip, struct err *err)

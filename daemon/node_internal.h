@@ -425,7 +425,8 @@ json_t *workload_ips_json(const struct prefix addresses[2], const struct ip gate
 void workload_unbury(struct node *node, json_t *attachment, void (*fn)(void *arg), void *arg);
 
 struct workload_link;
-void workload_fill_link(const struct workload *w, struct workload_link *link); /* routes: the caller frees */
+/* Routes are the caller's to free. */
+void workload_fill_link(const struct workload *w, struct workload_link *link);
 
 /* workload_add.c */
 void workload_add(struct node *node, struct control_call *call, json_t *body, bool addresses_only);
@@ -439,10 +440,10 @@ struct workload_link {
 	unsigned route_count;
 	struct workload_route *routes; /* copied */
 };
-/* fn is called once, on the loop. netns_fd is borrowed until then. */
-void workload_link_set_up(struct node *node, int netns_fd, const struct workload_link *link,
-	void (*fn)(void *arg, const struct err *err), void *arg);
-/* The same with what is there: ERR_CONFLICT names the first difference. */
+/* Called on the worker. `index` is the interface's; 0: not known. */
+int workload_link_set_up(const struct workload_link *link, int netns_fd, uint32_t index, struct err *err);
+/* Compares with what is there: ERR_CONFLICT names the first difference. fn is called once, on the loop; netns_fd is borrowed
+ * until then. */
 void workload_link_check(struct node *node, int netns_fd, const struct workload_link *link,
 	void (*fn)(void *arg, const struct err *err), void *arg);
 
@@ -474,6 +475,10 @@ void datapath_set_members(struct node *node, const struct ip *vteps, size_t coun
 /* fn when the kernel agrees with everything put so far, or not about this endpoint (err). id NULL: nothing particular. */
 void datapath_commit(
 	struct node *node, const struct id128 *network, const char *id, void (*fn)(void *arg, const struct err *err), void *arg);
+/* The same, and when the endpoint is there, `then` on the worker: it makes it whole, and is told the index of the container's end
+ * in its namespace (0: not known). Behind it the endpoint is not made again, and its namespace is let go. */
+void datapath_commit_then(struct node *node, const struct id128 *network, const char *id,
+	int (*then)(void *arg, uint32_t peer, struct err *err), void (*fn)(void *arg, const struct err *err), void *arg);
 void datapath_look_at_links(struct node *node); /* then endpoints_links_seen */
 void datapath_reopen(
 	struct node *node); /* our host number changed: close, open, everything desired is told again by the caller */

@@ -35,6 +35,7 @@ struct workload_add {
 	struct id128 pinned[NETWORK_POOLS_MAX]; /* pools that we pinned, to be let go if nothing comes of it */
 	unsigned pinned_count;
 	bool addresses_only;
+	bool made; /* the endpoint is there, with the container's side */
 	uint64_t netns_dev, netns_ino;
 	struct err why;
 };
@@ -68,7 +69,7 @@ static void close_netns(struct workload_add *a)
 
 static void add_free(struct workload_add *a)
 {
-	if (a->netns_fd >= 0 && a->network)
+	if (a->netns_fd >= 0 && a->network && !a->made)
 		close_netns(a);
 	else if (a->netns_fd >= 0)
 		close(a->netns_fd);
@@ -198,43 +199,25 @@ static void finish(struct workload_add *a)
 	outbox_call(a->node->outbox, answer, a);
 }
 
-/* ---- the container's side ---- */
-
-static void set_up(void *arg, const struct err *err)
-{
-	struct workload_add *a = arg;
-
-	if (err)
-		fail(a, err);
-	else
-		finish(a);
-}
+/* ---- the endpoint ---- */
 
 static void made(void *arg, const struct err *err)
 {
 	struct workload_add *a = arg;
-	struct workload_link link = {0};
 	struct err named;
 
-	if (err) {
-		/* What is in the way, and whose it is, is for the plugin to find out, which can look. */
-		named = *err;
-		if (named.sys_errno == EEXIST)
-			named.code = ERR_EXISTS;
-		if (a->w->closing)
-			named.code = ERR_UNREACHABLE;
-		if (a->w->ep) { /* create_failed removes it; from here on it is not ours */
-			a->w->ep->workload = NULL;
-			a->w->ep = NULL;
-		}
-		fail(a, &named);
+	if (!err) {
+		a->made = true;
+		finish(a);
 		return;
 	}
-	if (ended_meanwhile(a))
-		return;
-	workload_fill_link(a->w, &link);
-	workload_link_set_up(a->node, a->netns_fd, &link, set_up, a);
-	free(link.routes);
+	/* What is in the way, and whose it is, is for the plugin to find out, which can look. */
+	named = *err;
+	if (named.sys_errno == EEXIST)
+		named.code = ERR_EXISTS;
+	if (a->w->closing)
+		named.code = ERR_UNREACHABLE;
+	fail(a, &named);
 }
 
 static void make_endpoint(struct workload_add *a)

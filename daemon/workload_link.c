@@ -21,7 +21,6 @@
 
 struct link_job {
 	struct worker_job job;
-	int (*work)(struct link_job *j, struct nl_socket *s, struct err *err);
 	int netns_fd, result;
 	struct workload_link link;
 	struct err err;
@@ -46,6 +45,18 @@ static int get_link(struct nl_socket *s, const char *ifname, struct nl_link *ret
 
 /* ---- setting up ---- */
 
+/* One exchange for all of it: each message by itself would cost a turn of the kernel's lock and of this thread. */
+struct set_up {
+	const struct workload_link *link;
+	struct nl_socket *socket;
+	struct nl_batch *batch;
+	int result;
+	struct err *err; /* the first; what follows is its consequence */
+};
+
+/* What a message is about. */
+enum { ABOUT_LINK, ABOUT_ADDRESS, ABOUT_ROUTE = ABOUT_ADDRESS + 2 };
+
 static int set_sysctl(const char *ifname, const char *name, const char *value, struct err *err)
 {
 	char path[96];
@@ -67,34 +78,6 @@ static int prepare_ipv6(void *arg, struct err *err)
 	return prefix_is_set(&link->addresses[1]) ? set_sysctl(link->ifname, "disable_ipv6", "0", err) : 0;
 }
 
-static int set_link(const struct workload_link *link, struct nl_socket *s, const struct nl_link *have, struct err *err)
-{
-	struct nlb b;
-
-	nl_link_set_up_request(&b, have->index, true);
-	nl_link_put_alias(&b, link->alias);
-	if (link->mtu && link->mtu != have->mtu)
-		nl_link_put_mtu(&b, link->mtu);
-	if (nl_transact(s, &b, err) < 0)
-		return err_prefix(err, "set up interface %s in the container", link->ifname);
-	return 0;
-}
-
-static int set_address(
-	const struct workload_link *link, struct nl_socket *s, uint32_t index, const struct prefix *address, struct err *err)
-{
-	char text[PREFIX_TEXT_SIZE];
-	struct nlb b;
-
-	if (!prefix_is_set(address))
-		return 0;
-	nl_addr_put_request(&b, index, address);
-	if (nl_transact(s, &b, err) < 0)
-		return err_prefix(
-			err, "add address %s to interface %s in the container", prefix_format(address, text), link->ifname);
-	return 0;
-}
-
 static struct nl_route route_of(const struct workload_route *route, uint32_t index)
 {
 	return (struct nl_route){.to = prefix_masked(&route->to),
@@ -104,37 +87,117 @@ static struct nl_route route_of(const struct workload_route *route, uint32_t ind
 		.type = RTN_UNICAST};
 }
 
-static int set_route(const struct workload_link *link, struct nl_socket *s, uint32_t index, const struct workload_route *route,
-	struct err *err)
+static void name_route(const struct workload_link *link, const struct workload_route *route, struct err *err)
 {
-	struct nl_route r = route_of(route, index);
 	char to[PREFIX_TEXT_SIZE], gateway[IP_TEXT_SIZE];
+
+	err_prefix(err, "add route to %s%s%s through interface %s in the container", prefix_format(&route->to, to),
+		ip_is_set(&route->gateway) ? " by " : "", ip_format(&route->gateway, gateway), link->ifname);
+}
+
+static void on_result(void *arg, uint32_t about, int error, const char *extack)
+{
+	struct set_up *s = arg;
+	char text[PREFIX_TEXT_SIZE];
+
+	if (!error || s->result < 0)
+		return;
+	s->result = err_sys(s->err, error, "%s", extack[0] ? extack : "the kernel refuses");
+	if (about == ABOUT_LINK)
+		err_prefix(s->err, "set up interface %s in the container", s->link->ifname);
+	else if (about < ABOUT_ROUTE)
+		err_prefix(s->err, "add address %s to interface %s in the container",
+			prefix_format(&s->link->addresses[about - ABOUT_ADDRESS], text), s->link->ifname);
+	else
+		name_route(s->link, &s->link->routes[about - ABOUT_ROUTE], s->err);
+}
+
+static void send_batch(struct set_up *s)
+{
+	struct err broken;
+
+	/* Each message has reported the failure of the exchange by itself. */
+	nl_batch_send(s->socket, s->batch, on_result, s, &broken);
+}
+
+static void add(struct set_up *s, struct nlb *b, uint32_t about)
+{
+	if (nl_batch_add(s->batch, b, about))
+		return;
+	send_batch(s);
+	if (!nl_batch_add(s->batch, b, about))
+		on_result(s, about, EMSGSIZE, "");
+}
+
+static void add_address(struct set_up *s, uint32_t index, unsigned which)
+{
+	const struct prefix *address = &s->link->addresses[which];
 	struct nlb b;
 
-	nl_route_put_request(&b, &r);
-	if (nl_transact(s, &b, err) < 0)
-		return err_prefix(err, "add route to %s%s%s through interface %s in the container", prefix_format(&route->to, to),
-			ip_is_set(&route->gateway) ? " by " : "", ip_format(&route->gateway, gateway), link->ifname);
+	if (!prefix_is_set(address))
+		return;
+	nl_addr_put_request(&b, index, address);
+	add(s, &b, ABOUT_ADDRESS + which);
+}
+
+static void add_link(struct set_up *s, uint32_t index)
+{
+	struct nlb b;
+
+	nl_link_set_up_request(&b, index, true);
+	nl_link_put_alias(&b, s->link->alias);
+	if (s->link->mtu)
+		nl_link_put_mtu(&b, s->link->mtu);
+	add(s, &b, ABOUT_LINK);
+}
+
+/* IPv4 first: an address may be given to a link that is down, and the link is never seen up without one. */
+static int set_up(struct set_up *s, uint32_t index)
+{
+	struct nlb b;
+
+	add_address(s, index, 0);
+	add_link(s, index);
+	add_address(s, index, 1);
+	for (unsigned i = 0; i < s->link->route_count; i++) {
+		struct nl_route route = route_of(&s->link->routes[i], index);
+
+		nl_route_put_request(&b, &route);
+		add(s, &b, ABOUT_ROUTE + i);
+	}
+	send_batch(s);
+	return s->result;
+}
+
+static int find_index(const struct workload_link *link, struct nl_socket *s, uint32_t *index, struct err *err)
+{
+	struct nl_link have;
+
+	if (*index)
+		return 0;
+	if (get_link(s, link->ifname, &have, err) < 0)
+		return err_prefix(err, "interface %s in the container", link->ifname);
+	*index = have.index;
 	return 0;
 }
 
-static int set_up(struct link_job *j, struct nl_socket *s, struct err *err)
+int workload_link_set_up(const struct workload_link *link, int netns_fd, uint32_t index, struct err *err)
 {
-	const struct workload_link *link = &j->link;
-	struct nl_link have;
+	struct set_up s = {.link = link, .err = err};
+	int ret = -1;
 
-	if (get_link(s, link->ifname, &have, err) < 0)
-		return err_prefix(err, "interface %s in the container", link->ifname);
-	if (netns_run(j->netns_fd, prepare_ipv6, &j->link, err) < 0)
+	if (netns_visit(netns_fd, prepare_ipv6, (void *)(uintptr_t)link, err) < 0)
 		return -1;
-	/* IPv4 first: an address may be given to a link that is down, and the link is never seen up without one. */
-	if (set_address(link, s, have.index, &link->addresses[0], err) < 0 || set_link(link, s, &have, err) < 0 ||
-		set_address(link, s, have.index, &link->addresses[1], err) < 0)
+	if (nl_open(netns_fd, NULL, 0, &s.socket, err) < 0)
 		return -1;
-	for (unsigned i = 0; i < link->route_count; i++)
-		if (set_route(link, s, have.index, &link->routes[i], err) < 0)
-			return -1;
-	return 0;
+	s.batch = nl_batch_new();
+	if (!s.batch)
+		abort();
+	if (find_index(link, s.socket, &index, err) == 0)
+		ret = set_up(&s, index);
+	nl_batch_free(s.batch);
+	nl_close(s.socket);
+	return ret;
 }
 
 /* ---- comparing ---- */
@@ -258,7 +321,7 @@ static void run(void *arg)
 
 	j->result = nl_open(j->netns_fd, NULL, 0, &s, &j->err);
 	if (j->result == 0)
-		j->result = j->work(j, s, &j->err);
+		j->result = compare(j, s, &j->err);
 	nl_close(s);
 }
 
@@ -271,15 +334,14 @@ static void done(void *arg)
 	free(j);
 }
 
-static void submit(struct node *node, int netns_fd, const struct workload_link *link,
-	int (*work)(struct link_job *j, struct nl_socket *s, struct err *err), void (*fn)(void *arg, const struct err *err),
-	void *arg)
+void workload_link_check(struct node *node, int netns_fd, const struct workload_link *link,
+	void (*fn)(void *arg, const struct err *err), void *arg)
 {
 	struct link_job *j = calloc(1, sizeof(*j));
 
 	if (!j)
 		abort();
-	*j = (struct link_job){.work = work, .netns_fd = netns_fd, .link = *link, .fn = fn, .arg = arg};
+	*j = (struct link_job){.netns_fd = netns_fd, .link = *link, .fn = fn, .arg = arg};
 	j->link.routes = calloc(link->route_count + 1, sizeof(*j->link.routes));
 	if (!j->link.routes)
 		abort();
@@ -290,16 +352,4 @@ static void submit(struct node *node, int netns_fd, const struct workload_link *
 		j->result = -1;
 		done(j);
 	}
-}
-
-void workload_link_set_up(struct node *node, int netns_fd, const struct workload_link *link,
-	void (*fn)(void *arg, const struct err *err), void *arg)
-{
-	submit(node, netns_fd, link, set_up, fn, arg);
-}
-
-void workload_link_check(struct node *node, int netns_fd, const struct workload_link *link,
-	void (*fn)(void *arg, const struct err *err), void *arg)
-{
-	submit(node, netns_fd, link, compare, fn, arg);
 }

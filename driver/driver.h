@@ -99,6 +99,8 @@ struct driver_ops {
 
 	/* The pair is there, as far as notices read until now tell (sync reads them): asks the kernel nothing. */
 	bool (*endpoint_there)(struct driver *d, const struct id128 *network, const char *id);
+	/* The index of the container's end in its namespace; 0: the kernel has not told yet. */
+	uint32_t (*endpoint_peer)(struct driver *d, const struct id128 *network, const char *id);
 	enum driver_link_state (*endpoint_state)(struct driver *d, const struct id128 *network, const char *id);
 	/* The last failure to make this endpoint real; false when there is none. */
 	bool (*endpoint_error)(struct driver *d, const struct id128 *network, const char *id, struct err *ret_err);

@@ -310,6 +310,7 @@ static void link_seen(struct vxlan *vx, const struct nl_link *nl)
 	translate(nl, &l->link);
 	l->generation = vx->generation;
 	l->running = nl->flags & IFF_LOWER_UP;
+	l->peer_index = nl->peer_index;
 	l->away = false;
 	link_changed(vx, l, &old);
 }

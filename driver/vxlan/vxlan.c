@@ -186,6 +186,13 @@ static bool op_endpoint_there(struct driver *d, const struct id128 *network, con
 	return e && e->link;
 }
 
+static uint32_t op_endpoint_peer(struct driver *d, const struct id128 *network, const char *id)
+{
+	struct vx_endpoint *e = find_endpoint(vx_of(d), network, id);
+
+	return e && e->link ? e->link->peer_index : 0;
+}
+
 /* Asked, since a peer that moves while it is down makes no notice at our end. One that is up cannot move without going down
  * first, and that is told: a container's end seen elsewhere is there as long as the carrier stays. */
 static enum driver_link_state op_endpoint_state(struct driver *d, const struct id128 *network, const char *id)
@@ -253,6 +260,7 @@ static const struct driver_ops vxlan_ops = {
 	.notify_fd = op_notify_fd,
 	.drain = op_drain,
 	.endpoint_there = op_endpoint_there,
+	.endpoint_peer = op_endpoint_peer,
 	.endpoint_state = op_endpoint_state,
 	.endpoint_error = op_endpoint_error,
 	.counters = op_counters,

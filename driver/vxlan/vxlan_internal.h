@@ -61,6 +61,7 @@ struct vx_have_link {
 	bool assigned; /* serves as its network's bridge or vxlan device, or as its endpoint's pair */
 	bool dirty;
 	bool expected;		    /* released by a change of what is wanted: not drift */
+	uint32_t peer_index;	    /* of the other end, in its namespace; 0: not told */
 	bool running;		    /* its carrier: the peer is up */
 	bool away;		    /* a container's end was seen elsewhere, and nothing was heard of the link since */
 	struct vx_network *network; /* by tag; counted in vx_network.links */
