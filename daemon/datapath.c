@@ -10,6 +10,7 @@
 
 #include "daemon/node_internal.h"
 #include "driver/vxlan/vxlan.h"
+#include "netlink/netns.h"
 
 #define RESYNC_MS 60000
 #define SETTLE_MS 1000
@@ -656,6 +657,8 @@ int datapath_start(struct node *node, struct err *err)
 		.hostno = node->cluster.hostno,
 		.table = node->options.nft_table};
 	node->datapath = dp;
+	if (netns_unlock_sysctls(err) < 0)
+		return err_prefix(err, "in a container this daemon needs CAP_SYS_ADMIN and no AppArmor profile");
 	return vxlan_open(&dp->config, &dp->driver, err);
 }
 

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -214,17 +215,18 @@ int netns_id(struct nl_socket *s, int netns_fd, int32_t *ret_nsid, struct err *e
 	return 0;
 }
 
-/* Whether the sysctl says this already. In a container without privileges /proc/sys is read-only, whoever we are. */
-static bool sysctl_is(const char *path, const char *value)
+int netns_unlock_sysctls(struct err *err)
 {
-	size_t len = strlen(value);
-	char have[64];
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, have, sizeof(have));
+	struct statvfs st;
 
-	if (fd >= 0)
-		close(fd);
-	return n == (ssize_t)len + 1 && have[len] == '\n' && memcmp(have, value, len) == 0;
+	if (statvfs("/proc/sys", &st) < 0)
+		return err_sys(err, errno, "/proc/sys");
+	if (!(st.f_flag & ST_RDONLY))
+		return 0;
+	/* The flags of a bind mount are its own: the proc file system behind it is writable. */
+	if (mount(NULL, "/proc/sys", NULL, MS_REMOUNT | MS_BIND, NULL) < 0)
+		return err_sys(err, errno, "make /proc/sys writable");
+	return 0;
 }
 
 int netns_sysctl(const char *path, const char *value, bool *ret_absent, struct err *err)
@@ -235,8 +237,6 @@ int netns_sysctl(const char *path, const char *value, bool *ret_absent, struct e
 	if (ret_absent)
 		*ret_absent = fd < 0 && errno == ENOENT;
 	if (fd < 0 && errno == ENOENT)
-		return 0;
-	if (fd < 0 && errno == EROFS && sysctl_is(path, value))
 		return 0;
 	if (fd < 0)
 		return err_sys(err, errno, "write \"%s\" to %s", value, path);

@@ -35,8 +35,11 @@ int netns_remove(const char *path, struct err *err);
  * assigned when there is none. */
 int netns_id(struct nl_socket *s, int netns_fd, int32_t *ret_nsid, struct err *err);
 
-/* Writes a sysctl of a namespace the calling thread is in (for fn of netns_run). 0 when written, when it says so already
- * and cannot be written (a read-only /proc/sys), or when this kernel has no such file, which `ret_absent` (may be NULL) tells. */
+/* Writes a sysctl of a namespace the calling thread is in (for fn of netns_run). 0 when written or when this kernel has no such
+ * file, which `ret_absent` (may be NULL) tells. */
 int netns_sysctl(const char *path, const char *value, bool *ret_absent, struct err *err);
+/* In a container without all privileges /proc/sys is mounted read-only, and made writable with CAP_SYS_ADMIN in a mount namespace
+ * that is its own. Nothing to do elsewhere. */
+int netns_unlock_sysctls(struct err *err);
 
 #endif
