@@ -170,7 +170,21 @@ class Debian(PluginTest):
         self.quiet(self.go("bridge", "DEL", "b1", s, config))
         self.assertEqual(self.leases().get("10.66.0.0/24", 0), 0)
 
-    def test_portmap_bandwidth_and_tuning_behind_us(self):
+    def test_ptp_and_macvlan_take_our_addresses(self):
+        self.script("trestle", f'exec {self.cni.binary} "$@"\n')
+        for plugin, more in (("ptp", {}), ("macvlan", {"master": "eth0"})):
+            with self.subTest(plugin):
+                s = self.sandbox()
+                config = {"cniVersion": "1.0.0", "name": plugin, "type": plugin, **more, "ipam": {"type": "trestle", "subnet": "10.67.0.0/24"}}
+                done = self.go(plugin, "ADD", "p1", s, config)
+                self.assertEqual(done.status, 0, done)
+                self.addCleanup(self.go, plugin, "DEL", "p1", s, config)
+                self.assertEqual(s.addresses(), [done.json["ips"][0]["address"]])
+                self.quiet(self.go(plugin, "CHECK", "p1", s, {**config, "prevResult": done.json}))
+                self.quiet(self.go(plugin, "DEL", "p1", s, config))
+                self.assertEqual(self.leases().get("10.67.0.0/24", 0), 0)
+
+    def test_tuning_and_portmap_behind_us(self):
         s = self.sandbox()
         runtime = {"portMappings": [{"hostPort": 8067, "containerPort": 80, "protocol": "tcp"}],
                    "bandwidth": {"ingressRate": 8000000, "ingressBurst": 800000, "egressRate": 8000000, "egressBurst": 800000}}
