@@ -169,6 +169,8 @@ test-cni: deps-cni all load ## the CNI plugin, on a real daemon
 	$(Q)$(RUN) cni
 test-cni-faults: deps-cni all load ## plugin and daemon killed at every system call of ADD and DEL
 	$(Q)TRESTLE_LONG=1 $(RUN) cni/faults
+test-cni-churn: deps-cni all load ## ten thousand containers come and go on two hosts, sixteen at once
+	$(Q)TRESTLE_LONG=1 $(RUN) cni/churn
 test-docker: deps-docker all ## real Docker engines
 	$(Q)$(RUN) docker
 
@@ -246,6 +248,6 @@ help: ## this list
 
 always:
 .PHONY: all unit sim model load fuzz-replay deps deps-test deps-docker deps-cni deps-check deps-fuzz deps-bench-gossip build-tests test test-unit test-fuzz test-model test-sim test-net \
-	test-sim-long test-conformance test-cni test-cni-faults test-docker fuzz demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
+	test-sim-long test-conformance test-cni test-cni-faults test-cni-churn test-docker fuzz demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
 	check-warnings check-static image install install-strip uninstall clean help always
 .SECONDARY:

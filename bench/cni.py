@@ -8,13 +8,12 @@ host has a member beside it, which is told of every attachment.
 CPU is the plugin's with its children's and, for Trestle, the daemon's until the links are deleted. add100_total is 100 ADDs started at
 once until the last has ended.
 """
-import json
 import os
-import subprocess
 import sys
 import time
 
 from bench.report import Report
+from tests.cni.runtime import Runner
 from tests.lab import BUILD, Daemon, Failed, Lab, wait_for
 
 ROUNDS = int(os.environ.get("TRESTLE_BENCH_ROUNDS", "100"))
@@ -26,53 +25,28 @@ DEBIAN = "/usr/lib/cni"
 DIRS = f"{DEBIAN}:/opt/cni/bin"
 
 
-class Subject:
+class Subject(Runner):
     """One plugin on one host; run() is one round of it."""
 
     def __init__(self, name, host, plugin, config, daemon=None):
-        self.name, self.host, self.daemon = name, host, daemon
+        super().__init__(host, plugin, config, DIRS)
+        self.name, self.daemon = name, daemon
         self.deleted = 0
-        path = f"{host.dir}/{name}.json"
-        with open(path, "w") as f:
-            json.dump(config, f)
-        self.runner = subprocess.Popen(host.enter(os.path.join(BUILD, "tests/load/cnirun"), plugin, path, DIRS), stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, text=True, start_new_session=True)
-
-    def close(self):
-        self.runner.stdin.close()
-        self.runner.wait(60)
 
     def run(self, verb, operations):
-        """operations: [(container, namespace, interface)], all at once. (ms of all, [ms of each], CPU ms of all)"""
-        lines = [str(len(operations))] + [f"{verb} {c} /run/netns/{n} {i}" for c, n, i in operations]
-        self.runner.stdin.write("\n".join(lines) + "\n")
-        self.runner.stdin.flush()
-        total = int(self._line())
-        answers = [self._line().split(maxsplit=3) for _ in operations]
-        failed = [a for a in answers if a[0] != "0"]
-        if failed:
-            raise Failed(f"{self.name}: {verb}: {len(failed)} of {len(operations)} failed: {failed[0]}")
         self.deleted += len(operations) if verb == "DEL" else 0
-        return total / 1e6, [int(a[1]) / 1e6 for a in answers], sum(int(a[2]) for a in answers) / 1000
-
-    def _line(self):
-        line = self.runner.stdout.readline()
-        if not line:
-            raise Failed(f"{self.name}: the runner ended")
-        return line.strip()
+        return super().run(verb, operations)
 
     def daemon_cpu(self):
         """ms that the daemon has used, also in threads that have ended (CPUCLOCK_SCHED of a process, linux/posix-timers.h)."""
         return time.clock_gettime((~self.daemon.process.pid << 3) | 2) * 1000 if self.daemon else 0
 
     def settle(self):
-        """Until nothing is left to be done for what was deleted."""
+        """Until nothing is left to be done for what was deleted. The first look comes late, since each costs the daemon something too."""
         if self.daemon:
+            time.sleep(0.15)
             wait_for(lambda: self.daemon.call("GET", "/v1/status")["counters"]["driver"]["reaped"] >= self.deleted, 60, "links are deleted",
-                     every=0.02)
-
-    def namespaces(self, names):
-        self.host.run("ip", "-b", "-", stdin="".join(f"netns add {n}\n" for n in names), timeout=300)
+                     every=0.05)
 
 
 def go_config(name, plugin, subnet, host, **more):

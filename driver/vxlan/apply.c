@@ -160,6 +160,18 @@ static bool is_new(const struct vx_op *op)
 	return op->kind == VX_OP_BRIDGE_NEW || op->kind == VX_OP_VXLAN_NEW || op->kind == VX_OP_VETH_NEW;
 }
 
+/* A pair that waits for its deletion may still hold the name in the container: another attachment's, which we do not know by that
+ * name any more. All that wait are deleted then, and it is tried again; what is in the way after that is somebody else's. */
+static bool dying_may_be_in_the_way(struct vxlan *vx, const struct vx_op *op, int error)
+{
+	if (op->kind != VX_OP_VETH_NEW || error != EEXIST || !vx->dying)
+		return false;
+	vx->reap_now = true;
+	vx_endpoint_claim(vx, op->owner, 0);
+	vx_dirty_endpoint(vx, op->owner);
+	return true;
+}
+
 static void op_failed(struct vxlan *vx, const struct vx_op *op, int error, const char *extack)
 {
 	const char *hint = vx_op_hint(op, error);
@@ -234,10 +246,10 @@ static void on_result(void *arg, uint32_t cookie, int error, const char *extack)
 	op->done = vx_op_is_done(op, error);
 	if (vx_op_is_moot(op, error))
 		op_moot(vx, op);
-	else if (!op->done)
-		op_failed(vx, op, error, extack);
-	else if (op->owner_kind == VX_OWNER_ROW)
+	else if (op->done && op->owner_kind == VX_OWNER_ROW)
 		row_done(vx, op);
+	else if (!op->done && !dying_may_be_in_the_way(vx, op, error))
+		op_failed(vx, op, error, extack);
 }
 
 static struct nl_socket *socket_of(struct vxlan *vx, const struct vx_op *op)

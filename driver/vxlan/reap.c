@@ -78,6 +78,16 @@ int vx_reap(struct vxlan *vx, struct err *err)
 	return (int)vx->dying;
 }
 
+void vx_reap_all(struct vxlan *vx)
+{
+	struct err err;
+
+	vx->reap_now = false;
+	vx_reap_wait(vx);
+	if (vx->dying && (delete_group(vx->fabric, &err) < 0 || vx_have_drain(vx, &err) < 0))
+		vx_fail(vx, &err);
+}
+
 /* Marks as many of our links as fit a plan, and says whether there were any. */
 static bool mark_some(struct vxlan *vx)
 {

@@ -450,6 +450,8 @@ static int sync_pass(struct vxlan *vx, struct err *err)
 		pass_rows(vx);
 		vx_apply(vx);
 		vx->counting = false;
+		if (vx->reap_now)
+			vx_reap_all(vx);
 	}
 	vx_announce_run(vx);
 	if (!vx->failures)

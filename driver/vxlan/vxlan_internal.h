@@ -134,6 +134,7 @@ struct vxlan {
 	struct vx_entry *dirty_rows;
 	struct vx_have_link *dirty_links;
 	unsigned dying; /* links in VX_GROUP_REAP */
+	bool reap_now;	/* one of them may be in the way */
 	uint32_t next_index, generation;
 
 	struct ip *members;
@@ -219,6 +220,7 @@ void vx_announce_run(struct vxlan *vx);			    /* sends what waits, as much as is
 
 /* reap.c */
 int vx_reap(struct vxlan *vx, struct err *err);
+void vx_reap_all(struct vxlan *vx);  /* at once, waiting for the kernel */
 void vx_reap_wait(struct vxlan *vx); /* until no deletion is under way */
 int vx_purge(struct vxlan *vx, struct err *err);
 

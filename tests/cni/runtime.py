@@ -9,7 +9,7 @@ import signal
 import subprocess
 import unittest
 
-from tests.lab import BUILD, Daemon, Lab, wait_for
+from tests.lab import BUILD, Daemon, Failed, Lab, wait_for
 from tests.lab.shell import children
 
 BINARY = os.path.join(BUILD, "trestle-cni")
@@ -125,6 +125,43 @@ def parent(pid):
 def descendants(pid):
     own = children(pid)
     return own + [d for p in own for d in descendants(p)]
+
+
+class Runner:
+    """tests/load/cnirun in a host: many plugins at once, and how long each took, without this program's own weight."""
+
+    def __init__(self, host, plugin, config, dirs):
+        self.host, self.plugin = host, plugin
+        path = f"{host.dir}/{os.path.basename(plugin)}-{config.get('name', '')}.json"
+        with open(path, "w") as f:
+            json.dump(config, f)
+        self.process = subprocess.Popen(host.enter(os.path.join(BUILD, "tests/load/cnirun"), plugin, path, dirs), stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(60)
+
+    def run(self, verb, operations):
+        """operations: [(container, namespace, interface)], all at once. (ms of all, [ms of each], CPU ms of all)"""
+        lines = [str(len(operations))] + [f"{verb} {c} /run/netns/{n} {i}" for c, n, i in operations]
+        self.process.stdin.write("\n".join(lines) + "\n")
+        self.process.stdin.flush()
+        total = int(self._line())
+        answers = [self._line().split(maxsplit=3) for _ in operations]
+        failed = [a for a in answers if a[0] != "0"]
+        if failed:
+            raise Failed(f"{self.plugin}: {verb}: {len(failed)} of {len(operations)} failed: {failed[0]}")
+        return total / 1e6, [int(a[1]) / 1e6 for a in answers], sum(int(a[2]) for a in answers) / 1000
+
+    def _line(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise Failed(f"{self.plugin}: the runner ended")
+        return line.strip()
+
+    def namespaces(self, names):
+        self.host.run("ip", "-b", "-", stdin="".join(f"netns add {n}\n" for n in names), timeout=300)
 
 
 class PluginTest(unittest.TestCase):

@@ -316,6 +316,17 @@ class Del(PluginTest):
         self.gone(s)
         self.nothing_left(before)
 
+    def test_c42_its_name_in_the_namespace_is_free_at_once(self):
+        """For another container id and another network, as when a container leaves one network for the next."""
+        s, other = self.sandbox(), self.cni.config(name="other42", subnet="10.42.0.0/24")
+        for _ in range(3):
+            self.add("c42a", s)
+            self.quiet(self.cni.call("DEL", "c42a", s))
+            done = self.cni.call("ADD", "c42b", s, config=other)
+            self.assertEqual(done.status, 0, done)
+            self.assertEqual(s.addresses(), [done.json["ips"][0]["address"]])
+            self.quiet(self.cni.call("DEL", "c42b", s, config=other))
+
     def test_c43_three_times(self):
         s = self.sandbox()
         self.add("c43", s)
