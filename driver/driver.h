@@ -17,11 +17,21 @@
 
 #define DRIVER_ENDPOINT_ID_MAX 128 /* bytes */
 #define DRIVER_IFNAME_SIZE 16	   /* IFNAMSIZ */
+#define DRIVER_POOLS_MAX 8
+
+/* Mode l3: the MAC of the host's end of every pair. A container sends all to it, whatever it takes for its gateway. */
+#define DRIVER_GATEWAY_MAC ((struct mac){.bytes = {0x0e, 't', 'r', 0, 0, 1}})
 
 struct driver_network {
 	struct id128 id;
 	uint32_t vni; /* 1..2^24-1 */
 	uint32_t mtu; /* of the overlay: what a container's link gets */
+	bool routed;  /* mode l3: the host routes; else mode l2, a segment. Never changes */
+	/* Of a routed network alone: */
+	bool internal;	      /* no way in or out of it but the host's own */
+	struct ip own4, own6; /* this host's own addresses in it: what it speaks with to containers elsewhere; family 0: none */
+	unsigned pool_count;
+	struct prefix pools[DRIVER_POOLS_MAX];
 };
 
 /* An endpoint of this host. */
@@ -42,6 +52,7 @@ struct driver_remote {
 	struct mac mac;
 	struct ip ip4, ip6;
 	struct ip vtep;
+	uint32_t hostno; /* of the host that has it */
 };
 
 enum driver_link_state {
@@ -101,11 +112,14 @@ struct driver_ops {
 	bool (*endpoint_there)(struct driver *d, const struct id128 *network, const char *id);
 	/* The index of the container's end in its namespace; 0: the kernel has not told yet. */
 	uint32_t (*endpoint_peer)(struct driver *d, const struct id128 *network, const char *id);
+	/* Mode l3: the name of the host's end, which is in the host's namespace. False: no such link there. */
+	bool (*endpoint_ifname)(struct driver *d, const struct id128 *network, const char *id, char ret_name[DRIVER_IFNAME_SIZE]);
 	enum driver_link_state (*endpoint_state)(struct driver *d, const struct id128 *network, const char *id);
 	/* The last failure to make this endpoint real; false when there is none. */
 	bool (*endpoint_error)(struct driver *d, const struct id128 *network, const char *id, struct err *ret_err);
 	const struct driver_counters *(*counters)(const struct driver *d);
-	/* Dropped by the members-only filter and the forward guard, from the kernel's counters. */
+	/* Dropped by the driver's filters, from the kernel's counters. Mode l2: frames of no member, and such as a workload
+	 * forged; mode l3: packets with another's source, and such as went from network to network. */
 	int (*guard_counters)(struct driver *d, uint64_t *ret_foreign, uint64_t *ret_forged, struct err *err);
 	/* Removes everything of ours from the kernel: links by tag, tables, the fabric namespace (leave, uninstall). */
 	int (*purge)(struct driver *d, struct err *err);

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "netlink/build.h"
+#include "netlink/neigh.h"
 #include "netlink/parse.h"
 
 enum { T_DST, T_GATEWAY, T_PREFSRC, T_OIF, T_PRIORITY, T_TABLE, T_METRICS, T_COUNT };
@@ -73,6 +74,13 @@ void nl_route_dump_request(struct nlb *b, uint8_t family)
 	nlb_begin(b, RTM_GETROUTE, 0, &rtm, sizeof(rtm));
 }
 
+void nl_route_dump_own_request(struct nlb *b, uint8_t family)
+{
+	struct rtmsg rtm = {.rtm_family = af_of(family), .rtm_protocol = NL_PROTOCOL_OWN, .rtm_table = RT_TABLE_MAIN};
+
+	nlb_begin(b, RTM_GETROUTE, 0, &rtm, sizeof(rtm));
+}
+
 void nl_route_get_request(struct nlb *b, const struct ip *to)
 {
 	struct rtmsg rtm = {.rtm_family = af_of(to->family), .rtm_dst_len = ip_bits(to)};
@@ -108,15 +116,25 @@ static void begin(struct nlb *b, uint16_t type, uint16_t flags, const struct nl_
 		nlb_put_u32(b, RTA_PRIORITY, route->metric);
 }
 
-void nl_route_put_request(struct nlb *b, const struct nl_route *route)
+static void begin_new(struct nlb *b, uint16_t how, const struct nl_route *route)
 {
-	begin(b, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route);
+	begin(b, RTM_NEWROUTE, NLM_F_CREATE | how, route);
 	if (route->mtu) {
 		size_t nest = nlb_nest(b, RTA_METRICS);
 
 		nlb_put_u32(b, RTAX_MTU, route->mtu);
 		nlb_nest_end(b, nest);
 	}
+}
+
+void nl_route_put_request(struct nlb *b, const struct nl_route *route)
+{
+	begin_new(b, NLM_F_REPLACE, route);
+}
+
+void nl_route_add_request(struct nlb *b, const struct nl_route *route)
+{
+	begin_new(b, NLM_F_EXCL, route);
 }
 
 void nl_route_del_request(struct nlb *b, const struct nl_route *route)

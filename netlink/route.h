@@ -23,10 +23,14 @@ struct nl_route {
 
 int nl_route_parse(const struct nlmsghdr *h, struct nl_route *ret_route, struct err *err);
 void nl_route_dump_request(struct nlb *b, uint8_t family /* 4 or 6 */);
+/* Those of the main table that carry NL_PROTOCOL_OWN (neigh.h): the kernel filters. */
+void nl_route_dump_own_request(struct nlb *b, uint8_t family);
 /* The route that the kernel would take to an address. */
 void nl_route_get_request(struct nlb *b, const struct ip *to);
 /* CREATE|REPLACE: the kernel replaces the first match of prefix, tos and metric, whoever owns it; use a metric of our own. */
 void nl_route_put_request(struct nlb *b, const struct nl_route *route);
+/* CREATE|EXCL: EEXIST when there is one of that prefix, tos and metric, whoever owns it. */
+void nl_route_add_request(struct nlb *b, const struct nl_route *route);
 /* Matches the protocol too, so that another owner's route to the same prefix is left alone. */
 void nl_route_del_request(struct nlb *b, const struct nl_route *route);
 

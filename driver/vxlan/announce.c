@@ -122,7 +122,7 @@ void vx_announce_forget(struct vx_entry *e)
 	struct vx_network *n = e->network;
 	struct vx_former *f;
 
-	if (mac_is_zero(&e->last) || !n->live)
+	if (mac_is_zero(&e->last) || !n->live || n->routed)
 		return;
 	HASH_FIND(hh, n->former, &e->key, sizeof(e->key), f);
 	if (f)

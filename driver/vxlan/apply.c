@@ -4,13 +4,16 @@
  * the buffer never holds more than those of one batch, and what the kernel has is known when the next plan is made. */
 #include <errno.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "driver/vxlan/vxlan_internal.h"
+#include "netlink/addr.h"
 #include "netlink/build.h"
 #include "netlink/link.h"
 #include "netlink/neigh.h"
+#include "netlink/route.h"
 
 _Static_assert((int)VX_PORT_LEARNING == (int)NL_PORT_LEARNING && (int)VX_PORT_FLOOD == (int)NL_PORT_FLOOD &&
 		       (int)VX_PORT_MCAST_FLOOD == (int)NL_PORT_MCAST_FLOOD &&
@@ -35,7 +38,8 @@ static void build_new(struct vxlan *vx, const struct vx_op *op, struct nlb *b)
 		nl_bridge_new_request(b, &link);
 		break;
 	case VX_OP_VXLAN_NEW:
-		link.netns_fd = vx->fabric_fd;
+		if (!vx->routed)
+			link.netns_fd = vx->fabric_fd;
 		nl_vxlan_new_request(b, &link, &vxlan);
 		break;
 	default:
@@ -70,6 +74,31 @@ static void build_set(const struct vx_op *op, struct nlb *b)
 		nl_link_put_mac(b, &op->mac);
 }
 
+static void build_route(const struct vx_row *row, bool put, struct nlb *b)
+{
+	bool none = row->port == VX_PORT_NONE;
+	struct nl_route route = {.to = {.ip = row->ip, .length = row->length},
+		.oif = none ? 0 : row->port,
+		.metric = none ? VX_METRIC_LAST : VX_METRIC,
+		.protocol = NL_PROTOCOL_OWN,
+		.type = none ? RTN_UNREACHABLE : RTN_UNICAST};
+
+	if (put)
+		nl_route_put_request(b, &route);
+	else
+		nl_route_del_request(b, &route);
+}
+
+static void build_address(uint32_t index, const struct ip *ip, bool put, struct nlb *b)
+{
+	struct prefix address = {.ip = *ip, .length = (uint8_t)ip_bits(ip)};
+
+	if (put)
+		nl_addr_put_request(b, index, &address);
+	else
+		nl_addr_del_request(b, index, &address);
+}
+
 static void build_row(const struct vx_op *op, struct nlb *b)
 {
 	const struct vx_row *row = &op->row;
@@ -94,6 +123,12 @@ static void build_row(const struct vx_op *op, struct nlb *b)
 			nl_neigh_put_request(b, op->index, &row->ip, &row->mac);
 		else
 			nl_neigh_del_request(b, op->index, &row->ip);
+		break;
+	case VX_ROW_ROUTE:
+		build_route(row, put, b);
+		break;
+	case VX_ROW_ADDR:
+		build_address(op->index, &row->ip, put, b);
 		break;
 	}
 }
@@ -125,6 +160,7 @@ static void build(struct vxlan *vx, const struct vx_op *op, struct nlb *b)
 	case VX_OP_ROW_DEL:
 		build_row(op, b);
 		break;
+	case VX_OP_CONF: /* no message: see conf() */
 	case VX_OP_MAX:
 		break;
 	}
@@ -230,7 +266,8 @@ static void row_done(struct vxlan *vx, const struct vx_op *op)
 	e->has = op->kind == VX_OP_ROW_PUT;
 	if (e->has) {
 		e->have = e->want;
-		vx_announce_put(vx, e);
+		if (!vx->routed)
+			vx_announce_put(vx, e);
 	} else {
 		vx_dirty_row(vx, e); /* to be freed when nobody wants it */
 	}
@@ -254,7 +291,7 @@ static void on_result(void *arg, uint32_t cookie, int error, const char *extack)
 
 static struct nl_socket *socket_of(struct vxlan *vx, const struct vx_op *op)
 {
-	return op->kind == VX_OP_VXLAN_NEW ? vx->host : vx->fabric;
+	return op->kind == VX_OP_VXLAN_NEW && !vx->routed ? vx->host : vx->fabric;
 }
 
 /* Sends what the batch holds of the plan: the operations from *first to before `end`. */
@@ -274,6 +311,16 @@ static void send_batch(struct vxlan *vx, struct nl_socket *s, size_t *first, siz
 	}
 }
 
+/* Files, not a message. */
+static void conf(struct vxlan *vx, size_t i)
+{
+	const struct vx_op *op = &vx->plan->ops[i];
+	struct err err = {0};
+	bool wrote, failed = vx_routed_conf(op->name, op->pair, op->has_ip6, &wrote, &err) < 0;
+
+	on_result(vx, (uint32_t)i, failed ? err.sys_errno : 0, failed ? err.text : "");
+}
+
 void vx_apply(struct vxlan *vx)
 {
 	struct nl_socket *at = NULL;
@@ -284,6 +331,12 @@ void vx_apply(struct vxlan *vx)
 		struct nl_socket *s = socket_of(vx, op);
 		struct nlb b;
 
+		if (op->kind == VX_OP_CONF) {
+			if (at)
+				send_batch(vx, at, &first, i);
+			conf(vx, i);
+			continue;
+		}
 		if (at && (at != s || nl_batch_count(vx->batch) == NL_BATCH_MAX))
 			send_batch(vx, at, &first, i);
 		at = s;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "driver/vxlan/vxlan.h"
 #include "driver/vxlan/vxlan_internal.h"
 
 static void *zalloc(size_t size)
@@ -79,6 +80,7 @@ void vx_network_gc(struct vxlan *vx, struct vx_network *n)
 	HASH_DEL(vx->networks, n);
 	vx_announce_clear(n);
 	free(n->flood);
+	free(n->routed);
 	free(n->error);
 	free(n);
 }
@@ -91,40 +93,98 @@ struct vx_endpoint *vx_endpoint_find(struct vx_network *n, const char *id)
 	return e;
 }
 
-/* The rows that an endpoint or a remote wants. */
-static void each_ip(struct vxlan *vx, struct vx_network *n, const struct mac *mac, const struct ip *ip, bool on, bool local)
-{
-	struct vx_row row = {.kind = VX_ROW_NEIGH, .mac = *mac, .ip = *ip};
+/* ---- the rows that objects want ---- */
 
+static void neighbour(vx_row_fn *fn, void *arg, const struct ip *ip, const struct mac *mac, uint32_t port, bool local)
+{
+	if (ip->family)
+		fn(arg, &(struct vx_row){.kind = VX_ROW_NEIGH, .ip = *ip, .mac = *mac, .port = port}, local);
+}
+
+/* A routed address: the way to its device, and whom to say it to there. */
+static void routed_address(vx_row_fn *fn, void *arg, const struct ip *ip, const struct mac *mac, uint32_t port, bool local)
+{
 	if (!ip->family)
 		return;
-	if (on)
-		vx_claim(vx, n, &row, local);
-	else
-		vx_unclaim(vx, n, &row);
+	neighbour(fn, arg, ip, mac, port, local);
+	fn(arg, &(struct vx_row){.kind = VX_ROW_ROUTE, .ip = *ip, .length = (uint8_t)ip_bits(ip), .port = port}, local);
 }
 
-static void port_row(struct vxlan *vx, struct vx_network *n, const struct mac *mac, uint32_t port, bool on)
+void vx_endpoint_rows(const struct vx_endpoint *e, uint32_t port, vx_row_fn *fn, void *arg)
 {
-	struct vx_row row = {.kind = VX_ROW_PORT, .mac = *mac, .port = port};
-
-	if (on)
-		vx_claim(vx, n, &row, port != VX_PORT_TUNNEL);
-	else
-		vx_unclaim(vx, n, &row);
+	if (e->network->routed) {
+		routed_address(fn, arg, &e->ip4, &e->mac, port, true);
+		routed_address(fn, arg, &e->ip6, &e->mac, port, true);
+		return;
+	}
+	fn(arg, &(struct vx_row){.kind = VX_ROW_PORT, .mac = e->mac, .port = port}, true);
+	neighbour(fn, arg, &e->ip4, &e->mac, VX_PORT_TUNNEL, true);
+	neighbour(fn, arg, &e->ip6, &e->mac, VX_PORT_TUNNEL, true);
 }
 
-static void remote_rows(struct vxlan *vx, struct vx_network *n, const struct vx_remote *r, bool on)
+void vx_remote_rows(const struct vx_network *n, const struct vx_remote *r, vx_row_fn *fn, void *arg)
 {
-	struct vx_row row = {.kind = VX_ROW_REMOTE, .mac = r->mac, .ip = r->vtep};
+	struct mac mac = n->routed ? vxlan_tunnel_mac(&n->id, r->hostno) : r->mac;
 
-	if (on)
-		vx_claim(vx, n, &row, false);
+	fn(arg, &(struct vx_row){.kind = VX_ROW_REMOTE, .mac = mac, .ip = r->vtep}, false);
+	if (n->routed) {
+		routed_address(fn, arg, &r->ip4, &mac, VX_PORT_TUNNEL, false);
+		routed_address(fn, arg, &r->ip6, &mac, VX_PORT_TUNNEL, false);
+		return;
+	}
+	fn(arg, &(struct vx_row){.kind = VX_ROW_PORT, .mac = mac, .port = VX_PORT_TUNNEL}, false);
+	neighbour(fn, arg, &r->ip4, &mac, VX_PORT_TUNNEL, false);
+	neighbour(fn, arg, &r->ip6, &mac, VX_PORT_TUNNEL, false);
+}
+
+static void own_address(vx_row_fn *fn, void *arg, const struct ip *ip)
+{
+	if (ip->family)
+		fn(arg, &(struct vx_row){.kind = VX_ROW_ADDR, .ip = *ip}, true);
+}
+
+/* An address of a pool that nobody has leads nowhere, rather than out by the default route, from where it could come back. */
+void vx_network_rows(const struct vx_network *n, vx_row_fn *fn, void *arg)
+{
+	const struct vx_routed *routed = n->routed;
+
+	for (size_t i = 0; i < n->flood_count; i++)
+		fn(arg, &(struct vx_row){.kind = VX_ROW_FLOOD, .ip = n->flood[i]}, false);
+	if (!routed)
+		return;
+	own_address(fn, arg, &routed->own4);
+	own_address(fn, arg, &routed->own6);
+	for (unsigned i = 0; i < routed->pool_count; i++) {
+		const struct prefix *pool = &routed->pools[i];
+
+		/* A pool of one address is that address's route. */
+		if (pool->length < ip_bits(&pool->ip))
+			fn(arg,
+				&(struct vx_row){
+					.kind = VX_ROW_ROUTE, .ip = pool->ip, .length = pool->length, .port = VX_PORT_NONE},
+				false);
+	}
+}
+
+struct claimer {
+	struct vxlan *vx;
+	struct vx_network *n;
+	bool on;
+};
+
+static void claim_one(void *arg, const struct vx_row *row, bool local)
+{
+	struct claimer *c = arg;
+
+	if (c->on)
+		vx_claim(c->vx, c->n, row, local);
 	else
-		vx_unclaim(vx, n, &row);
-	port_row(vx, n, &r->mac, VX_PORT_TUNNEL, on);
-	each_ip(vx, n, &r->mac, &r->ip4, on, false);
-	each_ip(vx, n, &r->mac, &r->ip6, on, false);
+		vx_unclaim(c->vx, c->n, row);
+}
+
+static void claim_remote(struct vxlan *vx, struct vx_network *n, const struct vx_remote *r, bool on)
+{
+	vx_remote_rows(n, r, claim_one, &(struct claimer){vx, n, on});
 }
 
 void vx_endpoint_claim(struct vxlan *vx, struct vx_endpoint *e, uint32_t port)
@@ -135,27 +195,11 @@ void vx_endpoint_claim(struct vxlan *vx, struct vx_endpoint *e, uint32_t port)
 		return;
 	if (was) {
 		e->claimed = 0; /* first: it must not win an election against itself */
-		port_row(vx, e->network, &e->mac, was, false);
-		each_ip(vx, e->network, &e->mac, &e->ip4, false, true);
-		each_ip(vx, e->network, &e->mac, &e->ip6, false, true);
+		vx_endpoint_rows(e, was, claim_one, &(struct claimer){vx, e->network, false});
 	}
 	if (port) {
 		e->claimed = port;
-		port_row(vx, e->network, &e->mac, port, true);
-		each_ip(vx, e->network, &e->mac, &e->ip4, true, true);
-		each_ip(vx, e->network, &e->mac, &e->ip6, true, true);
-	}
-}
-
-static void flood_rows(struct vxlan *vx, struct vx_network *n, bool on)
-{
-	for (size_t i = 0; i < n->flood_count; i++) {
-		struct vx_row row = {.kind = VX_ROW_FLOOD, .ip = n->flood[i]};
-
-		if (on)
-			vx_claim(vx, n, &row, false);
-		else
-			vx_unclaim(vx, n, &row);
+		vx_endpoint_rows(e, port, claim_one, &(struct claimer){vx, e->network, true});
 	}
 }
 
@@ -164,15 +208,17 @@ static void claim_all(struct vxlan *vx, struct vx_network *n, bool on)
 	struct vx_remote *r, *next_remote;
 	struct vx_endpoint *e, *next_endpoint;
 
-	flood_rows(vx, n, on);
+	vx_network_rows(n, claim_one, &(struct claimer){vx, n, on});
 	HASH_ITER(hh, n->remotes, r, next_remote)
-	remote_rows(vx, n, r, on);
+	claim_remote(vx, n, r, on);
 	HASH_ITER(hh, n->endpoints, e, next_endpoint)
 	{
 		vx_endpoint_claim(vx, e, on && e->link ? e->link->link.index : 0);
 		vx_dirty_endpoint(vx, e);
 	}
 }
+
+/* ---- changes ---- */
 
 /* A network has devices and rows only while it is desired and an endpoint of it is here. */
 static void update_live(struct vxlan *vx, struct vx_network *n)
@@ -183,10 +229,55 @@ static void update_live(struct vxlan *vx, struct vx_network *n)
 		return;
 	n->live = live;
 	n->pending = true;
+	vx->guard_dirty = vx->guard_pending = true;
 	if (!live)
 		vx_announce_clear(n);
 	claim_all(vx, n, live);
 	vx_dirty_network(vx, n);
+}
+
+static struct vx_routed *routed_of(const struct driver_network *network)
+{
+	struct vx_routed *routed;
+
+	if (!network->routed)
+		return NULL;
+	routed = zalloc(sizeof(*routed));
+	routed->internal = network->internal;
+	routed->own4 = network->own4;
+	routed->own6 = network->own6;
+	routed->pool_count = network->pool_count;
+	memcpy(routed->pools, network->pools, network->pool_count * sizeof(network->pools[0]));
+	return routed;
+}
+
+static bool same_routed(const struct vx_routed *a, const struct driver_network *b)
+{
+	bool same = ip_equal(&a->own4, &b->own4) && ip_equal(&a->own6, &b->own6) && a->internal == b->internal &&
+		    a->pool_count == b->pool_count;
+
+	for (unsigned i = 0; same && i < a->pool_count; i++)
+		same = prefix_equal(&a->pools[i], &b->pools[i]);
+	return same;
+}
+
+static bool network_same(const struct vx_network *n, const struct driver_network *network)
+{
+	return n->desired && n->vni == network->vni && n->mtu == network->mtu && !n->routed == !network->routed &&
+	       (!n->routed || same_routed(n->routed, network));
+}
+
+/* New claims first: an address that stays is never without one. */
+static void set_routed(struct vxlan *vx, struct vx_network *n, struct vx_routed *routed)
+{
+	struct vx_network was = *n;
+
+	n->routed = routed;
+	if (n->live) {
+		vx_network_rows(n, claim_one, &(struct claimer){vx, n, true});
+		vx_network_rows(&was, claim_one, &(struct claimer){vx, n, false});
+	}
+	free(was.routed);
 }
 
 void vx_put_network(struct vxlan *vx, const struct driver_network *network)
@@ -194,15 +285,15 @@ void vx_put_network(struct vxlan *vx, const struct driver_network *network)
 	struct vx_network *n = vx_network_get(vx, &network->id);
 	struct vx_endpoint *e, *next;
 
-	if (n->desired && n->vni == network->vni && n->mtu == network->mtu)
+	if (network_same(n, network))
 		return;
 	if (!n->desired)
 		vx->counters.networks++;
-	if (!n->desired || n->vni != network->vni)
-		vx->guard_dirty = true;
 	n->desired = n->pending = true;
 	n->vni = network->vni;
 	n->mtu = network->mtu;
+	set_routed(vx, n, routed_of(network));
+	vx->guard_dirty = vx->guard_pending = true;
 	vx_dirty_network(vx, n);
 	HASH_ITER(hh, n->endpoints, e, next)
 	vx_dirty_endpoint(vx, e);
@@ -228,7 +319,7 @@ static void remote_free(struct vxlan *vx, struct vx_network *n, struct vx_remote
 {
 	HASH_DEL(n->remotes, r); /* first: see vx_endpoint_claim */
 	if (n->live)
-		remote_rows(vx, n, r, false);
+		claim_remote(vx, n, r, false);
 	vx->counters.remotes--;
 	free(r);
 }
@@ -249,7 +340,7 @@ void vx_del_network(struct vxlan *vx, const struct id128 *id)
 	if (n->desired) {
 		n->desired = false;
 		vx->counters.networks--;
-		vx->guard_dirty = true;
+		vx->guard_dirty = vx->guard_pending = true;
 	}
 	update_live(vx, n);
 	vx_dirty_network(vx, n);
@@ -324,7 +415,8 @@ void vx_put_remote(struct vxlan *vx, const struct driver_remote *remote)
 	struct vx_remote *r;
 
 	HASH_FIND(hh, n->remotes, &remote->mac, sizeof(remote->mac), r);
-	if (r && ip_equal(&r->ip4, &remote->ip4) && ip_equal(&r->ip6, &remote->ip6) && ip_equal(&r->vtep, &remote->vtep))
+	if (r && ip_equal(&r->ip4, &remote->ip4) && ip_equal(&r->ip6, &remote->ip6) && ip_equal(&r->vtep, &remote->vtep) &&
+		r->hostno == remote->hostno)
 		return;
 	if (r)
 		remote_free(vx, n, r);
@@ -333,10 +425,11 @@ void vx_put_remote(struct vxlan *vx, const struct driver_remote *remote)
 	r->ip4 = remote->ip4;
 	r->ip6 = remote->ip6;
 	r->vtep = remote->vtep;
+	r->hostno = remote->hostno;
 	HASH_ADD(hh, n->remotes, mac, sizeof(r->mac), r);
 	vx->counters.remotes++;
 	if (n->live)
-		remote_rows(vx, n, r, true);
+		claim_remote(vx, n, r, true);
 }
 
 void vx_del_remote(struct vxlan *vx, const struct id128 *network, const struct mac *mac)
@@ -367,7 +460,7 @@ void vx_set_flood(struct vxlan *vx, const struct id128 *network, const struct ip
 	struct ip *old;
 	size_t old_count, kept = 0;
 
-	if (!n)
+	if (!n || vx->routed) /* what is routed is not flooded */
 		return;
 	old = n->flood;
 	old_count = n->flood_count;
@@ -396,7 +489,7 @@ void vx_set_members(struct vxlan *vx, const struct ip *vteps, size_t count)
 	if (count)
 		memcpy(vx->members, vteps, bytes);
 	vx->member_count = count;
-	vx->members_known = vx->guard_dirty = true;
+	vx->members_known = vx->guard_dirty = vx->guard_pending = true;
 }
 
 void vx_desired_free(struct vxlan *vx)

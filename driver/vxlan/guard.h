@@ -14,6 +14,7 @@
 #ifndef DRIVER_VXLAN_GUARD_H
 #define DRIVER_VXLAN_GUARD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,10 +25,12 @@
 #define GUARD_MEMBERS_MAX 65536 /* likewise */
 
 struct guard;
+struct nft;
 
 /* Opens a netfilter socket in the calling thread's network namespace; changes nothing yet. `port` is in host order. */
 int guard_open(const char *table, uint16_t port, struct guard **ret_guard, struct err *err);
 void guard_close(struct guard *guard);
+struct nft *guard_nft(struct guard *guard); /* the table, for its notices */
 
 /* Makes the kernel hold exactly these VNIs and members; order and repetitions do not matter. Level-triggered: compares first, and
  * when nothing differs it writes nothing (one short question to the kernel while no one has touched any nft table since). What
@@ -36,7 +39,7 @@ void guard_close(struct guard *guard);
  * The first call of a guard rebuilds the table whatever it finds, as an older version may have left it. So call it when the
  * members are known: an empty list means that every frame of these VNIs is dropped. */
 int guard_apply(struct guard *guard, const uint32_t *vnis, size_t vni_count, const struct ip *members, size_t member_count,
-	struct err *err);
+	bool *ret_wrote /* may be NULL: the kernel had it otherwise */, struct err *err);
 
 /* Packets dropped since the table was built; replacing the sets keeps them. ERR_NOT_FOUND when there is no table. */
 int guard_counters(struct guard *guard, uint64_t *ret_foreign, uint64_t *ret_forged, struct err *err);

@@ -1,4 +1,4 @@
-/* What the kernel has in the fabric: read by dumps, kept current by notices.
+/* What the kernel has in the fabric, or, mode l3, in the host's namespace: read by dumps, kept current by notices.
  *
  * Notices are a total order of all changes, our own included, so after reading all of them the picture is exact; in between it
  * may show a state that has passed, which is why objects are only marked dirty here and compared later. Our own changes carry no
@@ -12,11 +12,14 @@
 #include <string.h>
 
 #include "driver/vxlan/vxlan_internal.h"
+#include "netlink/addr.h"
 #include "netlink/build.h"
 #include "netlink/link.h"
 #include "netlink/neigh.h"
+#include "netlink/route.h"
 
-#define FIRST_INDEX 1000 /* the kernel numbers its own from 2 */
+#define FIRST_INDEX 1000		/* the kernel numbers its own from 2 */
+#define FIRST_INDEX_OF_HOST 0x10000000u /* there, others make links all the time */
 #define LAST_INDEX 0x7fff0000u
 
 struct vx_have_link *vx_link_find(struct vxlan *vx, uint32_t index)
@@ -39,9 +42,11 @@ bool vx_name_taken(struct vxlan *vx, const char *name)
 
 uint32_t vx_new_index(struct vxlan *vx)
 {
+	uint32_t first = vx->routed ? FIRST_INDEX_OF_HOST : FIRST_INDEX;
+
 	do {
-		if (vx->next_index < FIRST_INDEX || vx->next_index > LAST_INDEX)
-			vx->next_index = FIRST_INDEX;
+		if (vx->next_index < first || vx->next_index > LAST_INDEX)
+			vx->next_index = first;
 		vx->next_index++;
 	} while (vx_link_find(vx, vx->next_index));
 	return vx->next_index;
@@ -80,8 +85,37 @@ static void use_vxlan(struct vxlan *vx, struct vx_network *n, uint32_t index)
 {
 	if (n->rows_vxlan == index)
 		return;
-	vx_rows_forget(vx, n, 1u << VX_ROW_FLOOD | 1u << VX_ROW_REMOTE | 1u << VX_ROW_PORT);
+	if (vx->routed)
+		vx_rows_forget_tunnel(vx, n);
+	else
+		vx_rows_forget(vx, n, 1u << VX_ROW_FLOOD | 1u << VX_ROW_REMOTE | 1u << VX_ROW_PORT);
 	n->rows_vxlan = index;
+}
+
+struct forgetting {
+	struct vxlan *vx;
+	struct vx_network *n;
+};
+
+static void forget_row(void *arg, const struct vx_row *row, bool local)
+{
+	struct forgetting *f = arg;
+
+	(void)local;
+	vx_row_gone(f->vx, f->n, row);
+}
+
+/* The kernel takes the routes and neighbours of a link that goes down or away, and does not tell of all: not of IPv4 routes. */
+static void link_lost_rows(struct vxlan *vx, const struct vx_have_link *l)
+{
+	struct vx_network *n = l->network;
+
+	if (!n || !vx->routed)
+		return;
+	if (l->endpoint)
+		vx_endpoint_rows(l->endpoint, l->link.index, forget_row, &(struct forgetting){vx, n});
+	else if (n->rows_vxlan == l->link.index)
+		vx_rows_forget_tunnel(vx, n);
 }
 
 /* Rows wait for the devices; the sync pass skips those of a network without. */
@@ -172,6 +206,7 @@ static void link_gone(struct vxlan *vx, struct vx_have_link *l)
 {
 	struct vx_network *n = l->network;
 
+	link_lost_rows(vx, l);
 	vx_link_release(vx, l);
 	if (n && n->rows_bridge == l->link.index)
 		use_bridge(vx, n, 0);
@@ -223,6 +258,8 @@ static void translate(const struct nl_link *nl, struct vx_link *link)
 /* A bridge that goes down, or whose MAC changes, loses its neighbours, permanent ones too, and not all of them with a notice. */
 static void link_lost_neighbours(struct vxlan *vx, struct vx_have_link *l, const struct vx_link *old)
 {
+	if (!l->link.up && old->up)
+		link_lost_rows(vx, l);
 	if (l->network && l->network->rows_bridge == l->link.index &&
 		(!l->link.up || (old->index && !mac_equal(&old->mac, &l->link.mac))))
 		vx_rows_forget(vx, l->network, 1u << VX_ROW_NEIGH);
@@ -373,7 +410,9 @@ static void neigh_row(struct vxlan *vx, const struct nl_row *nl)
 	struct vx_network *n = network_of(vx, nl->ifindex);
 	struct vx_row row = {.kind = VX_ROW_NEIGH, .mac = nl->mac, .ip = nl->ip};
 
-	if (n && n->rows_bridge == nl->ifindex && nl->ip.family)
+	if (n && vx->routed && n->rows_vxlan != nl->ifindex)
+		row.port = nl->ifindex;
+	if (n && (vx->routed || n->rows_bridge == nl->ifindex) && nl->ip.family)
 		apply_row(vx, n, &row, !nl->deleted, nl->state & NUD_PERMANENT && nl->protocol == NL_PROTOCOL_OWN);
 }
 
@@ -392,6 +431,58 @@ static int row_message(struct vxlan *vx, const struct nlmsghdr *h, struct err *e
 	return 0;
 }
 
+/* Also one of somebody else's that has taken the place of ours: of the same prefix and metric. */
+static int route_message(struct vxlan *vx, const struct nlmsghdr *h, struct err *err)
+{
+	struct vx_row row = {.kind = VX_ROW_ROUTE};
+	struct vx_network *n = NULL;
+	struct nl_route route;
+	bool ours;
+
+	if (nl_route_parse(h, &route, err) < 0)
+		return -1;
+	if (route.table != RT_TABLE_MAIN || (route.metric != VX_METRIC && route.metric != VX_METRIC_LAST))
+		return 0;
+	ours = route.protocol == NL_PROTOCOL_OWN;
+	row.ip = route.to.ip;
+	row.length = route.to.length;
+	if (route.metric == VX_METRIC_LAST) {
+		ours &= route.type == RTN_UNREACHABLE;
+		row.port = VX_PORT_NONE;
+	} else {
+		ours &= route.type == RTN_UNICAST;
+		n = network_of(vx, route.oif);
+		row.port = n && n->rows_vxlan == route.oif ? VX_PORT_TUNNEL : route.oif;
+	}
+	if (!n)
+		n = vx_routed_network(vx, &route.to);
+	/* A pool that no network has any more: the row of a network of no name, for it to be taken away. */
+	if (!n && ours && row.port == VX_PORT_NONE)
+		n = vx_network_get(vx, &(struct id128){.bytes = {0}});
+	if (n)
+		apply_row(vx, n, &row, !route.deleted, ours);
+	return 0;
+}
+
+static int addr_message(struct vxlan *vx, const struct nlmsghdr *h, struct err *err)
+{
+	struct vx_row row = {.kind = VX_ROW_ADDR};
+	struct vx_network *n;
+	struct nl_addr addr;
+
+	if (nl_addr_parse(h, &addr, err) < 0)
+		return -1;
+	n = network_of(vx, addr.ifindex);
+	row.ip = addr.prefix.ip;
+	if (!n || n->rows_vxlan != addr.ifindex)
+		return 0;
+	/* With the last IPv4 address of a link go its IPv4 routes and neighbours, without a word. */
+	if (addr.deleted && row.ip.family == 4)
+		vx_rows_forget_tunnel(vx, n);
+	apply_row(vx, n, &row, !addr.deleted, addr.prefix.length == ip_bits(&row.ip));
+	return 0;
+}
+
 static int on_message(void *arg, const struct nlmsghdr *h, struct err *err)
 {
 	struct vxlan *vx = arg;
@@ -403,6 +494,12 @@ static int on_message(void *arg, const struct nlmsghdr *h, struct err *err)
 	case RTM_NEWNEIGH:
 	case RTM_DELNEIGH:
 		return row_message(vx, h, err);
+	case RTM_NEWROUTE:
+	case RTM_DELROUTE:
+		return route_message(vx, h, err);
+	case RTM_NEWADDR:
+	case RTM_DELADDR:
+		return addr_message(vx, h, err);
 	}
 	return 0;
 }
@@ -454,12 +551,13 @@ static void sweep_rows(struct vxlan *vx, uint32_t kinds)
 static int dump(struct vxlan *vx, struct nlb *b, const char *what, struct err *err)
 {
 	if (nl_dump(vx->fabric, b, on_message, next_generation, vx, &vx->counters.dump_restarts, err) < 0)
-		return err_prefix(err, "list %s of the fabric", what);
+		return err_prefix(err, "list %s of the %s", what, vx->routed ? "host" : "fabric");
 	return 0;
 }
 
-/* Neighbours are two dumps; both must have come through before anything counts as gone. */
-static int dump_neighbours(struct vxlan *vx, struct err *err)
+/* A table of each family is two dumps; both must have come through before anything counts as gone. */
+static int dump_families(
+	struct vxlan *vx, void (*request)(struct nlb *b, uint8_t family), const char *what, uint32_t kinds, struct err *err)
 {
 	uint32_t generation;
 	struct nlb b;
@@ -467,17 +565,19 @@ static int dump_neighbours(struct vxlan *vx, struct err *err)
 	for (unsigned i = 0; i < NL_DUMP_TRIES; i++) {
 		next_generation(vx);
 		generation = vx->generation;
-		nl_neigh_dump_request(&b, 4);
-		if (dump(vx, &b, "IPv4 neighbours", err) < 0)
+		request(&b, 4);
+		if (dump(vx, &b, what, err) < 0)
 			return -1;
 		generation = vx->generation;
-		nl_neigh_dump_request(&b, 6);
-		if (dump(vx, &b, "IPv6 neighbours", err) < 0)
+		request(&b, 6);
+		if (dump(vx, &b, what, err) < 0)
 			return -1;
-		if (generation == vx->generation)
+		if (generation == vx->generation) {
+			sweep_rows(vx, kinds);
 			return 0;
+		}
 	}
-	return err_set(err, ERR_SYSTEM, "list neighbours of the fabric: they keep changing");
+	return err_set(err, ERR_SYSTEM, "list %s: they keep changing", what);
 }
 
 /* A container's row: asked for by itself, since a dump by port would walk the whole table for each port. */
@@ -543,6 +643,18 @@ static int dump_rows(struct vxlan *vx, struct err *err)
 	return 0;
 }
 
+static int dump_addresses(struct vxlan *vx, struct err *err)
+{
+	struct nlb b;
+
+	next_generation(vx);
+	nl_addr_dump_request(&b);
+	if (dump(vx, &b, "addresses", err) < 0)
+		return -1;
+	sweep_rows(vx, 1u << VX_ROW_ADDR);
+	return 0;
+}
+
 int vx_have_dump(struct vxlan *vx, struct err *err)
 {
 	struct nlb b;
@@ -558,9 +670,11 @@ int vx_have_dump(struct vxlan *vx, struct err *err)
 	if (dump_rows(vx, err) < 0)
 		return -1;
 	sweep_rows(vx, 1u << VX_ROW_FLOOD | 1u << VX_ROW_REMOTE | 1u << VX_ROW_PORT);
-	if (dump_neighbours(vx, err) < 0)
+	if (dump_families(vx, nl_neigh_dump_request, "neighbours", 1u << VX_ROW_NEIGH, err) < 0)
 		return -1;
-	sweep_rows(vx, 1u << VX_ROW_NEIGH);
+	if (vx->routed && (dump_addresses(vx, err) < 0 ||
+				  dump_families(vx, nl_route_dump_own_request, "routes", 1u << VX_ROW_ROUTE, err) < 0))
+		return -1;
 	vx->dumped = true;
 	return vx_have_drain(vx, err);
 }

@@ -112,6 +112,7 @@ static struct vx_op *add_tag(
 	struct vx_op *op = add(plan, VX_OP_LINK_SET, device->index, device->name);
 
 	op->set = VX_SET_TAG | VX_SET_GROUP;
+	op->group = device->group;
 	op->network = *network;
 	op->endpoint = endpoint;
 	return op;
@@ -134,12 +135,22 @@ static void add_up(struct vx_plan *plan, uint32_t index, const char *name, const
 		op->tunnel = *tunnel;
 }
 
+/* Before it is up: from then on the kernel would have spoken on it. */
+static void add_conf(struct vx_plan *plan, uint32_t index, const char *name, bool pair, bool has_ip6)
+{
+	struct vx_op *op = add(plan, VX_OP_CONF, index, name);
+
+	op->pair = pair;
+	op->has_ip6 = has_ip6;
+}
+
 /* What any link of ours must be, in one message; nothing when it is. */
-static void fix_link(struct vx_plan *plan, const struct vx_link *have, uint32_t mtu, uint32_t master, const struct mac *mac)
+static void fix_link(
+	struct vx_plan *plan, const struct vx_link *have, uint32_t mtu, uint32_t master, uint32_t group, const struct mac *mac)
 {
 	struct vx_op set = {0}, *op;
 
-	if (have->group)
+	if (have->group != group)
 		set.set |= VX_SET_GROUP;
 	if (have->mtu < mtu)
 		set.set |= VX_SET_MTU;
@@ -153,6 +164,7 @@ static void fix_link(struct vx_plan *plan, const struct vx_link *have, uint32_t 
 	op->set = set.set;
 	op->mtu = mtu;
 	op->master = master;
+	op->group = group;
 	if (mac)
 		op->mac = *mac;
 }
@@ -176,7 +188,7 @@ static void make_bridge(struct vx_plan *plan, const struct vx_want_network *want
 static void fix_bridge(struct vx_plan *plan, const struct vx_want_network *want, const struct vx_link *have)
 {
 	/* The MAC given at creation keeps the bridge from taking that of its lowest port, which would flush its neighbours. */
-	fix_link(plan, have, want->mtu, 0, &want->bridge.mac);
+	fix_link(plan, have, want->mtu, 0, 0, &want->bridge.mac);
 	if (!have->options_ok)
 		add(plan, VX_OP_BRIDGE_SET, have->index, have->name);
 	if (!have->up)
@@ -200,12 +212,13 @@ static void fix_vxlan(struct vx_plan *plan, const struct vx_want_network *want, 
 {
 	struct vx_op *op;
 
-	fix_link(plan, have, want->mtu, bridge, NULL);
+	fix_link(plan, have, want->mtu, bridge, want->vxlan.group, NULL);
 	if (!have->options_ok || !ip_equal(&have->tunnel.local, &want->tunnel.local)) {
 		op = add(plan, VX_OP_VXLAN_SET, have->index, have->name);
 		op->tunnel = want->tunnel;
 	}
-	fix_port(plan, have, bridge, TUNNEL_PORT_MASK, TUNNEL_PORT_FLAGS);
+	if (bridge)
+		fix_port(plan, have, bridge, TUNNEL_PORT_MASK, TUNNEL_PORT_FLAGS);
 	if (!have->up)
 		add_up(plan, have->index, have->name, &want->tunnel);
 }
@@ -234,6 +247,32 @@ void vx_plan_network(
 		make_vxlan(plan, want, master);
 }
 
+static void make_routed_vxlan(struct vx_plan *plan, const struct vx_want_network *want)
+{
+	add_new(plan, VX_OP_VXLAN_NEW, &want->vxlan, want->mtu)->tunnel = want->tunnel;
+	add_tag(plan, &want->vxlan, &want->id, "");
+	add_conf(plan, want->vxlan.index, want->vxlan.name, false, want->has_ip6);
+	add_up(plan, want->vxlan.index, want->vxlan.name, &want->tunnel);
+}
+
+void vx_plan_routed(struct vx_plan *plan, const struct vx_want_network *want, const struct vx_link *vxlan)
+{
+	if (vxlan && !can_become(&vxlan->tunnel, &want->tunnel)) {
+		vx_plan_mark(plan, vxlan);
+		vxlan = NULL;
+	}
+	if (!vxlan) {
+		make_routed_vxlan(plan, want);
+		return;
+	}
+	/* The other hosts' neighbour rows say this MAC. */
+	if (!mac_equal(&vxlan->mac, &want->vxlan.mac))
+		fix_link(plan, vxlan, 0, 0, want->vxlan.group, &want->vxlan.mac);
+	if (!vxlan->up)
+		add_conf(plan, vxlan->index, vxlan->name, false, want->has_ip6);
+	fix_vxlan(plan, want, vxlan, 0);
+}
+
 static void make_veth(struct vx_plan *plan, const struct vx_want_endpoint *want)
 {
 	struct vx_op *op = add_new(plan, VX_OP_VETH_NEW, &want->device, want->mtu);
@@ -244,6 +283,11 @@ static void make_veth(struct vx_plan *plan, const struct vx_want_endpoint *want)
 	op->peer.netns = want->peer_netns;
 	/* All in one message, because each has to get the kernel's lock, and may have to wait for it. */
 	op = add_tag(plan, &want->device, &want->network, want->id);
+	if (!want->bridge) {
+		add_conf(plan, want->device.index, want->device.name, true, want->has_ip6);
+		add_up(plan, want->device.index, want->device.name, NULL);
+		return;
+	}
 	op->set |= VX_SET_PORT | VX_SET_UP;
 	op->port_mask = ENDPOINT_PORT_MASK;
 	op->port_flags = ENDPOINT_PORT_FLAGS;
@@ -256,8 +300,11 @@ void vx_plan_endpoint(struct vx_plan *plan, const struct vx_want_endpoint *want,
 			make_veth(plan, want);
 		return;
 	}
-	fix_link(plan, have, want->mtu, want->bridge, NULL);
-	fix_port(plan, have, want->bridge, ENDPOINT_PORT_MASK, ENDPOINT_PORT_FLAGS);
+	fix_link(plan, have, want->mtu, want->bridge, want->device.group, want->bridge ? NULL : &want->device.mac);
+	if (want->bridge)
+		fix_port(plan, have, want->bridge, ENDPOINT_PORT_MASK, ENDPOINT_PORT_FLAGS);
+	else if (!have->up)
+		add_conf(plan, have->index, have->name, true, want->has_ip6);
 	if (!have->up)
 		add_up(plan, have->index, have->name, NULL);
 }
@@ -272,7 +319,7 @@ void vx_plan_mark(struct vx_plan *plan, const struct vx_link *link)
 
 bool vx_row_same(const struct vx_row *a, const struct vx_row *b)
 {
-	return mac_equal(&a->mac, &b->mac) && ip_equal(&a->ip, &b->ip) && a->port == b->port;
+	return mac_equal(&a->mac, &b->mac) && ip_equal(&a->ip, &b->ip) && a->length == b->length && a->port == b->port;
 }
 
 void vx_plan_row(struct vx_plan *plan, const struct vx_row *want, const struct vx_row *have, uint32_t device, uint32_t tunnel)
@@ -283,7 +330,7 @@ void vx_plan_row(struct vx_plan *plan, const struct vx_row *want, const struct v
 		return;
 	op = add(plan, want ? VX_OP_ROW_PUT : VX_OP_ROW_DEL, device, "");
 	op->row = want ? *want : *have;
-	if (op->row.kind == VX_ROW_PORT && op->row.port == VX_PORT_TUNNEL)
+	if ((op->row.kind == VX_ROW_PORT || op->row.kind == VX_ROW_ROUTE) && op->row.port == VX_PORT_TUNNEL)
 		op->row.port = tunnel;
 }
 
@@ -305,6 +352,15 @@ static const char *row_text(const struct vx_row *row, char *buf, size_t size)
 		break;
 	case VX_ROW_NEIGH:
 		snprintf(buf, size, "neighbour %s at %s", ip, mac);
+		break;
+	case VX_ROW_ROUTE:
+		if (row->port == VX_PORT_NONE)
+			snprintf(buf, size, "unreachable route %s/%u", ip, row->length);
+		else
+			snprintf(buf, size, "route %s/%u to link %u", ip, row->length, row->port);
+		break;
+	case VX_ROW_ADDR:
+		snprintf(buf, size, "address %s", ip);
 		break;
 	}
 	return buf;
@@ -337,6 +393,9 @@ const char *vx_op_describe(const struct vx_op *op, char *buf, size_t size)
 		break;
 	case VX_OP_PORT_SET:
 		snprintf(buf, size, "set bridge port flags of %s", op->name);
+		break;
+	case VX_OP_CONF:
+		snprintf(buf, size, "set sysctls of %s", op->name);
 		break;
 	case VX_OP_LINK_DEL:
 		snprintf(buf, size, "delete link %s", op->name);
@@ -390,7 +449,18 @@ const char *vx_op_hint(const struct vx_op *op, int sys_errno)
  * that is nobody's port, and for nothing else. */
 static bool row_is_gone(const struct vx_op *op, int sys_errno)
 {
-	return op->kind == VX_OP_ROW_DEL && op->row.kind == VX_ROW_PORT && sys_errno == EOPNOTSUPP;
+	if (op->kind != VX_OP_ROW_DEL)
+		return false;
+	switch (op->row.kind) {
+	case VX_ROW_PORT:
+		return sys_errno == EOPNOTSUPP;
+	case VX_ROW_ROUTE: /* ESRCH: no such route. EINVAL: IPv4, and its link is gone */
+		return sys_errno == ESRCH || sys_errno == EINVAL;
+	case VX_ROW_ADDR:
+		return sys_errno == EADDRNOTAVAIL;
+	default:
+		return false;
+	}
 }
 
 bool vx_op_is_done(const struct vx_op *op, int sys_errno)
@@ -404,8 +474,11 @@ bool vx_op_is_done(const struct vx_op *op, int sys_errno)
 
 bool vx_op_is_moot(const struct vx_op *op, int sys_errno)
 {
-	bool set = op->kind == VX_OP_LINK_SET || op->kind == VX_OP_PORT_SET;
-	bool row = op->kind == VX_OP_ROW_PUT && op->row.kind == VX_ROW_PORT;
+	bool set = op->kind == VX_OP_LINK_SET || op->kind == VX_OP_PORT_SET || op->kind == VX_OP_CONF;
+	bool put = op->kind == VX_OP_ROW_PUT, route = put && op->row.kind == VX_ROW_ROUTE;
+	bool row = put && (op->row.kind == VX_ROW_PORT || (op->row.kind == VX_ROW_NEIGH && op->row.port != VX_PORT_TUNNEL));
 
-	return sys_errno == ENODEV && (row || (set && op->owner_kind == VX_OWNER_ENDPOINT));
+	/* A route through a link that went down is put again when the link is up. */
+	return (sys_errno == ENODEV && (row || route || (set && op->owner_kind == VX_OWNER_ENDPOINT))) ||
+	       (sys_errno == ENETDOWN && route);
 }

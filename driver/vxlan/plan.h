@@ -20,9 +20,12 @@
 
 /* Link groups (IFLA_GROUP) are honoured in the create message, ifalias is not. So a link is born in VX_GROUP_NEW and leaves it
  * with the message that tags it: one that is found there untagged is ours, left by a crash between the two. VX_GROUP_REAP holds
- * links that are down, out of their bridge, and wait to be deleted in one call. Group 0 is every other link. */
+ * links that are down, out of their bridge, and wait to be deleted in one call. Group 0 is every other link of the fabric; in the
+ * host's namespace a group tells the table of nat.h the network, and whether it is a container's link or the tunnel. */
 #define VX_GROUP_NEW 0x7472656eu
 #define VX_GROUP_REAP 0x74726578u
+#define VX_GROUP_PAIR(vni) (0x54000000u | (vni))
+#define VX_GROUP_TUNNEL(vni) (0x55000000u | (vni))
 
 enum vx_kind { VX_OTHER, VX_BRIDGE, VX_VXLAN, VX_VETH };
 
@@ -69,7 +72,7 @@ struct vx_link {
 
 /* Wanted devices. `index` and `name` are used when the device has to be made. */
 struct vx_want_device {
-	uint32_t index;
+	uint32_t index, group;
 	char name[VX_NAME_SIZE];
 	struct mac mac;
 };
@@ -78,14 +81,16 @@ struct vx_want_network {
 	struct id128 id;
 	uint32_t mtu;
 	struct vx_tunnel tunnel;
-	struct vx_want_device bridge, vxlan;
+	struct vx_want_device bridge, vxlan; /* no bridge in a routed one */
+	bool routed, has_ip6;
 };
 
 struct vx_want_endpoint {
 	struct id128 network;
 	const char *id; /* borrowed */
 	struct vx_want_device device;
-	uint32_t bridge, mtu;
+	uint32_t bridge, mtu; /* bridge 0: routed */
+	bool has_ip6;
 	struct mac peer_mac;
 	char peer_name[VX_NAME_SIZE];
 	int peer_netns; /* 0: the host's */
@@ -95,16 +100,25 @@ enum vx_row_kind {
 	VX_ROW_FLOOD,  /* a destination of what is flooded: ip */
 	VX_ROW_REMOTE, /* on the vxlan device: mac -> ip */
 	VX_ROW_PORT,   /* on the bridge: mac -> port (an ifindex; VX_PORT_TUNNEL: the vxlan device, whatever its number) */
-	VX_ROW_NEIGH,  /* on the bridge: ip -> mac */
+	VX_ROW_NEIGH,  /* ip -> mac; on the bridge, or, routed, on `port`. Of another port it is another row */
+	VX_ROW_ROUTE,  /* routed: ip/length -> port; VX_PORT_NONE: unreachable */
+	VX_ROW_ADDR,   /* routed: an address of this host, on the vxlan device: ip */
 };
 #define VX_PORT_TUNNEL 0
+#define VX_PORT_NONE UINT32_MAX
 
 struct vx_row {
 	enum vx_row_kind kind;
 	struct mac mac;
 	struct ip ip;
+	uint8_t length; /* of a route */
 	uint32_t port;
 };
+
+/* Our routes have metrics of our own: a kernel request to replace a route takes the first one of that prefix and metric, whoever
+ * owns it. One for what is not reachable comes last. */
+#define VX_METRIC 111
+#define VX_METRIC_LAST 0x7ffffff0u
 
 enum vx_op_kind {
 	VX_OP_BRIDGE_NEW,
@@ -114,6 +128,7 @@ enum vx_op_kind {
 	VX_OP_BRIDGE_SET,
 	VX_OP_VXLAN_SET,
 	VX_OP_PORT_SET,
+	VX_OP_CONF, /* the link's sysctls, in the host's namespace: not a message */
 	VX_OP_LINK_DEL,
 	VX_OP_ROW_PUT,
 	VX_OP_ROW_DEL,
@@ -137,6 +152,7 @@ struct vx_op {
 	enum vx_op_kind kind;
 	uint32_t index; /* the link; for rows the device that has the row */
 	uint32_t set, master, mtu, group, port_mask, port_flags;
+	bool pair, has_ip6; /* VX_OP_CONF: a container's link; its network has IPv6 */
 	char name[VX_NAME_SIZE];
 	struct mac mac;
 	struct id128 network;
@@ -168,6 +184,8 @@ bool vx_plan_full(const struct vx_plan *plan);
  * outside). */
 void vx_plan_network(
 	struct vx_plan *plan, const struct vx_want_network *want, const struct vx_link *bridge, const struct vx_link *vxlan);
+/* The same for a routed network, whose only device is the vxlan device. */
+void vx_plan_routed(struct vx_plan *plan, const struct vx_want_network *want, const struct vx_link *vxlan);
 /* `have` NULL and `make`: the pair is made. */
 void vx_plan_endpoint(struct vx_plan *plan, const struct vx_want_endpoint *want, const struct vx_link *have, bool make);
 /* Takes a link out of service at once, in one message; its deletion, which waits for RCU, comes later. */

@@ -56,7 +56,7 @@ static int start(struct vxlan *vx, struct err *err)
 	struct vx_reaper *r = &vx->reaper;
 	int rc;
 
-	if (!r->socket && nl_open(vx->fabric_fd, NULL, 0, &r->socket, err) < 0)
+	if (!r->socket && nl_open(vx->routed ? -1 : vx->fabric_fd, NULL, 0, &r->socket, err) < 0)
 		return -1;
 	memset(&r->err, 0, sizeof(r->err));
 	atomic_store(&r->finished, false);
@@ -135,7 +135,8 @@ int vx_purge(struct vxlan *vx, struct err *err)
 
 	vx_reap_wait(vx);
 	if (vx_have_dump(vx, err) < 0 || purge_links(vx, &own) < 0 || vx_have_drain(vx, &own) < 0 ||
-		guard_purge(vx->guard, &own) < 0 || purge_fabric(vx, &own) < 0) {
+		(vx->routed ? nat_purge(vx->nat, &own) : guard_purge(vx->guard, &own)) < 0 ||
+		(vx->routed ? vx_routed_purge(vx, &own) : purge_fabric(vx, &own)) < 0) {
 		if (err && own.code)
 			*err = own;
 		return -1;

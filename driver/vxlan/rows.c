@@ -12,12 +12,16 @@ static struct vx_key key_of(const struct vx_row *row)
 {
 	struct vx_key key = {.kind = row->kind};
 
-	if (row->kind == VX_ROW_FLOOD || row->kind == VX_ROW_NEIGH) {
-		key.family = row->ip.family;
-		memcpy(key.bytes, row->ip.bytes, sizeof(row->ip.bytes));
-	} else {
+	if (row->kind == VX_ROW_REMOTE || row->kind == VX_ROW_PORT) {
 		memcpy(key.bytes, row->mac.bytes, sizeof(row->mac.bytes));
+		return key;
 	}
+	key.family = row->ip.family;
+	memcpy(key.bytes, row->ip.bytes, sizeof(row->ip.bytes));
+	if (row->kind == VX_ROW_NEIGH)
+		key.port = row->port;
+	else if (row->kind == VX_ROW_ROUTE)
+		key.length = row->length;
 	return key;
 }
 
@@ -27,11 +31,13 @@ static union vx_value value_of(const struct vx_row *row)
 
 	switch (row->kind) {
 	case VX_ROW_FLOOD:
+	case VX_ROW_ADDR:
 		break;
 	case VX_ROW_REMOTE:
 		value.ip = row->ip;
 		break;
 	case VX_ROW_PORT:
+	case VX_ROW_ROUTE:
 		value.port = row->port;
 		break;
 	case VX_ROW_NEIGH:
@@ -48,7 +54,7 @@ static int value_compare(const union vx_value *a, const union vx_value *b)
 
 struct vx_row vx_entry_row(const struct vx_entry *e, const union vx_value *value)
 {
-	struct vx_row row = {.kind = e->key.kind};
+	struct vx_row row = {.kind = e->key.kind, .length = e->key.length, .port = e->key.port};
 
 	if (e->key.family) {
 		row.ip.family = e->key.family;
@@ -58,7 +64,7 @@ struct vx_row vx_entry_row(const struct vx_entry *e, const union vx_value *value
 	}
 	if (row.kind == VX_ROW_REMOTE)
 		row.ip = value->ip;
-	else if (row.kind == VX_ROW_PORT)
+	else if (row.kind == VX_ROW_PORT || row.kind == VX_ROW_ROUTE)
 		row.port = value->port;
 	else if (row.kind == VX_ROW_NEIGH)
 		row.mac = value->mac;
@@ -131,15 +137,16 @@ void vx_claim(struct vxlan *vx, struct vx_network *n, const struct vx_row *row, 
 	e->ever_wanted = true;
 }
 
-/* One claim that is left: the best so far goes to *best. */
+/* One claim that is left: the best so far goes to best. */
 struct candidates {
 	struct vx_key key;
 	struct vx_entry best; /* only want and local are used */
 	bool found;
 };
 
-static void consider(struct candidates *c, const struct vx_row *row, bool local)
+static void consider(void *arg, const struct vx_row *row, bool local)
 {
+	struct candidates *c = arg;
 	struct vx_key key = key_of(row);
 	union vx_value value = value_of(row);
 
@@ -150,41 +157,21 @@ static void consider(struct candidates *c, const struct vx_row *row, bool local)
 	c->best.local = local;
 }
 
-static void consider_ip(struct candidates *c, const struct ip *ip, const struct mac *mac, bool local)
-{
-	struct vx_row row = {.kind = VX_ROW_NEIGH, .ip = *ip, .mac = *mac};
-
-	if (ip->family)
-		consider(c, &row, local);
-}
-
 /* Who else wants this row? Only asked when a winner gives up a row that others want too, which takes two records that contradict.
  */
 static void elect(struct vxlan *vx, struct vx_entry *e)
 {
 	struct candidates c = {.key = e->key};
-	struct vx_row row = {.kind = VX_ROW_PORT};
+	struct vx_network *n = e->network;
 	struct vx_endpoint *endpoint, *next_endpoint;
 	struct vx_remote *remote, *next_remote;
 
-	HASH_ITER(hh, e->network->endpoints, endpoint, next_endpoint)
-	{
-		if (!endpoint->claimed)
-			continue;
-		row.mac = endpoint->mac;
-		row.port = endpoint->claimed;
-		consider(&c, &row, true);
-		consider_ip(&c, &endpoint->ip4, &endpoint->mac, true);
-		consider_ip(&c, &endpoint->ip6, &endpoint->mac, true);
-	}
-	row.port = VX_PORT_TUNNEL;
-	HASH_ITER(hh, e->network->remotes, remote, next_remote)
-	{
-		row.mac = remote->mac;
-		consider(&c, &row, false);
-		consider_ip(&c, &remote->ip4, &remote->mac, false);
-		consider_ip(&c, &remote->ip6, &remote->mac, false);
-	}
+	vx_network_rows(n, consider, &c);
+	HASH_ITER(hh, n->endpoints, endpoint, next_endpoint)
+	if (endpoint->claimed)
+		vx_endpoint_rows(endpoint, endpoint->claimed, consider, &c);
+	HASH_ITER(hh, n->remotes, remote, next_remote)
+	vx_remote_rows(n, remote, consider, &c);
 	if (c.found)
 		want(vx, e, &c.best.want, c.best.local);
 }
@@ -236,6 +223,22 @@ void vx_row_gone(struct vxlan *vx, struct vx_network *n, const struct vx_row *ro
 	struct vx_entry *e = find(n, &key);
 
 	if (e)
+		forget(vx, e);
+}
+
+static bool on_tunnel(const struct vx_entry *e)
+{
+	if (e->key.kind == VX_ROW_ROUTE)
+		return e->have.port == VX_PORT_TUNNEL;
+	return e->key.kind != VX_ROW_NEIGH || e->key.port == VX_PORT_TUNNEL;
+}
+
+void vx_rows_forget_tunnel(struct vxlan *vx, struct vx_network *n)
+{
+	struct vx_entry *e, *next;
+
+	HASH_ITER(hh, n->rows, e, next)
+	if (on_tunnel(e))
 		forget(vx, e);
 }
 

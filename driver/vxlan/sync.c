@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "driver/vxlan/vxlan.h"
 #include "driver/vxlan/vxlan_internal.h"
 
 #define ROUNDS_MAX 3 /* applying makes notices, which make things dirty: a second look finds nothing to do, or a third */
@@ -118,22 +119,53 @@ static void free_vni(struct vxlan *vx, uint32_t vni)
 	}
 }
 
+struct mac vxlan_tunnel_mac(const struct id128 *network, uint32_t hostno)
+{
+	return vx_mac(MAC_VXLAN, network, "", hostno);
+}
+
+static bool has_ip6(const struct vx_network *n)
+{
+	for (unsigned i = 0; i < n->routed->pool_count; i++)
+		if (n->routed->pools[i].ip.family == 6)
+			return true;
+	return false;
+}
+
 static void want_network(struct vxlan *vx, struct vx_network *n, struct vx_want_network *want)
 {
 	memset(want, 0, sizeof(*want));
 	want->id = n->id;
 	want->mtu = n->mtu;
 	want->tunnel = (struct vx_tunnel){.vni = n->vni, .local = vx->local, .port = vx->port};
-	want->bridge.mac = vx_mac(MAC_BRIDGE, &n->id, "", vx->hostno);
-	want->vxlan.mac = vx_mac(MAC_VXLAN, &n->id, "", vx->hostno);
+	want->vxlan.mac = vxlan_tunnel_mac(&n->id, vx->hostno);
+	want->routed = vx->routed;
+	if (vx->routed) {
+		want->vxlan.group = VX_GROUP_TUNNEL(n->vni);
+		want->has_ip6 = has_ip6(n);
+	} else {
+		want->bridge.mac = vx_mac(MAC_BRIDGE, &n->id, "", vx->hostno);
+	}
 }
 
 static void want_devices(struct vxlan *vx, struct vx_network *n, struct vx_want_network *want)
 {
-	want->bridge.index = vx_new_index(vx);
+	if (!vx->routed) {
+		want->bridge.index = vx_new_index(vx);
+		free_name(vx, want->bridge.name, "tb", n, "", &n->salt);
+	}
 	want->vxlan.index = vx_new_index(vx);
-	free_name(vx, want->bridge.name, "tb", n, "", &n->salt);
 	free_name(vx, want->vxlan.name, "tx", n, "", &n->salt);
+}
+
+static void plan_devices(struct vxlan *vx, const struct vx_network *n, const struct vx_want_network *want)
+{
+	const struct vx_link *vxlan = n->vxlan ? &n->vxlan->link : NULL;
+
+	if (vx->routed)
+		vx_plan_routed(vx->plan, want, vxlan);
+	else
+		vx_plan_network(vx->plan, want, n->bridge ? &n->bridge->link : NULL, vxlan);
 }
 
 static void plan_network(struct vxlan *vx, struct vx_network *n)
@@ -149,11 +181,12 @@ static void plan_network(struct vxlan *vx, struct vx_network *n)
 	want_network(vx, n, &want);
 	want_devices(vx, n, &want);
 	from = vx->plan->count;
-	vx_plan_network(vx->plan, &want, n->bridge ? &n->bridge->link : NULL, n->vxlan ? &n->vxlan->link : NULL);
+	plan_devices(vx, n, &want);
 	own(vx, from, VX_OWNER_NETWORK, n);
 	if (vx->plan->count > from)
 		account(vx, n->pending,
-			n->bridge && n->vxlan ? &vx->counters.last_drift.different : &vx->counters.last_drift.missing);
+			(n->bridge || vx->routed) && n->vxlan ? &vx->counters.last_drift.different
+							      : &vx->counters.last_drift.missing);
 }
 
 static void retire_network(struct vxlan *vx, struct vx_network *n)
@@ -193,7 +226,7 @@ static void pass_networks(struct vxlan *vx)
 
 static bool ready(const struct vx_network *n)
 {
-	return n->live && n->bridge && n->vxlan;
+	return n->live && n->vxlan && (n->routed || n->bridge);
 }
 
 /* The pair of an endpoint that was deleted and comes again still holds its peer's name. */
@@ -217,10 +250,16 @@ static struct vx_want_endpoint want_endpoint(const struct vx_endpoint *e)
 	struct vx_want_endpoint want = {
 		.network = n->id,
 		.id = e->id,
-		.bridge = n->bridge->link.index,
+		.bridge = n->routed ? 0 : n->bridge->link.index,
 		.mtu = n->mtu,
 		.peer_mac = e->mac,
 	};
+
+	if (n->routed) {
+		want.device.group = VX_GROUP_PAIR(n->vni);
+		want.device.mac = DRIVER_GATEWAY_MAC;
+		want.has_ip6 = has_ip6(n);
+	}
 
 	memcpy(want.peer_name, e->peer_name, sizeof(want.peer_name));
 	want.peer_netns = e->peer_netns;
@@ -236,7 +275,8 @@ static void plan_endpoint(struct vxlan *vx, struct vx_endpoint *e)
 
 	if (create) {
 		want.device.index = vx_new_index(vx);
-		want.device.mac = vx_mac(MAC_PAIR, &n->id, e->id, vx->hostno);
+		if (!n->routed)
+			want.device.mac = vx_mac(MAC_PAIR, &n->id, e->id, vx->hostno);
 		free_name(vx, want.device.name, "tv", n, e->id, &e->salt);
 	}
 	vx_plan_endpoint(vx->plan, &want, e->link ? &e->link->link : NULL, e->make);
@@ -282,16 +322,33 @@ static bool held(const struct vxlan *vx, const struct vx_entry *e)
 	return vx->hold && !e->claims && !e->ever_wanted;
 }
 
+/* What leads nowhere needs no device, and goes with none. */
+static bool has_device(const struct vx_entry *e)
+{
+	return ready(e->network) || (e->key.kind == VX_ROW_ROUTE && !e->claims && e->have.port == VX_PORT_NONE);
+}
+
+/* The link that has the row. */
+static uint32_t device_of(const struct vx_entry *e)
+{
+	const struct vx_network *n = e->network;
+	bool on_tunnel = e->key.kind == VX_ROW_FLOOD || e->key.kind == VX_ROW_REMOTE || e->key.kind == VX_ROW_ADDR;
+
+	if (!ready(n))
+		return 0;
+	if (n->routed && !on_tunnel && e->key.port != VX_PORT_TUNNEL)
+		return e->key.port;
+	return on_tunnel || n->routed ? n->vxlan->link.index : n->bridge->link.index;
+}
+
 static void plan_row(struct vxlan *vx, struct vx_entry *e)
 {
 	struct vx_network *n = e->network;
 	struct vx_row want = vx_entry_row(e, &e->want), have = vx_entry_row(e, &e->have);
-	bool on_tunnel = e->key.kind == VX_ROW_FLOOD || e->key.kind == VX_ROW_REMOTE;
 	struct driver_drift *drift = &vx->counters.last_drift;
 	size_t from = vx->plan->count;
 
-	vx_plan_row(vx->plan, e->claims ? &want : NULL, e->has ? &have : NULL,
-		on_tunnel ? n->vxlan->link.index : n->bridge->link.index, n->vxlan->link.index);
+	vx_plan_row(vx->plan, e->claims ? &want : NULL, e->has ? &have : NULL, device_of(e), ready(n) ? n->vxlan->link.index : 0);
 	own(vx, from, VX_OWNER_ROW, e);
 	if (vx->plan->count == from)
 		return;
@@ -313,22 +370,21 @@ static void pass_rows(struct vxlan *vx)
 			if (!e->network->desired)
 				vx_dirty_network(vx, e->network);
 			vx_entry_free(vx, e);
-		} else if (ready(e->network) && !held(vx, e)) {
+		} else if (has_device(e) && !held(vx, e)) {
 			plan_row(vx, e);
 			e->pending = false;
 		}
 	}
 }
 
-static void guard(struct vxlan *vx)
+static void guard(struct vxlan *vx, bool *ret_wrote, struct err *err)
 {
 	struct vx_network *n, *next;
 	size_t count = 0;
 	uint32_t *vnis;
-	struct err err;
 
 	/* An empty member list drops every frame, so nothing is done before the members are known. */
-	if (!vx->guard_dirty || !vx->members_known)
+	if (!vx->members_known)
 		return;
 	vnis = calloc(HASH_COUNT(vx->networks) + 1, sizeof(*vnis));
 	if (!vnis)
@@ -337,11 +393,28 @@ static void guard(struct vxlan *vx)
 	HASH_ITER(hh, vx->networks, n, next)
 	if (n->desired)
 		vnis[count++] = n->vni;
-	if (guard_apply(vx->guard, vnis, count, vx->members, vx->member_count, &err) < 0)
-		vx_fail(vx, &err);
-	else
-		vx->guard_dirty = false;
+	vx->guard_dirty = guard_apply(vx->guard, vnis, count, vx->members, vx->member_count, ret_wrote, err) < 0;
 	free(vnis);
+}
+
+static void table(struct vxlan *vx)
+{
+	struct err err = {0};
+	bool wrote = false;
+
+	if (!vx->guard_dirty)
+		return;
+	if (vx->routed)
+		vx_routed_nat(vx, &wrote, &err);
+	else
+		guard(vx, &wrote, &err);
+	/* The first time it is made anew whatever is there. */
+	if (wrote && !vx->guard_pending)
+		account(vx, false, &vx->counters.last_drift.different);
+	if (vx->guard_dirty && err.code)
+		vx_fail(vx, &err);
+	else if (!vx->guard_dirty)
+		vx->guard_pending = false;
 }
 
 static bool any_dirty(const struct vxlan *vx)
@@ -367,7 +440,7 @@ static bool network_agrees(struct vxlan *vx, struct vx_network *n)
 	if (!ready(n))
 		return false;
 	want_network(vx, n, &want);
-	vx_plan_network(vx->plan, &want, &n->bridge->link, &n->vxlan->link);
+	plan_devices(vx, n, &want);
 	return planned_nothing(vx);
 }
 
@@ -386,7 +459,7 @@ static bool endpoint_agrees(struct vxlan *vx, struct vx_endpoint *e)
 
 static bool row_agrees(const struct vxlan *vx, const struct vx_entry *e)
 {
-	if (!ready(e->network) || held(vx, e))
+	if (!has_device(e) || held(vx, e))
 		return true;
 	return e->has ? e->claims && memcmp(&e->want, &e->have, sizeof(e->want)) == 0 : !e->claims;
 }
@@ -434,7 +507,7 @@ bool vx_differs(struct vxlan *vx)
 static int sync_pass(struct vxlan *vx, struct err *err)
 {
 	vx->failures = 0;
-	guard(vx);
+	table(vx);
 	for (unsigned round = 0; round < ROUNDS_MAX && any_dirty(vx) && (round == 0 || vx->failures == 0); round++) {
 		pass_networks(vx);
 		pass_links(vx);
@@ -453,7 +526,8 @@ static int sync_pass(struct vxlan *vx, struct err *err)
 		if (vx->reap_now)
 			vx_reap_all(vx);
 	}
-	vx_announce_run(vx);
+	if (!vx->routed)
+		vx_announce_run(vx);
 	if (!vx->failures)
 		return 0;
 	if (err)
@@ -489,7 +563,7 @@ int vx_resync(struct vxlan *vx, struct err *err)
 	memset(&vx->counters.last_drift, 0, sizeof(vx->counters.last_drift));
 	if (sync_pass(vx, err) < 0)
 		return -1;
-	if (vx_fabric_prepare(vx->fabric_fd, &prepare) < 0) {
+	if ((vx->routed ? vx_routed_prepare(vx, &prepare) : vx_fabric_prepare(vx->fabric_fd, &prepare)) < 0) {
 		if (err)
 			*err = prepare;
 		return -1;

@@ -26,11 +26,13 @@
 
 #include <errno.h>
 #include <linux/rtnetlink.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "driver/vxlan/nft.h"
 #include "driver/vxlan/vxlan_internal.h"
 #include "netlink/build.h"
 #include "netlink/link.h"
@@ -62,6 +64,7 @@ static void op_close(struct driver *d)
 	vx_desired_free(vx);
 	vx_announce_close(vx);
 	guard_close(vx->guard);
+	nat_close(vx->nat);
 	nl_close(vx->host);
 	nl_close(vx->fabric);
 	nl_close(vx->notices);
@@ -156,10 +159,13 @@ static bool op_drain(struct driver *d)
 	struct vxlan *vx = vx_of(d);
 	struct err err;
 
-	vx_announce_run(vx);
+	if (!vx->routed)
+		vx_announce_run(vx);
+	if (nft_drain(vx->table))
+		vx->guard_dirty = true;
 	if (vx_have_drain(vx, &err) < 0)
 		vx->overrun = true;
-	return vx->overrun || vx_differs(vx);
+	return vx->overrun || vx_differs(vx) || (vx->guard_dirty && (vx->routed || vx->members_known));
 }
 
 static struct vx_endpoint *find_endpoint(struct vxlan *vx, const struct id128 *network, const char *id)
@@ -227,6 +233,17 @@ static bool op_endpoint_error(struct driver *d, const struct id128 *network, con
 	return true;
 }
 
+static bool op_endpoint_ifname(struct driver *d, const struct id128 *network, const char *id, char ret_name[DRIVER_IFNAME_SIZE])
+{
+	struct vxlan *vx = vx_of(d);
+	struct vx_endpoint *e = find_endpoint(vx, network, id);
+
+	if (!vx->routed || !e || !e->link)
+		return false;
+	memcpy(ret_name, e->link->link.name, DRIVER_IFNAME_SIZE);
+	return true;
+}
+
 static const struct driver_counters *op_counters(const struct driver *d)
 {
 	return &vx_of_const(d)->counters;
@@ -234,7 +251,11 @@ static const struct driver_counters *op_counters(const struct driver *d)
 
 static int op_guard_counters(struct driver *d, uint64_t *ret_foreign, uint64_t *ret_forged, struct err *err)
 {
-	return guard_counters(vx_of(d)->guard, ret_foreign, ret_forged, err);
+	struct vxlan *vx = vx_of(d);
+
+	if (vx->routed)
+		return nat_counters(vx->nat, ret_foreign, ret_forged, err);
+	return guard_counters(vx->guard, ret_foreign, ret_forged, err);
 }
 
 static int op_purge(struct driver *d, struct err *err)
@@ -261,6 +282,7 @@ static const struct driver_ops vxlan_ops = {
 	.drain = op_drain,
 	.endpoint_there = op_endpoint_there,
 	.endpoint_peer = op_endpoint_peer,
+	.endpoint_ifname = op_endpoint_ifname,
 	.endpoint_state = op_endpoint_state,
 	.endpoint_error = op_endpoint_error,
 	.counters = op_counters,
@@ -268,7 +290,7 @@ static const struct driver_ops vxlan_ops = {
 	.purge = op_purge,
 };
 
-static int open_sockets(struct vxlan *vx, struct err *err)
+static int open_fabric_sockets(struct vxlan *vx, struct err *err)
 {
 	static const unsigned groups[] = {RTNLGRP_LINK, RTNLGRP_NEIGH};
 	struct nlb b;
@@ -284,18 +306,49 @@ static int open_sockets(struct vxlan *vx, struct err *err)
 
 static int watch(struct vxlan *vx, struct err *err)
 {
-	int fds[] = {nl_fd(vx->notices), vx->announce_timer};
+	int fds[] = {nl_fd(vx->notices), nft_fd(vx->table), vx->announce_timer};
 
 	vx->watch_fd = epoll_create1(EPOLL_CLOEXEC);
-	for (unsigned i = 0; i < 2; i++)
-		if (vx->watch_fd < 0 ||
-			epoll_ctl(vx->watch_fd, EPOLL_CTL_ADD, fds[i], &(struct epoll_event){.events = EPOLLIN}) < 0)
+	for (unsigned i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] >= 0 && (vx->watch_fd < 0 || epoll_ctl(vx->watch_fd, EPOLL_CTL_ADD, fds[i],
+								&(struct epoll_event){.events = EPOLLIN}) < 0))
 			return err_sys(err, errno, "vxlan driver: watch for notices");
+	return 0;
+}
+
+/* Mode l2: devices in the fabric, whose names and addresses nobody on the host meets. */
+static int open_fabric(struct vxlan *vx, const char *table, struct err *err)
+{
+	if (vx_fabric_open(vx->fabric_path, &vx->fabric_fd, err) < 0 || vx_fabric_prepare(vx->fabric_fd, err) < 0 ||
+		open_fabric_sockets(vx, err) < 0 || vx_announce_open(vx, err) < 0 ||
+		guard_open(table, vx->port, &vx->guard, err) < 0)
+		return -1;
+	vx->table = guard_nft(vx->guard);
+	return 0;
+}
+
+/* Mode l3: all of it where the host routes. */
+static int open_routed(struct vxlan *vx, const char *table, struct err *err)
+{
+	static const unsigned groups[] = {
+		RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR};
+	char name[64];
+
+	snprintf(name, sizeof(name), "%s-l3", table);
+	vx->host_nsid = -1; /* how a link tells of a peer in its own namespace */
+	if (nl_open(-1, NULL, 0, &vx->fabric, err) < 0 ||
+		nl_open(-1, groups, sizeof(groups) / sizeof(groups[0]), &vx->notices, err) < 0 ||
+		nat_open(name, &vx->nat, err) < 0)
+		return -1;
+	vx->table = nat_nft(vx->nat);
+	vx->guard_dirty = true; /* an earlier life's table, without a network now, is to go */
 	return 0;
 }
 
 static int open_all(struct vxlan *vx, const struct vxlan_config *config, struct err *err)
 {
+	const char *table = config->table ? config->table : TABLE_DEFAULT;
+
 	if (!ip_is_set(&config->local))
 		return err_set(err, ERR_INVALID, "vxlan driver: no underlay address; say which one with the option for it");
 	vx->fabric_path = strdup(config->fabric_path);
@@ -303,11 +356,8 @@ static int open_all(struct vxlan *vx, const struct vxlan_config *config, struct 
 	vx->plan = calloc(1, sizeof(*vx->plan));
 	if (!vx->fabric_path || !vx->batch || !vx->plan)
 		return err_sys(err, ENOMEM, "vxlan driver");
-	if (netns_open_own(&vx->host_fd, err) < 0 || vx_fabric_open(vx->fabric_path, &vx->fabric_fd, err) < 0 ||
-		vx_fabric_prepare(vx->fabric_fd, err) < 0 || open_sockets(vx, err) < 0 || vx_announce_open(vx, err) < 0 ||
-		watch(vx, err) < 0)
-		return -1;
-	if (guard_open(config->table ? config->table : TABLE_DEFAULT, vx->port, &vx->guard, err) < 0)
+	if (netns_open_own(&vx->host_fd, err) < 0 ||
+		(vx->routed ? open_routed(vx, table, err) : open_fabric(vx, table, err)) < 0 || watch(vx, err) < 0)
 		return -1;
 	return vx_have_dump(vx, err);
 }
@@ -322,6 +372,8 @@ int vxlan_open(const struct vxlan_config *config, struct driver **ret_driver, st
 	vx->local = config->local;
 	vx->port = config->port ? config->port : VXLAN_PORT;
 	vx->hostno = config->hostno;
+	vx->routed = config->routed;
+	vx->guard_pending = true;
 	vx->host_fd = vx->fabric_fd = vx->announce_fd = vx->announce_timer = vx->watch_fd = -1;
 	vx->generation = 1;
 	if (open_all(vx, config, err) < 0) {

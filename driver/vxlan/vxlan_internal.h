@@ -10,6 +10,7 @@
 
 #include "driver/driver.h"
 #include "driver/vxlan/guard.h"
+#include "driver/vxlan/nat.h"
 #include "driver/vxlan/plan.h"
 #include "netlink/socket.h"
 
@@ -22,10 +23,14 @@ struct vx_announcement;
 struct vx_key {
 	uint8_t kind;	/* enum vx_row_kind */
 	uint8_t family; /* of an address; 0: bytes are a MAC */
+	uint8_t length; /* of a route */
+	uint8_t zero;
 	uint8_t bytes[16];
+	uint32_t port; /* of a neighbour in mode l3: the device it is on */
 };
+_Static_assert(sizeof(struct vx_key) == 24, "no gaps in a key");
 
-/* All bytes defined, so that memcmp is equality. By kind: FLOOD nothing, REMOTE ip, PORT port, NEIGH mac. */
+/* All bytes defined, so that memcmp is equality. By kind: FLOOD, ADDR nothing, REMOTE ip, PORT, ROUTE port, NEIGH mac. */
 union vx_value {
 	uint8_t bytes[20];
 	struct ip ip;
@@ -51,6 +56,7 @@ struct vx_entry {
 struct vx_remote {
 	struct mac mac;
 	struct ip ip4, ip6, vtep;
+	uint32_t hostno;
 	UT_hash_handle hh; /* vx_network.remotes */
 };
 
@@ -86,11 +92,20 @@ struct vx_endpoint {
 	UT_hash_handle hh;		 /* vx_network.endpoints */
 };
 
+/* What a routed network has beside. */
+struct vx_routed {
+	bool internal;
+	struct ip own4, own6;
+	unsigned pool_count;
+	struct prefix pools[DRIVER_POOLS_MAX];
+};
+
 /* A network that is desired, or that a tag in the kernel speaks of. */
 struct vx_network {
 	struct id128 id;
 	bool desired, live /* has devices: desired and with an endpoint here */, dirty, pending, failed;
 	uint32_t vni, mtu, salt;
+	struct vx_routed *routed; /* mode l3; NULL: mode l2, or not desired */
 	struct vx_endpoint *endpoints;
 	struct vx_remote *remotes;
 	struct vx_entry *rows;
@@ -116,6 +131,7 @@ struct vx_reaper {
 
 struct vxlan {
 	struct driver driver; /* first: the ops get this */
+	bool routed;	      /* the driver of mode l3: `fabric` is the host's namespace, and there are no bridges */
 	struct ip local;
 	uint16_t port;
 	uint32_t hostno;
@@ -125,7 +141,9 @@ struct vxlan {
 	struct nl_socket *host, *fabric, *notices;
 	struct nl_batch *batch;
 	struct vx_plan *plan;
-	struct guard *guard;
+	struct guard *guard; /* mode l2 */
+	struct nat *nat;     /* mode l3 */
+	struct nft *table;   /* of one of them */
 
 	struct vx_network *networks;
 	struct vx_have_link *links;
@@ -139,7 +157,7 @@ struct vxlan {
 
 	struct ip *members;
 	size_t member_count;
-	bool members_known, guard_dirty;
+	bool members_known, guard_dirty, guard_pending; /* pending: what is wanted of it changed, so not drift */
 	bool hold, overrun, dumped;
 	bool counting, first_count; /* a full comparison is under way; it is the first one */
 	unsigned failures;	    /* of this sync */
@@ -170,6 +188,11 @@ void vx_desired_free(struct vxlan *vx);
 void vx_dirty_network(struct vxlan *vx, struct vx_network *n);
 void vx_dirty_endpoint(struct vxlan *vx, struct vx_endpoint *e);
 void vx_dirty_all(struct vxlan *vx);
+/* The rows that an object wants. */
+typedef void vx_row_fn(void *arg, const struct vx_row *row, bool local);
+void vx_network_rows(const struct vx_network *n, vx_row_fn *fn, void *arg);
+void vx_endpoint_rows(const struct vx_endpoint *e, uint32_t port, vx_row_fn *fn, void *arg);
+void vx_remote_rows(const struct vx_network *n, const struct vx_remote *r, vx_row_fn *fn, void *arg);
 
 /* rows.c: rows wanted and had */
 struct vx_row vx_entry_row(const struct vx_entry *e, const union vx_value *value);
@@ -179,6 +202,7 @@ void vx_unclaim(struct vxlan *vx, struct vx_network *n, const struct vx_row *row
 void vx_row_had(struct vxlan *vx, struct vx_network *n, const struct vx_row *row);
 void vx_row_gone(struct vxlan *vx, struct vx_network *n, const struct vx_row *key);
 void vx_rows_forget(struct vxlan *vx, struct vx_network *n, uint32_t kinds /* 1 << VX_ROW_... */);
+void vx_rows_forget_tunnel(struct vxlan *vx, struct vx_network *n); /* mode l3: those on the vxlan device */
 void vx_dirty_row(struct vxlan *vx, struct vx_entry *e);
 void vx_entry_free(struct vxlan *vx, struct vx_entry *e);
 
@@ -223,6 +247,13 @@ int vx_reap(struct vxlan *vx, struct err *err);
 void vx_reap_all(struct vxlan *vx);  /* at once, waiting for the kernel */
 void vx_reap_wait(struct vxlan *vx); /* until no deletion is under way */
 int vx_purge(struct vxlan *vx, struct err *err);
+
+/* routed.c: mode l3 */
+int vx_routed_conf(const char *name, bool pair, bool has_ip6, bool *ret_wrote, struct err *err); /* a link's sysctls */
+int vx_routed_prepare(struct vxlan *vx, struct err *err); /* the host's sysctls, those of all our links; at each comparison */
+struct vx_network *vx_routed_network(struct vxlan *vx, const struct prefix *to); /* with a pool that covers this; NULL: none */
+void vx_routed_nat(struct vxlan *vx, bool *ret_wrote, struct err *err);
+int vx_routed_purge(struct vxlan *vx, struct err *err); /* routes that go with no device */
 
 /* fabric.c: the namespace that the devices live in */
 int vx_fabric_open(const char *path, int *ret_fd, struct err *err); /* made when absent */

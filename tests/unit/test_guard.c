@@ -174,7 +174,7 @@ static void apply(struct guard *guard, const uint32_t *vnis, size_t vni_count, c
 {
 	struct err err = {0};
 
-	if (guard_apply(guard, vnis, vni_count, members, member_count, &err) < 0)
+	if (guard_apply(guard, vnis, vni_count, members, member_count, NULL, &err) < 0)
 		fail_msg("%s", err.text);
 }
 
@@ -489,12 +489,12 @@ static void too_much_is_refused_and_changes_nothing(void **state)
 
 	REQUIRE_KERNEL();
 	apply_one(*state, "192.0.2.1");
-	assert_int_equal(guard_apply(*state, &wide, 1, NULL, 0, &err), -1);
+	assert_int_equal(guard_apply(*state, &wide, 1, NULL, 0, NULL, &err), -1);
 	assert_int_equal(err.code, ERR_INVALID);
 	assert_non_null(strstr(err.text, "16777216"));
-	assert_int_equal(guard_apply(*state, &fine, 1, &no_family, 1, &err), -1);
+	assert_int_equal(guard_apply(*state, &fine, 1, &no_family, 1, NULL, &err), -1);
 	assert_int_equal(err.code, ERR_INVALID);
-	assert_int_equal(guard_apply(*state, many, GUARD_VNIS_MAX + 1, NULL, 0, &err), -1);
+	assert_int_equal(guard_apply(*state, many, GUARD_VNIS_MAX + 1, NULL, 0, NULL, &err), -1);
 	assert_int_equal(err.code, ERR_TOO_BIG);
 	free(many);
 	assert_int_equal(passed(host_ns, "192.0.2.1", "192.0.2.2", OURS, 1), 1);
@@ -562,7 +562,7 @@ static pid_t start_committer(void)
 	if (guard_open("stranger", PORT, &other, NULL) < 0)
 		_exit(1);
 	for (unsigned i = 0;; i++)
-		guard_apply(other, vnis, 1 + i % 2, NULL, 0, NULL);
+		guard_apply(other, vnis, 1 + i % 2, NULL, 0, NULL, NULL);
 }
 
 static void others_committing_all_the_time_do_not_matter(void **state)
@@ -659,7 +659,7 @@ static void strange_table_of_that_name_is_replaced(void **state)
 	run("nft add table inet " TABLE);
 	run("nft 'table inet " TABLE
 	    " { chain input { type filter hook input priority 0; }; chain a { jump b; }; chain b { }; }'");
-	assert_int_equal(guard_apply(odd, &vni, 1, NULL, 0, &err), 0); /* whatever was in it */
+	assert_int_equal(guard_apply(odd, &vni, 1, NULL, 0, NULL, &err), 0); /* whatever was in it */
 	guard_close(odd);
 }
 
