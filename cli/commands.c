@@ -307,8 +307,8 @@ static int run_network_create(struct cli *cli)
 	static const struct {
 		const char *option, *member;
 		uint32_t min, max; /* max 0: text */
-	} map[] = {{"--subnet", "subnet", 0, 0}, {"--subnet6", "subnet6", 0, 0}, {"--mtu", "mtu", 576, 65535},
-		{"--vni", "vni", 1, 0xffffff}};
+	} map[] = {{"--subnet", "subnet", 0, 0}, {"--subnet6", "subnet6", 0, 0}, {"--mode", "mode", 0, 0},
+		{"--mtu", "mtu", 576, 65535}, {"--vni", "vni", 1, 0xffffff}};
 	json_t *body = json_object(), *answer;
 	int status = CLI_FINE;
 	uint64_t number;
@@ -794,6 +794,7 @@ const struct cli_command cli_commands[] = {
 	{NETWORKS, "network create", "NAME", 1, 1, "creates a network, or shows the one that is there",
 		"trestle network create app --subnet 10.9.0.0/24 --mtu 1450", run_network_create,
 		{{"--subnet", "CIDR", "IPv4 pool (default: the first request decides)"}, {"--subnet6", "CIDR", "IPv6 pool"},
+			{"--mode", "l2|l3", "one Ethernet segment, or routed by the hosts, for CNI (default: l2)"},
 			{"--mtu", "N", "of the containers' links (default: the path's)"},
 			{"--vni", "N", "VXLAN id (default: chosen)"}, {"--internal", NULL, "no way out of the network"}, {0}}},
 	{NETWORKS, "network rm", "NAME", 1, 1, "removes a network that nobody uses", "trestle network rm app", run_network_rm,

@@ -186,7 +186,9 @@ static json_t *add_body(const struct add *a, const struct cni_input *input)
 static json_t *own_object(const struct cni_input *input, const struct add *a, json_t *answer)
 {
 	const char *host = json_string_value(json_object_get(answer, "host_ifname"));
-	bool delegated = input->config.delegate != NULL;
+	const char *mode = json_string_value(json_object_get(answer, "mode"));
+	/* What is routed is not as the IPAM plugin says: addresses stand alone, and the gateway is another. */
+	bool delegated = input->config.delegate != NULL && !(mode && strcmp(mode, "l3") == 0);
 	json_t *interfaces = json_array(), *object = json_object(), *inside, *ips, *ip;
 	size_t i;
 

@@ -53,6 +53,14 @@ static void check_family(struct jd *d, const char *name, uint8_t family)
 		jd_fail(d, name, "expected an IPv%u prefix, found %s", family, prefix_format(&prefix, text));
 }
 
+static void check_mode(struct jd *d)
+{
+	const char *mode = jd_opt_str(d, "mode", 16);
+
+	if (mode && strcmp(mode, "l2") && strcmp(mode, "l3"))
+		jd_fail(d, "mode", "expected \"l2\" or \"l3\", found \"%s\"", mode);
+}
+
 static int check_network_create(json_t *body, struct err *err)
 {
 	static const char first[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._";
@@ -68,6 +76,7 @@ static int check_network_create(json_t *body, struct err *err)
 	jd_opt_int(&d, "mtu", 576, 65535, 0);
 	jd_opt_int(&d, "vni", 1, 0xffffff, 0);
 	jd_opt_bool(&d, "internal", false);
+	check_mode(&d);
 	return jd_finish_strict(&d);
 }
 
@@ -230,7 +239,6 @@ static void check_network_name(struct jd *d, const char *network)
 
 static int check_cni_add(json_t *body, struct err *err)
 {
-	const char *mode;
 	struct jd d;
 
 	jd_init(&d, body, "add", err);
@@ -241,9 +249,7 @@ static int check_cni_add(json_t *body, struct err *err)
 	check_family(&d, "subnet", 4);
 	check_family(&d, "subnet6", 6);
 	jd_opt_int(&d, "mtu", 576, 65535, 0);
-	mode = jd_opt_str(&d, "mode", 16);
-	if (mode && strcmp(mode, "l2") && strcmp(mode, "l3"))
-		jd_fail(&d, "mode", "expected \"l2\" or \"l3\", found \"%s\"", mode);
+	check_mode(&d);
 	check_ips(&d, jd_opt_bool(&d, "address_given", false));
 	check_routes(&d);
 	jd_opt_mac(&d, "mac");

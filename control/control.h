@@ -11,14 +11,15 @@
 #include "control/limits.h"
 
 enum control_verb {
-	CONTROL_STATUS,		 /* GET    /v1/status */
-	CONTROL_VERSION,	 /* GET    /v1/version */
-	CONTROL_MEMBERS,	 /* GET    /v1/members */
-	CONTROL_NETWORKS,	 /* GET    /v1/networks */
-	CONTROL_NETWORK_CREATE,	 /* POST   /v1/networks            {"name", "subnet"?, "subnet6"?, "mtu"?, "vni"?, "internal"?} */
-	CONTROL_NETWORK_INSPECT, /* GET    /v1/networks/NAME_OR_ID */
-	CONTROL_NETWORK_RM,	 /* DELETE /v1/networks/NAME_OR_ID */
-	CONTROL_ENDPOINTS,	 /* GET    /v1/endpoints           ?network=NAME */
+	CONTROL_STATUS,		  /* GET    /v1/status */
+	CONTROL_VERSION,	  /* GET    /v1/version */
+	CONTROL_MEMBERS,	  /* GET    /v1/members */
+	CONTROL_NETWORKS,	  /* GET    /v1/networks */
+	CONTROL_NETWORK_CREATE,	  /* POST   /v1/networks            {"name", "subnet"?, "subnet6"?, "mtu"?, "vni"?, "internal"?,
+				     "mode"?} */
+	CONTROL_NETWORK_INSPECT,  /* GET    /v1/networks/NAME_OR_ID */
+	CONTROL_NETWORK_RM,	  /* DELETE /v1/networks/NAME_OR_ID */
+	CONTROL_ENDPOINTS,	  /* GET    /v1/endpoints           ?network=NAME */
 	CONTROL_ENDPOINT_INSPECT, /* GET    /v1/endpoints/ID_OR_ADDRESS */
 	CONTROL_IPAM,		  /* GET    /v1/ipam                ?pool=CIDR */
 	CONTROL_TOKEN,		  /* POST   /v1/token               {"ttl_s"?} */

@@ -81,15 +81,16 @@ static json_t *driver_counters_json(const struct node *node)
 {
 	const struct driver_counters *c = datapath_counters(node);
 	json_t *o = json_object();
-	uint64_t foreign, forged;
+	const struct datapath_drops *drops = datapath_drops(node);
 
 #define PUT(name) json_object_set_new(o, #name, json_integer((json_int_t)c->name))
 	PUT(syncs), PUT(resyncs), PUT(messages), PUT(repairs), PUT(overruns), PUT(dump_restarts), PUT(reaped);
 	PUT(networks), PUT(endpoints), PUT(remotes);
 #undef PUT
-	datapath_guard_counts(node, &foreign, &forged);
-	json_object_set_new(o, "dropped_foreign", json_integer((json_int_t)foreign));
-	json_object_set_new(o, "dropped_forged", json_integer((json_int_t)forged));
+	json_object_set_new(o, "dropped_foreign", json_integer((json_int_t)drops->foreign));
+	json_object_set_new(o, "dropped_forged", json_integer((json_int_t)drops->forged));
+	json_object_set_new(o, "dropped_spoofed", json_integer((json_int_t)drops->spoofed));
+	json_object_set_new(o, "dropped_strayed", json_integer((json_int_t)drops->strayed));
 	return o;
 }
 
@@ -290,7 +291,7 @@ static unsigned endpoints_of(struct node *node, uint32_t hostno, uint64_t topic)
 	{
 		HASH_FIND(hh, s->hosts, &hostno, sizeof(hostno), sh);
 		if (sh && (!topic || s->topic == topic))
-			count += sh->endpoints;
+			count += sh->endpoints - sh->own;
 	}
 	return count;
 }
@@ -451,7 +452,8 @@ static json_t *endpoint_list(struct node *node, const struct network *only)
 		if (!n || (only && n != only))
 			continue;
 		HASH_ITER(hh, s->remotes, r, next_remote)
-		json_array_append_new(array, remote_json(node, n, r));
+		if (!remote_is_host(r))
+			json_array_append_new(array, remote_json(node, n, r));
 	}
 	return sorted(array, by_network);
 }
@@ -539,7 +541,7 @@ static json_t *network_json(struct node *node, const struct network *n)
 	json_object_set_new(o, "id", id_json(&n->id));
 	json_object_set_new(o, "name", json_string(n->def.name));
 	json_object_set_new(o, "vni", json_integer(n->def.vni));
-	json_object_set_new(o, "mode", json_string("l2"));
+	json_object_set_new(o, "mode", json_string(network_mode_name(&n->def)));
 	json_object_set_new(o, "mtu", json_integer(n->def.mtu));
 	json_object_set_new(o, "pools", pools_json(n));
 	json_object_set_new(o, "internal", json_boolean(n->def.internal));
@@ -703,6 +705,7 @@ static void network_create(struct node *node, struct control_call *call, json_t 
 	c->spec.mtu = (uint32_t)json_integer_value(json_object_get(body, "mtu"));
 	c->spec.vni = (uint32_t)json_integer_value(json_object_get(body, "vni"));
 	c->spec.internal = json_is_true(json_object_get(body, "internal"));
+	c->spec.mode = network_mode_parse(json_string_value(json_object_get(body, "mode")));
 	if (read_subnet(&c->spec, body, "subnet", 4, &err) < 0 || read_subnet(&c->spec, body, "subnet6", 6, &err) < 0) {
 		control_fail(call, &err);
 		free(c);

@@ -1,8 +1,9 @@
-/* Between the loop, which decides what is desired, and the driver, which lives on the worker.
+/* Between the loop, which decides what is desired, and the drivers, one for each mode, which live on the worker.
  *
  * What is desired is collected as commands; a commit hands all collected ones to the worker as one job: apply the commands, sync,
- * tell the loop. So a burst of records costs one sync, and an attach waits for exactly one. The driver's descriptor is watched by
- * the loop and read by the worker. Full comparison at start, after lost notices, and once a minute; links are reaped in groups.
+ * tell the loop. So a burst of records costs one sync, and an attach waits for exactly one. The drivers' descriptors are watched
+ * by the loop and read by the worker. Full comparison at start, after lost notices, and once a minute; links are reaped in
+ * groups.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,9 +23,12 @@
 
 enum command_kind { PUT_NETWORK, DEL_NETWORK, PUT_ENDPOINT, DEL_ENDPOINT, PUT_REMOTE, DEL_REMOTE, SET_FLOOD, SET_MEMBERS };
 
+enum { L2, L3, MODES };
+
 struct command {
 	struct command *next;
 	enum command_kind kind;
+	unsigned mode; /* of the network that is put, or has what is put */
 	union {
 		struct driver_network network;
 		struct {
@@ -45,6 +49,7 @@ struct command {
 enum job_kind { JOB_SYNC, JOB_RESYNC, JOB_REAP, JOB_DRAIN, JOB_LINKS, JOB_REOPEN };
 
 struct link_query {
+	unsigned mode;
 	struct id128 network;
 	char id[DRIVER_ENDPOINT_ID_MAX + 1];
 	enum driver_link_state state;
@@ -57,6 +62,7 @@ struct job {
 	struct command *commands;
 	bool hold;
 	/* what a commit asks about */
+	unsigned mode;
 	struct id128 network;
 	char endpoint_id[DRIVER_ENDPOINT_ID_MAX + 1];
 	int (*then)(void *arg, uint32_t peer, struct err *err);
@@ -64,35 +70,54 @@ struct job {
 	void (*fn)(void *arg, const struct err *err);
 	void *arg;
 	/* results */
+	char ifname[DRIVER_IFNAME_SIZE];
 	int result;
 	struct err err, endpoint_err;
 	bool endpoint_failed, more;
 	int left; /* to be reaped */
 	struct driver_counters counters;
-	uint64_t foreign, forged;
+	struct datapath_drops drops;
 	size_t query_count, query_done;
 	struct link_query *queries;
 };
 
 struct datapath {
 	struct node *node;
-	struct driver *driver; /* the worker's, after start */
+	struct driver *drivers[MODES]; /* the worker's, after start */
 	struct vxlan_config config;
 	struct command *head, **tail;
-	struct event *flush, *notify, *reap, *resync, *links;
+	struct event *flush, *notify[MODES], *reap, *resync, *links;
 	unsigned syncs_open; /* with the worker: they read notices themselves */
 	bool notices_wait;   /* for the end of these */
-	bool reopening;	     /* the driver is being closed and opened */
+	bool reopening;	     /* the drivers are being closed and opened */
 	bool reap_wanted, links_running, resync_queued, settling;
 	bool hold;
 	uint64_t reap_latest_ms; /* of the deletion that is armed */
 	/* copies for the loop, as of the last job */
 	struct driver_counters counters;
-	uint64_t last_resync_ms, foreign, forged;
+	uint64_t last_resync_ms;
+	struct datapath_drops drops;
 	char last_error[ERR_TEXT_SIZE];
 };
 
 /* ---- on the worker ---- */
+
+/* Each driver ignores the removal of what it does not know. */
+static bool concerns(const struct command *c, unsigned mode)
+{
+	switch (c->kind) {
+	case PUT_NETWORK: /* the filter of all networks' frames is the first one's */
+		return mode == L2 || c->mode == L3;
+	case PUT_ENDPOINT:
+	case PUT_REMOTE:
+		return c->mode == mode;
+	case SET_FLOOD:
+	case SET_MEMBERS:
+		return mode == L2;
+	default:
+		return true;
+	}
+}
 
 static void run_command(struct driver *d, const struct command *c)
 {
@@ -137,12 +162,22 @@ static void commands_free(struct command *list)
 
 /* Each question takes the kernel's lock, so a thousand take milliseconds: an attach that comes meanwhile waits for a slice only.
  */
-static void query_links(struct driver *d, struct job *j)
+static void query_links(struct job *j)
 {
 	for (unsigned i = 0; i < LINKS_SLICE && j->query_done < j->query_count; i++) {
 		struct link_query *q = &j->queries[j->query_done++];
+		struct driver *d = j->dp->drivers[q->mode];
+
 		q->state = d->ops->endpoint_state(d, &q->network, q->id);
 	}
+}
+
+static int open_driver(struct datapath *dp, unsigned mode, struct driver **ret_driver, struct err *err)
+{
+	struct vxlan_config config = dp->config;
+
+	config.routed = mode == L3;
+	return vxlan_open(&config, ret_driver, err);
 }
 
 static void reopen(struct job *j)
@@ -150,19 +185,21 @@ static void reopen(struct job *j)
 	struct datapath *dp = j->dp;
 	struct driver *fresh;
 
-	if (vxlan_open(&dp->config, &fresh, &j->err) < 0) {
-		j->result = -1;
-		return;
+	for (unsigned mode = 0; mode < MODES; mode++) {
+		if (open_driver(dp, mode, &fresh, &j->err) < 0) {
+			j->result = -1;
+			return;
+		}
+		dp->drivers[mode]->ops->close(dp->drivers[mode]);
+		dp->drivers[mode] = fresh;
 	}
-	dp->driver->ops->close(dp->driver);
-	dp->driver = fresh;
-	j->result = fresh->ops->resync(fresh, &j->err);
 }
 
 /* The endpoint that a commit is about is there, or there is a sentence why not. */
 static void judge_endpoint(struct driver *d, struct job *j)
 {
 	j->endpoint_failed = d->ops->endpoint_error(d, &j->network, j->endpoint_id, &j->endpoint_err);
+	d->ops->endpoint_ifname(d, &j->network, j->endpoint_id, j->ifname);
 	if (j->endpoint_failed || d->ops->endpoint_there(d, &j->network, j->endpoint_id))
 		return;
 	j->endpoint_failed = true;
@@ -187,41 +224,98 @@ static void go_on(struct driver *d, struct job *j)
 			d->ops->put_endpoint(d, &c->endpoint, false);
 }
 
+/* The first error counts; what comes behind it is done all the same. */
+static void sync_all(struct job *j, bool everything)
+{
+	for (unsigned mode = 0; mode < MODES; mode++) {
+		struct driver *d = j->dp->drivers[mode];
+		struct err err = {0};
+
+		if ((everything ? d->ops->resync(d, &err) : d->ops->sync(d, &err)) == 0)
+			continue;
+		if (j->result == 0)
+			j->err = err;
+		j->result = -1;
+	}
+}
+
+static void reap_all(struct job *j)
+{
+	for (unsigned mode = 0; mode < MODES; mode++) {
+		int left = j->dp->drivers[mode]->ops->reap(j->dp->drivers[mode], &j->err);
+
+		j->left += left > 0 ? left : 0;
+	}
+}
+
+/* Of both, and what was desired of networks only once. */
+static void add_counters(struct job *j)
+{
+	const struct driver_counters *l2 = j->dp->drivers[L2]->ops->counters(j->dp->drivers[L2]);
+	const struct driver_counters *l3 = j->dp->drivers[L3]->ops->counters(j->dp->drivers[L3]);
+
+	j->counters = *l2;
+#define ADD(name) j->counters.name += l3->name
+	ADD(syncs), ADD(resyncs), ADD(messages), ADD(repairs), ADD(overruns), ADD(dump_restarts), ADD(reaped), ADD(announced);
+	ADD(endpoints), ADD(remotes);
+	ADD(last_drift.missing), ADD(last_drift.foreign), ADD(last_drift.different);
+#undef ADD
+}
+
+static void read_drops(struct job *j)
+{
+	struct driver *l2 = j->dp->drivers[L2], *l3 = j->dp->drivers[L3];
+
+	l2->ops->guard_counters(l2, &j->drops.foreign, &j->drops.forged, NULL);
+	l3->ops->guard_counters(l3, &j->drops.spoofed, &j->drops.strayed, NULL);
+}
+
+static void run_commands(const struct job *j)
+{
+	for (unsigned mode = 0; mode < MODES; mode++) {
+		struct driver *d = j->dp->drivers[mode];
+
+		d->ops->hold_removals(d, j->hold);
+		for (struct command *c = j->commands; c; c = c->next)
+			if (concerns(c, mode))
+				run_command(d, c);
+	}
+}
+
 static void job_run(void *arg)
 {
 	struct job *j = arg;
-	struct driver *d = j->dp->driver;
 
-	d->ops->hold_removals(d, j->hold);
-	for (struct command *c = j->commands; c; c = c->next)
-		run_command(d, c);
+	run_commands(j);
 	switch (j->kind) {
 	case JOB_SYNC:
-		j->result = d->ops->sync(d, &j->err);
+		sync_all(j, false);
 		break;
 	case JOB_RESYNC:
-		j->result = d->ops->resync(d, &j->err);
-		d->ops->guard_counters(d, &j->foreign, &j->forged, NULL);
+		sync_all(j, true);
+		read_drops(j);
 		break;
 	case JOB_REAP:
-		j->left = d->ops->reap(d, &j->err);
+		reap_all(j);
 		break;
 	case JOB_DRAIN:
-		j->more = d->ops->drain(d);
+		for (unsigned mode = 0; mode < MODES; mode++)
+			j->more |= j->dp->drivers[mode]->ops->drain(j->dp->drivers[mode]);
 		break;
 	case JOB_LINKS:
-		query_links(d, j);
+		query_links(j);
 		break;
 	case JOB_REOPEN:
 		reopen(j);
-		d = j->dp->driver;
+		if (j->result == 0)
+			sync_all(j, true);
 		break;
 	}
 	if (j->endpoint_id[0])
-		judge_endpoint(d, j);
+		judge_endpoint(j->dp->drivers[j->mode], j);
 	if (j->then && !j->endpoint_failed)
-		go_on(d, j);
-	j->counters = *d->ops->counters(d);
+		go_on(j->dp->drivers[j->mode], j);
+	add_counters(j);
 }
 
 /* ---- on the loop ---- */
@@ -296,21 +390,43 @@ static void settle(struct datapath *dp, const struct driver_drift *drift)
 static void watch_notices(struct datapath *dp)
 {
 	dp->notices_wait = false;
-	if (dp->notify && !dp->reopening)
-		event_add(dp->notify, NULL);
+	for (unsigned mode = 0; !dp->reopening && mode < MODES; mode++)
+		if (dp->notify[mode])
+			event_add(dp->notify[mode], NULL);
 }
 
-/* After the driver was opened anew: its notices come by another descriptor. */
+static int watch_driver(struct datapath *dp, unsigned mode)
+{
+	struct driver *d = dp->drivers[mode];
+
+	dp->notify[mode] = event_new(dp->node->base, d->ops->notify_fd(d), EV_READ, on_notify, dp);
+	if (!dp->notify[mode])
+		return -1;
+	event_add(dp->notify[mode], NULL);
+	return 0;
+}
+
+/* After the drivers were opened anew: their notices come by other descriptors. */
 static void watch_again(struct datapath *dp)
 {
 	dp->reopening = false;
-	if (!dp->notify)
-		return;
-	event_free(dp->notify);
-	dp->notify = event_new(dp->node->base, dp->driver->ops->notify_fd(dp->driver), EV_READ, on_notify, dp);
-	if (!dp->notify)
-		abort();
-	event_add(dp->notify, NULL);
+	for (unsigned mode = 0; mode < MODES; mode++) {
+		if (!dp->notify[mode])
+			continue;
+		event_free(dp->notify[mode]);
+		dp->notify[mode] = NULL;
+		if (watch_driver(dp, mode) < 0)
+			abort();
+	}
+}
+
+static void note_ifname(struct datapath *dp, const struct job *j)
+{
+	struct endpoint *ep;
+
+	HASH_FIND_STR(dp->node->endpoints, j->endpoint_id, ep);
+	if (ep)
+		memcpy(ep->host_ifname, j->ifname, sizeof(ep->host_ifname));
 }
 
 static void job_done(void *arg)
@@ -338,8 +454,7 @@ static void job_done(void *arg)
 		settle(dp, &j->counters.last_drift);
 		dp->resync_queued = false;
 		dp->last_resync_ms = clock_boot_ms();
-		dp->foreign = j->foreign;
-		dp->forged = j->forged;
+		dp->drops = j->drops;
 		break;
 	case JOB_REAP:
 		if (j->left > 0) {
@@ -360,6 +475,8 @@ static void job_done(void *arg)
 		dp->reap_wanted = true;
 	if ((j->kind == JOB_SYNC || j->kind == JOB_RESYNC) && dp->reap_wanted)
 		put_off_reap(dp);
+	if (j->ifname[0])
+		note_ifname(dp, j);
 	if (j->fn)
 		j->fn(j->arg, j->endpoint_failed ? &j->endpoint_err : j->result < 0 && !j->endpoint_id[0] ? &j->err : NULL);
 	commands_free(j->commands);
@@ -461,6 +578,11 @@ static void on_links(evutil_socket_t fd, short what, void *arg)
 	arm(dp->links, LINKS_MS);
 }
 
+static unsigned mode_of(const struct network *n)
+{
+	return n && n->def.routed ? L3 : L2;
+}
+
 void datapath_look_at_links(struct node *node)
 {
 	struct datapath *dp = node->datapath;
@@ -477,6 +599,7 @@ void datapath_look_at_links(struct node *node)
 	HASH_ITER(hh, node->endpoints, ep, next)
 	{
 		struct link_query *q = &j->queries[j->query_count++];
+		q->mode = mode_of(ep->network);
 		q->network = ep->state.network;
 		snprintf(q->id, sizeof(q->id), "%s", ep->id);
 	}
@@ -502,8 +625,20 @@ static struct command *add(struct node *node, enum command_kind kind)
 
 void datapath_put_network(struct node *node, const struct network *n)
 {
-	add(node, PUT_NETWORK)->network = (struct driver_network){.id = n->id, .vni = n->def.vni, .mtu = n->def.mtu};
+	struct command *c = add(node, PUT_NETWORK);
+
+	c->mode = mode_of(n);
+	c->network = (struct driver_network){.id = n->id, .vni = n->def.vni, .mtu = n->def.mtu, .routed = n->def.routed};
+	if (!n->def.routed)
+		return;
+	c->network.internal = n->def.internal;
+	c->network.own4 = n->own[0].address;
+	c->network.own6 = n->own[1].address;
+	c->network.pool_count = n->def.pool_count;
+	memcpy(c->network.pools, n->def.pools, n->def.pool_count * sizeof(n->def.pools[0]));
 }
+
+_Static_assert(NETWORK_POOLS_MAX == DRIVER_POOLS_MAX, "copied");
 
 void datapath_del_network(struct node *node, const struct id128 *id)
 {
@@ -515,6 +650,7 @@ void datapath_put_endpoint(struct node *node, const struct endpoint *ep)
 {
 	struct command *c = add(node, PUT_ENDPOINT);
 
+	c->mode = mode_of(ep->network);
 	c->endpoint = (struct driver_endpoint){
 		.network = ep->state.network, .mac = ep->state.mac, .ip4 = ep->state.address4.ip, .ip6 = ep->state.address6.ip};
 	snprintf(c->endpoint.id, sizeof(c->endpoint.id), "%s", ep->id);
@@ -535,7 +671,10 @@ void datapath_del_endpoint(struct node *node, const struct id128 *network, const
 
 void datapath_put_remote(struct node *node, const struct driver_remote *remote)
 {
-	add(node, PUT_REMOTE)->remote = *remote;
+	struct command *c = add(node, PUT_REMOTE);
+
+	c->mode = mode_of(network_by_id(node, &remote->network));
+	c->remote = *remote;
 }
 
 void datapath_del_remote(struct node *node, const struct id128 *network, const struct mac *mac)
@@ -573,6 +712,7 @@ static struct job *commit_new(
 {
 	struct job *j = job_new(node->datapath, JOB_SYNC);
 
+	j->mode = mode_of(network_by_id(node, network));
 	j->network = *network;
 	if (id)
 		snprintf(j->endpoint_id, sizeof(j->endpoint_id), "%s", id);
@@ -612,10 +752,11 @@ void datapath_reopen(struct node *node)
 	struct datapath *dp = node->datapath;
 
 	dp->config.hostno = node->cluster.hostno;
-	/* Its descriptor is closed by the job, and may be another file's before the job is done. */
+	/* Their descriptors are closed by the job, and may be other files' before the job is done. */
 	dp->reopening = true;
-	if (dp->notify)
-		event_del(dp->notify);
+	for (unsigned mode = 0; mode < MODES; mode++)
+		if (dp->notify[mode])
+			event_del(dp->notify[mode]);
 	submit(job_new(dp, JOB_REOPEN));
 }
 
@@ -629,10 +770,14 @@ uint64_t datapath_last_resync_ms(const struct node *node)
 	return node->datapath->last_resync_ms;
 }
 
-void datapath_guard_counts(const struct node *node, uint64_t *ret_foreign, uint64_t *ret_forged)
+const struct datapath_drops *datapath_drops(const struct node *node)
 {
-	*ret_foreign = node->datapath->foreign;
-	*ret_forged = node->datapath->forged;
+	return &node->datapath->drops;
+}
+
+struct mac datapath_tunnel_mac(const struct node *node, const struct id128 *network)
+{
+	return vxlan_tunnel_mac(network, node->cluster.hostno);
 }
 
 const char *datapath_last_error(const struct node *node)
@@ -659,7 +804,10 @@ int datapath_start(struct node *node, struct err *err)
 	node->datapath = dp;
 	if (netns_unlock_sysctls(err) < 0)
 		return err_prefix(err, "in a container this daemon needs CAP_SYS_ADMIN and no AppArmor profile");
-	return vxlan_open(&dp->config, &dp->driver, err);
+	for (unsigned mode = 0; mode < MODES; mode++)
+		if (open_driver(dp, mode, &dp->drivers[mode], err) < 0)
+			return -1;
+	return 0;
 }
 
 /* The first comparison is made before anybody can call: what an earlier process left is adopted, what it began is finished. */
@@ -681,10 +829,8 @@ int datapath_adopt(struct node *node, struct err *err)
 	dp->reap = evtimer_new(node->base, on_reap, dp);
 	dp->resync = evtimer_new(node->base, on_resync, dp);
 	dp->links = evtimer_new(node->base, on_links, dp);
-	dp->notify = event_new(node->base, dp->driver->ops->notify_fd(dp->driver), EV_READ, on_notify, dp);
-	if (!dp->flush || !dp->reap || !dp->resync || !dp->links || !dp->notify)
+	if (!dp->flush || !dp->reap || !dp->resync || !dp->links || watch_driver(dp, L2) < 0 || watch_driver(dp, L3) < 0)
 		return err_set(err, ERR_INTERNAL, "out of memory");
-	event_add(dp->notify, NULL);
 	dp->reap_wanted = true;
 	put_off_reap(dp);
 	arm(dp->resync, RESYNC_MS);
@@ -699,12 +845,14 @@ void datapath_stop(struct node *node)
 
 	if (!dp)
 		return;
-	if (dp->driver)
-		dp->driver->ops->close(dp->driver);
+	for (unsigned mode = 0; mode < MODES; mode++) {
+		if (dp->drivers[mode])
+			dp->drivers[mode]->ops->close(dp->drivers[mode]);
+		if (dp->notify[mode])
+			event_free(dp->notify[mode]);
+	}
 	if (dp->flush)
 		event_free(dp->flush);
-	if (dp->notify)
-		event_free(dp->notify);
 	if (dp->reap)
 		event_free(dp->reap);
 	if (dp->resync)

@@ -90,6 +90,7 @@ void endpoints_publish(struct node *node)
 	HASH_ITER(hh, node->endpoints, ep, next)
 	if (ep->ready && !ep->closing)
 		publish_endpoint(node, ep);
+	host_addresses_publish(node);
 }
 
 static void save_endpoint(struct node *node, const struct endpoint *ep)
@@ -133,6 +134,7 @@ static void attach_network(struct node *node, struct network *n)
 	if (n->local_count++ || n->programmed)
 		return;
 	n->programmed = true;
+	host_addresses_begin(node, n);
 	datapath_put_network(node, n);
 	segment_program(node, n);
 }
@@ -142,6 +144,7 @@ static void detach_network(struct node *node, struct network *n)
 	if (--n->local_count)
 		return;
 	n->programmed = false;
+	host_addresses_end(node, n);
 	datapath_del_network(node, &n->id);
 	network_unuse(node, n);
 }

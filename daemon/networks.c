@@ -71,6 +71,16 @@ struct network *network_find(struct node *node, const char *text)
 	return count == 1 ? found : NULL;
 }
 
+const char *network_mode_name(const struct network_def *def)
+{
+	return def->routed ? "l3" : "l2";
+}
+
+enum network_mode network_mode_parse(const char *text)
+{
+	return !text ? NETWORK_MODE_ANY : strcmp(text, "l3") == 0 ? NETWORK_MODE_L3 : NETWORK_MODE_L2;
+}
+
 struct docker_network *docker_network_find(struct node *node, const char *id)
 {
 	struct docker_network *d;
@@ -305,7 +315,7 @@ static void take_definition(struct node *node, struct network *n, struct survey 
 	}
 	if (n->mine && (theirs || added))
 		network_keep(node, n);
-	if (n->programmed && (before.vni != n->def.vni || before.mtu != n->def.mtu))
+	if (n->programmed)
 		datapath_put_network(node, n);
 }
 
@@ -449,6 +459,9 @@ static int check_fits(struct node *node, const struct network_def *def, const st
 			"another name",
 			def->name, list_pools(def->pools, def->pool_count, have, sizeof(have)),
 			list_pools(spec->pools, spec->pool_count, want, sizeof(want)));
+	if (spec->mode != NETWORK_MODE_ANY && (spec->mode == NETWORK_MODE_L3) != def->routed)
+		return err_set(err, ERR_EXISTS, "network \"%s\" exists with mode %s, asked for with %s; use another name",
+			def->name, network_mode_name(def), def->routed ? "l2, the mode of all of an engine's networks" : "l3");
 	if (spec->vni && spec->vni != def->vni)
 		return err_set(
 			err, ERR_EXISTS, "network \"%s\" exists with VNI %u, asked for with %u", def->name, def->vni, spec->vni);
@@ -493,6 +506,8 @@ static void obtained(struct obtain *o, struct network *n)
 
 	add_pools(o->node, n, &o->spec);
 	if (check_fits(o->node, &n->def, &o->spec, &err) == 0) {
+		if (n->programmed)
+			datapath_put_network(o->node, n);
 		o->fn(o->arg, n, NULL);
 	} else {
 		n->def = before;
@@ -533,6 +548,7 @@ static int new_def(struct node *node, const struct network_spec *spec, struct ne
 	snprintf(def->name, sizeof(def->name), "%s", spec->name);
 	def->mtu = spec->mtu ? spec->mtu : underlay - overhead;
 	def->internal = spec->internal;
+	def->routed = spec->mode == NETWORK_MODE_ANY ? spec->routed : spec->mode == NETWORK_MODE_L3;
 	def->creator = node->cluster.hostno;
 	def->created_s = (uint64_t)clock_wall_s();
 	def->pool_count = spec->pool_count;
@@ -652,6 +668,7 @@ static int spec_of(const struct plugin_create_network *req, struct network_spec 
 	spec->mtu = req->mtu;
 	spec->vni = req->vni;
 	spec->internal = req->internal;
+	spec->mode = NETWORK_MODE_L2; /* an engine gives its containers a subnet's length and a gateway in it: a segment */
 	return 0;
 }
 

@@ -145,6 +145,7 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 		hide_dead_hosts(node, now);
 		release_hold(node, now);
 		pools_tick(node);
+		host_addresses_tick(node);
 		pools_collect_leases(node, now);
 		workloads_tick(node, now);
 		join_by_option(node, now);

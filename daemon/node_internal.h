@@ -8,6 +8,7 @@
  *   networks.c   definitions of networks: ours, others', winner, VNI
  *   pools.c      pools and their references; the IPAM half of the plugin
  *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot
+ *   hostaddr.c   this host's own addresses in networks of mode l3
  *   workloads.c  what trestle-cni attached: names, life, the calls; workload_add.c making one; workload_link.c the container's
  * side udp.c        what the kernel knows of the socket: ages, drops, refusals segments.c   endpoints of other hosts, per network
  *   datapath.c   desired state to the driver, on the worker
@@ -61,6 +62,11 @@ struct network {
 	unsigned local_count;  /* endpoints of this host */
 	unsigned host_count;   /* other hosts that publish it */
 	bool programmed;       /* the driver knows it */
+	struct own_address {   /* mode l3: this host's own addresses, hostaddr.c; IPv4, IPv6 */
+		struct ip address;
+		struct id128 pool;
+		uint64_t ticket; /* asked for */
+	} own[2];
 	UT_hash_handle hh, hh_topic;
 };
 
@@ -90,11 +96,12 @@ struct endpoint {
 	enum driver_link_state link;
 	uint64_t idle_since_ms; /* 0 = in use; else when it was first seen unused */
 	bool creating;
-	bool unproven;		     /* read back at a start, and not asked about since */
-	struct workload *workload;   /* made by CNI; NULL: the engine's */
-	int netns_fd;		     /* of the container, while its pair is made; -1 = none */
-	struct create_wait *waiting; /* calls that want its creation */
-	struct gone_wait *gone;	     /* who waits for its end */
+	bool unproven;			      /* read back at a start, and not asked about since */
+	struct workload *workload;	      /* made by CNI; NULL: the engine's */
+	int netns_fd;			      /* of the container, while its pair is made; -1 = none */
+	char host_ifname[DRIVER_IFNAME_SIZE]; /* mode l3: the host's end, once it was seen */
+	struct create_wait *waiting;	      /* calls that want its creation */
+	struct gone_wait *gone;		      /* who waits for its end */
 	UT_hash_handle hh;
 };
 
@@ -110,7 +117,7 @@ struct remote {
 
 struct segment_host {
 	uint32_t hostno;
-	unsigned endpoints;
+	unsigned endpoints, own; /* records; of these, of the host's own addresses */
 	UT_hash_handle hh;
 };
 
@@ -119,6 +126,7 @@ struct segment { /* what other hosts have in one network */
 	struct remote *remotes, *by_ip4, *by_ip6;
 	struct segment_host *hosts;
 	unsigned shadows;
+	unsigned host_addresses; /* of the remotes: hosts' own */
 	UT_hash_handle hh;
 };
 
@@ -141,6 +149,8 @@ struct workload_lease {
 struct workload_route {
 	struct prefix to;
 	struct ip gateway; /* family 0: none */
+	bool onlink;	   /* the gateway lies in no network of the link's */
+	bool yields;	   /* to another link's route to there: a container has one default route */
 };
 
 /* One attachment of CNI: an endpoint of ours, or addresses for an interface that another plugin makes. */
@@ -308,8 +318,11 @@ json_t *estate_check(struct node *node);
 void estate_stop(struct node *node);
 
 /* networks.c */
+enum network_mode { NETWORK_MODE_ANY, NETWORK_MODE_L2, NETWORK_MODE_L3 };
 struct network_spec {
 	char name[NETWORK_NAME_MAX + 1]; /* "" = after its first pool */
+	enum network_mode mode;		 /* ANY: that of one that exists, `routed` for one that is made */
+	bool routed;
 	unsigned pool_count;
 	struct prefix pools[NETWORK_POOLS_MAX];
 	uint32_t mtu, vni; /* 0 = automatic */
@@ -327,6 +340,8 @@ struct network *network_by_id(struct node *node, const struct id128 *id);
 struct network *network_by_topic(struct node *node, uint64_t topic);
 void network_changed(struct node *node, const struct id128 *id); /* somebody's definition came or went */
 void network_keep(struct node *node, struct network *network);	 /* save and publish as ours, as it is now */
+const char *network_mode_name(const struct network_def *def);	 /* "l2", "l3" */
+enum network_mode network_mode_parse(const char *text);		 /* NULL: ANY */
 void network_unuse(struct node *node, struct network *network);	 /* after docker_count, pinned or local_count fell */
 const void *network_claimed(struct node *node, const char *name, void *buf, size_t size, size_t *ret_len);
 bool network_conflict(
@@ -425,8 +440,18 @@ json_t *workload_ips_json(const struct prefix addresses[2], const struct ip gate
 void workload_unbury(struct node *node, json_t *attachment, void (*fn)(void *arg), void *arg);
 
 struct workload_link;
+/* Mode l3: what a container takes for its gateways. They are nobody's: the MAC is set with them. */
+extern const struct ip workload_gateways[2];
 /* Routes are the caller's to free. */
 void workload_fill_link(const struct workload *w, struct workload_link *link);
+
+/* hostaddr.c */
+#define HOST_SHORT_ID "host" /* of the record of a host's own addresses in a network of mode l3 */
+void host_addresses_begin(struct node *node, struct network *network); /* an endpoint is here */
+void host_addresses_end(struct node *node, struct network *network);   /* none is any more */
+void host_addresses_publish(struct node *node);
+void host_addresses_tick(struct node *node);  /* asks again for what was not to be had */
+bool host_addresses_owner(const char *owner); /* this label says that a lease is the host's own */
 
 /* workload_add.c */
 void workload_add(struct node *node, struct control_call *call, json_t *body, bool addresses_only);
@@ -437,6 +462,7 @@ struct workload_link {
 	struct mac mac;
 	uint32_t mtu; /* 0: as it is */
 	struct prefix addresses[2];
+	bool routed; /* mode l3: the gateways' MAC is known beforehand */
 	unsigned route_count;
 	struct workload_route *routes; /* copied */
 };
@@ -457,7 +483,8 @@ void segment_program_ip(
 	struct node *node, const struct network *network, const struct ip *ip); /* a local endpoint took or left it */
 void segments_host_changed(struct node *node, struct host *host);		/* vtep or hidden changed */
 void segments_free(struct node *node);
-unsigned segment_size(const struct segment *segment);
+unsigned segment_size(const struct segment *segment); /* endpoints */
+bool remote_is_host(const struct remote *remote);     /* no endpoint: the own addresses of a host in mode l3 */
 
 /* datapath.c */
 int datapath_start(struct node *node, struct err *err);
@@ -484,8 +511,13 @@ void datapath_reopen(
 	struct node *node); /* our host number changed: close, open, everything desired is told again by the caller */
 const struct driver_counters *datapath_counters(const struct node *node); /* as of the last sync */
 uint64_t datapath_last_resync_ms(const struct node *node);
-void datapath_guard_counts(const struct node *node, uint64_t *ret_foreign, uint64_t *ret_forged);
-const char *datapath_last_error(const struct node *node); /* "" when the last sync was fine */
+/* Packets that the filters of the two modes have dropped (driver.h, guard_counters). */
+struct datapath_drops {
+	uint64_t foreign, forged, spoofed, strayed;
+};
+const struct datapath_drops *datapath_drops(const struct node *node);
+struct mac datapath_tunnel_mac(const struct node *node, const struct id128 *network); /* of our vxlan device */
+const char *datapath_last_error(const struct node *node);			      /* "" when the last sync was fine */
 
 /* api.c */
 extern const struct control_backend api_backend;

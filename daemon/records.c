@@ -135,6 +135,8 @@ static int end(const struct bytes_reader *r, size_t len, const char *what, struc
 		return 0;                                                                                                        \
 	}
 
+enum { NETWORK_INTERNAL = 1, NETWORK_ROUTED = 2 };
+
 static void put_network_def(struct bytes_writer *w, const struct network_def *d)
 {
 	bw_id(w, &d->id);
@@ -142,7 +144,7 @@ static void put_network_def(struct bytes_writer *w, const struct network_def *d)
 	bw_text(w, d->name);
 	bw_u24(w, d->vni);
 	bw_u16(w, (uint16_t)d->mtu);
-	bw_u8(w, d->internal);
+	bw_u8(w, (d->internal ? NETWORK_INTERNAL : 0) | (d->routed ? NETWORK_ROUTED : 0));
 	bw_varint(w, d->pool_count);
 	for (unsigned i = 0; i < d->pool_count; i++)
 		put_prefix(w, &d->pools[i]);
@@ -152,12 +154,17 @@ static void put_network_def(struct bytes_writer *w, const struct network_def *d)
 
 static void get_network_def(struct bytes_reader *r, struct network_def *d)
 {
+	uint8_t flags;
+
 	br_id(r, &d->id);
 	d->version = br_u32(r);
 	get_word(r, d->name, sizeof(d->name));
 	d->vni = br_u24(r);
 	d->mtu = br_u16(r);
-	get_bool(r, &d->internal);
+	flags = br_u8(r);
+	d->internal = flags & NETWORK_INTERNAL;
+	d->routed = flags & NETWORK_ROUTED;
+	r->bad |= (flags & ~(NETWORK_INTERNAL | NETWORK_ROUTED)) != 0;
 	d->pool_count = get_count(r, NETWORK_POOLS_MAX);
 	for (unsigned i = 0; i < d->pool_count; i++)
 		get_subnet(r, &d->pools[i]);

@@ -33,6 +33,7 @@ struct network_def {
 	uint32_t vni;
 	uint32_t mtu;
 	bool internal;
+	bool routed; /* mode l3, else l2; for good */
 	unsigned pool_count;
 	struct prefix pools[NETWORK_POOLS_MAX]; /* masked; both families */
 	uint32_t creator;			/* hostno */

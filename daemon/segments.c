@@ -19,9 +19,14 @@ struct segment *segment_find(struct node *node, uint64_t topic)
 	return s;
 }
 
+bool remote_is_host(const struct remote *r)
+{
+	return strcmp(r->record.short_id, HOST_SHORT_ID) == 0;
+}
+
 unsigned segment_size(const struct segment *s)
 {
-	return s ? HASH_COUNT(s->remotes) : 0;
+	return s ? HASH_COUNT(s->remotes) - s->host_addresses : 0;
 }
 
 static struct segment *segment_get(struct node *node, uint64_t topic)
@@ -85,6 +90,7 @@ static void program(struct node *node, const struct segment *s, const struct rem
 	}
 	d.network = n->id;
 	d.vtep = host->vtep;
+	d.hostno = r->key.origin;
 	/* An endpoint of this host with the same address has its row: the two would overwrite each other for ever. */
 	if (!r->shadowed4 && !endpoint_with_ip(node, &n->id, &r->record.ip4))
 		d.ip4 = r->record.ip4;
@@ -269,6 +275,15 @@ static void count_host(struct node *node, struct segment *s, uint32_t hostno, in
 	program_flood(node, s);
 }
 
+static void count_own(const struct segment *s, uint32_t hostno, int change)
+{
+	struct segment_host *sh;
+
+	HASH_FIND(hh, s->hosts, &hostno, sizeof(hostno), sh);
+	if (sh)
+		sh->own = (unsigned)((int)sh->own + change);
+}
+
 /* MACs that we make carry the number of their host; one that a user fixed can have moved to another host already. */
 static bool is_own_mac(const struct mac *mac, uint32_t hostno)
 {
@@ -297,10 +312,13 @@ static void remove_remote(struct node *node, struct segment *s, struct remote *r
 	if (n)
 		datapath_del_remote(node, &n->id, &r->record.mac);
 	HASH_DEL(s->remotes, r);
+	s->host_addresses -= remote_is_host(r);
+	if (remote_is_host(r))
+		count_own(s, r->key.origin, -1);
 	if (n && !is_own_mac(&r->record.mac, r->key.origin))
 		program_same_mac(node, s, &r->record.mac);
 	count_host(node, s, r->key.origin, -1);
-	node->remote_count--;
+	node->remote_count -= !remote_is_host(r);
 	free(r);
 	if (!s->remotes) {
 		HASH_DEL(node->segments, s);
@@ -317,12 +335,15 @@ static void add_remote(struct node *node, struct segment *s, const struct remote
 	r->key = *key;
 	r->record = *record;
 	HASH_ADD(hh, s->remotes, key, sizeof(r->key), r);
-	node->remote_count++;
+	s->host_addresses += remote_is_host(r);
+	node->remote_count += !remote_is_host(r);
 	log_debug("segments", "endpoint %s of host number %u known at %" PRIu64 " us since boot", record->short_id, key->origin,
 		clock_boot_us());
 	claim_ip(node, s, r, false);
 	claim_ip(node, s, r, true);
 	count_host(node, s, key->origin, 1);
+	if (remote_is_host(r))
+		count_own(s, key->origin, 1);
 	program(node, s, r);
 }
 

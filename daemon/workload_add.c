@@ -153,14 +153,17 @@ static json_t *routes_json(const struct workload *w)
 {
 	json_t *list = json_array();
 	char to[PREFIX_TEXT_SIZE], gateway[IP_TEXT_SIZE];
+	struct workload_link link = {0};
 
-	for (unsigned i = 0; i < w->route_count; i++) {
-		json_t *route = json_pack("{s:s}", "dst", prefix_format(&w->routes[i].to, to));
+	workload_fill_link(w, &link);
+	for (unsigned i = 0; i < link.route_count; i++) {
+		json_t *route = json_pack("{s:s}", "dst", prefix_format(&link.routes[i].to, to));
 
-		if (ip_is_set(&w->routes[i].gateway))
-			json_object_set_new(route, "gw", json_string(ip_format(&w->routes[i].gateway, gateway)));
+		if (ip_is_set(&link.routes[i].gateway))
+			json_object_set_new(route, "gw", json_string(ip_format(&link.routes[i].gateway, gateway)));
 		json_array_append_new(list, route);
 	}
+	free(link.routes);
 	return list;
 }
 
@@ -168,14 +171,20 @@ static json_t *answer_json(const struct workload_add *a)
 {
 	static const struct ip none[2]; /* mode l2: nothing of ours answers at the gateway's address */
 	const struct workload *w = a->w;
-	char mac[MAC_TEXT_SIZE];
+	char mac[MAC_TEXT_SIZE], host_mac[MAC_TEXT_SIZE];
+	const char *ifname;
+	bool routed;
 
 	if (w->addresses_only)
 		return json_pack("{s:o}", "ips", workload_ips_json(a->addresses, a->gateways));
-	return json_pack("{s:s, s:s, s:s, s:s, s:n, s:n, s:o, s:o, s:i, s:s}", "endpoint_id", w->ep->id, "network",
-		w->ep->network->def.name, "mode", "l2", "mac", mac_format(&w->ep->state.mac, mac), "host_ifname", "host_mac",
-		"ips", workload_ips_json(a->addresses, none), "routes", routes_json(w), "mtu", (int)w->mtu, "netns_ifname",
-		w->ifname);
+	routed = w->ep->network->def.routed;
+	ifname = routed && w->ep->host_ifname[0] ? w->ep->host_ifname : NULL;
+	mac_format(&DRIVER_GATEWAY_MAC, host_mac);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s?, s:s?, s:o, s:o, s:i, s:s}", "endpoint_id", w->ep->id, "network",
+		w->ep->network->def.name, "mode", network_mode_name(&w->ep->network->def), "mac",
+		mac_format(&w->ep->state.mac, mac), "host_ifname", ifname, "host_mac", ifname ? host_mac : NULL, "ips",
+		workload_ips_json(a->addresses, routed ? workload_gateways : none), "routes", routes_json(w), "mtu", (int)w->mtu,
+		"netns_ifname", w->ifname);
 }
 
 static void answer(void *arg)
@@ -220,17 +229,27 @@ static void made(void *arg, const struct err *err)
 	fail(a, &named);
 }
 
+/* Mode l3: an address stands alone, and everything else is behind the gateway. */
+static void route_addresses(struct workload_add *a, struct endpoint_want *want)
+{
+	for (unsigned i = 0; a->network->def.routed && i < 2; i++)
+		if (prefix_is_set(&a->addresses[i]))
+			a->addresses[i].length = (uint8_t)ip_bits(&a->addresses[i].ip);
+	want->address4 = a->addresses[0];
+	want->address6 = a->addresses[1];
+}
+
 static void make_endpoint(struct workload_add *a)
 {
 	struct endpoint_want want = {.id = a->w->endpoint_id,
 		.network = a->network,
 		.workload = a->w,
-		.address4 = a->addresses[0],
-		.address6 = a->addresses[1],
 		.netns_fd = a->netns_fd,
 		.own_lease4 = a->leased[0],
 		.own_lease6 = a->leased[1]};
 	const char *mac = text_member(a, "mac"), *sandbox = text_member(a, "sandbox");
+
+	route_addresses(a, &want);
 
 	want.sandbox = sandbox ? sandbox : "";
 	if (mac)
@@ -345,7 +364,7 @@ static void given(void *arg, const struct ipam_result *result)
  * have got that address. */
 static bool needs_gateway(struct workload_add *a, const struct pool *p)
 {
-	if (ip_is_set(&a->gateways[a->family]))
+	if (ip_is_set(&a->gateways[a->family]) || (a->network && a->network->def.routed))
 		return false;
 	if (!p->state.gateway_count)
 		return true;
@@ -437,6 +456,14 @@ static void next_family(struct workload_add *a)
 	have_addresses(a);
 }
 
+static bool lies_in_pool(const struct network *n, const struct ip *ip)
+{
+	for (unsigned i = 0; i < n->def.pool_count; i++)
+		if (prefix_contains(&n->def.pools[i], ip))
+			return true;
+	return false;
+}
+
 /* Addresses that another plugin gave: no lease, but nobody else of the network may have them. */
 static int take_given(struct workload_add *a, struct err *err)
 {
@@ -455,6 +482,12 @@ static int take_given(struct workload_add *a, struct err *err)
 		if (prefix_is_set(to))
 			return err_set(err, ERR_INVALID,
 				"an attachment has one IPv%u address at most, the IPAM plugin gave several", prefix.ip.family);
+		if (a->network->def.routed && !lies_in_pool(a->network, &prefix.ip))
+			return err_set(err, ERR_INVALID,
+				"address %s, given by the IPAM plugin, lies in no subnet of network \"%s\", and in mode l3 the "
+				"hosts "
+				"route those alone; name its subnet in the configuration",
+				ip_format(&prefix.ip, text), a->network->def.name);
 		if (endpoint_with_ip(a->node, &a->network->id, &prefix.ip))
 			return err_set(err, ERR_CONFLICT, "address %s is used by another endpoint of network \"%s\" on this host",
 				ip_format(&prefix.ip, text), a->network->def.name);
@@ -493,6 +526,49 @@ static int settle_mtu(struct workload_add *a, struct err *err)
 	return 0;
 }
 
+static int check_pool(struct workload_add *a, const struct prefix *pool, struct err *err)
+{
+	const struct ip *vtep = &a->node->options.vtep;
+	struct network *n, *next;
+	char text[PREFIX_TEXT_SIZE], other[PREFIX_TEXT_SIZE];
+
+	if (vtep->family == pool->ip.family && prefix_contains(pool, vtep))
+		return err_set(err, ERR_CONFLICT,
+			"subnet %s of network \"%s\" holds this host's underlay address %s: in mode l3 the host could not tell "
+			"them "
+			"apart",
+			prefix_format(pool, text), a->network->def.name, ip_format(vtep, other));
+	HASH_ITER(hh, a->node->networks, n, next)
+	for (unsigned i = 0; n != a->network && n->programmed && n->def.routed && i < n->def.pool_count; i++)
+		if (prefix_overlaps(pool, &n->def.pools[i]))
+			return err_set(err, ERR_CONFLICT,
+				"subnet %s of network \"%s\" overlaps %s of network \"%s\": both are of mode l3, and this host "
+				"routes "
+				"an address to one of them only",
+				prefix_format(pool, text), a->network->def.name, prefix_format(&n->def.pools[i], other),
+				n->def.name);
+	return 0;
+}
+
+/* What mode l3 asks of a network: one host's routes are those of all of them. */
+static int check_routed(struct workload_add *a, struct err *err)
+{
+	const struct network *n = a->network;
+
+	if (!n->def.routed || a->addresses_only)
+		return 0;
+	if (!n->def.pool_count)
+		return err_set(err, ERR_INVALID,
+			"network \"%s\" has no subnet, and mode l3 routes by them: name one in the configuration (\"subnet\"), "
+			"or "
+			"use \"mode\": \"l2\"",
+			n->def.name);
+	for (unsigned i = 0; i < n->def.pool_count; i++)
+		if (check_pool(a, &n->def.pools[i], err) < 0)
+			return -1;
+	return 0;
+}
+
 /* A name in a configuration file is as good as `trestle network create`: the network stays when its last container goes. */
 static void pin_network(struct workload_add *a)
 {
@@ -518,7 +594,7 @@ static void got_network(void *arg, struct network *n, const struct err *failed)
 	}
 	a->network = n;
 	pin_network(a);
-	if (settle_mtu(a, &err) < 0)
+	if (settle_mtu(a, &err) < 0 || check_routed(a, &err) < 0)
 		fail(a, &err);
 	else
 		take_addresses(a);
@@ -620,15 +696,25 @@ static int take_subnets(const struct network *n, struct network_spec *spec, stru
 	return 0;
 }
 
+static int check_mode(const struct network *n, const struct network_spec *spec, struct err *err)
+{
+	if (spec->mode == NETWORK_MODE_ANY || (spec->mode == NETWORK_MODE_L3) == n->def.routed)
+		return 0;
+	return err_set(err, ERR_INVALID,
+		"mode: network \"%s\" exists with mode %s, the configuration says %s; leave the mode out, or use another name",
+		n->def.name, network_mode_name(&n->def), n->def.routed ? "l2" : "l3");
+}
+
 /* Of a network that exists the pools are known: all of them, whichever the configuration names. */
 static int read_network(struct workload_add *a, struct err *err)
 {
 	const char *name = text_member(a, "network");
 	struct network *n = name ? network_find(a->node, name) : NULL;
 
-	if (text_member(a, "mode") && strcmp(text_member(a, "mode"), "l2") != 0)
-		return err_set(
-			err, ERR_UNSUPPORTED, "mode: this host serves \"l2\", asked for is \"%s\"", text_member(a, "mode"));
+	a->spec.mode = network_mode_parse(text_member(a, "mode"));
+	a->spec.routed = !a->addresses_only; /* those of other plugins make segments */
+	if (n && check_mode(n, &a->spec, err) < 0)
+		return -1;
 	snprintf(a->spec.name, sizeof(a->spec.name), "%s", name ? name : "");
 	if (!a->addresses_only && !(n && n->def.pool_count)) {
 		uint32_t mtu = (uint32_t)json_integer_value(json_object_get(a->body, "mtu"));

@@ -15,6 +15,7 @@
 #include "netlink/addr.h"
 #include "netlink/build.h"
 #include "netlink/link.h"
+#include "netlink/neigh.h"
 #include "netlink/netns.h"
 #include "netlink/route.h"
 #include "netlink/socket.h"
@@ -55,7 +56,7 @@ struct set_up {
 };
 
 /* What a message is about. */
-enum { ABOUT_LINK, ABOUT_ADDRESS, ABOUT_ROUTE = ABOUT_ADDRESS + 2 };
+enum { ABOUT_LINK, ABOUT_ADDRESS, ABOUT_GATEWAY = ABOUT_ADDRESS + 2, ABOUT_ROUTE = ABOUT_GATEWAY + 2 };
 
 static int set_sysctl(const char *ifname, const char *name, const char *value, struct err *err)
 {
@@ -82,6 +83,7 @@ static struct nl_route route_of(const struct workload_route *route, uint32_t ind
 {
 	return (struct nl_route){.to = prefix_masked(&route->to),
 		.gateway = route->gateway,
+		.onlink = route->onlink,
 		.oif = index,
 		.protocol = RTPROT_STATIC,
 		.type = RTN_UNICAST};
@@ -100,12 +102,15 @@ static void on_result(void *arg, uint32_t about, int error, const char *extack)
 	struct set_up *s = arg;
 	char text[PREFIX_TEXT_SIZE];
 
-	if (!error || s->result < 0)
+	if (!error || s->result < 0 || (error == EEXIST && about >= ABOUT_ROUTE && s->link->routes[about - ABOUT_ROUTE].yields))
 		return;
 	s->result = err_sys(s->err, error, "%s", extack[0] ? extack : "the kernel refuses");
 	if (about == ABOUT_LINK)
 		err_prefix(s->err, "set up interface %s in the container", s->link->ifname);
-	else if (about < ABOUT_ROUTE)
+	else if (about >= ABOUT_GATEWAY && about < ABOUT_ROUTE)
+		err_prefix(s->err, "say where gateway %s is on interface %s in the container",
+			ip_format(&workload_gateways[about - ABOUT_GATEWAY], text), s->link->ifname);
+	else if (about < ABOUT_GATEWAY)
 		err_prefix(s->err, "add address %s to interface %s in the container",
 			prefix_format(&s->link->addresses[about - ABOUT_ADDRESS], text), s->link->ifname);
 	else
@@ -151,6 +156,17 @@ static void add_link(struct set_up *s, uint32_t index)
 	add(s, &b, ABOUT_LINK);
 }
 
+/* Nobody answers for a gateway's address: where it is has to be known beforehand. */
+static void add_gateway(struct set_up *s, uint32_t index, unsigned which)
+{
+	struct nlb b;
+
+	if (!s->link->routed || !prefix_is_set(&s->link->addresses[which]))
+		return;
+	nl_neigh_put_request(&b, index, &workload_gateways[which], &DRIVER_GATEWAY_MAC);
+	add(s, &b, ABOUT_GATEWAY + which);
+}
+
 /* IPv4 first: an address may be given to a link that is down, and the link is never seen up without one. */
 static int set_up(struct set_up *s, uint32_t index)
 {
@@ -159,10 +175,15 @@ static int set_up(struct set_up *s, uint32_t index)
 	add_address(s, index, 0);
 	add_link(s, index);
 	add_address(s, index, 1);
+	add_gateway(s, index, 0);
+	add_gateway(s, index, 1);
 	for (unsigned i = 0; i < s->link->route_count; i++) {
 		struct nl_route route = route_of(&s->link->routes[i], index);
 
-		nl_route_put_request(&b, &route);
+		if (s->link->routes[i].yields)
+			nl_route_add_request(&b, &route);
+		else
+			nl_route_put_request(&b, &route);
 		add(s, &b, ABOUT_ROUTE + i);
 	}
 	send_batch(s);
@@ -253,7 +274,9 @@ static int see_route(void *arg, const struct nlmsghdr *h, struct err *err)
 		struct nl_route want = route_of(&seen->link->routes[i], seen->index);
 		bool same_to = want.to.length == have.to.length && (!want.to.length || ip_equal(&want.to.ip, &have.to.ip));
 
-		if (same_to && have.oif == want.oif && ip_equal(&have.gateway, &want.gateway))
+		if (same_to && seen->link->routes[i].yields)
+			seen->routes[i] |= have.to.ip.family == want.to.ip.family;
+		else if (same_to && have.oif == want.oif && ip_equal(&have.gateway, &want.gateway))
 			seen->routes[i] = true;
 	}
 	return 0;

@@ -716,6 +716,41 @@ static int check_records(struct node *node, const struct endpoint *ep, json_t *b
 	return 0;
 }
 
+const struct ip workload_gateways[2] = {{.family = 4, .bytes = {169, 254, 1, 1}}, {.family = 6, .bytes = {0xfe, 0x80, [15] = 1}}};
+
+static void add_route(struct workload_link *link, struct workload_route route)
+{
+	link->routes[link->route_count++] = route;
+}
+
+/* By the gateway to the network's own subnets, and to everywhere else unless the container has a way already, or is to have none.
+ */
+static void add_routes(const struct network *n, struct workload_link *link)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct prefix everywhere = {.ip = {.family = workload_gateways[i].family}};
+
+		if (!prefix_is_set(&link->addresses[i]))
+			continue;
+		for (unsigned j = 0; j < n->def.pool_count; j++)
+			if (n->def.pools[j].ip.family == workload_gateways[i].family)
+				add_route(link, (struct workload_route){n->def.pools[j], workload_gateways[i], true, false});
+		if (!n->def.internal)
+			add_route(link, (struct workload_route){everywhere, workload_gateways[i], true, true});
+	}
+}
+
+/* A route of the configuration's that names no gateway goes by ours. */
+static void add_asked_route(const struct workload_route *asked, struct workload_link *link)
+{
+	struct workload_route route = *asked;
+
+	if (link->routed && !ip_is_set(&route.gateway))
+		route.gateway = workload_gateways[route.to.ip.family == 6];
+	route.onlink = link->routed;
+	add_route(link, route);
+}
+
 void workload_fill_link(const struct workload *w, struct workload_link *link)
 {
 	const struct endpoint *ep = w->ep;
@@ -727,12 +762,14 @@ void workload_fill_link(const struct workload *w, struct workload_link *link)
 	link->mtu = w->mtu;
 	link->addresses[0] = ep->state.address4;
 	link->addresses[1] = ep->state.address6;
-	link->route_count = w->route_count;
-	link->routes = calloc(w->route_count + 1, sizeof(*link->routes));
+	link->routed = ep->network->def.routed;
+	link->routes = calloc(w->route_count + NETWORK_POOLS_MAX + 2, sizeof(*link->routes));
 	if (!link->routes)
 		abort();
-	if (w->route_count)
-		memcpy(link->routes, w->routes, w->route_count * sizeof(*link->routes));
+	if (link->routed)
+		add_routes(ep->network, link);
+	for (unsigned i = 0; i < w->route_count; i++)
+		add_asked_route(&w->routes[i], link);
 }
 
 static void check(struct node *node, struct control_call *call, json_t *body)

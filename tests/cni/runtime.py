@@ -73,9 +73,11 @@ class Cni:
     def __init__(self, daemon, binary=BINARY):
         self.daemon, self.host, self.binary = daemon, daemon.host, binary
 
+    MODE = "l2"
+
     def config(self, version="1.1.0", name="net1", **more):
-        return {k: v for k, v in {"cniVersion": version, "name": name, "type": "trestle-cni", "subnet": "10.9.0.0/24", **more}.items()
-                if v is not None}
+        return {k: v for k, v in {"cniVersion": version, "name": name, "type": "trestle-cni", "subnet": "10.9.0.0/24", "mode": self.MODE,
+                                  **more}.items() if v is not None}
 
     def environment(self, verb, container, sandbox, ifname, **more):
         env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_NETNS": getattr(sandbox, "path", sandbox), "CNI_IFNAME": ifname,

@@ -83,7 +83,7 @@ static void fill_network_def(void *value)
 	fill_text(d->name, sizeof(d->name));
 	d->vni = 0xffffff;
 	d->mtu = 65535;
-	d->internal = true;
+	d->internal = d->routed = true;
 	d->pool_count = NETWORK_POOLS_MAX;
 	for (unsigned i = 0; i < d->pool_count; i++) {
 		d->pools[i] = prefix_of("2001:db8::/64");
@@ -434,7 +434,7 @@ static void impossible_bytes_are_refused(void **state)
 		uint8_t byte;
 	} cases[] = {
 		{"network_def", 12, NETWORK_POOLS_MAX + 1}, /* count, creator 3, created 8 */
-		{"network_def", 13, 2},			    /* internal */
+		{"network_def", 13, 4},			    /* internal, routed, and no third */
 		{"pool_def", 1, 2},
 		{"pool_state", 3, POOL_REFS_MAX + 1},
 		{"pool_state", 2, POOL_GATEWAYS_MAX + 1},
