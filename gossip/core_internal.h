@@ -48,6 +48,7 @@
 #define PAUSE_MS (2 * PROBE_PERIOD_MS)
 #define NEWS_DELAY_MS 5
 #define NEWS_FANOUT 4
+#define NEWS_FANOUT_MANY 8 /* in clusters of more than NEWS_ALL_MAX */
 #define NEWS_ALL_MAX 64
 #define PIGGYBACK_MAX 8
 #define TABLE_EVERY_MS 1000 /* to the same host */

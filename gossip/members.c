@@ -482,13 +482,44 @@ static void send_news(struct gossip *g, struct member *m, const struct proto_pac
 		core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packets[i]);
 }
 
+/* To everyone, in an order that begins anywhere. */
+static void flush_to_all(struct gossip *g, const struct proto_packet *packets, unsigned count)
+{
+	unsigned targets = NEWS_ALL_MAX, start = core_random(g, g->member_count);
+
+	for (unsigned i = 0; i < g->member_count && targets > 0; i++) {
+		struct member *m = g->slots[(start + i) % g->member_count];
+
+		if (!member_usable(g, m) || m->unheard)
+			continue;
+		send_news(g, m, packets, count);
+		targets--;
+	}
+}
+
+/* To a few, each drawn by itself: neighbours in the table would be the same ones for several senders. Of so many that everyone
+ * passes it on once, e to the power of minus the fan-out remain without it, until a piggyback: none of a thousand. */
+static void flush_to_some(struct gossip *g, const struct proto_packet *packets, unsigned count)
+{
+	unsigned targets = g->member_count > NEWS_ALL_MAX ? NEWS_FANOUT_MANY : NEWS_FANOUT;
+
+	for (unsigned draws = 0; draws < 4 * targets && targets > 0; draws++) {
+		struct member *m = g->slots[core_random(g, g->member_count)];
+
+		if (!member_usable(g, m) || m->unheard)
+			continue;
+		send_news(g, m, packets, count);
+		targets--;
+	}
+}
+
 /* What starts here goes to everyone, what is only passed on to a few: with the fan-out of all, each event reaches all in one or
  * two hops, and what was lost comes with the piggybacks and the table. */
 void members_flush(struct gossip *g)
 {
 	struct proto_packet packets[4];
 	bool all = false;
-	unsigned count, targets, start;
+	unsigned count;
 
 	if (g->news_ms > g->now)
 		return;
@@ -499,17 +530,10 @@ void members_flush(struct gossip *g)
 	for (unsigned i = 0; i < g->member_count; i++)
 		if (g->slots[i]->news != NEWS_NONE)
 			g->news_ms = g->now;
-	targets = all ? NEWS_ALL_MAX : NEWS_FANOUT;
-	start = core_random(g, g->member_count);
-	for (unsigned i = 0; i < g->member_count && targets > 0 && count > 0; i++) {
-		struct member *m = g->slots[(start + i) % g->member_count];
-
-		/* Neighbouring slots would meet the same receivers again and again: a fan-out takes every other on average. */
-		if (!member_usable(g, m) || m->unheard || (!all && g->member_count > 2 * NEWS_FANOUT && core_random(g, 2)))
-			continue;
-		send_news(g, m, packets, count);
-		targets--;
-	}
+	if (all || g->member_count <= 2 * NEWS_FANOUT)
+		flush_to_all(g, packets, count);
+	else
+		flush_to_some(g, packets, count);
 }
 
 void members_piggyback(struct gossip *g, const struct member *to, struct proto_packet *packet)
