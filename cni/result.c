@@ -145,12 +145,17 @@ static int read_routes(json_t *list, const char *what, struct cni_result *result
 
 	json_array_foreach(list, i, item)
 	{
+		struct prefix to;
+		struct ip gateway;
 		struct jd d;
 
 		snprintf(path, sizeof(path), "%s.routes[%zu]", what, i);
 		jd_init(&d, item, path, err);
-		jd_prefix(&d, "dst");
-		jd_opt_ip(&d, "gw");
+		to = jd_prefix(&d, "dst");
+		gateway = jd_opt_ip(&d, "gw");
+		if (!d.failed && ip_is_set(&gateway) && gateway.family != to.ip.family)
+			jd_fail(&d, "gw", "expected an IPv%u address as in dst, found \"%s\"", to.ip.family,
+				jd_opt_str(&d, "gw", IP_TEXT_SIZE));
 		if (jd_finish(&d) < 0)
 			return -1;
 		json_array_append(result->routes, item);

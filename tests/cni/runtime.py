@@ -196,7 +196,7 @@ class PluginTest(unittest.TestCase):
         with open(path, "w") as f:
             f.write("#!/bin/sh\n" + text)
         os.chmod(path, 0o755)
-        self.addCleanup(os.unlink, path)
+        self.addCleanup(lambda: os.path.exists(path) and os.unlink(path))
         return path
 
     def add(self, container, sandbox, config=None, cni=None, **more):

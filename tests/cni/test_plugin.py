@@ -494,8 +494,22 @@ class Check(PluginTest):
             s.ip("addr", "add", "192.0.2.9/24", "dev", "eth0")
             s.ip("addr", "del", result["ips"][0]["address"], "dev", "eth0")
 
+        def other_length(s, result):
+            s.ip("addr", "add", result["ips"][0]["address"].split("/")[0] + "/16", "dev", "eth0")
+            s.ip("addr", "del", result["ips"][0]["address"], "dev", "eth0")
+
+        def another(s, result):
+            """A link of somebody else in the place of ours."""
+            s.ip("link", "set", "eth0", "down")
+            s.ip("link", "set", "eth0", "name", "eth9")
+            self.block(s)
+            s.ip("link", "set", "eth0", "up")
+
         cases = {
             "address": (no_address, "lost its address"),
+            "length": (other_length, "lost its address"),
+            "gateway": (lambda s, _: s.ip("route", "replace", "198.51.100.0/24", "via", "10.9.0.2"), "lost its route"),
+            "another link": (another, "is not the one"),
             "route": (lambda s, _: s.ip("route", "del", "198.51.100.0/24"), "lost its route"),
             "link down": (lambda s, _: s.ip("link", "set", "eth0", "down"), "is down"),
             "mac": (other_mac, "MAC"),
