@@ -78,6 +78,7 @@ static void build_route(const struct vx_row *row, bool put, struct nlb *b)
 {
 	bool none = row->port == VX_PORT_NONE;
 	struct nl_route route = {.to = {.ip = row->ip, .length = row->length},
+		.source = row->source,
 		.oif = none ? 0 : row->port,
 		.metric = none ? VX_METRIC_LAST : VX_METRIC,
 		.protocol = NL_PROTOCOL_OWN,

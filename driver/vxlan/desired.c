@@ -102,19 +102,26 @@ static void neighbour(vx_row_fn *fn, void *arg, const struct ip *ip, const struc
 }
 
 /* A routed address: the way to its device, and whom to say it to there. */
-static void routed_address(vx_row_fn *fn, void *arg, const struct ip *ip, const struct mac *mac, uint32_t port, bool local)
+static void routed_address(vx_row_fn *fn, void *arg, const struct ip *ip, const struct mac *mac, uint32_t port,
+	const struct ip *source /* NULL: a remote one, and the device has the address */)
 {
+	struct vx_row route = {.kind = VX_ROW_ROUTE, .ip = *ip, .length = (uint8_t)ip_bits(ip), .port = port};
+
 	if (!ip->family)
 		return;
-	neighbour(fn, arg, ip, mac, port, local);
-	fn(arg, &(struct vx_row){.kind = VX_ROW_ROUTE, .ip = *ip, .length = (uint8_t)ip_bits(ip), .port = port}, local);
+	if (source)
+		route.source = *source;
+	neighbour(fn, arg, ip, mac, port, source != NULL);
+	fn(arg, &route, source != NULL);
 }
 
 void vx_endpoint_rows(const struct vx_endpoint *e, uint32_t port, vx_row_fn *fn, void *arg)
 {
-	if (e->network->routed) {
-		routed_address(fn, arg, &e->ip4, &e->mac, port, true);
-		routed_address(fn, arg, &e->ip6, &e->mac, port, true);
+	const struct vx_routed *routed = e->network->routed;
+
+	if (routed) {
+		routed_address(fn, arg, &e->ip4, &e->mac, port, &routed->own4);
+		routed_address(fn, arg, &e->ip6, &e->mac, port, &routed->own6);
 		return;
 	}
 	fn(arg, &(struct vx_row){.kind = VX_ROW_PORT, .mac = e->mac, .port = port}, true);
@@ -128,8 +135,8 @@ void vx_remote_rows(const struct vx_network *n, const struct vx_remote *r, vx_ro
 
 	fn(arg, &(struct vx_row){.kind = VX_ROW_REMOTE, .mac = mac, .ip = r->vtep}, false);
 	if (n->routed) {
-		routed_address(fn, arg, &r->ip4, &mac, VX_PORT_TUNNEL, false);
-		routed_address(fn, arg, &r->ip6, &mac, VX_PORT_TUNNEL, false);
+		routed_address(fn, arg, &r->ip4, &mac, VX_PORT_TUNNEL, NULL);
+		routed_address(fn, arg, &r->ip6, &mac, VX_PORT_TUNNEL, NULL);
 		return;
 	}
 	fn(arg, &(struct vx_row){.kind = VX_ROW_PORT, .mac = mac, .port = VX_PORT_TUNNEL}, false);
@@ -267,17 +274,21 @@ static bool network_same(const struct vx_network *n, const struct driver_network
 	       (!n->routed || same_routed(n->routed, network));
 }
 
-/* New claims first: an address that stays is never without one. */
+/* What was claimed by the old is given up by the old, and claimed anew: the rows remember what they have, so only what differs is
+ * written. */
 static void set_routed(struct vxlan *vx, struct vx_network *n, struct vx_routed *routed)
 {
-	struct vx_network was = *n;
+	struct vx_routed *was = n->routed;
+	bool live = n->live;
 
+	if (!was && !routed)
+		return;
+	if (live)
+		claim_all(vx, n, false);
 	n->routed = routed;
-	if (n->live) {
-		vx_network_rows(n, claim_one, &(struct claimer){vx, n, true});
-		vx_network_rows(&was, claim_one, &(struct claimer){vx, n, false});
-	}
-	free(was.routed);
+	if (live)
+		claim_all(vx, n, true);
+	free(was);
 }
 
 void vx_put_network(struct vxlan *vx, const struct driver_network *network)

@@ -445,6 +445,7 @@ static int route_message(struct vxlan *vx, const struct nlmsghdr *h, struct err 
 		return 0;
 	ours = route.protocol == NL_PROTOCOL_OWN;
 	row.ip = route.to.ip;
+	row.source = route.source;
 	row.length = route.to.length;
 	if (route.metric == VX_METRIC_LAST) {
 		ours &= route.type == RTN_UNREACHABLE;
@@ -476,9 +477,12 @@ static int addr_message(struct vxlan *vx, const struct nlmsghdr *h, struct err *
 	row.ip = addr.prefix.ip;
 	if (!n || n->rows_vxlan != addr.ifindex)
 		return 0;
-	/* With the last IPv4 address of a link go its IPv4 routes and neighbours, without a word. */
+	/* With the last IPv4 address of a link go its IPv4 routes and neighbours, without a word, and so do routes that have it
+	 * as their source; those of IPv6 lose that alone. */
 	if (addr.deleted && row.ip.family == 4)
 		vx_rows_forget_tunnel(vx, n);
+	if (addr.deleted)
+		vx_rows_forget_source(vx, n, &row.ip);
 	apply_row(vx, n, &row, !addr.deleted, addr.prefix.length == ip_bits(&row.ip));
 	return 0;
 }

@@ -319,7 +319,8 @@ void vx_plan_mark(struct vx_plan *plan, const struct vx_link *link)
 
 bool vx_row_same(const struct vx_row *a, const struct vx_row *b)
 {
-	return mac_equal(&a->mac, &b->mac) && ip_equal(&a->ip, &b->ip) && a->length == b->length && a->port == b->port;
+	return mac_equal(&a->mac, &b->mac) && ip_equal(&a->ip, &b->ip) && a->length == b->length &&
+	       ip_equal(&a->source, &b->source) && a->port == b->port;
 }
 
 void vx_plan_row(struct vx_plan *plan, const struct vx_row *want, const struct vx_row *have, uint32_t device, uint32_t tunnel)

@@ -101,7 +101,7 @@ enum vx_row_kind {
 	VX_ROW_REMOTE, /* on the vxlan device: mac -> ip */
 	VX_ROW_PORT,   /* on the bridge: mac -> port (an ifindex; VX_PORT_TUNNEL: the vxlan device, whatever its number) */
 	VX_ROW_NEIGH,  /* ip -> mac; on the bridge, or, routed, on `port`. Of another port it is another row */
-	VX_ROW_ROUTE,  /* routed: ip/length -> port; VX_PORT_NONE: unreachable */
+	VX_ROW_ROUTE,  /* routed: ip/length -> port, with the source; VX_PORT_NONE: unreachable */
 	VX_ROW_ADDR,   /* routed: an address of this host, on the vxlan device: ip */
 };
 #define VX_PORT_TUNNEL 0
@@ -111,7 +111,8 @@ struct vx_row {
 	enum vx_row_kind kind;
 	struct mac mac;
 	struct ip ip;
-	uint8_t length; /* of a route */
+	uint8_t length;	  /* of a route */
+	struct ip source; /* of a route: what the host itself sends with; family 0: as the kernel likes */
 	uint32_t port;
 };
 

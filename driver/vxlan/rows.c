@@ -36,8 +36,11 @@ static union vx_value value_of(const struct vx_row *row)
 	case VX_ROW_REMOTE:
 		value.ip = row->ip;
 		break;
-	case VX_ROW_PORT:
 	case VX_ROW_ROUTE:
+		value.route.port = row->port;
+		value.route.source = row->source;
+		break;
+	case VX_ROW_PORT:
 		value.port = row->port;
 		break;
 	case VX_ROW_NEIGH:
@@ -66,6 +69,8 @@ struct vx_row vx_entry_row(const struct vx_entry *e, const union vx_value *value
 		row.ip = value->ip;
 	else if (row.kind == VX_ROW_PORT || row.kind == VX_ROW_ROUTE)
 		row.port = value->port;
+	if (row.kind == VX_ROW_ROUTE)
+		row.source = value->route.source;
 	else if (row.kind == VX_ROW_NEIGH)
 		row.mac = value->mac;
 	return row;
@@ -100,7 +105,10 @@ void vx_dirty_row(struct vxlan *vx, struct vx_entry *e)
 	if (e->dirty)
 		return;
 	e->dirty = true;
-	DL_APPEND(vx->dirty_rows, e);
+	if (e->key.kind == VX_ROW_ADDR) /* first: routes name it as their source */
+		DL_PREPEND(vx->dirty_rows, e);
+	else
+		DL_APPEND(vx->dirty_rows, e);
 }
 
 void vx_entry_free(struct vxlan *vx, struct vx_entry *e)
@@ -229,7 +237,7 @@ void vx_row_gone(struct vxlan *vx, struct vx_network *n, const struct vx_row *ro
 static bool on_tunnel(const struct vx_entry *e)
 {
 	if (e->key.kind == VX_ROW_ROUTE)
-		return e->have.port == VX_PORT_TUNNEL;
+		return e->have.route.port == VX_PORT_TUNNEL;
 	return e->key.kind != VX_ROW_NEIGH || e->key.port == VX_PORT_TUNNEL;
 }
 
@@ -239,6 +247,15 @@ void vx_rows_forget_tunnel(struct vxlan *vx, struct vx_network *n)
 
 	HASH_ITER(hh, n->rows, e, next)
 	if (on_tunnel(e))
+		forget(vx, e);
+}
+
+void vx_rows_forget_source(struct vxlan *vx, struct vx_network *n, const struct ip *source)
+{
+	struct vx_entry *e, *next;
+
+	HASH_ITER(hh, n->rows, e, next)
+	if (e->key.kind == VX_ROW_ROUTE && ip_equal(&e->have.route.source, source))
 		forget(vx, e);
 }
 

@@ -30,11 +30,15 @@ struct vx_key {
 };
 _Static_assert(sizeof(struct vx_key) == 24, "no gaps in a key");
 
-/* All bytes defined, so that memcmp is equality. By kind: FLOOD, ADDR nothing, REMOTE ip, PORT, ROUTE port, NEIGH mac. */
+/* All bytes defined, so that memcmp is equality. By kind: FLOOD, ADDR nothing, REMOTE ip, PORT port, ROUTE route, NEIGH mac. */
 union vx_value {
-	uint8_t bytes[20];
+	uint8_t bytes[24];
 	struct ip ip;
 	uint32_t port;
+	struct {
+		uint32_t port;
+		struct ip source;
+	} route;
 	struct mac mac;
 };
 
@@ -203,6 +207,8 @@ void vx_row_had(struct vxlan *vx, struct vx_network *n, const struct vx_row *row
 void vx_row_gone(struct vxlan *vx, struct vx_network *n, const struct vx_row *key);
 void vx_rows_forget(struct vxlan *vx, struct vx_network *n, uint32_t kinds /* 1 << VX_ROW_... */);
 void vx_rows_forget_tunnel(struct vxlan *vx, struct vx_network *n); /* mode l3: those on the vxlan device */
+/* Mode l3: routes that say this source. */
+void vx_rows_forget_source(struct vxlan *vx, struct vx_network *n, const struct ip *source);
 void vx_dirty_row(struct vxlan *vx, struct vx_entry *e);
 void vx_entry_free(struct vxlan *vx, struct vx_entry *e);
 

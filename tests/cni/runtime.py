@@ -238,7 +238,8 @@ class PluginTest(unittest.TestCase):
 
     def state(self):
         fabric = self.host.run("ip", "netns", "exec", "trestle", "ip", "-j", "link", check=False).stdout or "[]"
-        pairs = sorted(l["ifname"] for l in json.loads(fabric) if l["ifname"].startswith("tv") and "UP" in l["flags"])
+        links = json.loads(fabric) + json.loads(self.host.run("ip", "-j", "link").stdout)
+        pairs = sorted(l["ifname"] for l in links if l["ifname"].startswith("tv") and "UP" in l["flags"])
         return sorted(self.attached()), self.leases(), pairs
 
     def block(self, sandbox, ifname="eth0"):

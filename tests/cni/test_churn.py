@@ -18,7 +18,7 @@ GROWTH = 1 << 20  # bytes: what a heap may be torn by
 
 class Churn(PluginTest):
     HOSTS = 2
-    CONFIG = {"cniVersion": "1.0.0", "name": "churn", "type": "trestle-cni", "subnet": "10.70.0.0/24", "subnet6": "2001:db8:70::/64"}
+    CONFIG = {"cniVersion": "1.0.0", "name": "churn", "type": "trestle-cni", "mode": "l2", "subnet": "10.70.0.0/24", "subnet6": "2001:db8:70::/64"}
 
     def setUp(self):
         self.faults, self.stop = [], threading.Event()
@@ -79,3 +79,7 @@ class Churn(PluginTest):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class Routed(Churn):
+    CONFIG = {**Churn.CONFIG, "mode": "l3"}

@@ -90,7 +90,7 @@ class Cnitool(PluginTest):
                             {"type": "portmap", "capabilities": {"portMappings": True}})
         caps = {"ips": ["10.78.0.78"], "mac": "02:00:00:00:00:78", "portMappings": [{"hostPort": 8078, "containerPort": 80, "protocol": "tcp"}]}
         result = json.loads(self.tool("add", name, s, CAP_ARGS=json.dumps(caps), CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web").stdout)
-        self.assertEqual(result["ips"][0]["address"], "10.78.0.78/24")
+        self.assertEqual(result["ips"][0]["address"], "10.78.0.78/32")
         self.assertEqual(s.links()["eth0"]["address"], "02:00:00:00:00:78")
         self.assertEqual(s.run("cat", "/proc/sys/net/ipv4/conf/eth0/arp_filter").stdout.strip(), "1")
         self.assertIn("10.78.0.78:80", self.host.run("iptables-save", "-t", "nat").stdout)

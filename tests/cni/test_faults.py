@@ -22,7 +22,7 @@ KILLED = 137
 
 class Faults(PluginTest):
     OPTIONS = ("--lease-grace", 3)
-    CONFIG = {"cniVersion": "1.1.0", "name": "net1", "type": "trestle-cni", "subnet": "10.9.0.0/29",
+    CONFIG = {"cniVersion": "1.1.0", "name": "net1", "type": "trestle-cni", "mode": "l2", "subnet": "10.9.0.0/29",
               "ipam": {"type": "trestle", "routes": [{"dst": "198.51.100.0/24", "gw": "10.9.0.1"}]}}
     # The same network for another plugin: addresses alone.
     AS_IPAM = {"cniVersion": "1.1.0", "name": "net1", "type": "bridge", "ipam": {"type": "trestle", "subnet": "10.9.0.0/29", "network": "net1"}}
@@ -202,3 +202,10 @@ class Faults(PluginTest):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class Routed(Faults):
+    """The same in mode l3. For another plugin there is no mode."""
+    CONFIG = {"cniVersion": "1.1.0", "name": "net1", "type": "trestle-cni", "mode": "l3", "subnet": "10.9.0.0/29",
+              "ipam": {"type": "trestle", "routes": [{"dst": "198.51.100.0/24"}]}}
+    test_plugin_as_an_ipam_plugin = None

@@ -171,6 +171,7 @@ class Routed(Pods):
     def test_sources_are_kept_inside_and_the_hosts_outside(self):
         a, b = self.pods[0][0], self.pods[1][0]
         self.serve(b, "there")
+        self.serve(a, "here")
         self.serve(self.outside, "outside")
         self.serve(self.two, "host", 81)
         for six in (False, True):
@@ -179,11 +180,12 @@ class Routed(Pods):
             world, host = (self.outside.address6, self.one.address6) if six else (self.outside.address, self.one.address)
             self.assertEqual(self.ask(a, world), ["outside", host])
             self.assertEqual(self.ask(a, self.two.address6 if six else self.two.address, 81), ["host", host])
-            # The host itself: with its own address of the network.
-            name, seen = self.ask(self.one, to)
-            self.assertEqual(name, "there")
-            self.assertIn(ipaddress.ip_address(seen), ipaddress.ip_network(SUBNET6 if six else SUBNET))
-            self.assertNotIn(seen, [x for p in self.everyone() for x in (p.ip4, p.ip6)])
+            # The host itself: with its own address of the network, here as there.
+            host = [self.ask(self.one, address) for address in (to, own)]
+            self.assertEqual([h[0] for h in host], ["there", "here"])
+            self.assertEqual(host[0][1], host[1][1])
+            self.assertIn(ipaddress.ip_address(host[0][1]), ipaddress.ip_network(SUBNET6 if six else SUBNET))
+            self.assertNotIn(host[0][1], [x for p in self.everyone() for x in (p.ip4, p.ip6)])
 
     def test_an_address_that_nobody_has_is_unreachable_at_once(self):
         for address in ("10.42.0.130", "2001:db8:42::7777"):
@@ -354,6 +356,9 @@ class Routed(Pods):
         wait_for(lambda: self.daemons[1].call("GET", "/v1/networks/closed"), 5, "known there")
         pods = [self.extra(i, config) for i in range(2)]
         self.reach(pods[0], pods[1].ip4)
+        for host in (self.one, self.two):
+            for pod in pods:
+                self.reach(host, pod.ip4)
         self.assertNotEqual(pods[0].ping(self.outside.address, check=False).returncode, 0)
         pods[0].ip("route", "add", "default", "via", "169.254.1.1", "dev", "eth0", "onlink")
         self.assertNotEqual(pods[0].ping(self.outside.address, check=False).returncode, 0)
