@@ -339,7 +339,7 @@ static void begin_epoch(struct shards *s, struct shard *shard, uint64_t now_ms)
 		list_remove(&shard->live, r);
 		r->seq = 0;
 		r->old_epoch = true;
-		r->unconfirmed = false;
+		r->unconfirmed = r->doomed = false; /* what a listing of the old epoch left out, the new one may have again */
 		list_insert(&shard->old, r);
 	}
 	shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;

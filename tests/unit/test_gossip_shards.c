@@ -183,6 +183,40 @@ static void rules_step_by_step(void **state)
 	shards_fini(&c.s);
 }
 
+/* A listing of the old epoch left it out, and before that could be acted on a new epoch began that has it. */
+static void what_a_listing_left_out_may_return_with_the_next_epoch(void **state)
+{
+	struct proto_batch first = {.epoch = 1, .flags = SETTLED, .to = 2, .head = 2},
+			   listing = {.epoch = 1, .flags = PROTO_BATCH_LISTING, .to = 40, .floor = 30, .head = 40},
+			   second = {.epoch = 2, .flags = SETTLED, .to = 2, .head = 2};
+	struct proto_packet packet = {0};
+	struct bytes_reader r, body;
+	struct proto_batch given;
+	struct proto_record record;
+	unsigned count = 0;
+	size_t pos = 0;
+	uint8_t type;
+	struct copy c;
+
+	(void)state;
+	copy_init(&c);
+	offer(&c, &first, (struct change[]){{1, "a", "1"}, {2, "b", "1"}}, 2, 1000);
+	offer(&c, &listing, (struct change[]){{1, "a", "1"}}, 1, 1000);
+	c.events[0] = '\0';
+	offer(&c, &second, (struct change[]){{1, "a", "1"}, {2, "b", "1"}}, 2, 2000);
+	assert_string_equal(c.events, "");
+	assert_int_equal(c.s.live_count, 2);
+	assert_int_equal(shards_encode(shards_find(&c.s, ORIGIN, TOPIC), 0, false, 0, &packet), 2);
+	br_init(&r, packet.bytes, packet.len);
+	assert_true(proto_next(&r, &type, &body));
+	assert_true(proto_get_batch(&body, &given));
+	record.seq = given.from;
+	while (proto_batch_next(&given, &pos, &record))
+		count++;
+	assert_int_equal(count, 2);
+	shards_fini(&c.s);
+}
+
 static void old_epoch_goes_after_30_seconds(void **state)
 {
 	struct proto_batch old = {.epoch = 1, .flags = SETTLED, .to = 1, .head = 1}, new = {.epoch = 2, .to = 1, .head = 1};
@@ -434,6 +468,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rules_step_by_step),
+		cmocka_unit_test(what_a_listing_left_out_may_return_with_the_next_epoch),
 		cmocka_unit_test(old_epoch_goes_after_30_seconds),
 		cmocka_unit_test(ranges_have_a_limit),
 		cmocka_unit_test(record_limit_is_counted),
