@@ -264,8 +264,9 @@ prefs.hosts = Pref.string("Hosts", "", "host number = host id, separated by comm
 local CLASSES = {[0] = "probe", [1] = "membership", [2] = "push", [3] = "sync", [14] = "hello", [15] = "admission"}
 local KINDS = {[1] = "JOIN", [2] = "WELCOME", [3] = "REFUSED"}
 local STATES = {[0] = "alive", [1] = "suspect", [2] = "dead", [3] = "left"}
+local VERDICTS = {[0] = "sound", [1] = "set back", [2] = "twin", [3] = "twin, the later one"}
 local TYPES = {"PING", "ACK", "PING_REQ", "NACK", "INDIRECT_ACK", "MEMBERS", "VERIFY", "VERDICT", "BATCH", "PUSH_ACK", "ROOT", "VECTOR",
-	"PULL", "HEADS", "TELL"}
+	"PULL", "HEADS", "TELL", "RELAY", "RELAY_ACK", "RECALL", "STANDING"}
 
 local f = {
 	version = ProtoField.uint8("trestle.version", "Version", base.DEC, nil, 0xf0),
@@ -303,6 +304,8 @@ local f = {
 	key = ProtoField.bytes("trestle.record.key", "Key"),
 	value = ProtoField.bytes("trestle.record.value", "Value"),
 	tell = ProtoField.uint8("trestle.tell.kind", "For the application, kind"),
+	verdict = ProtoField.uint8("trestle.standing.verdict", "How the receiver stands", base.DEC, VERDICTS),
+	mark_tag = ProtoField.uint64("trestle.mark.tag", "Tag", base.HEX),
 	body = ProtoField.bytes("trestle.body", "Body"),
 }
 for _, field in pairs(f) do table.insert(trestle.fields, field) end
@@ -439,6 +442,14 @@ local function repeated(what) return function(c, tree) while c:left() > 0 and no
 local entries, heads, records = repeated(entry), repeated(head), repeated(record)
 local function seq(c, tree) c:add(tree, f.seq, 4) end
 
+local function mark(c, tree) c:add_varint(tree, "Count"); c:add(tree, f.mark_tag, 8) end
+
+local function batch(c, tree)
+	c:add(tree, f.origin, 3); c:add(tree, f.topic, 8); c:add_varint(tree, "Epoch"); c:add(tree, f.flags, 1)
+	for _, label in ipairs({"From", "To", "Floor", "Head"}) do c:add_varint(tree, label) end
+	records(c, tree)
+end
+
 local BODIES = {
 	ping, ping,
 	function(c, tree) seq(c, tree); c:add(tree, f.about, 3); c:add(tree, f.timeout, 2) end,
@@ -446,11 +457,7 @@ local BODIES = {
 	function(c, tree) c:add(tree, f.flags, 1); entries(c, tree) end,
 	entry,
 	function(c, tree) c:add(tree, f.about, 3); c:add_varint(tree, "Epoch"); c:add_varint(tree, "Incarnation"); c:add(tree, f.alive, 1) end,
-	function(c, tree)
-		c:add(tree, f.origin, 3); c:add(tree, f.topic, 8); c:add_varint(tree, "Epoch"); c:add(tree, f.flags, 1)
-		for _, label in ipairs({"From", "To", "Floor", "Head"}) do c:add_varint(tree, label) end
-		records(c, tree)
-	end,
+	batch,
 	repeated(function(c, tree) c:add(tree, f.topic, 8); c:add_varint(tree, "Epoch"); c:add_varint(tree, "Head") end),
 	function(c, tree) c:add(tree, f.flags, 1); c:add(tree, f.root, 16); c:add(tree, f.members, 8) end,
 	function(c, tree)
@@ -463,6 +470,10 @@ local BODIES = {
 		repeated(function(h, t) h:add(t, f.topic, 8); h:add_varint(t, "Head") end)(c, tree)
 	end,
 	function(c, tree) c:add(tree, f.tell, 1); c:add(tree, f.body, c:left()) end,
+	batch,
+	repeated(head),
+	mark,
+	function(c, tree) c:add(tree, f.verdict, 1); c:add_varint(tree, "Epoch"); mark(c, tree) end,
 }
 
 local function messages(plain, tree, names)

@@ -135,7 +135,7 @@ static void warn_networks(struct node *node, json_t *warnings)
 
 static void warn_twin(void *ctx, const struct gossip_member *m)
 {
-	if (m->twin_ms)
+	if (m->twin_ms && !m->self)
 		json_array_append_new(ctx, json_sprintf("two hosts speak as %s (number %u): one has a copy of the other's state "
 							"directory; stop the copy, "
 							"and join it as a new host",
@@ -172,10 +172,13 @@ static json_t *warnings_json(struct node *node)
 {
 	struct families families = {.node = node, .warnings = json_array()};
 	json_t *warnings = families.warnings;
+	char text[600];
 	const char *error = datapath_last_error(node);
 	unsigned dead = gossip_member_count(node->gossip, GOSSIP_DEAD),
 		 suspect = gossip_member_count(node->gossip, GOSSIP_SUSPECT);
 
+	if (standing_sentence(node, text, sizeof(text)))
+		json_array_append_new(warnings, json_string(text));
 	if (*error)
 		json_array_append_new(warnings, json_sprintf("the kernel is not as it should be: %s", error));
 	if (dead)

@@ -110,31 +110,62 @@ static int load_identity(struct node *node, struct err *err)
 	return 0;
 }
 
-/* A copied disk makes two hosts of one identity: both would give out the same addresses. */
+/* "ID" or "ID\nUUID": of the system and of the (virtual) hardware. Either may be unknown, "". */
+struct machine {
+	char id[sizeof(((struct options *)0)->machine_id)], uuid[sizeof(((struct options *)0)->machine_uuid)];
+};
+
+static void machine_read(struct machine *m, const struct blob *b)
+{
+	const char *text = (const char *)b->bytes, *end = memchr(text, '\n', b->len);
+	size_t len = end ? (size_t)(end - text) : b->len;
+
+	memset(m, 0, sizeof(*m));
+	snprintf(m->id, sizeof(m->id), "%.*s", (int)len, text);
+	if (end)
+		snprintf(m->uuid, sizeof(m->uuid), "%.*s", (int)(b->len - len - 1), end + 1);
+}
+
+static bool differ(const char *a, const char *b)
+{
+	return *a && *b && strcmp(a, b) != 0;
+}
+
+static int machine_save(struct node *node, const struct machine *was, struct err *err)
+{
+	const struct options *o = &node->options;
+	char text[sizeof(struct machine) + 1];
+
+	snprintf(text, sizeof(text), "%s\n%s", o->machine_id[0] ? o->machine_id : was->id,
+		o->machine_uuid[0] ? o->machine_uuid : was->uuid);
+	return save_now(node, STORE_MACHINE, text, strlen(text), err);
+}
+
+/* A copied disk makes two hosts of one identity: both would give out the same addresses. Images are cloned with their machine id,
+ * so the hardware is asked too. */
 static int check_machine(struct node *node, struct err *err)
 {
 	const struct options *o = &node->options;
+	struct machine of = {0};
 	struct blob b = {0};
-	char of[sizeof(o->machine_id)] = "";
+	const char *was, *is;
 
-	if (!o->machine_id[0])
-		return 0;
 	if (store_each(node->store, STORE_STATE, STORE_MACHINE, take_blob, &b, err) < 0)
 		return -1;
-	if (b.found)
-		snprintf(of, sizeof(of), "%.*s", (int)b.len, (const char *)b.bytes);
-	if (b.found && strcmp(of, o->machine_id) == 0)
-		return 0;
-	if (b.found && strcmp(of, o->adopt) != 0)
+	machine_read(&of, &b);
+	if (!differ(of.id, o->machine_id) && !differ(of.uuid, o->machine_uuid))
+		return (o->machine_id[0] && !of.id[0]) || (o->machine_uuid[0] && !of.uuid[0]) ? machine_save(node, &of, err) : 0;
+	was = differ(of.id, o->machine_id) ? of.id : of.uuid;
+	is = differ(of.id, o->machine_id) ? o->machine_id : o->machine_uuid;
+	if (!o->adopt[0] || (strcmp(of.id, o->adopt) != 0 && strcmp(of.uuid, o->adopt) != 0))
 		return err_set(err, ERR_CONFLICT,
 			"%s belongs to the machine %s, and this one is %s: two hosts with one identity would give out the same "
 			"addresses. If this is a copy, move it away and join as a new host; if the other machine is gone for "
 			"good, or "
 			"this one only got a new id, start once with --adopt %s",
-			o->state_dir, of, o->machine_id, of);
-	if (b.found)
-		log_warn("cluster", "this machine, %s, adopts the state of %s", o->machine_id, of);
-	return save_now(node, STORE_MACHINE, o->machine_id, strlen(o->machine_id), err);
+			o->state_dir, was, is, was);
+	log_warn("cluster", "this machine, %s, adopts the state of %s", is, was);
+	return machine_save(node, &of, err);
 }
 
 static int save_cluster_now(struct node *node, struct err *err)
@@ -778,6 +809,7 @@ static const struct gossip_ops gossip_ops = {
 	.sync = on_sync,
 	.stream = send_stream,
 	.forgotten = on_forgotten,
+	.standing = standing_told,
 	.wall_s = wall,
 };
 
@@ -825,6 +857,7 @@ int cluster_run_gossip(struct node *node, struct err *err)
 	if (store_each(node->store, STORE_STATE, STORE_GOSSIP, restore_gossip, node, err) < 0 ||
 		store_each(node->store, STORE_STATE, STORE_HOSTNO, load_grant, node, err) < 0)
 		return -1;
+	standing_begin(node);
 	gossip_start(node->gossip, clock_boot_ms());
 	if (start_hostnos(node, err) < 0)
 		return -1;
@@ -1045,8 +1078,10 @@ static void change_cluster(struct change *c)
 	segments_free(node);
 	networks_stop(node);
 	pools_stop(node);
-	if (c->new_identity)
+	if (c->new_identity) {
 		identity_from_seed(&node->identity, c->seed);
+		standing_new_identity(node);
+	}
 	outbox_call(node->outbox, submit_change, c);
 }
 

@@ -94,8 +94,17 @@ static void on_save(void *ctx, const void *key, size_t key_len, const void *val,
 	struct node *node = ctx;
 	bool lease = key_len > 0 && *(const char *)key == 'L';
 
+	if (durable && !lease)
+		standing_change(node);
 	outbox_save(node->outbox, store_change_new(lease ? STORE_BOOT : STORE_STATE, lease ? STORE_LEASE : STORE_IPAM, key,
 					  key_len, val, len, durable && !lease));
+	if (durable && !lease)
+		standing_changed(node);
+}
+
+static void on_set_back(void *ctx, uint32_t by)
+{
+	standing_set_back(ctx, by);
 }
 
 static void on_publish(void *ctx, const struct id128 *pool, unsigned chunk, const void *val, size_t len)
@@ -148,6 +157,7 @@ static const struct ipam_ops ipam_ops = {
 	.complete = on_complete,
 	.random = random_bytes,
 	.decree = on_decree,
+	.set_back = on_set_back,
 };
 
 static int restore(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
@@ -292,7 +302,7 @@ void custody_feed_pool(struct node *node, const struct id128 *pool)
 void custody_explain(
 	struct node *node, const struct ipam_result *result, const struct ip *asked, const struct prefix *pool, struct err *err)
 {
-	char name[GOSSIP_NAME_MAX + 1], pool_text[PREFIX_TEXT_SIZE], ip_text[IP_TEXT_SIZE] = "an address";
+	char name[GOSSIP_NAME_MAX + 1], pool_text[PREFIX_TEXT_SIZE], ip_text[IP_TEXT_SIZE] = "an address", why[600];
 
 	prefix_format(pool, pool_text);
 	if (asked && ip_is_set(asked))
@@ -322,6 +332,11 @@ void custody_explain(
 		break;
 	case IPAM_UNKNOWN_POOL:
 		err_set(err, ERR_NOT_FOUND, "pool %s is not known here; `trestle ipam show` lists the known ones", pool_text);
+		break;
+	case IPAM_HELD:
+		err_set(err, ERR_UNREACHABLE, "an address of pool %s: %s", pool_text,
+			standing_sentence(node, why, sizeof(why)) ? why
+								  : "this host has not heard from another since it started");
 		break;
 	case IPAM_GRANTED:
 		break;

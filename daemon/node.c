@@ -164,8 +164,8 @@ static int load_state(struct node *node, struct err *err)
 	if (worker_start(node->base, &node->worker, err) < 0)
 		return -1;
 	node->outbox = outbox_new(node->base, node->store, node->worker);
-	if (cluster_start(node, err) < 0 || custody_start(node, err) < 0 || networks_start(node, err) < 0 ||
-		pools_start(node, err) < 0)
+	if (cluster_start(node, err) < 0 || standing_start(node, err) < 0 || custody_start(node, err) < 0 ||
+		networks_start(node, err) < 0 || pools_start(node, err) < 0)
 		return -1;
 	return 0;
 }

@@ -4,6 +4,7 @@
  *   stream.c     the TCP side of gossip's port
  *   claims.c     asking a name's home before a network or pool is made
  *   custody.c    ipam's effects and timers: from its ordered actions to store, gossip and answers
+ *   standing.c   whether our state was set back or copied: marks, and holding addresses meanwhile
  *   estate.c     forgetting a host: the call, decrees, our own end; what `trestle ipam check` finds
  *   networks.c   definitions of networks: ours, others', winner, VNI
  *   pools.c      pools and their references; the IPAM half of the plugin
@@ -183,6 +184,15 @@ struct datapath;
 
 struct forget;
 
+/* See standing.c. */
+struct standing {
+	struct gossip_mark mark, base;
+	bool proven;   /* the boot file is of this boot and knows no later mark */
+	bool set_back; /* for good */
+	enum gossip_standing now;
+	uint32_t by; /* who said so */
+};
+
 struct node {
 	struct options options;
 	struct event_base *base;
@@ -213,6 +223,7 @@ struct node {
 	struct pending_claim *pending_claims; /* as asker */
 	uint32_t next_claim;
 
+	struct standing standing;
 	struct ipam *ipam;
 	struct event *ipam_timer;
 	struct ticket *tickets;
@@ -306,6 +317,16 @@ void custody_feed_pool(struct node *node, const struct id128 *pool); /* replays 
 /* A sentence for a result that is not a grant. */
 void custody_explain(
 	struct node *node, const struct ipam_result *result, const struct ip *asked, const struct prefix *pool, struct err *err);
+
+/* standing.c */
+int standing_start(struct node *node, struct err *err);
+void standing_begin(struct node *node); /* before gossip_start, the ipam core is there */
+void standing_new_identity(struct node *node);
+void standing_change(struct node *node);		/* right before a durable save of custody, */
+void standing_changed(struct node *node);		/* and right behind it */
+void standing_set_back(struct node *node, uint32_t by); /* a later fact of ours is published, or a later mark known, there */
+void standing_told(void *ctx, enum gossip_standing standing, uint32_t by); /* gossip's */
+const char *standing_sentence(struct node *node, char *buf, size_t size);  /* NULL: nothing to say */
 
 /* estate.c */
 void estate_forgotten(struct node *node, uint32_t by);			 /* a member says that we are */

@@ -43,6 +43,7 @@ TEXT_OPTION(fabric)
 TEXT_OPTION(nft_table)
 TEXT_OPTION(boot_id)
 TEXT_OPTION(machine_id)
+TEXT_OPTION(machine_uuid)
 TEXT_OPTION(adopt)
 TEXT_OPTION(join)
 
@@ -185,8 +186,11 @@ static const struct option_row rows[] = {
 	{"lease-grace", "SECONDS", "60", "collect addresses and links that no endpoint uses for so long", read_lease_grace},
 	{"join", "TOKEN", NULL, "join this cluster at start, if this host is alone", read_join},
 	{"machine-id", "TEXT", NULL, "what tells this machine from a copy of it (default: /etc/machine-id)", read_machine_id},
-	{"adopt", "MACHINE-ID", NULL, "go on with state that was written on the machine with this id, which is gone for good",
-		read_adopt},
+	{"machine-uuid", "TEXT", NULL,
+		"likewise, for machines made from one image (default: the product UUID that the firmware tells, DMI)",
+		read_machine_uuid},
+	{"adopt", "MACHINE-ID", NULL,
+		"go on with state that was written on the machine with this id or UUID, which is gone for good", read_adopt},
 	{"boot-id", "TEXT", NULL, "what changes with a reboot (default: the kernel's boot id)", read_boot_id},
 	{"log-level", "LEVEL", "info", "error, warn, info or debug", read_log_level},
 };
@@ -352,12 +356,12 @@ static int kernel_boot_id(char *buf, size_t size, struct err *err)
 }
 
 /* A machine without one cannot be told from its copy: that is no error. */
-static void own_machine_id(char *buf, size_t size)
+static void first_line(const char *path, char *buf, size_t size)
 {
 	char *data;
 	size_t len;
 
-	if (file_read("/etc/machine-id", 128, &data, &len, NULL) < 0)
+	if (file_read(path, 128, &data, &len, NULL) < 0)
 		return;
 	data[strcspn(data, "\n")] = 0;
 	snprintf(buf, size, "%s", data);
@@ -381,7 +385,9 @@ static int fill_defaults(struct options *o, struct err *err)
 		return err_set(err, ERR_INVALID, "option 'run-dir', value '%.60s...': too long for the control socket in it",
 			o->run_dir);
 	if (!o->machine_id[0])
-		own_machine_id(o->machine_id, sizeof(o->machine_id));
+		first_line("/etc/machine-id", o->machine_id, sizeof(o->machine_id));
+	if (!o->machine_uuid[0])
+		first_line("/sys/class/dmi/id/product_uuid", o->machine_uuid, sizeof(o->machine_uuid));
 	if (!o->boot_id[0] && kernel_boot_id(o->boot_id, sizeof(o->boot_id), err) < 0)
 		return -1;
 	if (o->supernet4.length > o->pool_length4)

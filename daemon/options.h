@@ -23,6 +23,7 @@ struct options {
 	char fabric[OPTIONS_PATH_MAX];	       /* network namespace file */
 	char nft_table[32];
 	char machine_id[64];		    /* default: /etc/machine-id; "" = this machine has none */
+	char machine_uuid[64];		    /* default: of the firmware; likewise */
 	char adopt[64];			    /* go on with the state of the machine with this id */
 	char boot_id[64];		    /* default: the kernel's */
 	char join[512];			    /* token; used only while this host belongs to no cluster of several */

@@ -18,6 +18,7 @@
 #define OWNER_GATEWAY "the gateway"
 #define OWNER_AUX "an auxiliary address" /* another label: hosts that ask for the gateway must not take it for one */
 #define SEARCH_BITS 16			 /* of candidates looked at: a search stays within milliseconds */
+#define TAKE_AGAIN_MS 30000		 /* a host that has just started may be on hold for some seconds */
 #define PICKS_MAX 64			 /* candidates asked about before giving up */
 
 static const char *const space_names[] = {"local", "global", "hostno"};
@@ -152,7 +153,8 @@ static void took_again(void *arg, const struct ipam_result *result)
 /* A lease that is still an endpoint's: we died between noting what it is for and sharing it. */
 static void take_again(struct node *node, struct pool *p, const struct ip *ip, const char *owner)
 {
-	struct ipam_want want = {.pool = p->id, .address = *ip, .use = IPAM_USE_SHARED, .owner = owner};
+	struct ipam_want want = {
+		.pool = p->id, .address = *ip, .use = IPAM_USE_SHARED, .owner = owner, .timeout_ms = TAKE_AGAIN_MS};
 	struct ipam_lease lease;
 
 	if (!ipam_lookup(node->ipam, &p->id, ip, &lease))

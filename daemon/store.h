@@ -31,6 +31,7 @@ enum store_kind {
 	STORE_POOL = 'p',
 	STORE_HOSTNO = 'h',
 	STORE_MACHINE = 'm', /* which machine this state belongs to */
+	STORE_MARK = 'k',    /* what the state has come to; also in the boot file */
 	/* boot */
 	STORE_LEASE = 'l',
 	STORE_ENDPOINT = 'e',

@@ -5,6 +5,7 @@
  *	keys.c           cluster keys: rotation, handing them out
  *	recover.c        cluster keys for who was away
  *	forget.c         hosts that are out for good
+ *	standing.c       how others know us: a state that was set back, a copy of us
  *	members.c        the table: who there is, merging of claims, news
  *	members_trust.c  our own health, flapping hosts, failing networks
  *	members_probe.c  SWIM: probing, suspicion, verification
@@ -162,7 +163,10 @@ struct member {
 
 	uint64_t key_ms; /* when to hand it a key, or to tell it that it is forgotten, at the earliest */
 	bool forgotten;
-	uint64_t twin_ms; /* when two hosts last spoke as this one, 0 = never */
+	uint64_t twin_ms;	 /* when two hosts last spoke as this one, 0 = never */
+	uint64_t twin_later;	 /* the boot tag of the one that we met later */
+	struct gossip_mark mark; /* the highest that it published since we run */
+	bool stood;		 /* it knows of no later state of ours */
 
 	/* News about it. */
 	enum { NEWS_NONE, NEWS_FORWARD, NEWS_ALL } news;
@@ -223,6 +227,14 @@ struct recover {
 	unsigned answers;
 };
 
+/* How others know us, see standing.c. */
+struct standing {
+	enum gossip_standing now;
+	struct gossip_mark base; /* ours, when we were last found sound; published */
+	unsigned answers;
+	uint64_t began_ms, first_ms, since_ms, next_ms; /* asking began; first answer; of `now`; when to ask again */
+};
+
 /* What gossip_health said within one second. */
 struct lag_second {
 	uint64_t second;
@@ -267,6 +279,7 @@ struct gossip {
 	struct frame_ring ring;
 	struct keys keys;
 	struct recover recover;
+	struct standing standing;
 	struct forgotten *forgotten; /* host ids */
 	uint32_t forgotten_by;	     /* the member that told us that we are; 0 = nobody */
 	struct gossip_counters counters;
@@ -338,6 +351,8 @@ struct gossip {
 void core_enter(struct gossip *g, uint64_t now_ms);
 void core_leave(struct gossip *g);
 void core_send(struct gossip *g, struct member *m, enum frame_class class, const struct proto_packet *packet);
+void core_send_to(struct gossip *g, const struct member *m, const struct gossip_addr *to, enum frame_class class,
+	const struct proto_packet *packet); /* elsewhere than where it says that it is */
 void core_hello(struct gossip *g, struct member *m);
 uint32_t core_random(struct gossip *g, uint32_t below);
 void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, size_t len);
@@ -397,6 +412,16 @@ void forget_free(struct gossip *g);
 int forget_restore(struct gossip *g, const uint8_t *key, const uint8_t *val, size_t len, struct err *err);
 void forget_tell(struct gossip *g, struct member *m, const struct gossip_addr *to, size_t trigger_len);
 void forget_told(struct gossip *g, const void *packet, size_t len);
+
+/* standing.c */
+#define MARK_RECORD_KEY "m"
+void standing_open(struct gossip *g);
+void standing_met(struct gossip *g, struct member *m); /* it has started, or we have */
+void standing_mark_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t len);
+bool standing_on_recall(struct gossip *g, struct member *m, struct bytes_reader *body);
+bool standing_on_verdict(struct gossip *g, struct member *m, struct bytes_reader *body);
+void standing_twin_seen(struct gossip *g, struct member *m, const struct gossip_addr *from);
+uint64_t standing_tick(struct gossip *g);
 
 /* members.c */
 struct member *members_add(struct gossip *g, const struct member_save *save);

@@ -79,21 +79,27 @@ static uint64_t fresh(struct gossip *g)
 
 void core_transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len)
 {
-	if (len == 0 || !ip_is_set(&to->ip))
+	if (len == 0 || !ip_is_set(&to->ip) || g->standing.now == GOSSIP_STANDING_SILENT)
 		return;
 	g->counters.packets_out++;
 	g->counters.bytes_out += len;
 	g->ops.send(g->ctx, to, packet, len);
 }
 
-void core_send(struct gossip *g, struct member *m, enum frame_class class, const struct proto_packet *packet)
+void core_send_to(struct gossip *g, const struct member *m, const struct gossip_addr *to, enum frame_class class,
+	const struct proto_packet *packet)
 {
 	uint8_t sealed[GOSSIP_PACKET_MAX];
 	size_t len = frame_seal(&g->sender, &g->ring, class, &m->host_id, packet->bytes, packet->len, sealed);
 
 	if (class == FRAME_CLASS_PUSH || class == FRAME_CLASS_SYNC)
 		g->bucket -= (int64_t)len;
-	core_transmit(g, &m->addr, sealed, len);
+	core_transmit(g, to, sealed, len);
+}
+
+void core_send(struct gossip *g, struct member *m, enum frame_class class, const struct proto_packet *packet)
+{
+	core_send_to(g, m, &m->addr, class, packet);
 }
 
 static void send_hello(struct gossip *g, struct member *m, const struct gossip_addr *to, const struct frame_hello *hello)
@@ -132,7 +138,7 @@ static bool is_internal(uint64_t topic, const uint8_t *key, size_t key_len)
 {
 	if (topic != 0)
 		return false;
-	return (key_len == 1 && (key[0] == HOST_RECORD_KEY[0] || key[0] == KEYS_RECORD_KEY[0])) ||
+	return (key_len == 1 && (key[0] == HOST_RECORD_KEY[0] || key[0] == KEYS_RECORD_KEY[0] || key[0] == MARK_RECORD_KEY[0])) ||
 	       (key_len == SAVED_KEY_SIZE && key[0] == 'a');
 }
 
@@ -224,7 +230,9 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 		return; /* who was admitted stays known */
 	if (key_len == 1 && *(const uint8_t *)key == KEYS_RECORD_KEY[0])
 		return; /* read where it is when keys change */
-	if (key_len == 1)
+	if (key_len == 1 && *(const uint8_t *)key == MARK_RECORD_KEY[0])
+		standing_mark_record(g, shard->id.origin, val, val_len);
+	else if (key_len == 1)
 		admit_host_record(g, shard->id.origin, val, val_len);
 	else if (!admit_record(g, key, key_len, val, val_len))
 		g->admissions_open = true;
@@ -381,6 +389,10 @@ static bool dispatch(struct gossip *g, struct member *m, uint8_t type, struct by
 		return tree_on_relay(g, m, body, answer);
 	case PROTO_RELAY_ACK:
 		return tree_on_ack(g, m, body);
+	case PROTO_RECALL:
+		return standing_on_recall(g, m, body);
+	case PROTO_STANDING:
+		return standing_on_verdict(g, m, body);
 	default:
 		return true; /* of a newer version */
 	}
@@ -413,6 +425,7 @@ static void on_established(struct gossip *g, struct member *m)
 	sync_reset(g, m);
 	push_reset(g, m, true);
 	m->table_now = true;
+	standing_met(g, m);
 	probe_ping(g, m, PING_OTHER);
 	if (g->settled)
 		sync_heads(g, m);
@@ -447,10 +460,8 @@ static void on_hello(struct gossip *g, struct member *m, const struct gossip_add
 		return;
 	if (outcome.answer)
 		send_hello(g, m, from, &outcome.reply);
-	if (outcome.twin) {
-		g->conflicts++;
-		m->twin_ms = g->now;
-	}
+	if (outcome.twin)
+		standing_twin_seen(g, m, from);
 	if (!outcome.established)
 		return;
 	/* Not before: until our number has come back, the packet may be an old one that somebody repeats from elsewhere. */
@@ -654,6 +665,7 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	admit_publish(g);
 	members_start(g);
 	forget_start(g);
+	standing_open(g);
 	probe_start(g);
 	g->shards_ms = g->now + SHARDS_TICK_MS;
 	g->heads_ms = g->now + SETTLE_MS;
@@ -681,6 +693,7 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 		g->member_due_ms = NEVER;
 	sooner(&next, sync_tick(g, members_due));
 	sooner(&next, keys_tick(g));
+	sooner(&next, standing_tick(g));
 	core_leave(g);
 	core_enter(g, now_ms);
 	if (members_due)

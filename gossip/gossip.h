@@ -81,6 +81,22 @@ struct gossip_config {
 	struct ip vtep;
 };
 
+/* What a host's own state has come to: `count` rises with each change that it must not forget, `tag` is random for each. */
+struct gossip_mark {
+	uint64_t count, tag;
+};
+
+/* How others know us, see standing.c. */
+enum gossip_standing {
+	GOSSIP_STANDING_ASKING,	  /* nobody has said yet: act on nothing that others may know better */
+	GOSSIP_STANDING_SOUND,	  /* nobody knows of a later state of ours, or there is nobody else */
+	GOSSIP_STANDING_ALONE,	  /* no other host answers: unknown */
+	GOSSIP_STANDING_SET_BACK, /* our state is older than what others have seen of us */
+	GOSSIP_STANDING_TWIN,	  /* somebody else speaks with our identity */
+	GOSSIP_STANDING_SILENT	  /* likewise, and it was here first: we say nothing any more */
+};
+const char *gossip_standing_name(enum gossip_standing standing); /* "asking", "sound", "alone", "set back", "twin", "silent" */
+
 #define GOSSIP_SAVED_KEYS 'k' /* the one key of a saved pair whose value is secret, and must be durable: see `sync` */
 
 struct gossip_ops {
@@ -107,6 +123,8 @@ struct gossip_ops {
 	void (*stream)(void *ctx, const struct gossip_addr *to, const void *packet, size_t len);
 	/* A member says that we are out of the cluster for good. Once. May be NULL. */
 	void (*forgotten)(void *ctx, uint32_t by_hostno);
+	/* Our standing changed, by what a member said (0: nobody). May be NULL. */
+	void (*standing)(void *ctx, enum gossip_standing standing, uint32_t by_hostno);
 	/* Wall clock in Unix seconds, for token expiry only. May be NULL: tokens do not expire (simulator). */
 	int64_t (*wall_s)(void *ctx);
 };
@@ -138,8 +156,8 @@ bool gossip_cut_suspected(const struct gossip *g, uint64_t now_ms);
 
 /* Own records. put with equal value: no change. Limits: ERR_TOO_BIG. The push leaves at the end of the call, or a few ms later
  * when the one before is not acknowledged yet. After a restart, put again what is still true, before gossip_start or within a
- * second after it: others then see only what differs. In topic 0 the keys "h" and "k" and keys of 17 bytes that begin with "a"
- * belong to this layer: ERR_INVALID. */
+ * second after it: others then see only what differs. In topic 0 the keys "h", "k" and "m" and keys of 17 bytes that begin with
+ * "a" belong to this layer: ERR_INVALID. */
 int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len, uint64_t now_ms,
 	struct err *err);
 void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms);
@@ -164,6 +182,12 @@ bool gossip_in_step(const struct gossip *g);
 /* Whether more than half of the hosts that have not left (this one counts, `hostno` does not) are known to have the admission of
  * `hostno` that this host signed. In clusters so big that changes go by the tree nobody knows who has what: then it is true. */
 bool gossip_admission_spread(const struct gossip *g, uint32_t hostno);
+
+/* Before gossip_start: the mark at which we were last found sound. Later, while we stand sound: what our state has come to, once
+ * it is on disk with the note that it is sound; else nothing happens. Others keep the highest; who starts again with a lower one,
+ * or another tag, is set back. */
+void gossip_set_mark(struct gossip *g, const struct gossip_mark *mark, uint64_t now_ms);
+enum gossip_standing gossip_standing(const struct gossip *g);
 
 /* Says goodbye to all: others mark us left. Then stop calling gossip_tick. */
 void gossip_leave(struct gossip *g, uint64_t now_ms);

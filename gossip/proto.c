@@ -214,6 +214,65 @@ bool proto_get_root(struct bytes_reader *body, struct proto_root *ret)
 	return true;
 }
 
+static void write_mark(struct bytes_writer *w, const struct gossip_mark *mark)
+{
+	bw_varint(w, mark->count);
+	bw_u64(w, mark->tag);
+}
+
+static void read_mark(struct bytes_reader *r, struct gossip_mark *ret)
+{
+	ret->count = br_varint(r);
+	ret->tag = br_u64(r);
+}
+
+bool proto_put_recall(struct proto_packet *packet, const struct gossip_mark *mark)
+{
+	uint8_t body[18];
+	struct bytes_writer w;
+
+	bw_init(&w, body, sizeof(body));
+	write_mark(&w, mark);
+	return append(packet, PROTO_RECALL, body, w.len);
+}
+
+bool proto_get_recall(struct bytes_reader *body, struct gossip_mark *ret)
+{
+	struct gossip_mark mark;
+
+	read_mark(body, &mark);
+	if (!br_done(body))
+		return false;
+	*ret = mark;
+	return true;
+}
+
+bool proto_put_standing(struct proto_packet *packet, const struct proto_standing *standing)
+{
+	uint8_t body[24];
+	struct bytes_writer w;
+
+	bw_init(&w, body, sizeof(body));
+	bw_u8(&w, (uint8_t)standing->verdict);
+	bw_varint(&w, standing->epoch);
+	write_mark(&w, &standing->mark);
+	return append(packet, PROTO_STANDING, body, w.len);
+}
+
+bool proto_get_standing(struct bytes_reader *body, struct proto_standing *ret)
+{
+	struct proto_standing standing;
+	uint8_t verdict = br_u8(body);
+
+	standing.epoch = get_varint32(body);
+	read_mark(body, &standing.mark);
+	if (!br_done(body) || verdict > PROTO_TWIN_LATER)
+		return false;
+	standing.verdict = (enum proto_verdict_of_us)verdict;
+	*ret = standing;
+	return true;
+}
+
 bool proto_put_tell(struct proto_packet *packet, uint8_t kind, const void *body, size_t len)
 {
 	uint8_t whole[1 + GOSSIP_TELL_MAX];

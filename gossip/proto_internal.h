@@ -36,6 +36,8 @@ enum proto_type {
 	PROTO_TELL,	    /* application message */
 	PROTO_RELAY,	    /* a batch that the receiver passes on, see sync_tree.c */
 	PROTO_RELAY_ACK,    /* batches that the sender took over */
+	PROTO_RECALL,	    /* what is the last you know of me? */
+	PROTO_STANDING,	    /* that, and unasked when there is something against it */
 	PROTO_TYPE_MAX
 };
 
@@ -69,6 +71,19 @@ struct proto_entry {
 struct proto_verdict {
 	uint32_t hostno, epoch, incarnation;
 	bool alive; /* the verifier got an answer from it */
+};
+
+enum proto_verdict_of_us {
+	PROTO_SOUND,	 /* nothing against it */
+	PROTO_SET_BACK,	 /* a later mark is known */
+	PROTO_TWIN,	 /* two speak as the receiver */
+	PROTO_TWIN_LATER /* and the receiver is the one met later */
+};
+
+struct proto_standing {
+	enum proto_verdict_of_us verdict;
+	uint32_t epoch;		 /* the receiver's, as known */
+	struct gossip_mark mark; /* likewise, the highest */
 };
 
 struct proto_root {
@@ -145,6 +160,8 @@ bool proto_put_seq(struct proto_packet *packet, enum proto_type nack_or_indirect
 bool proto_put_verify(struct proto_packet *packet, const struct proto_entry *suspect);
 bool proto_put_verdict(struct proto_packet *packet, const struct proto_verdict *verdict);
 bool proto_put_root(struct proto_packet *packet, const struct proto_root *root);
+bool proto_put_recall(struct proto_packet *packet, const struct gossip_mark *mark);
+bool proto_put_standing(struct proto_packet *packet, const struct proto_standing *standing);
 bool proto_put_tell(struct proto_packet *packet, uint8_t kind, const void *body, size_t len);
 
 void proto_members_open(struct proto_list *list, struct proto_packet *packet, uint8_t flags);
@@ -187,6 +204,8 @@ bool proto_get_seq(struct bytes_reader *body, uint32_t *ret_seq);
 bool proto_get_verify(struct bytes_reader *body, struct proto_entry *ret);
 bool proto_get_verdict(struct bytes_reader *body, struct proto_verdict *ret);
 bool proto_get_root(struct bytes_reader *body, struct proto_root *ret);
+bool proto_get_recall(struct bytes_reader *body, struct gossip_mark *ret);
+bool proto_get_standing(struct bytes_reader *body, struct proto_standing *ret);
 bool proto_get_tell(struct bytes_reader *body, uint8_t *ret_kind, const uint8_t **ret_body, size_t *ret_len);
 /* Checks every record, so that proto_batch_next cannot fail. */
 bool proto_get_batch(struct bytes_reader *body, struct proto_batch *ret);

@@ -386,6 +386,8 @@ static uint64_t claim_tick(struct ipam *ipam, struct decree *decree, uint64_t no
 	struct witness *w, *next;
 	uint64_t due;
 
+	if (ipam->hold)
+		return IPAM_NEVER;
 	refresh(ipam, decree);
 	if (now_ms >= claim->relist_ms) {
 		relist(ipam, claim);
@@ -656,6 +658,11 @@ int ipam_forget(struct ipam *ipam, uint32_t victim, const struct id128 *victim_i
 		return -1;
 	if (ipam->forgotten)
 		return err_set(err, ERR_DENIED, "this host has itself been forgotten by its cluster");
+	if (ipam->hold)
+		return err_set(err, ERR_CONFLICT,
+			"this host does not know whether its own state is the latest, and can be nobody's heir: ask another "
+			"host, or "
+			"again when `trestle status` has no warning of that");
 	if (decree && !decree->gone && decree->d.done)
 		return 0;
 	if (!fenced && !(peer && peer->left))

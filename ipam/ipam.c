@@ -11,7 +11,8 @@
  *   I8   quiet and connected, holdings and reserved addresses add up to the pool.
  *   I9   a free address on a reachable host means that a request succeeds.
  *   I10  an address asked for by name is given exactly when its holder is reachable and it is free.
- * I11 belongs to noticing a rolled back disk. `reign` counts how often the estate of a forgotten host moved (decree.c, heir.c).
+ *   I11  a disk that was set back is noticed before anything is given, if another host can be reached: ipam_hold.
+ * `reign` counts how often the estate of a forgotten host moved (decree.c, heir.c).
  *
  * What the shell must keep: actions in order; a durable save done before the next action starts; and saves of a kind durable in
  * their order, so that a durable one takes those before it along. After any call it asks ipam_tick when to call again. */
@@ -230,6 +231,11 @@ void pool_after_change(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 /* Where the map says that something is ours to take or has arrived. */
 static void pool_use_view(struct ipam *ipam, struct pool *pool, const struct view *view)
 {
+	if (ipam->hold != IPAM_HOLD_FOR_GOOD && ipam->fault != IPAM_FAULT_NO_HOLD && view_contradicts(pool, view)) {
+		ipam->hold = IPAM_HOLD_FOR_GOOD;
+		if (ipam->ops.set_back)
+			ipam->ops.set_back(ipam->ctx, view->hostno);
+	}
 	settle_by_view(ipam, pool, view);
 	accept_offers_of(ipam, pool, view);
 }
@@ -585,7 +591,7 @@ bool ipam_has_retired(const struct ipam *ipam)
 	const struct pool *pool, *next;
 
 	HASH_ITER(hh, ipam->pools, pool, next)
-	if (pool->known && pool->retiring && !handback_is_over(ipam, pool))
+	if (pool->known && pool->retiring && !ipam->hold && !handback_is_over(ipam, pool))
 		return false;
 	return true;
 }
@@ -894,8 +900,8 @@ static void on_grant(struct ipam *ipam, uint32_t from, const struct ipam_message
 {
 	struct pool *pool = pool_known(ipam, &message->pool);
 
-	if (!pool)
-		return; /* the offer stays open, and its record is there when we join */
+	if (!pool || ipam->hold)
+		return; /* the offer stays open, and its record is there when we join, or act again */
 	accept_ranges(ipam, pool, from, message->xid, message->ranges, message->range_count);
 	let_rest(ipam, pool, message, now_ms);
 	fetch_answered(pool, message->xid, true, now_ms);
@@ -923,6 +929,8 @@ void ipam_message(struct ipam *ipam, uint32_t from_hostno, const void *msg, size
 		answer_refused(ipam, from_hostno);
 		return;
 	}
+	if ((m.type == IPAM_MSG_CLAIM || m.type == IPAM_MSG_PROMISE) && ipam->hold)
+		return; /* what we would tell may be old; the heir repeats */
 	if (m.type == IPAM_MSG_CLAIM || m.type == IPAM_MSG_PROMISE) {
 		if (m.type == IPAM_MSG_CLAIM)
 			on_claim(ipam, from_hostno, &m);
@@ -1065,6 +1073,31 @@ void ipam_peer_eligible(struct ipam *ipam, uint32_t hostno, bool eligible, uint6
 		return;
 	HASH_ITER(hh, ipam->pools, pool, next)
 	pool_after_change(ipam, pool, now_ms);
+}
+
+void ipam_hold(struct ipam *ipam, enum ipam_hold hold, uint64_t now_ms)
+{
+	struct pool *pool, *next;
+
+	if (ipam->fault == IPAM_FAULT_NO_HOLD || ipam->hold == hold || ipam->hold == IPAM_HOLD_FOR_GOOD)
+		return;
+	ipam->hold = hold;
+	if (!ipam->started || hold)
+		return;
+	HASH_ITER(hh, ipam->pools, pool, next)
+	{
+		if (!pool->known)
+			continue;
+		pool_use_views(ipam, pool);
+		requests_reconsider(pool);
+		pool_after_change(ipam, pool, now_ms);
+	}
+	run_due(ipam, now_ms);
+}
+
+enum ipam_hold ipam_holds(const struct ipam *ipam)
+{
+	return ipam->hold;
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)

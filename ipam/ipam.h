@@ -46,6 +46,7 @@ enum ipam_result_code {
 	IPAM_IN_USE,	  /* the address asked for is leased; holder_hostno and owner say by whom when known */
 	IPAM_EXHAUSTED,	  /* no free address on any host that answered, and all were asked */
 	IPAM_UNREACHABLE, /* the holder of what was asked for (holder_hostno) did not answer in time */
+	IPAM_HELD,	  /* this host gives nothing at present: see ipam_hold */
 	IPAM_OUTSIDE,	  /* not in the pool or in the range asked for, or a reserved edge */
 	IPAM_UNKNOWN_POOL
 };
@@ -113,6 +114,9 @@ struct ipam_ops {
 	 * it), was its heir and yielded, or knows now that it is done, or is named by it and has dropped everything (leave the
 	 * cluster, come back as somebody else). May be NULL. */
 	void (*decree)(void *ctx, const struct ipam_decree *decree);
+	/* Another host publishes a later fact about an address that we hold, so we have forgotten that we gave it away: our disk
+	 * was set back. The hold is IPAM_HOLD_FOR_GOOD from here on. May be NULL. */
+	void (*set_back)(void *ctx, uint32_t by_hostno);
 };
 
 struct ipam_config {
@@ -166,6 +170,16 @@ void ipam_each_lease(const struct ipam *ipam, const struct id128 *pool /* NULL: 
 void ipam_message(struct ipam *ipam, uint32_t from_hostno, const void *msg, size_t len, uint64_t now_ms);
 void ipam_peer_chunk(struct ipam *ipam, uint32_t hostno, const struct id128 *pool, unsigned chunk, const void *val, size_t len,
 	uint64_t now_ms); /* val NULL: withdrawn */
+/* What this host remembers may be older than what it did (I11). While it is on hold, leases that there are stay, and nothing else
+ * happens that a forgotten fact could make wrong: no address is given, here or to others, none is taken, nothing is promised or
+ * inherited. Requests wait, and end with IPAM_HELD at their deadline. */
+enum ipam_hold {
+	IPAM_HOLD_NONE,
+	IPAM_HOLD_ASKING,  /* until others have said that they know nothing later */
+	IPAM_HOLD_FOR_GOOD /* they do: nothing ends it in this life */
+};
+void ipam_hold(struct ipam *ipam, enum ipam_hold hold, uint64_t now_ms);
+enum ipam_hold ipam_holds(const struct ipam *ipam);
 /* Every host ever admitted is told by one of these two before ipam_start and when it becomes known: an estate moves only when all
  * of them have promised. */
 void ipam_peer_alive(struct ipam *ipam, uint32_t hostno, bool alive, uint64_t now_ms);

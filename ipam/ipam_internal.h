@@ -193,7 +193,8 @@ enum ipam_fault {
 	IPAM_FAULT_SAVE_LATE,	    /* gives without waiting for the disk: a power cut forgets the gift */
 	IPAM_FAULT_FORGET_NAIVE,    /* an heir takes what it itself believes the victim's */
 	IPAM_FAULT_FORGET_SNAPSHOT, /* promises tell only what is held or offered now */
-	IPAM_FAULT_FORGET_SILENT    /* an heir does without the promise of one host */
+	IPAM_FAULT_FORGET_SILENT,   /* an heir does without the promise of one host */
+	IPAM_FAULT_NO_HOLD	    /* goes on as if its disk had not been set back */
 };
 
 struct ipam {
@@ -206,6 +207,7 @@ struct ipam {
 	uint64_t last_xid;
 	bool started;
 	bool forgotten; /* a decree names us */
+	enum ipam_hold hold;
 	enum ipam_fault fault;
 	struct ipam_counters counters;
 };
@@ -257,6 +259,8 @@ bool view_holds_some(const struct view *view, u128 start, u128 len);
 void view_set_chunk(struct pool *pool, uint32_t hostno, unsigned index, struct ipam_chunk *chunk);
 void view_drop(struct pool *pool, uint32_t hostno);
 bool view_covers(const struct view *view, const struct custody *range);
+/* It tells of an address that we hold what only somebody who got it from us could: we do not remember giving it. */
+bool view_contradicts(const struct pool *pool, const struct view *view);
 void views_fini(struct pool *pool);
 const struct listed *listed_find(const struct pool *pool, u128 offset);
 /* Who has the address, by our own facts and by what others publish: 0 = nobody says. */

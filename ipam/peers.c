@@ -183,6 +183,32 @@ void view_set_chunk(struct pool *pool, uint32_t hostno, unsigned index, struct i
 		view_free(pool, view);
 }
 
+static bool is_later(const struct pool *pool, const struct custody *said)
+{
+	const struct custody_map *map = &pool->custody;
+
+	for (size_t i = custody_index(map, said->start); i < map->count && map->entries[i].start < said->start + said->len; i++)
+		if (map->entries[i].to == pool->self &&
+			custody_newer(said->reign, said->version, map->entries[i].reign, map->entries[i].version))
+			return true;
+	return false;
+}
+
+bool view_contradicts(const struct pool *pool, const struct view *view)
+{
+	for (unsigned i = 0; i < view->chunk_count; i++) {
+		const struct ipam_chunk *chunk = view->chunks[i];
+
+		for (unsigned j = 0; chunk && j < chunk->holding_count; j++)
+			if (is_later(pool, &chunk->holdings[j]))
+				return true;
+		for (unsigned j = 0; chunk && j < chunk->offer_count; j++)
+			if (is_later(pool, &chunk->offers[j]))
+				return true;
+	}
+	return false;
+}
+
 void view_drop(struct pool *pool, uint32_t hostno)
 {
 	struct view *view;
@@ -431,7 +457,7 @@ void publish(struct ipam *ipam, struct pool *pool)
 
 	if (!pool->known || !ipam->started)
 		return;
-	bucket = free_bucket(pool_free(pool));
+	bucket = ipam->hold ? 0 : free_bucket(pool_free(pool));
 	if (!pool->dirty && bucket == pool->bucket)
 		return; /* most leases and releases: nothing that others see has changed */
 	pool->dirty = false;

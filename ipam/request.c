@@ -143,8 +143,19 @@ static bool try_any(struct ipam *ipam, struct pool *pool, struct request *r, uin
 	return true;
 }
 
+/* On hold only what is leased is answered: it was given before. Numbers of hosts too, which nobody but their granter asks for by
+ * name, and only after it gave them. */
+static bool may_answer(const struct ipam *ipam, const struct pool *pool, const struct request *r)
+{
+	const struct slot *slot = r->aim == AIM_EXACT ? slot_find(pool, r->offset) : NULL;
+
+	return !ipam->hold || (slot && slot->state == SLOT_LEASED) || (pool->def.host_numbers && r->aim == AIM_EXACT);
+}
+
 static bool try_answer(struct ipam *ipam, struct pool *pool, struct request *r, uint64_t now_ms, struct ipam_result *result)
 {
+	if (!may_answer(ipam, pool, r))
+		return false;
 	if (r->use == IPAM_USE_SHARED && pool->shared_count >= IPAM_SHARED_MAX) {
 		result->code = IPAM_EXHAUSTED;
 		return true;
@@ -461,6 +472,11 @@ static bool advance(struct ipam *ipam, struct pool *pool, struct request *r, uin
 		return true;
 	if (r->due_ms > now_ms)
 		return false;
+	if (ipam->hold) {
+		r->due_ms = r->deadline_ms;
+		result->code = IPAM_HELD;
+		return now_ms >= r->deadline_ms;
+	}
 	if (r->aim != AIM_ANY) {
 		if (step_exact(ipam, pool, r, now_ms, result))
 			return true;
@@ -608,7 +624,7 @@ static void deny_any(struct request *r, uint32_t from, const struct ipam_message
 static bool deny_exact(struct ipam *ipam, struct pool *pool, struct request *r, uint32_t from, const struct ipam_message *message,
 	uint64_t now_ms, struct ipam_result *result)
 {
-	bool shared = message->reason == IPAM_DENY_SHARED;
+	bool shared = message->reason == IPAM_DENY_SHARED && !ipam->hold;
 	const struct slot *slot = slot_find(pool, r->offset);
 	u128 offset = 0;
 

@@ -424,8 +424,14 @@ void on_req(struct ipam *ipam, uint32_t from, const struct ipam_message *req, ui
 {
 	struct pool *pool = pool_find(ipam, &req->pool);
 
+	if (ipam->hold == IPAM_HOLD_ASKING)
+		return; /* it asks again, or somebody else */
 	if (!pool || !pool->known) {
 		deny(ipam, NULL, from, req, IPAM_DENY_NO_POOL, NULL);
+		return;
+	}
+	if (ipam->hold) {
+		deny(ipam, NULL, from, req, req->flags & IPAM_REQ_EXACT ? IPAM_DENY_NOT_MINE : IPAM_DENY_NONE, NULL);
 		return;
 	}
 	if (peer_ineligible(ipam, from)) {
@@ -555,7 +561,7 @@ void let_rest(struct ipam *ipam, struct pool *pool, const struct ipam_message *g
 /* An offer names us: the GRANT was lost, and the record brought it. */
 void accept_offers_of(struct ipam *ipam, struct pool *pool, const struct view *view)
 {
-	for (unsigned i = 0; i < view->chunk_count && !peer_refused(ipam, view->hostno); i++) {
+	for (unsigned i = 0; i < view->chunk_count && !ipam->hold && !peer_refused(ipam, view->hostno); i++) {
 		const struct ipam_chunk *chunk = view->chunks[i];
 
 		for (unsigned j = 0; chunk && j < chunk->offer_count; j++)
@@ -628,7 +634,7 @@ uint64_t fetch_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 		fetch_answered(pool, fetch->xid, false, now_ms);
 	if (fetch->xid)
 		return fetch->next_ms;
-	if (pool->wanted != WANT_YES || !runs_low(pool))
+	if (pool->wanted != WANT_YES || ipam->hold || !runs_low(pool))
 		return IPAM_NEVER;
 	donor = best_donor(ipam, pool);
 	if (!donor)
@@ -684,7 +690,7 @@ uint64_t handback_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 	unsigned open = 0, picked;
 	uint32_t heir;
 
-	if (pool->wanted != WANT_NO || pool->requests ||
+	if (pool->wanted != WANT_NO || ipam->hold || pool->requests ||
 		(pool->retiring ? pool->held == pool->leased_held
 				: pool_free(pool) == 0)) /* who waits for addresses keeps what comes */
 		return IPAM_NEVER;

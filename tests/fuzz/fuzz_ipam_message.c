@@ -96,7 +96,7 @@ static void round_trip(const uint8_t *bytes, size_t len)
 
 static struct ipam *start(void)
 {
-	static const struct ipam_ops ops = {op_save, op_publish, op_send, op_complete, op_random, NULL};
+	static const struct ipam_ops ops = {op_save, op_publish, op_send, op_complete, op_random, NULL, NULL};
 	struct ipam *ipam = ipam_new(&(struct ipam_config){.hostno = 1}, &ops, NULL);
 	struct ipam_want want = {.pool = def.id, .owner = "x"};
 	struct err err;

@@ -66,6 +66,28 @@ class State(Hosts):
         self.daemon.restart()  # it is this machine's now
         self.assertEqual([e["ipv4"] for e in self.daemon.local_endpoints()], [self.container.ip])
 
+    def test_an_image_with_its_machine_id_is_a_copy_all_the_same(self):
+        old, new = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
+        self.daemon.start("--machine-uuid", old, "--adopt", self.own_id())
+        self.daemon.stop()
+        at = os.path.getsize(self.daemon.log)
+        try:
+            self.daemon.start("--machine-uuid", new, wait=False)
+            process = self.daemon.process
+            wait_for(lambda: not process.alive(), 10, "end of a daemon on other hardware")
+            self.assertNotEqual(process.end(), 0)
+        except RuntimeError:
+            pass  # ended before anyone could look
+        with open(self.daemon.log, errors="replace") as f:
+            f.seek(at)
+            said = f.read()
+        for word in (self.daemon.state, old, new, f"--adopt {old}"):
+            self.assertIn(word, said)
+        self.daemon.start("--machine-uuid", new, "--adopt", old)
+        self.daemon.stop()
+        self.daemon.start("--machine-uuid", new)
+        self.assertEqual([e["ipv4"] for e in self.daemon.local_endpoints()], [self.container.ip])
+
     def own_id(self):
         with open("/etc/machine-id") as f:
             return f.read().strip()

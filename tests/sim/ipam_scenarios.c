@@ -342,7 +342,120 @@ static void checker_notices_addresses_without_custody(struct world *w)
 	end(w);
 }
 
+/* ---- a disk that was set back ---- */
+
+static void know_pool(struct world *w, unsigned host)
+{
+	struct err err = {0};
+
+	if (ipam_pool_join(w->hosts[host].ipam, &leases_of(w)->def, world_now_ms(w), &err) < 0)
+		world_fail(w, "pool after going back: %s", err.text);
+	ipam_pool_want(w->hosts[host].ipam, &leases_of(w)->pool, true, 0, world_now_ms(w));
+	world_touch(w, host);
+}
+
+/* Host 0 made the pool and gives most of it away behind its backup. */
+static void give_away_and_go_back(struct world *w)
+{
+	begin(w);
+	world_run_ms(w, 1000);
+	world_keep_image(w, 0);
+	for (unsigned i = 0; i < 200 && !w->failure[0]; i++) {
+		request(w, 1 + i % (w->host_count - 1));
+		world_run_ms(w, 20);
+	}
+	world_crash(w, 0);
+	world_roll_back(w, 0);
+	world_restart(w, 0, true);
+	know_pool(w, 0);
+	for (unsigned i = 0; i < 40 && !w->failure[0]; i++) {
+		request(w, i % 2 ? 0 : 1 + i % (w->host_count - 1));
+		world_run_ms(w, 50);
+	}
+	world_run_ms(w, 5000);
+}
+
+static void a_state_that_was_set_back_gives_nothing(struct world *w)
+{
+	give_away_and_go_back(w);
+	if (ipam_holds(w->hosts[0].ipam) != IPAM_HOLD_FOR_GOOD)
+		world_fail(w, "host 1 was set back and goes on giving addresses");
+	end(w);
+}
+
+/* The checker must notice what comes of it when nobody asks. */
+static void checker_notices_a_state_that_was_set_back(struct world *w)
+{
+	bool noticed;
+
+	w->no_hold = true;
+	give_away_and_go_back(w);
+	noticed = strstr(w->failure, "has given already") != NULL;
+	w->failure[0] = '\0';
+	if (!noticed)
+		world_fail(w,
+			"a host gave addresses that it had handed away before it was set back, and the checker did not say so");
+	end(w);
+}
+
+/* What it does alone raises its own mark above what the others know. They know better all the same. */
+static void set_back_and_alone_is_found_later(struct world *w)
+{
+	struct err err = {0};
+
+	begin(w);
+	world_keep_image(w, 0);
+	for (unsigned i = 0; i < 200 && !w->failure[0]; i++) {
+		request(w, 1);
+		world_run_ms(w, 20);
+	}
+	world_partition_at(w, 1);
+	world_crash(w, 0);
+	world_roll_back(w, 0);
+	world_restart(w, 0, true);
+	know_pool(w, 0);
+	world_run_ms(w, 20000);
+	if (ipam_holds(w->hosts[0].ipam) != IPAM_HOLD_NONE)
+		world_fail(w, "a host that finds nobody to ask gives nothing after 20 s");
+	for (unsigned i = 1; i <= 50; i++) {
+		struct ipam_pool_def def = leases_of(w)->def;
+
+		memset(def.id.bytes, 100 + (int)i, sizeof(def.id.bytes));
+		if (ipam_pool_create(w->hosts[0].ipam, &def, world_now_ms(w), &err) < 0)
+			world_fail(w, "pool made alone: %s", err.text);
+	}
+	world_touch(w, 0);
+	world_heal(w);
+	world_run_ms(w, 15000);
+	if (ipam_holds(w->hosts[0].ipam) != IPAM_HOLD_FOR_GOOD)
+		world_fail(w, "others can be reached again, and the host that was set back was not told");
+	end(w);
+}
+
+static void a_restart_is_not_taken_for_going_back(struct world *w)
+{
+	begin(w);
+	for (unsigned i = 0; i < 100 && !w->failure[0]; i++) {
+		unsigned host = sim_rng_below(&w->rng, w->host_count);
+
+		request(w, sim_rng_below(&w->rng, w->host_count));
+		world_run_ms(w, 20);
+		if (i % 10 != 0)
+			continue;
+		restart(w, host);
+		world_run_ms(w, 1000);
+		if (ipam_holds(w->hosts[host].ipam) != IPAM_HOLD_NONE)
+			world_fail(w, "host %u is on hold a second after a plain restart", w->hosts[host].hostno);
+	}
+	expect_none_lost(w);
+	end(w);
+}
+
 const struct scenario ipam_scenarios[] = {
+	{"a_state_that_was_set_back_gives_nothing", 6, true, a_state_that_was_set_back_gives_nothing},
+	{"checker_notices_a_state_that_was_set_back", 6, true, checker_notices_a_state_that_was_set_back},
+	{"set_back_and_alone_is_found_later", 4, true, set_back_and_alone_is_found_later},
+	{"a_restart_is_not_taken_for_going_back", 8, true, a_restart_is_not_taken_for_going_back},
 	{"fill_to_the_last_address", 50, true, fill_to_the_last_address},
 	{"fill_to_the_last_address", 3, true, fill_to_the_last_address},
 	{"fill_at_once", 20, true, fill_at_once},

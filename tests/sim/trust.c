@@ -27,7 +27,13 @@ static struct gossip_member view(struct world *w, unsigned observer, unsigned of
 	return member;
 }
 
-/* Host 4 is admitted by host 0, which is cut off from two and then from one of the three others. */
+static void cut_both_ways(struct world *w, unsigned a, unsigned b, bool cut)
+{
+	world_cut(w, a, b, cut);
+	world_cut(w, b, a, cut);
+}
+
+/* Host 4 is admitted by host 0. The two reach none of the others, then host 1, which reaches nobody else, then host 2 too. */
 static void an_admission_counts_when_a_majority_has_it(struct world *w)
 {
 	const unsigned joins = 4;
@@ -40,16 +46,20 @@ static void an_admission_counts_when_a_majority_has_it(struct world *w)
 	g = w->hosts[0].gossip;
 	expect(w, gossip_admission_spread(g, w->hosts[1].hostno), "all know the first that joined");
 	expect(w, !gossip_admission_spread(g, w->hosts[joins].hostno), "who is not admitted is not known");
-	for (unsigned i = 1; i < joins; i++)
-		world_cut(w, 0, i, true);
+	for (unsigned i = 1; i < joins; i++) {
+		cut_both_ways(w, 0, i, true);
+		cut_both_ways(w, joins, i, true);
+		if (i > 1)
+			cut_both_ways(w, 1, i, true);
+	}
 	world_join(w, joins, 0);
 	world_run_ms(w, 1000);
 	expect(w, view(w, 0, joins).hostno == w->hosts[joins].hostno, "it is admitted");
 	expect(w, !gossip_admission_spread(g, w->hosts[joins].hostno), "but nobody else knows it");
-	world_cut(w, 0, 1, false);
+	cut_both_ways(w, 0, 1, false);
 	world_run_ms(w, 5000);
 	expect(w, !gossip_admission_spread(g, w->hosts[joins].hostno), "two of four are no majority");
-	world_cut(w, 0, 2, false);
+	cut_both_ways(w, 0, 2, false);
 	world_run_ms(w, 5000);
 	expect(w, gossip_admission_spread(g, w->hosts[joins].hostno), "three are");
 }
@@ -188,7 +198,47 @@ static void a_flapping_host_is_damped(struct world *w)
 	w->scenario = NULL;
 }
 
+/* The last host is a copy of the first: the same key, number and disk, at another address. */
+static void start_copy(struct world *w)
+{
+	struct sim_host *copy = &w->hosts[w->host_count - 1];
+
+	copy->identity = w->hosts[0].identity;
+	copy->hostno = w->hosts[0].hostno;
+	copy->epoch = w->hosts[0].epoch + 1;
+	sim_disk_clear(&copy->disk);
+	for (struct sim_pair *pair = w->hosts[0].disk.first; pair; pair = pair->hh.next)
+		sim_disk_save(&copy->disk, pair->key, pair->key_len, pair->val, pair->val_len);
+	world_start(w, w->host_count - 1);
+}
+
+static void a_copy_of_a_host_falls_silent(struct world *w)
+{
+	const unsigned last = w->host_count - 1;
+	uint64_t sent;
+
+	w->truth->conflicts_expected = true;
+	world_introduce_all(w);
+	for (unsigned i = 0; i < last; i++)
+		world_start(w, i);
+	world_run_ms(w, 90000);
+	expect(w, gossip_standing(w->hosts[0].gossip) == GOSSIP_STANDING_SOUND, "nobody has anything against a plain host");
+	start_copy(w);
+	world_run_ms(w, 20000);
+	expect(w, gossip_standing(w->hosts[0].gossip) == GOSSIP_STANDING_TWIN, "the first one knows that there is a copy");
+	expect(w, gossip_standing(w->hosts[last].gossip) == GOSSIP_STANDING_SILENT, "the copy knows that it is one");
+	sent = gossip_counters(w->hosts[last].gossip)->packets_out;
+	world_run_ms(w, 60000);
+	expect(w, gossip_counters(w->hosts[last].gossip)->packets_out == sent, "and says nothing any more");
+	for (unsigned i = 1; i < last; i++) {
+		expect(w, view(w, i, 0).state == GOSSIP_ALIVE, "the first one is a member like before");
+		expect(w, view(w, i, 0).twin_ms != 0, "with a copy, as is known");
+		expect(w, view(w, i, 0).addr.ip.bytes[3] == sim_addr(0).ip.bytes[3], "reached where it is");
+	}
+}
+
 const struct scenario trust_scenarios[] = {
+	{"a_copy_of_a_host_falls_silent", 6, false, a_copy_of_a_host_falls_silent},
 	{"an_admission_counts_when_a_majority_has_it", 5, false, an_admission_counts_when_a_majority_has_it},
 	{"a_slow_host_says_so_itself", 3, false, a_slow_host_says_so_itself},
 	{"a_dead_daemon_is_told_from_a_dead_host", 6, false, a_dead_daemon_is_told_from_a_dead_host},

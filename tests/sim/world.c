@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "gossip/admission_internal.h"
+#include "ipam/ipam_internal.h"
 #include "tests/sim/arena.h"
 #include "tests/sim/truth.h"
 
@@ -417,19 +418,55 @@ static void op_save(void *ctx, const void *key, size_t key_len, const void *val,
 	arena_resume(was);
 }
 
+/* Like the daemon: the mark is on disk as sound before gossip has it. */
+static void publish_mark(struct sim_host *host)
+{
+	host->base = host->mark;
+	gossip_set_mark(host->gossip, &host->base, host_now_ms(host));
+}
+
+/* Acted on from the host's next tick: here the core is in a call. */
+static void op_standing(void *ctx, enum gossip_standing standing, uint32_t by)
+{
+	struct sim_host *host = ctx;
+
+	world_trace(host->world, "host %u stands %s, says host %u", host->hostno, gossip_standing_name(standing), by);
+}
+
+static void look_at_standing(struct sim_host *host)
+{
+	enum gossip_standing standing = gossip_standing(host->gossip);
+	uint64_t now_ms = host_now_ms(host);
+
+	if (host->stood == standing)
+		return;
+	host->stood = standing;
+	if (standing == GOSSIP_STANDING_SOUND && host->ipam && ipam_holds(host->ipam) != IPAM_HOLD_FOR_GOOD)
+		publish_mark(host);
+	if (host->ipam && standing != GOSSIP_STANDING_ASKING)
+		ipam_hold(host->ipam, standing <= GOSSIP_STANDING_ALONE ? IPAM_HOLD_NONE : IPAM_HOLD_FOR_GOOD, now_ms);
+}
+
 const struct gossip_ops world_gossip_ops = {.send = op_send,
 	.random = op_random,
 	.member = op_member,
 	.record = op_record,
 	.told = op_told,
 	.admit = op_admit,
-	.save = op_save};
+	.save = op_save,
+	.standing = op_standing};
 
 static void ipam_op_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable)
 {
 	struct sim_host *host = ctx;
 
 	save(host, &host->ipam_disk, key, key_len, val, len, durable);
+	if (!durable || ipam_holds(host->ipam))
+		return;
+	host->mark.count++;
+	host->mark.tag = sim_rng_next(&host->rng);
+	if (host->stood == GOSSIP_STANDING_SOUND)
+		publish_mark(host);
 }
 
 static uint64_t pool_topic(const struct id128 *pool)
@@ -485,6 +522,7 @@ static void tick_host(struct world *w, struct sim_host *host)
 		return;
 	world_enter(w, host->index);
 	gossip_clock_us(host->gossip, host_now_us(host));
+	look_at_standing(host);
 	if (host->ipam) {
 		uint64_t ipam_next = ipam_tick(host->ipam, now_ms);
 
@@ -684,6 +722,9 @@ static void start_ipam(struct world *w, struct sim_host *host)
 	struct ipam_config config = {.hostno = host->hostno, .host_id = host->identity.id};
 
 	host->ipam = ipam_new(&config, &ipam_ops, host);
+	if (w->no_hold)
+		ipam_break(host->ipam, IPAM_FAULT_NO_HOLD);
+	ipam_hold(host->ipam, IPAM_HOLD_ASKING, host_now_ms(host));
 	for (struct sim_pair *pair = host->ipam_disk.first; pair; pair = pair->hh.next) {
 		struct err err = {0};
 
@@ -729,6 +770,8 @@ void world_start(struct world *w, unsigned index)
 	put_own_again(w, host);
 	if (w->with_ipam)
 		start_ipam(w, host);
+	gossip_set_mark(host->gossip, &host->base, host_now_ms(host));
+	host->stood = GOSSIP_STANDING_ASKING;
 	gossip_start(host->gossip, host_now_ms(host));
 	if (host->ipam)
 		ipam_start(host->ipam, host_now_ms(host));
@@ -861,6 +904,8 @@ void world_keep_image(struct world *w, unsigned index)
 	sim_disk_copy(&host->image->disk, &host->disk);
 	sim_disk_copy(&host->image->ipam_disk, &host->ipam_disk);
 	host->image->epoch = host->epoch;
+	host->image->mark = host->mark;
+	host->image->base = host->base;
 }
 
 void world_roll_back(struct world *w, unsigned index)
@@ -873,6 +918,8 @@ void world_roll_back(struct world *w, unsigned index)
 	sim_disk_copy(&host->ipam_disk, &host->image->ipam_disk);
 	clear_boot(&host->ipam_disk);
 	host->epoch = host->image->epoch;
+	host->mark = host->image->mark;
+	host->base = host->image->base;
 }
 
 void world_pause(struct world *w, unsigned index)

@@ -58,6 +58,7 @@ struct sim_undo {
 
 /* What was on a host's disks at some time. */
 struct sim_image {
+	struct gossip_mark mark, base;
 	struct sim_disk disk, ipam_disk;
 	uint32_t epoch;
 };
@@ -83,6 +84,8 @@ struct sim_host {
 	struct sim_undo *undo; /* SIM_UNDO_MAX, NULL when the world has no power cuts */
 	unsigned undo_count;
 	struct sim_image *image;
+	struct gossip_mark mark, base;		   /* of what is on ipam_disk; the latter as last found sound */
+	enum gossip_standing stood;		   /* as last looked at */
 	uint64_t tick_us;			   /* when the pending tick is due: older tick events are stale */
 	struct sim_packet *backlog, *backlog_last; /* while paused */
 	unsigned backlog_count;
@@ -118,6 +121,7 @@ struct world {
 	bool with_ipam;
 	bool warm;	 /* hosts live in an arena, see warm.h: only the host that was entered may be looked at */
 	bool power_cuts; /* writes that nobody waited for may be lost */
+	bool no_hold;	 /* hosts act on what they remember without asking others */
 	bool unchecked;	 /* measured runs of many hosts: what was delivered is checked, not all copies all the time */
 	bool refusals;	 /* a host without a daemon answers with ICMP port unreachable */
 	struct truth *truth;

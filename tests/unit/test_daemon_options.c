@@ -327,7 +327,7 @@ static void help_names_every_option(void **state)
 	static const char *const names[] = {"name NAME", "listen ADDRESS[:PORT]", "vtep ADDRESS", "vxlan-port PORT",
 		"state-dir DIR", "run-dir DIR", "plugin-socket PATH", "control-socket PATH", "fabric PATH", "nft-table NAME",
 		"supernet CIDR", "supernet6 CIDR", "pool-length N", "lease-grace SECONDS", "join TOKEN", "boot-id TEXT",
-		"machine-id TEXT", "adopt MACHINE-ID", "log-level LEVEL", "config FILE"};
+		"machine-id TEXT", "machine-uuid TEXT", "adopt MACHINE-ID", "log-level LEVEL", "config FILE"};
 	char help[HELP_MAX], line[64], words[64];
 
 	(void)state;

@@ -36,6 +36,8 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 		struct proto_head head;
 		struct proto_pull pull;
 		struct proto_heads heads;
+		struct gossip_mark mark;
+		struct proto_standing standing;
 	} u;
 	struct bytes_reader r;
 	const uint8_t *body;
@@ -95,6 +97,10 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 		return br_done(&r);
 	case PROTO_TELL:
 		return proto_get_tell(&r, &flags, &body, &body_len);
+	case PROTO_RECALL:
+		return proto_get_recall(&r, &u.mark);
+	case PROTO_STANDING:
+		return proto_get_standing(&r, &u.standing);
 	default:
 		return false;
 	}
@@ -106,6 +112,10 @@ static const struct proto_entry entry = {.hostno = 9, .state = GOSSIP_DEAD, .epo
 static const struct proto_verdict verdict = {.hostno = 9, .epoch = 2, .incarnation = 1, .alive = true};
 static const struct proto_root root = {.want_reply = true, .root = 77, .members = 1};
 static const struct proto_head head = {.origin = 3, .topic = UINT64_MAX, .epoch = 4, .head = UINT64_MAX, .settled = true};
+
+static const struct gossip_mark mark = {.count = 300, .tag = 0x0102030405060708};
+static const struct proto_standing standing = {
+	.verdict = PROTO_TWIN_LATER, .epoch = 200, .mark = {.count = 1, .tag = UINT64_MAX}};
 
 static void put_batch(struct proto_packet *packet)
 {
@@ -170,6 +180,12 @@ static void put_one(struct proto_packet *packet, uint8_t type)
 	case PROTO_TELL:
 		assert_true(proto_put_tell(packet, 4, "hello", 5));
 		return;
+	case PROTO_RECALL:
+		assert_true(proto_put_recall(packet, &mark));
+		return;
+	case PROTO_STANDING:
+		assert_true(proto_put_standing(packet, &standing));
+		return;
 	case PROTO_MEMBERS:
 		proto_members_open(&list, packet, PROTO_MEMBERS_TABLE);
 		assert_true(proto_members_add(&list, &entry));
@@ -205,8 +221,18 @@ static void plain_values_come_back(void **state)
 	struct proto_entry e;
 	struct proto_verdict v;
 	struct proto_root o;
+	struct gossip_mark m;
+	struct proto_standing s;
 
 	(void)state;
+	put_one(&packet, PROTO_RECALL);
+	body = only_message(&packet, PROTO_RECALL);
+	assert_true(proto_get_recall(&body, &m));
+	assert_true(m.count == mark.count && m.tag == mark.tag);
+	put_one(&packet, PROTO_STANDING);
+	body = only_message(&packet, PROTO_STANDING);
+	assert_true(proto_get_standing(&body, &s));
+	assert_true(s.verdict == standing.verdict && s.epoch == standing.epoch && s.mark.count == 1 && s.mark.tag == UINT64_MAX);
 	put_one(&packet, PROTO_ACK);
 	body = only_message(&packet, PROTO_ACK);
 	assert_true(proto_get_ping(&body, &p));

@@ -127,7 +127,7 @@ static void op_random(void *ctx, void *buf, size_t len)
 	memset(buf, 0x55, len);
 }
 
-static const struct ipam_ops ops = {op_save, op_publish, op_send, op_complete, op_random, NULL};
+static const struct ipam_ops ops = {op_save, op_publish, op_send, op_complete, op_random, NULL, NULL};
 static const struct ipam_config config = {.hostno = 1};
 static const struct id128 pool_id = {{0xaa, 1}};
 
