@@ -205,6 +205,15 @@ void network_unuse(struct node *node, struct network *n)
 		network_drop(node, n);
 }
 
+/* A kill between the end of what used a network and the end of the network itself leaves it published by nobody's wish. */
+void networks_collect(struct node *node)
+{
+	struct network *n, *next;
+
+	HASH_ITER(hh, node->networks, n, next)
+	network_unuse(node, n);
+}
+
 /* ---- VNI ---- */
 
 static bool vni_taken(struct node *node, uint32_t vni, const struct id128 *except)

@@ -207,6 +207,8 @@ int node_start(struct node *node, const struct options *options, struct event_ba
 	pools_publish(node);
 	endpoints_publish(node);
 	workloads_begin(node);
+	pools_free_orphans(node);
+	networks_collect(node);
 	housekeeping_soon(node);
 	return open_doors(node, err);
 }

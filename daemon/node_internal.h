@@ -364,6 +364,7 @@ void network_keep(struct node *node, struct network *network);	 /* save and publ
 const char *network_mode_name(const struct network_def *def);	 /* "l2", "l3" */
 enum network_mode network_mode_parse(const char *text);		 /* NULL: ANY */
 void network_unuse(struct node *node, struct network *network);	 /* after docker_count, pinned or local_count fell */
+void networks_collect(struct node *node); /* at a start: the same for all */
 const void *network_claimed(struct node *node, const char *name, void *buf, size_t size, size_t *ret_len);
 bool network_conflict(
 	struct node *node, const struct network *network, char *buf, size_t size); /* a sentence when its name or VNI is shared */
@@ -385,6 +386,7 @@ void pools_stop(struct node *node);
 void pools_publish(struct node *node);
 void pool_join_core(struct node *node, struct pool *pool);
 void pools_collect_leases(struct node *node, uint64_t now_ms);
+void pools_free_orphans(struct node *node); /* at a start, when endpoints and workloads are there */
 bool pool_in_use(const struct pool *pool);
 /* A network's gateway or auxiliary address: when a pool of ours leases it here, no endpoint gets it, and hosts share it. */
 void pools_reserve(struct node *node, const struct prefix *pool, const struct ip *ip, bool gateway);

@@ -1097,6 +1097,112 @@ void pools_collect_leases(struct node *node, uint64_t now)
 	}
 }
 
+/* ---- leases that outlived their endpoint ---- */
+
+struct lease_user {
+	struct lease_key {
+		struct id128 pool;
+		struct ip address;
+	} key;
+	UT_hash_handle hh;
+};
+
+static void add_user(struct lease_user **users, const struct id128 *pool, const struct ip *address)
+{
+	struct lease_user *u = calloc(1, sizeof(*u)), *known;
+
+	if (!u)
+		abort();
+	u->key.pool = *pool;
+	u->key.address = *address;
+	HASH_FIND(hh, *users, &u->key, sizeof(u->key), known);
+	if (known)
+		free(u);
+	else
+		HASH_ADD(hh, *users, key, sizeof(u->key), u);
+}
+
+/* In whichever pool it may be leased: one too many keeps an address, one too few would give it twice. */
+static void add_users(struct node *node, struct lease_user **users, const struct ip *address)
+{
+	struct pool *p, *next;
+
+	HASH_ITER(hh, node->pools, p, next)
+	if (prefix_contains(&p->state.def.prefix, address))
+		add_user(users, &p->id, address);
+}
+
+static struct lease_user *lease_users(struct node *node)
+{
+	struct lease_user *users = NULL;
+	struct endpoint *ep, *next_ep;
+	struct workload *w, *next_w;
+
+	HASH_ITER(hh, node->endpoints, ep, next_ep)
+	if (!ep->closing) {
+		add_users(node, &users, &ep->state.address4.ip);
+		add_users(node, &users, &ep->state.address6.ip);
+	}
+	HASH_ITER(hh, node->workloads, w, next_w)
+	for (unsigned i = 0; i < 2; i++)
+		if (prefix_is_set(&w->leases[i].address))
+			add_user(&users, &w->leases[i].pool, &w->leases[i].address.ip);
+	return users;
+}
+
+struct orphans {
+	struct lease_user *users;
+	struct ipam_lease *found;
+	size_t count, max;
+};
+
+static void collect_orphan(void *ctx, const struct ipam_lease *lease)
+{
+	struct lease_key key = {.pool = lease->pool, .address = lease->address};
+	struct orphans *o = ctx;
+	struct lease_user *user;
+
+	HASH_FIND(hh, o->users, &key, sizeof(key), user);
+	if (!lease->bound || user)
+		return;
+	if (o->count == o->max) {
+		o->max = o->max ? 2 * o->max : 64;
+		o->found = reallocarray(o->found, o->max, sizeof(*o->found));
+		if (!o->found)
+			abort();
+	}
+	o->found[o->count++] = *lease;
+}
+
+/* A kill between the save of a lease and that of its endpoint. An engine may be about to use the address or give it back, and
+ * else it is collected; in pools without an engine's network nobody will. */
+void pools_free_orphans(struct node *node)
+{
+	struct orphans o = {.users = lease_users(node)};
+	struct lease_user *u, *next;
+	char text[IP_TEXT_SIZE];
+
+	ipam_each_lease(node->ipam, NULL, collect_orphan, &o);
+	for (size_t i = 0; i < o.count; i++) {
+		const struct ipam_lease *l = &o.found[i];
+		struct pool *p = pool_by_id(node, &l->pool);
+
+		log_info("pools", "address %s is leased to %s, which was never made or is gone: freeing it",
+			ip_format(&l->address, text), l->owner[0] ? l->owner : "an endpoint");
+		if (p && serves_docker(node, p))
+			ipam_bind(node->ipam, &l->pool, &l->address, false, "", clock_boot_ms());
+		else
+			ipam_release(node->ipam, &l->pool, &l->address, clock_boot_ms());
+	}
+	custody_poke(node);
+	free(o.found);
+	HASH_ITER(hh, o.users, u, next)
+	{
+		HASH_DEL(o.users, u);
+		free(u);
+	}
+}
+
 void pool_join_core(struct node *node, struct pool *p)
 {
 	struct err err = {0};
