@@ -5,7 +5,6 @@ Containers are network namespaces of the host. Nothing is added to what the plug
 import ipaddress
 import json
 import os
-import signal
 import subprocess
 import unittest
 
@@ -117,11 +116,6 @@ class Cni:
     def finish(p):
         out, err = p.communicate(timeout=60)
         return Outcome(p.returncode, out.decode(), err.decode())
-
-
-def parent(pid):
-    with open(f"/proc/{pid}/stat") as f:
-        return int(f.read().rsplit(")", 1)[1].split()[1])
 
 
 def descendants(pid):
@@ -261,9 +255,7 @@ class PluginTest(unittest.TestCase):
 
     def freeze(self):
         """The daemon takes connections and does nothing until thaw."""
-        os.kill(self.daemon.process.pid, signal.SIGSTOP)
+        self.daemon.process.pause()
 
     def thaw(self):
-        # nsenter, which started it, stops itself with its child, and would then never collect it.
-        for pid in (parent(self.daemon.process.pid), self.daemon.process.pid):
-            os.kill(pid, signal.SIGCONT)
+        self.daemon.process.resume()

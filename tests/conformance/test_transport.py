@@ -1,7 +1,6 @@
 """How the engine's HTTP meets the plugin socket: cases T1 to T20."""
 import json
 import os
-import signal
 import threading
 
 from tests.lab import wait_for
@@ -255,10 +254,9 @@ class Blocked(Conformance):
         self.pool(wide, socket=self.sockets[holder])
         pool = self.pool(wide)
         self.address(pool)  # some of the pool has arrived here
-        process = self.daemons[holder].process
-        # It holds most of the pool, and is silent. nsenter in front of it stops itself when its child does: both must go on.
-        os.kill(process.pid, signal.SIGSTOP)
-        self.addCleanup(os.killpg, os.getpgid(process.pid), signal.SIGCONT)
+        # It holds most of the pool, and is silent.
+        self.daemons[holder].process.pause()
+        self.addCleanup(self.daemons[holder].process.resume)
         answers = []
 
         def ask():

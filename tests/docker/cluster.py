@@ -45,7 +45,7 @@ class Cluster(unittest.TestCase):
     def tearDown(self):
         for d in self.daemons:
             self.assertTrue(d.alive(), f"trestled on {d.host.name} ended: {d.log_text()[-2000:]}")
-            self.assertEqual(sum(d.call("GET", "/v1/status")["drift"].values()), 0, f"drift on {d.host.name}")
+            wait_for(lambda d=d: sum(d.call("GET", "/v1/status")["drift"].values()) == 0, 5, f"no drift on {d.host.name}")
         self.remove_all()
         for name in self.networks:
             if any(n["name"] == name for n in self.daemons[0].call("GET", "/v1/networks")["networks"]):
@@ -90,8 +90,14 @@ class Cluster(unittest.TestCase):
         for e in engines or self.engines:
             e.docker("network", "create", "-d", "trestle", *(["--ipam-driver", "trestle"] if ipam else []), "--subnet", f"{part}.0/24",
                      "-o", f"trestle.network={name}", *options, name)
+            if not engines:  # before the next one is asked, as it is with people: two that are asked at once are for other tests
+                self.know_network(name)
         self.networks.append(name)
         return name, part
+
+    def know_network(self, name):
+        for d in self.daemons:
+            wait_for(lambda d=d: d.call("GET", "/v1/networks/" + name), 5, f"{d.host.name} knows {name}")
 
     def run_one(self, number, name, network, *options, command=FOREVER):
         """Runs a container on host `number` (from 0); returns its address in the network."""

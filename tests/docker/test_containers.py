@@ -116,7 +116,8 @@ class Containers(Cluster):
         self.assertEqual(self.engines[0].exec("cc", "cat", "/sys/class/net/eth0/address"), mac)
         self.reaches(1, "far", address)
         self.reaches(0, "cc", far)
-        self.assertIn(mac, [e["mac"] for e in self.daemons[1].endpoints(net)])
+        # Its broadcasts may have been answered before its record was here.
+        wait_for(lambda: mac in [e["mac"] for e in self.daemons[1].endpoints(net)], 5, f"h2 knows {mac}")
 
     def test_published_port(self):
         net, _ = self.network()
@@ -181,6 +182,7 @@ class Containers(Cluster):
         """Two engines that choose addresses by themselves choose the same: the second container must not start."""
         net, part = self.network(ipam=False)
         self.assertEqual(self.run_one(0, "first", net), f"{part}.2")
+        self.assertEqual(self.known(net), {f"{part}.2": "h1"})
         said = self.refused(1, "run", "-d", "--name", "second", "--network", net, "lab", *FOREVER)
         self.assertIn(f"{part}.2", said)
         self.assertIn("h1", said)
@@ -193,6 +195,7 @@ class Containers(Cluster):
 
     def test_same_name_with_another_subnet_is_refused(self):
         net, part = self.network(engines=[self.engines[0]])
+        self.know_network(net)
         said = self.refused(1, "network", "create", "-d", "trestle", "--ipam-driver", "trestle", "--subnet", "10.8.0.0/24",
                             "-o", f"trestle.network={net}", net)
         self.assertIn(f"{part}.0/24", said)

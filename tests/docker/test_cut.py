@@ -64,12 +64,11 @@ class Cut(Cluster):
         net, part = self.network(engines=[self.engines[0]])
         self.run_one(0, "one", net)
         other = self.run_one(0, "two", net)
-        self.assertLess(time.monotonic() - began, 10)
+        self.assertLess(time.monotonic() - began, 30)  # an engine gives up on a plugin's call after that
         self.reaches(0, "one", other)
         self.lab.heal()
         # Before the news is there a second network of that name would be made, which is the named conflict of two sides.
-        for d in self.daemons[1:]:
-            wait_for(lambda d=d: d.trestle("network", "inspect", net), 5, f"{d.host.name} knows {net}")
+        self.know_network(net)
         for e in self.engines[1:]:
             e.docker("network", "create", "-d", "trestle", "--ipam-driver", "trestle", "--subnet", f"{part}.0/24",
                      "-o", f"trestle.network={net}", net)

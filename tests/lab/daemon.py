@@ -67,7 +67,7 @@ class Daemon:
     def alive(self):
         return self.process is not None and self.process.alive()
 
-    def call(self, method, path, body=None, timeout=10):
+    def call(self, method, path, body=None, timeout=30):
         """One call of the control API. Refused carries code and message."""
         conn = http.client.HTTPConnection("trestle", timeout=timeout)
         conn.sock = socket.socket(socket.AF_UNIX)
@@ -136,7 +136,7 @@ class Daemon:
             return f.read()
 
 
-class ControlError(Exception):
+class ControlError(Failed):
     def __init__(self, status, code, message):
         super().__init__(f"{status} {code}: {message}")
         self.status, self.code, self.message = status, code, message

@@ -18,13 +18,14 @@ import sys
 import time
 
 from . import leaks
-from .shell import Failed, alive, children, kill, run, start_time, wait_for
+from .shell import Failed, alive, children, kill, run, start_time, state, wait_for
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("TRESTLE_BUILD", os.path.join(ROOT, "build/release"))
 BASE = "/tmp/trestle-lab"
 UNDERLAY4 = "192.0.2"
 UNDERLAY6 = "2001:db8::"
+END_S = 60  # for a process that was killed to be gone, with all that the kernel takes down behind it
 PR_SET_PDEATHSIG = 1
 CLONE_NEWNET = 0x40000000
 
@@ -65,12 +66,14 @@ class Process:
         return self._enter.poll() is None and alive(self.pid)
 
     def pause(self):
+        """Stops the program, and waits for nsenter, which stops itself when it sees that: else it might do so after resume()."""
         os.kill(self.pid, signal.SIGSTOP)
+        wait_for(lambda: state(self.pid) == state(self._enter.pid) == "T", 10, f"{self.argv[0]} is stopped", every=0.002)
 
     def resume(self):
-        """nsenter stops itself when its child is stopped, and could then not reap it."""
-        os.kill(self.pid, signal.SIGCONT)
-        os.kill(self._enter.pid, signal.SIGCONT)
+        for pid in (self._enter.pid, self.pid):
+            os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: "T" not in (state(self._enter.pid), state(self.pid)), 10, f"{self.argv[0]} goes on", every=0.002)
 
     def end(self, signum=signal.SIGTERM, timeout=20):
         """Ends the program and returns its status; SIGKILL follows when it does not listen."""
@@ -83,7 +86,7 @@ class Process:
         return self.wait()
 
     def wait(self):
-        return self._enter.wait(10)
+        return self._enter.wait(END_S)
 
     def tail(self, size=3000):
         with open(self.log, errors="replace") as f:
@@ -138,7 +141,7 @@ class Host:
         """What a power cut does: every process of the host ends at once, its namespaces go."""
         if self.pid:
             kill(self.pid, signal.SIGKILL)
-            self._init.wait(10)
+            self._init.wait(END_S)
         for process in self.processes:
             process.wait()
         self.pid, self.processes = None, []

@@ -39,13 +39,12 @@ def machine(prefix):
 def host(h):
     """What is inside one host: links of its namespace and of the fabric, nft tables, named namespaces."""
     def links(*where):
-        done = h.run(*where, "ip", "-j", "link", check=False)
-        return sorted(l["ifname"] for l in json.loads(done.stdout or "[]") if l["ifname"] != "lo") if done.returncode == 0 else []
-    named = h.run("ls", "/run/netns", check=False).stdout.split()
+        return sorted(l["ifname"] for l in json.loads(h.run(*where, "ip", "-j", "link").stdout or "[]") if l["ifname"] != "lo")
+    named = h.run("ls", "/run/netns").stdout.split()
     return {
         "links": links(),
         "fabric": links("nsenter", "--net=/run/netns/trestle") if "trestle" in named else [],
-        "tables": sorted(h.run("nft", "list", "tables", check=False).stdout.splitlines()),
+        "tables": sorted(h.run("nft", "list", "tables").stdout.splitlines()),
         "namespaces": sorted(named),
     }
 

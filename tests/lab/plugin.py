@@ -15,7 +15,7 @@ from .shell import Failed
 ENDPOINT_GATEWAY = {"RequestAddressType": "com.docker.network.gateway"}
 
 
-class Refused(Exception):
+class Refused(Failed):
     """The plugin answered with an error."""
 
     def __init__(self, method, status, text):
@@ -33,7 +33,7 @@ class Plugin:
     OSError when the daemon is not there; of these, Lost when it had taken the call.
     """
 
-    def __init__(self, where, timeout=10):
+    def __init__(self, where, timeout=30):
         self.where, self.timeout = where, timeout
 
     def raw(self, data):

@@ -23,9 +23,18 @@ class Hosts(unittest.TestCase):
         if self.JOINED:
             Daemon.cluster(self.daemons)
 
-    def runtimes(self, name="app", subnet="10.9.0.0/24", subnet6=None):
-        """The network on every host, one after the other as people do it; a Runtime for each."""
-        return [Runtime(d, *d.plugin().create_network(name, subnet, subnet6=subnet6)) for d in self.daemons]
+    def runtimes(self, name="app", subnet="10.9.0.0/24", subnet6=None, daemons=None):
+        """The network on every host, one after the other as people do it: each knows what was made before. A Runtime for each."""
+        made = []
+        for d in daemons or self.daemons:
+            made.append(Runtime(d, *d.plugin().create_network(name, subnet, subnet6=subnet6)))
+            if self.JOINED and len(made) == 1:
+                self.know_network(name)
+        return made
+
+    def know_network(self, name):
+        for d in self.daemons:
+            wait_for(lambda d=d: d.call("GET", "/v1/networks/" + name), 5, f"{d.host.name} knows network {name}")
 
     def reach(self, a, container, address, timeout=3):
         wait_for(lambda: a.ping(container, address), timeout, f"{container.name} on {a.host.name} reaches {address}")
@@ -125,7 +134,7 @@ class Worker(threading.Thread):
 
     def end(self):
         self._stop_asked.set()
-        self.join(60)
+        self.join(300)
         if self.is_alive():
             raise AssertionError(f"worker on {self.runtime.host.name} does not end")
         if self.crash and not self.runtime.dead:

@@ -11,7 +11,6 @@ import time
 import unittest
 
 from tests.lab import Daemon, Lab, Neighbours, Runtime, wait_for
-from tests.lab.daemon import ControlError
 from tests.net.hosts import LONG
 
 HOSTS = 50 if LONG else 10
@@ -58,27 +57,23 @@ class Faults(unittest.TestCase):
         self.logs = Logs(self.daemons)
         self.runtimes, self.given = {}, []
 
-    @staticmethod
-    def status(daemon):
-        try:
-            return daemon.call("GET", "/v1/status")
-        except ControlError as e:  # it is joining just now
-            raise OSError(str(e)) from e
-
     def one_cluster(self, daemons, timeout=AGAIN_S):
         """All of these are members that see all of these alive, and nobody waits for news."""
         for d in daemons:
-            wait_for(lambda d=d: self.status(d)["members"]["alive"] == len(daemons), timeout, f"{d.host.name} sees {len(daemons)} alive")
+            wait_for(lambda d=d: d.call("GET", "/v1/status")["members"]["alive"] == len(daemons), timeout, f"{d.host.name} sees {len(daemons)} alive")
         for d in daemons:
-            wait_for(lambda d=d: self.status(d)["in_step"], timeout, f"{d.host.name} is in step")
+            wait_for(lambda d=d: d.call("GET", "/v1/status")["in_step"], timeout, f"{d.host.name} is in step")
 
     def attach(self, daemon, count=1):
         """Containers' addresses on a host; each is noted, for distinct() to look at."""
         name = daemon.host.name
+        if self.runtimes:  # the network is made already, and is the same one for whoever has heard of it
+            wait_for(lambda: daemon.call("GET", "/v1/networks/app"), 10, f"{name} knows the network")
         if name not in self.runtimes:
             self.runtimes[name] = Runtime(daemon, *daemon.plugin().create_network("app", "10.9.0.0/24"))
         for _ in range(count):
-            self.given.append((self.runtimes[name].attach().ip, name))
+            container = wait_for(self.runtimes[name].attach, 10, f"a container on {name}")
+            self.given.append((container.ip, name))
 
     def distinct(self):
         """No address went out twice, all are where they should be, and every host says the same."""

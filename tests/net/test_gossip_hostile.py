@@ -43,18 +43,22 @@ class Hostile(unittest.TestCase):
         cls.one, cls.two = [Runtime(d, *d.plugin().create_network("app", "10.9.0.0/24")) for d in cls.daemons[:2]]
         cls.a, cls.b = cls.one.attach(), cls.two.attach()
         wait_for(lambda: cls.one.ping(cls.a, cls.b.ip), 5, "containers reach each other")
-        cls.overheard = cls.overhear()
+        cls.overheard = cls.overhear(cls.taps())
 
     @classmethod
-    def overhear(cls, name="overheard", count=OVERHEARD, wanted=lambda payload: payload[0] & 15 < 4):
+    def taps(cls):
+        sockets = [d.host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) for d in cls.daemons]
+        for s in sockets:
+            s.bind(("eth0", ETH_P_ALL))
+        return sockets
+
+    @classmethod
+    def overhear(cls, sockets, name="overheard", count=OVERHEARD, wanted=lambda payload: payload[0] & 15 < 4):
         """Gossip on its way between members, as flood wants it: what a stranger sees who taps the switch."""
         path = os.path.join(cls.lab.dir, name)
-        sockets = [d.host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) for d in cls.daemons]
         try:
-            for s in sockets:
-                s.bind(("eth0", ETH_P_ALL))
             with open(path, "wb") as out:
-                deadline = time.monotonic() + 30
+                deadline = time.monotonic() + 120
                 while count > 0:
                     for s in select.select(sockets, [], [], max(0, deadline - time.monotonic()))[0]:
                         frame = s.recv(2048)
@@ -121,8 +125,8 @@ class Hostile(unittest.TestCase):
     def test_a_join_again_and_again(self):
         """A host's own request to join, with a token that is good: its answer costs the sponsor more than any other packet does."""
         late = Daemon(self.lab.hosts[MEMBERS], log_level="info")
-        paths = []
-        tap = threading.Thread(target=lambda: paths.append(self.overhear("join", 1, lambda payload: payload[:2] == b"\x1f\x01")))
+        paths, taps = [], self.taps()
+        tap = threading.Thread(target=lambda: paths.append(self.overhear(taps, "join", 1, lambda payload: payload[:2] == b"\x1f\x01")))
         tap.start()
         late.join(self.daemons[0])
         tap.join()

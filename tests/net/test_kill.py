@@ -10,7 +10,7 @@ import unittest
 from tests.lab import Daemon, leaks, wait_for
 from tests.net.hosts import LONG, Hosts, Ledger, Worker
 
-GRACE_S = 5
+GRACE_S = 10
 SEED = random.SystemRandom().randrange(1 << 32)
 
 
@@ -42,18 +42,20 @@ class Kill(Hosts):
         workers = [Worker(one, ledger, chance), Worker(one, ledger, chance), Worker(two, ledger, chance)]
         for w in workers:
             w.start()
-        for number in range(self.ROUNDS):
+        number = 0
+        # On a slow machine until there was something to lose, too.
+        while number < self.ROUNDS or ledger.count <= self.ROUNDS:
             time.sleep(chance.uniform(0, 0.3))
             victim.kill9()
             # Every other round the start itself is what gets killed.
             victim.start(wait=number % 2 == 0)
             if number % 2 == 0:
                 self.check_attached(ledger, victim)
+            number += 1
         victim.wait_ready()
         for w in workers:
             w.end()
         self.assertEqual(ledger.faults, [], f"seed {SEED}")
-        self.assertGreater(ledger.count, self.ROUNDS, "too few attaches to prove anything")
         lost, answered = pings.lost()
         self.assertEqual(lost, [], f"seed {SEED}: of {answered + len(lost)} pings")
         Daemon.wait_members(self.daemons)
@@ -92,7 +94,9 @@ class Reboot(Hosts):
             ledger.give(c.ip, "steady")
         other = Worker(two, ledger, chance)
         other.start()
-        for _ in range(self.ROUNDS):
+        number = 0
+        while number < self.ROUNDS or ledger.count <= 3 * self.ROUNDS:
+            number += 1
             one.dead = False
             workers = [Worker(one, ledger, chance), Worker(one, ledger, chance)]
             for w in workers:
@@ -112,7 +116,6 @@ class Reboot(Hosts):
         lost, answered = pings.lost()
         self.assertEqual(lost, [], f"seed {SEED}: of {answered + len(lost)} pings")
         self.assertEqual(ledger.faults, [], f"seed {SEED}")
-        self.assertGreater(ledger.count, 3 * self.ROUNDS, "too few attaches to prove anything")
         Daemon.wait_members(self.daemons)
         want = {steady2.ip: "h2", steady3.ip: "h3"}
         for d in self.daemons:
