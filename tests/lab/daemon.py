@@ -30,6 +30,7 @@ class Daemon:
         if not os.path.exists(self.binary):
             raise Failed(f"{self.binary} is not there: run make first")
         host.on_boot.append(self._forget)
+        host.daemons.append(self)
         if start:
             self.start()
 

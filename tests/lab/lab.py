@@ -25,6 +25,7 @@ BUILD = os.environ.get("TRESTLE_BUILD", os.path.join(ROOT, "build/release"))
 BASE = "/tmp/trestle-lab"
 UNDERLAY4 = "192.0.2"
 UNDERLAY6 = "2001:db8::"
+STORY_LINES = 60  # of each log
 END_S = 60  # for a process that was killed to be gone, with all that the kernel takes down behind it
 PR_SET_PDEATHSIG = 1
 CLONE_NEWNET = 0x40000000
@@ -106,6 +107,7 @@ class Host:
         self.dir = os.path.join(lab.dir, self.name)
         self.boot_id = 1
         self.on_boot = []  # daemons and engines forget their processes here
+        self.daemons = []
         self.processes = []
         self.pid = None
         os.mkdir(self.dir)
@@ -188,6 +190,20 @@ class Host:
                 if libc.setns(own.fileno(), CLONE_NEWNET) != 0:
                     os._exit(70)  # nothing here may run on in the wrong namespace
 
+    def story(self):
+        """The ends of the logs of what runs or ran here, and what the daemon says of itself: for the report of a test that failed."""
+        for log in sorted(glob.glob(os.path.join(self.dir, "*.log")), key=os.path.getmtime):
+            lines = _tail(log, STORY_LINES)
+            if lines:
+                yield f"---- {self.name}: {os.path.basename(log)}"
+                yield from lines
+        for d in self.daemons:
+            yield f"---- {self.name}: trestle status"
+            try:
+                yield from json.dumps(d.call("GET", "/v1/status", timeout=5), indent=None).splitlines()
+            except (Failed, OSError, ValueError) as e:
+                yield f"none: {e}"
+
     def path(self, inside):
         """A path of the host as seen from outside."""
         return f"/proc/{self.pid}/root{inside}"
@@ -210,6 +226,7 @@ class Lab:
         self._wanted = (hosts, mtu, families)
 
     _count = 0
+    opened = []
 
     def defer(self, removal, *args):
         self._removals.append((removal, args))
@@ -226,6 +243,7 @@ class Lab:
             raise Failed("the lab makes network namespaces: run it as root")
         # unittest runs no clean-up of its own after an interrupt.
         atexit.register(self.close)
+        Lab.opened.append(self)
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._signals[signum] = signal.signal(signum, self._interrupted)
@@ -249,6 +267,8 @@ class Lab:
     def close(self):
         """Removes everything, last made first. A removal that fails does not keep the others from running; the first is raised."""
         atexit.unregister(self.close)
+        if self in Lab.opened:
+            Lab.opened.remove(self)
         for signum in self._signals:  # a second ^C must not stop the removal half way
             signal.signal(signum, signal.SIG_IGN)
         first = None
@@ -304,6 +324,22 @@ class Lab:
             where = [f"iifname {{ {names} }} ", f"oifname {{ {names} }} "]
         self._nft("flush chain bridge cuts loss",
                   *[f"add rule bridge cuts loss {w}numgen random mod 100 < {percent} drop" for w in where])
+
+
+def stories():
+    """Of every host of every lab that is open now."""
+    for lab in list(Lab.opened):
+        for host in lab.hosts:
+            yield from host.story()
+
+
+def _tail(path, count):
+    try:
+        with open(path, "rb") as f:
+            f.seek(max(0, os.path.getsize(path) - count * 400))
+            return f.read().decode(errors="replace").splitlines()[-count:]
+    except OSError:
+        return []
 
 
 def _remove_cgroup(path):
