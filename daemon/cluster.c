@@ -1041,7 +1041,7 @@ static void change_done(void *arg)
 	if (!c->failed && store_wipe(node->store, STORE_BOOT, STORE_LEASE, &c->err) == 0 && custody_start(node, &c->err) == 0 &&
 		cluster_run_gossip(node, &c->err) == 0) {
 		custody_begin(node);
-		datapath_reopen(node);
+		datapath_start_over(node);
 		tell_members(node);
 		c->fn(c->arg, NULL);
 	} else { /* what is on disk is whole, before or after; what is in memory is not */

@@ -21,7 +21,17 @@
 #define LINKS_SLICE 32
 #define RETRY_MS 1000
 
-enum command_kind { PUT_NETWORK, DEL_NETWORK, PUT_ENDPOINT, DEL_ENDPOINT, PUT_REMOTE, DEL_REMOTE, SET_FLOOD, SET_MEMBERS };
+enum command_kind {
+	PUT_NETWORK,
+	DEL_NETWORK,
+	PUT_ENDPOINT,
+	DEL_ENDPOINT,
+	PUT_REMOTE,
+	DEL_REMOTE,
+	SET_FLOOD,
+	SET_MEMBERS,
+	START_OVER
+};
 
 enum { L2, L3, MODES };
 
@@ -43,10 +53,11 @@ struct command {
 			size_t count;
 			struct ip *vteps;
 		};
+		uint32_t hostno;
 	};
 };
 
-enum job_kind { JOB_SYNC, JOB_RESYNC, JOB_REAP, JOB_DRAIN, JOB_LINKS, JOB_REOPEN };
+enum job_kind { JOB_SYNC, JOB_RESYNC, JOB_REAP, JOB_DRAIN, JOB_LINKS };
 
 struct link_query {
 	unsigned mode;
@@ -89,7 +100,6 @@ struct datapath {
 	struct event *flush, *notify[MODES], *reap, *resync, *links;
 	unsigned syncs_open; /* with the worker: they read notices themselves */
 	bool notices_wait;   /* for the end of these */
-	bool reopening;	     /* the drivers are being closed and opened */
 	bool reap_wanted, links_running, resync_queued, settling;
 	bool hold;
 	uint64_t reap_latest_ms; /* of the deletion that is armed */
@@ -146,6 +156,9 @@ static void run_command(struct driver *d, const struct command *c)
 	case SET_MEMBERS:
 		d->ops->set_members(d, c->vteps, c->count);
 		break;
+	case START_OVER:
+		d->ops->start_over(d, c->hostno);
+		break;
 	}
 }
 
@@ -178,21 +191,6 @@ static int open_driver(struct datapath *dp, unsigned mode, struct driver **ret_d
 
 	config.routed = mode == L3;
 	return vxlan_open(&config, ret_driver, err);
-}
-
-static void reopen(struct job *j)
-{
-	struct datapath *dp = j->dp;
-	struct driver *fresh;
-
-	for (unsigned mode = 0; mode < MODES; mode++) {
-		if (open_driver(dp, mode, &fresh, &j->err) < 0) {
-			j->result = -1;
-			return;
-		}
-		dp->drivers[mode]->ops->close(dp->drivers[mode]);
-		dp->drivers[mode] = fresh;
-	}
 }
 
 /* The endpoint that a commit is about is there, or there is a sentence why not. */
@@ -305,11 +303,6 @@ static void job_run(void *arg)
 	case JOB_LINKS:
 		query_links(j);
 		break;
-	case JOB_REOPEN:
-		reopen(j);
-		if (j->result == 0)
-			sync_all(j, true);
-		break;
 	}
 	if (j->endpoint_id[0])
 		judge_endpoint(j->dp->drivers[j->mode], j);
@@ -390,7 +383,7 @@ static void settle(struct datapath *dp, const struct driver_drift *drift)
 static void watch_notices(struct datapath *dp)
 {
 	dp->notices_wait = false;
-	for (unsigned mode = 0; !dp->reopening && mode < MODES; mode++)
+	for (unsigned mode = 0; mode < MODES; mode++)
 		if (dp->notify[mode])
 			event_add(dp->notify[mode], NULL);
 }
@@ -404,20 +397,6 @@ static int watch_driver(struct datapath *dp, unsigned mode)
 		return -1;
 	event_add(dp->notify[mode], NULL);
 	return 0;
-}
-
-/* After the drivers were opened anew: their notices come by other descriptors. */
-static void watch_again(struct datapath *dp)
-{
-	dp->reopening = false;
-	for (unsigned mode = 0; mode < MODES; mode++) {
-		if (!dp->notify[mode])
-			continue;
-		event_free(dp->notify[mode]);
-		dp->notify[mode] = NULL;
-		if (watch_driver(dp, mode) < 0)
-			abort();
-	}
 }
 
 static void note_ifname(struct datapath *dp, const struct job *j)
@@ -444,10 +423,6 @@ static void job_done(void *arg)
 		if (--dp->syncs_open == 0 && dp->notices_wait)
 			watch_notices(dp);
 		note_result(dp, j);
-		break;
-	case JOB_REOPEN:
-		note_result(dp, j);
-		watch_again(dp);
 		break;
 	case JOB_RESYNC:
 		note_result(dp, j);
@@ -494,7 +469,7 @@ static struct job *job_new(struct datapath *dp, enum job_kind kind)
 	j->kind = kind;
 	j->hold = dp->hold;
 	/* Commands go only with a job that syncs them. */
-	if (kind == JOB_SYNC || kind == JOB_RESYNC || kind == JOB_REOPEN) {
+	if (kind == JOB_SYNC || kind == JOB_RESYNC) {
 		j->commands = dp->head;
 		dp->head = NULL;
 		dp->tail = &dp->head;
@@ -747,17 +722,9 @@ void datapath_hold(struct node *node, bool hold)
 	request_resync(dp);
 }
 
-void datapath_reopen(struct node *node)
+void datapath_start_over(struct node *node)
 {
-	struct datapath *dp = node->datapath;
-
-	dp->config.hostno = node->cluster.hostno;
-	/* Their descriptors are closed by the job, and may be other files' before the job is done. */
-	dp->reopening = true;
-	for (unsigned mode = 0; mode < MODES; mode++)
-		if (dp->notify[mode])
-			event_del(dp->notify[mode]);
-	submit(job_new(dp, JOB_REOPEN));
+	add(node, START_OVER)->hostno = node->cluster.hostno;
 }
 
 const struct driver_counters *datapath_counters(const struct node *node)

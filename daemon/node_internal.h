@@ -364,7 +364,7 @@ void network_keep(struct node *node, struct network *network);	 /* save and publ
 const char *network_mode_name(const struct network_def *def);	 /* "l2", "l3" */
 enum network_mode network_mode_parse(const char *text);		 /* NULL: ANY */
 void network_unuse(struct node *node, struct network *network);	 /* after docker_count, pinned or local_count fell */
-void networks_collect(struct node *node); /* at a start: the same for all */
+void networks_collect(struct node *node);			 /* at a start: the same for all */
 const void *network_claimed(struct node *node, const char *name, void *buf, size_t size, size_t *ret_len);
 bool network_conflict(
 	struct node *node, const struct network *network, char *buf, size_t size); /* a sentence when its name or VNI is shared */
@@ -530,8 +530,7 @@ void datapath_commit(
 void datapath_commit_then(struct node *node, const struct id128 *network, const char *id,
 	int (*then)(void *arg, uint32_t peer, struct err *err), void (*fn)(void *arg, const struct err *err), void *arg);
 void datapath_look_at_links(struct node *node); /* then endpoints_links_seen */
-void datapath_reopen(
-	struct node *node); /* our host number changed: close, open, everything desired is told again by the caller */
+void datapath_start_over(struct node *node);	/* another cluster, another host number: nothing is desired any more */
 const struct driver_counters *datapath_counters(const struct node *node); /* as of the last sync */
 uint64_t datapath_last_resync_ms(const struct node *node);
 /* Packets that the filters of the two modes have dropped (driver.h, guard_counters). */

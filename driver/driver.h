@@ -91,6 +91,8 @@ struct driver_ops {
 	/* Members of the cluster: VXLAN with our VNIs from anyone else is dropped and counted. The whole list, ourselves not
 	 * needed. */
 	void (*set_members)(struct driver *d, const struct ip *vteps, size_t count);
+	/* The host is somebody else now, with another number: no network is desired any more. */
+	void (*start_over)(struct driver *d, uint32_t hostno);
 	/* While held, kernel rows of remotes that nobody desires are kept (after a start, until records are complete). */
 	void (*hold_removals)(struct driver *d, bool hold);
 

@@ -503,6 +503,15 @@ void vx_set_members(struct vxlan *vx, const struct ip *vteps, size_t count)
 	vx->members_known = vx->guard_dirty = vx->guard_pending = true;
 }
 
+void vx_start_over(struct vxlan *vx, uint32_t hostno)
+{
+	struct vx_network *n, *next;
+
+	HASH_ITER(hh, vx->networks, n, next)
+	vx_del_network(vx, &n->id);
+	vx->hostno = hostno;
+}
+
 void vx_desired_free(struct vxlan *vx)
 {
 	struct vx_network *n, *next_network;

@@ -120,6 +120,11 @@ static void op_set_members(struct driver *d, const struct ip *vteps, size_t coun
 	vx_set_members(vx_of(d), vteps, count);
 }
 
+static void op_start_over(struct driver *d, uint32_t hostno)
+{
+	vx_start_over(vx_of(d), hostno);
+}
+
 static void op_hold_removals(struct driver *d, bool hold)
 {
 	struct vxlan *vx = vx_of(d);
@@ -274,6 +279,7 @@ static const struct driver_ops vxlan_ops = {
 	.del_remote = op_del_remote,
 	.set_flood = op_set_flood,
 	.set_members = op_set_members,
+	.start_over = op_start_over,
 	.hold_removals = op_hold_removals,
 	.sync = op_sync,
 	.resync = op_resync,

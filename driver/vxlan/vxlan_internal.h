@@ -186,6 +186,7 @@ void vx_del_endpoint(struct vxlan *vx, const struct id128 *network, const char *
 void vx_put_remote(struct vxlan *vx, const struct driver_remote *remote);
 void vx_del_remote(struct vxlan *vx, const struct id128 *network, const struct mac *mac);
 void vx_set_flood(struct vxlan *vx, const struct id128 *network, const struct ip *vteps, size_t count);
+void vx_start_over(struct vxlan *vx, uint32_t hostno);
 void vx_set_members(struct vxlan *vx, const struct ip *vteps, size_t count);
 void vx_endpoint_claim(struct vxlan *vx, struct vx_endpoint *e, uint32_t port); /* 0: gives its rows up */
 void vx_desired_free(struct vxlan *vx);

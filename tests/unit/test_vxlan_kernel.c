@@ -518,6 +518,46 @@ static void what_nobody_wants_after_reopening_goes(void **state)
 	assert_int_equal(counters(h)->reaped, 3);
 }
 
+static void tunnel_mac_in(const struct host *h, char buf[32])
+{
+	int fd = fabric_fd(h);
+	FILE *f;
+
+	enter(fd);
+	close(fd);
+	f = popen("ip -o link show type vxlan | sed 's/.*link.ether //; s/ .*//'", "r");
+	assert_non_null(f);
+	assert_non_null(fgets(buf, 32, f));
+	pclose(f);
+}
+
+static void a_host_that_starts_over_wants_nothing_and_takes_its_new_number(void **state)
+{
+	struct host *h = &hosts[0];
+	uint64_t deadline = clock_boot_ms() + DEADLINE_MS;
+	struct mac tunnel = vxlan_tunnel_mac(&net.id, 77);
+	char before[32], after[32], expected[32], mac[MAC_TEXT_SIZE];
+
+	(void)state;
+	REQUIRE_KERNEL();
+	attach_both();
+	tunnel_mac_in(h, before);
+	h->driver->ops->start_over(h->driver, 77);
+	sync_driver(h);
+	assert_int_equal(counters(h)->networks, 0);
+	while (h->driver->ops->reap(h->driver, NULL) > 0 && clock_boot_ms() < deadline)
+		poll(NULL, 0, 5);
+	assert_int_equal(count_links(h), 1);
+	desire(h, true);
+	sync_driver(h);
+	tunnel_mac_in(h, after);
+	snprintf(expected, sizeof(expected), "%s\n", mac_format(&tunnel, mac));
+	assert_string_equal(after, expected);
+	assert_string_not_equal(after, before);
+	resync_driver(h);
+	assert_int_equal(drift(h), 0);
+}
+
 static void held_rows_stay_until_let_go(void **state)
 {
 	struct host *h = &hosts[0];
@@ -1270,6 +1310,7 @@ static int run(void)
 		cmocka_unit_test_teardown(damage_without_notice_is_found_by_resync, teardown),
 		cmocka_unit_test_teardown(reopening_adopts_and_changes_nothing, teardown),
 		cmocka_unit_test_teardown(what_nobody_wants_after_reopening_goes, teardown),
+		cmocka_unit_test_teardown(a_host_that_starts_over_wants_nothing_and_takes_its_new_number, teardown),
 		cmocka_unit_test_teardown(held_rows_stay_until_let_go, teardown),
 		cmocka_unit_test_teardown(foreign_objects_in_the_fabric_are_left_alone, teardown),
 		cmocka_unit_test_teardown(deleting_and_adding_again_before_the_reaper_works, teardown),
