@@ -205,6 +205,8 @@ static json_t *warnings_json(struct node *node)
 	if (gossip_counters(node->gossip)->conflicts)
 		json_array_append_new(warnings,
 			json_string("two hosts speak with one identity: is one a copy of the other's state directory?"));
+	if (*datapath_warning(node))
+		json_array_append_new(warnings, json_string(datapath_warning(node)));
 	warn_networks(node, warnings);
 	return warnings;
 }

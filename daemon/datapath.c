@@ -88,6 +88,7 @@ struct job {
 	int left; /* to be reaped */
 	struct driver_counters counters;
 	struct datapath_drops drops;
+	char warning[400];
 	size_t query_count, query_done;
 	struct link_query *queries;
 };
@@ -107,6 +108,7 @@ struct datapath {
 	struct driver_counters counters;
 	uint64_t last_resync_ms;
 	struct datapath_drops drops;
+	char warning[400];
 	char last_error[ERR_TEXT_SIZE];
 };
 
@@ -258,6 +260,7 @@ static void add_counters(struct job *j)
 	ADD(endpoints), ADD(remotes);
 	ADD(last_drift.missing), ADD(last_drift.foreign), ADD(last_drift.different);
 #undef ADD
+	snprintf(j->warning, sizeof(j->warning), "%s", j->dp->drivers[L3]->ops->warning(j->dp->drivers[L3]));
 }
 
 static void read_drops(struct job *j)
@@ -414,6 +417,7 @@ static void job_done(void *arg)
 	struct datapath *dp = j->dp;
 
 	dp->counters = j->counters;
+	memcpy(dp->warning, j->warning, sizeof(dp->warning));
 	if (j->kind == JOB_LINKS && j->result == 0 && j->query_done < j->query_count) {
 		submit(j);
 		return;
@@ -740,6 +744,11 @@ uint64_t datapath_last_resync_ms(const struct node *node)
 const struct datapath_drops *datapath_drops(const struct node *node)
 {
 	return &node->datapath->drops;
+}
+
+const char *datapath_warning(const struct node *node)
+{
+	return node->datapath->warning;
 }
 
 struct mac datapath_tunnel_mac(const struct node *node, const struct id128 *network)

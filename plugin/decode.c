@@ -316,7 +316,9 @@ static const char *option_mode(struct jd *d)
 	const char *mode = jd_opt_str(d, "trestle.mode", TEXT_MAX);
 
 	if (mode && strcmp(mode, "l2"))
-		option_fail(d, "trestle.mode", mode, "l2, the only mode of this version");
+		option_fail(d, "trestle.mode", mode,
+			"l2: an engine gives its containers a subnet and a gateway in it, which is a segment. Mode l3 is for "
+			"CNI");
 	return mode;
 }
 

@@ -1044,6 +1044,55 @@ int nft_purge(struct nft *nft, struct err *err)
 	return error ? fail(nft, error, "deleted", verdict.what, err) : 0;
 }
 
+/* -- chains of others -- */
+
+struct drop_search {
+	char *buf;
+	size_t size;
+};
+
+static const char *family_name(uint8_t family)
+{
+	return family == NFPROTO_IPV4 ? "ip" : family == NFPROTO_IPV6 ? "ip6" : family == NFPROTO_INET ? "inet" : NULL;
+}
+
+static int on_chain(const struct nlmsghdr *nlh, void *arg)
+{
+	struct drop_search *search = arg;
+	struct nftnl_chain *chain = nftnl_chain_alloc();
+	int result = -EBADMSG;
+
+	if (chain && nftnl_chain_nlmsg_parse(nlh, chain) == 0) {
+		const char *family = family_name((uint8_t)nftnl_chain_get_u32(chain, NFTNL_CHAIN_FAMILY));
+
+		result = 0;
+		if (!*search->buf && family && nftnl_chain_is_set(chain, NFTNL_CHAIN_HOOKNUM) &&
+			nftnl_chain_get_u32(chain, NFTNL_CHAIN_HOOKNUM) == NF_INET_FORWARD &&
+			nftnl_chain_get_u32(chain, NFTNL_CHAIN_POLICY) == NF_DROP)
+			snprintf(search->buf, search->size, "chain %s of table %s %s",
+				nftnl_chain_get_str(chain, NFTNL_CHAIN_NAME), family,
+				nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE));
+	}
+	nftnl_chain_free(chain);
+	return result;
+}
+
+int nft_find_forward_drop(struct nft *nft, char *buf, size_t size, struct err *err)
+{
+	char request[256] __attribute__((aligned(NLMSG_ALIGNTO)));
+	struct drop_search search = {.buf = buf, .size = size};
+	int error = -EINTR;
+
+	for (int i = 0; i < ATTEMPTS_POLITE && error == -EINTR; i++) {
+		struct nlmsghdr *nlh = nftnl_nlmsg_build_hdr(request, NFT_MSG_GETCHAIN, NFPROTO_UNSPEC, NLM_F_DUMP, ++nft->seq);
+
+		*buf = '\0';
+		error = ask(nft, nlh, on_chain, &search);
+	}
+	/* Others that do not stop to commit keep this from being known; that is no failure of ours. */
+	return error && error != -EINTR ? fail(nft, error, "looked around from", NULL, err) : 0;
+}
+
 /* -- notices -- */
 
 int nft_fd(const struct nft *nft)

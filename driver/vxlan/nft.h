@@ -74,6 +74,10 @@ int nft_purge(struct nft *nft, struct err *err); /* deletes the table; fine when
 int nft_fd(const struct nft *nft);
 bool nft_drain(struct nft *nft);
 
+/* The first chain of anybody's that sees what the host forwards and drops it unless a rule of its accepts it: "chain FORWARD of
+ * table ip filter"; "" when there is none. */
+int nft_find_forward_drop(struct nft *nft, char *buf, size_t size, struct err *err);
+
 /* ---- for build() ---- */
 
 void nft_chain(struct nft_batch *batch, const char *name, const char *type, uint32_t hook, int32_t priority);

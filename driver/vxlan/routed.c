@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "driver/vxlan/nft.h"
 #include "driver/vxlan/vxlan_internal.h"
 #include "netlink/build.h"
 #include "netlink/neigh.h"
@@ -130,29 +131,33 @@ static int let_forward(struct vxlan *vx, uint8_t family, bool *wrote, struct err
 	return 0;
 }
 
-int vx_routed_prepare(struct vxlan *vx, struct err *err)
-{
-	struct vx_have_link *l, *next;
-	unsigned found = 0;
-	bool wrote = false;
+/* ---- netfilter ---- */
 
-	if (let_forward(vx, 4, &wrote, err) < 0 || let_forward(vx, 6, &wrote, err) < 0)
+/* Docker, and firewalls, drop what is forwarded unless they know it. Rules of our table cannot overrule that. */
+static int look_for_drops(struct vxlan *vx, struct err *err)
+{
+	struct vx_network *n, *next;
+	const struct prefix *pool = NULL;
+	char chain[128] = "", text[PREFIX_TEXT_SIZE];
+
+	vx->warning[0] = '\0';
+	HASH_ITER(hh, vx->networks, n, next)
+	if (n->live && n->routed && n->routed->pool_count)
+		pool = &n->routed->pools[0];
+	if (!pool)
+		return 0;
+	if (nft_find_forward_drop(vx->table, chain, sizeof(chain), err) < 0)
 		return -1;
-	found += wrote;
-	HASH_ITER(hh, vx->links, l, next)
-	{
-		if (!l->assigned || !l->network->live || !l->link.up)
-			continue;
-		if (vx_routed_conf(l->link.name, l->endpoint != NULL, wants_family(l->network, 6), &wrote, err) < 0)
-			return err_prefix(err, "settings of link %s", l->link.name);
-		found += wrote;
-	}
-	vx->counters.repairs += found;
-	vx->counters.last_drift.different += found;
+	if (*chain)
+		snprintf(vx->warning, sizeof(vx->warning),
+			"the %s drops what this host forwards, unless a rule of its accepts it: containers of mode l3 need one "
+			"for "
+			"what comes from their subnets and one for what goes there. With Docker: \"iptables -I DOCKER-USER -s %s "
+			"-j "
+			"ACCEPT\", and the same with -d",
+			chain, prefix_format(pool, text));
 	return 0;
 }
-
-/* ---- netfilter ---- */
 
 static void fill(const struct vx_network *n, struct nat_network *to)
 {
@@ -180,8 +185,32 @@ void vx_routed_nat(struct vxlan *vx, bool *ret_wrote, struct err *err)
 	if (n->live && n->routed)
 		fill(n, &list[count++]);
 	vx->guard_dirty = let_forward(vx, 4, &wrote, err) < 0 || let_forward(vx, 6, &wrote, err) < 0 ||
-			  nat_apply(vx->nat, list, count, ret_wrote, err) < 0;
+			  nat_apply(vx->nat, list, count, ret_wrote, err) < 0 || look_for_drops(vx, err) < 0;
 	free(list);
+}
+
+/* ---- all of it ---- */
+
+int vx_routed_prepare(struct vxlan *vx, struct err *err)
+{
+	struct vx_have_link *l, *next;
+	unsigned found = 0;
+	bool wrote = false;
+
+	if (let_forward(vx, 4, &wrote, err) < 0 || let_forward(vx, 6, &wrote, err) < 0)
+		return -1;
+	found += wrote;
+	HASH_ITER(hh, vx->links, l, next)
+	{
+		if (!l->assigned || !l->network->live || !l->link.up)
+			continue;
+		if (vx_routed_conf(l->link.name, l->endpoint != NULL, wants_family(l->network, 6), &wrote, err) < 0)
+			return err_prefix(err, "settings of link %s", l->link.name);
+		found += wrote;
+	}
+	vx->counters.repairs += found;
+	vx->counters.last_drift.different += found;
+	return look_for_drops(vx, err);
 }
 
 /* ---- routes ---- */

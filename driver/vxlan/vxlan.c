@@ -254,6 +254,11 @@ static const struct driver_counters *op_counters(const struct driver *d)
 	return &vx_of_const(d)->counters;
 }
 
+static const char *op_warning(const struct driver *d)
+{
+	return vx_of_const(d)->warning;
+}
+
 static int op_guard_counters(struct driver *d, uint64_t *ret_foreign, uint64_t *ret_forged, struct err *err)
 {
 	struct vxlan *vx = vx_of(d);
@@ -292,6 +297,7 @@ static const struct driver_ops vxlan_ops = {
 	.endpoint_state = op_endpoint_state,
 	.endpoint_error = op_endpoint_error,
 	.counters = op_counters,
+	.warning = op_warning,
 	.guard_counters = op_guard_counters,
 	.purge = op_purge,
 };

@@ -172,6 +172,7 @@ struct vxlan {
 	bool announce_waits; /* the timer runs */
 	int watch_fd;	     /* epoll over the notices and that timer: what the caller watches */
 	struct driver_counters counters;
+	char warning[400];
 };
 
 /* desired.c: what is wanted */

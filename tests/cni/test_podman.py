@@ -25,6 +25,7 @@ class Runs(PluginTest):
             # One network as our own command writes it, one by hand.
             d.text("cni", "install", "--network", "app", "--subnet", "10.9.0.0/24", "--mode", "l2", "--portmap")
             p.network("second", subnet="10.19.0.0/24", mode="l2")
+            p.network("routed", subnet="10.29.0.0/24")
 
     def setUp(self):
         self.before = self.state()
@@ -67,6 +68,29 @@ class Runs(PluginTest):
         one("network", "disconnect", "second", "x")
         self.assertIsNotNone(one.address("x"))
         one.remove_all()
+        self.nothing_left(self.before)
+
+    def test_a_routed_network(self):
+        """Ports of a container are reached through its host, from everywhere; a second network leaves the default route alone."""
+        one, two = self.podmen
+        one.run("web", "routed", "-p", "8098:80", command=("httpd", "-f", "-h", "/www"))
+        two.run("client", "routed")
+        web = one.address("web")
+        self.assertTrue(web.startswith("10.29.0."))
+        # Not wget, which looks for names in libraries that a static busybox lacks.
+        get = lambda where, port=80: ("sh", "-c", f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {where} {port}")
+        wait_for(lambda: two.exec("client", *get(web)).stdout, 5, "reached from a container of the other host")
+        for where in ((web,), (self.host.address, 8098)):
+            for host in self.lab.hosts:
+                self.assertIn("hello", host.run("busybox", *get(*where)).stdout)
+            self.assertIn("hello", two.exec("client", *get(*where)).stdout)
+        two("network", "connect", "app", "client")
+        self.assertIn("hello", two.exec("client", *get(web)).stdout)
+        one.run("both", "app")
+        one("network", "connect", "routed", "both")
+        self.assertIn("hello", one.exec("both", *get(web)).stdout)
+        one.remove_all()
+        two.remove_all()
         self.nothing_left(self.before)
 
     def test_rm_while_the_daemon_is_away(self):

@@ -37,13 +37,14 @@ print(s.makefile().read())
 class Pods(unittest.TestCase):
     """Two containers on each of two hosts, in a network of both families."""
 
-    BEFORE = STRICT
+    BEFORE, FAMILIES, HOSTS = STRICT, (4, 6), 3
 
     @classmethod
     def setUpClass(cls):
-        cls.lab = Lab(hosts=3).open()
+        cls.lab = Lab(hosts=cls.HOSTS, families=cls.FAMILIES).open()
         cls.addClassCleanup(cls.lab.close)
-        cls.one, cls.two, cls.outside = cls.lab.hosts
+        cls.one, cls.two, *outside = cls.lab.hosts
+        cls.outside = outside[0] if outside else None
         for h in cls.lab.hosts:
             h.run("sysctl", "-qw", *cls.BEFORE)
         cls.daemons = [Daemon(h) for h in (cls.one, cls.two)]
@@ -92,6 +93,7 @@ class Pods(unittest.TestCase):
         found["routes6"] = host.run("ip", "-6", "route", "show", "proto", "111").stdout.splitlines()
         found["neighbours"] = [l for l in host.run("ip", "neigh").stdout.splitlines() if "proto 111" in l]
         found["fabric"] = [l for l in found["fabric"] if l != "lo"]
+        del found["namespaces"]  # the containers' are the tests'
         return found
 
     def everyone(self):
@@ -131,6 +133,10 @@ class Pods(unittest.TestCase):
         """[server's name, the client's address as the server sees it]"""
         inside = ("ip", "netns", "exec", who.name) if hasattr(who, "where") else ()
         return (who.host if hasattr(who, "where") else who).run(*inside, "python3", "-c", CLIENT, address, port).stdout.split()
+
+    @staticmethod
+    def dropped(host, counter, table="trestle-l3"):
+        return int(re.search(r"packets (\d+)", host.run("nft", "list", "counter", "inet", table, counter).stdout).group(1))
 
     def status(self, i):
         return self.daemons[i].call("GET", "/v1/status")
@@ -203,8 +209,28 @@ class Routed(Pods):
             target = b.ip6 if ":" in own else b.ip4
             self.assertNotEqual(a.run("ping", "-I", own.split("/")[0], "-c", 1, "-W", 1, target, check=False).returncode, 0, own)
             a.ip("addr", "del", own, "dev", "eth0")
-        text = self.one.run("nft", "list", "counter", "inet", "trestle-l3", "spoofed").stdout
-        self.assertGreaterEqual(int(re.search(r"packets (\d+)", text).group(1)), 3, text)
+        self.assertGreaterEqual(self.dropped(self.one, "spoofed"), 3)
+
+    def test_frames_of_its_vni_are_members_only(self):
+        vni = self.daemons[0].call("GET", "/v1/networks/pods")["vni"]
+        for host in (self.one, self.two):
+            self.assertIn(f"0x{vni:x}", host.run("nft", "list", "set", "inet", "trestle", "vnis").stdout)
+        send = ("import socket, sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto("
+                "bytes([8, 0, 0, 0]) + int(sys.argv[2]).to_bytes(3, 'big') + bytes(61), (sys.argv[1], 4789))")
+        # A container would get a member's address from masquerade; a stranger on the underlay has his own.
+        forged, foreign = self.dropped(self.one, "forged", "trestle"), self.dropped(self.two, "foreign", "trestle")
+        pod = self.pods[0][0]
+        pod.run("python3", "-c", send, self.two.address, vni)
+        self.outside.run("python3", "-c", send, self.two.address, vni)
+        wait_for(lambda: self.dropped(self.one, "forged", "trestle") == forged + 1, 3, "the container's frame is dropped where it is")
+        wait_for(lambda: self.dropped(self.two, "foreign", "trestle") == foreign + 1, 3, "the stranger's is dropped where it comes to")
+
+    def test_full_packets_pass_and_larger_ones_are_told(self):
+        a, b = self.pods[0][0], self.pods[1][0]
+        for to, size in ((b.ip4, 1450 - 28), (b.ip6, 1450 - 48)):
+            words = ["-6"] if ":" in to else []
+            a.run("ping", *words, "-M", "do", "-c", 1, "-W", 1, "-s", size, to)
+            self.assertNotEqual(a.run("ping", *words, "-M", "do", "-c", 1, "-W", 1, "-s", size + 1, to, check=False).returncode, 0)
 
     def test_no_packet_is_lost_while_daemons_are_killed(self):
         a, b = self.pods[0][0], self.pods[1][0]
@@ -226,7 +252,7 @@ class Routed(Pods):
     def test_what_others_delete_comes_back(self):
         a, b = self.pods[0][0], self.pods[1][0]
         tunnel = next(n for n, l in self.one.links().items() if l.get("linkinfo", {}).get("info_kind") == "vxlan")
-        ip = lambda *words: self.one.run("ip", *words)
+        ip = lambda *words: self.one.run("ip", *words, check="flush" not in words)  # a flush may never see an empty table
         both = lambda: a.ping(b.ip4) and a.ping(b.ip6) and self.host_ping(self.one, a.ip4) and self.host_ping(self.one, a.ip6)
         breaks = {
             "a route to another host": lambda: ip("route", "del", b.ip4, "proto", "111"),
@@ -339,6 +365,23 @@ class Routed(Pods):
             self.assertEqual(self.ask(self.pods[0][0], self.one.address, 8080)[0], "web")
             self.assertEqual(self.ask(pod, self.one.address, 8080)[0], "web")
 
+    def test_a_host_that_forbids_forwarding_is_told(self):
+        """As a Docker engine does. Its rules count, whatever we would like."""
+        a, b = self.pods[0][0], self.pods[1][0]
+        warning = lambda: [w for w in self.status(0)["warnings"] if "drops what this host forwards" in w]
+        self.one.run("iptables", "-P", "FORWARD", "DROP")
+        self.addCleanup(self.one.run, "iptables", "-P", "FORWARD", "ACCEPT")
+        self.assertNotEqual(a.ping(b.ip4, check=False).returncode, 0)
+        self.reach(self.one, a.ip4)
+        self.one.run("nft", "flush", "table", "inet", "trestle-l3")  # has it looked at now rather than within a minute
+        wait_for(warning, 5, "said in the status")
+        self.assertIn("chain FORWARD of table ip filter", warning()[0])
+        self.assertIn(SUBNET, warning()[0])
+        for way in ("-s", "-d"):
+            self.one.run("iptables", "-I", "FORWARD", way, SUBNET, "-j", "ACCEPT")
+            self.addCleanup(self.one.run, "iptables", "-D", "FORWARD", way, SUBNET, "-j", "ACCEPT")
+        self.reach(a, b.ip4)
+
     def test_networks_do_not_meet(self):
         other = self.config(name="other", network="other", subnet="10.43.0.0/24", subnet6=None)
         inside = [self.extra(i, other) for i in range(2)]
@@ -346,8 +389,7 @@ class Routed(Pods):
         for pod in inside:
             for stranger in self.everyone():
                 self.assertNotEqual(pod.ping(stranger.ip4, check=False).returncode, 0)
-        text = self.one.run("nft", "list", "counter", "inet", "trestle-l3", "strayed").stdout
-        self.assertGreater(int(re.search(r"packets (\d+)", text).group(1)), 0)
+        self.assertGreater(self.dropped(self.one, "strayed"), 0)
         self.reach(self.one, inside[1].ip4)
 
     def test_an_internal_network_has_no_way_out(self):
@@ -407,7 +449,7 @@ class Lives(Pods):
     BEFORE = LOOSE
 
     def test_a_life(self):
-        """Loose settings; a daemon that dies, whose containers are reached all the same; a host that leaves; nothing is left."""
+        """Loose settings; a daemon that dies, whose containers are reached all the same; when the last container goes, nothing is left."""
         a, b = self.pods[0][0], self.pods[1][0]
         self.all_reach()
         self.daemons[1].kill9()
@@ -430,6 +472,35 @@ class Lives(Pods):
         for d in self.daemons:
             self.assertFalse(d.complaints())
             self.assertEqual([p["leases"] for p in d.call("GET", "/v1/ipam")["pools"]], [0, 0])
+
+
+class Leaves(Pods):
+    HOSTS = 2
+
+    def test_a_host_that_leaves_takes_its_routes_along(self):
+        a, b = self.pods[0][0], self.pods[1][0]
+        self.reach(a, b.ip4)
+        for d in self.daemons:
+            found = d.call("GET", "/v1/ipam/check")
+            self.assertEqual((found["leaks"], found["duplicates"], found["ghosts"]), ([], [], []))
+        self.daemons[1].call("POST", "/v1/leave", {"force": True})
+        wait_for(lambda: b.ip4 not in self.one.run("ip", "route").stdout and b.ip6 not in self.one.run("ip", "-6", "route").stdout, 5,
+                 "its routes are gone")
+        wait_for(lambda: self.objects(self.two) == self.before[1], 5,
+                 f"nothing left there: {leaks.difference(self.before[1], self.objects(self.two))}")
+        self.at_rest()
+
+
+class OverSix(Pods):
+    """The underlay has IPv6 alone."""
+
+    FAMILIES, HOSTS = (6,), 2
+
+    def test_everyone_reaches_everyone(self):
+        self.all_reach()
+        a, b = self.pods[0][0], self.pods[1][0]
+        a.run("ping", "-M", "do", "-c", 1, "-W", 1, "-s", 1430 - 28, b.ip4)
+        self.at_rest()
 
 
 if __name__ == "__main__":
