@@ -38,10 +38,10 @@ struct plugin_create_network {
 	struct plugin_pool pool4[PLUGIN_POOLS_MAX], pool6[PLUGIN_POOLS_MAX];
 	bool internal;
 	bool enable_ipv6;
-	const char *name; /* -o trestle.network; NULL when not given */
-	uint32_t mtu;	  /* -o com.docker.network.driver.mtu or trestle.mtu; 0 = automatic */
-	uint32_t vni;	  /* -o trestle.vni; 0 = automatic */
-	const char *mode; /* -o trestle.mode; NULL = default ("l2"); anything else than l2 is refused by the decoder */
+	const char *name;      /* -o trestle.network; NULL when not given */
+	uint32_t mtu;	       /* -o com.docker.network.driver.mtu or trestle.mtu; 0 = automatic */
+	uint32_t vni;	       /* -o trestle.vni; 0 = automatic */
+	const char *mode;      /* -o trestle.mode; NULL = default ("l2"); anything else than l2 is refused by the decoder */
 	const char *if_prefix; /* -o com.docker.network.container_iface_prefix; "eth" when not given */
 	uint8_t digest[16];    /* over everything that matters: equal digests = the same request again (N2, N3) */
 };
