@@ -184,6 +184,13 @@ void cluster_save(struct node *node)
 	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_CLUSTER, "", 0, buf, len, true));
 }
 
+/* The first of a cluster of its own. */
+static void make_cluster(struct cluster_state *c)
+{
+	*c = (struct cluster_state){.cluster_id = random_id(), .hostno = FIRST_HOSTNO, .hostno_pool = random_id()};
+	randombytes_buf(c->key, sizeof(c->key));
+}
+
 static int load_cluster(struct node *node, struct err *err)
 {
 	struct blob b = {0};
@@ -194,14 +201,36 @@ static int load_cluster(struct node *node, struct err *err)
 		if (cluster_state_decode(b.bytes, b.len, &node->cluster, err) < 0)
 			return -1;
 	} else {
-		node->cluster.cluster_id = random_id();
-		randombytes_buf(node->cluster.key, sizeof(node->cluster.key));
-		node->cluster.hostno = FIRST_HOSTNO;
-		node->cluster.hostno_pool = random_id();
+		make_cluster(&node->cluster);
 	}
 	sodium_memzero(&b, sizeof(b));
 	node->cluster.epoch++;
 	return save_cluster_now(node, err);
+}
+
+/* What a host is in a cluster, and nowhere else. */
+static const enum store_kind of_a_member[] = {
+	STORE_GOSSIP, STORE_IPAM, STORE_NETWORK, STORE_DOCKER_NETWORK, STORE_POOL, STORE_HOSTNO, STORE_LEAVING};
+#define OF_A_MEMBER (sizeof(of_a_member) / sizeof(of_a_member[0]))
+
+/* It said goodbye and was killed before it had become somebody else. Its old self must not come back: the others do not wait for
+ * its promises any more. */
+static int finish_leaving(struct node *node, struct err *err)
+{
+	struct blob b = {0};
+
+	if (store_each(node->store, STORE_STATE, STORE_LEAVING, take_blob, &b, err) < 0)
+		return -1;
+	if (!b.found)
+		return 0;
+	log_info("cluster", "this host has left its cluster; it is the first of its own now, with a new identity");
+	if (store_wipe(node->store, STORE_BOOT, STORE_LEASE, err) < 0)
+		return -1;
+	if (store_wipe(node->store, STORE_STATE, STORE_IDENTITY, err) < 0 ||
+		store_wipe(node->store, STORE_STATE, STORE_CLUSTER, err) < 0)
+		return -1;
+	/* The note last: until here a kill leads back to this place. */
+	return store_replace(node->store, STORE_STATE, of_a_member, OF_A_MEMBER, NULL, err);
 }
 
 /* ---- the socket ---- */
@@ -352,7 +381,8 @@ static int open_socket(struct node *node, struct err *err)
 
 int cluster_start(struct node *node, struct err *err)
 {
-	if (check_machine(node, err) < 0 || load_identity(node, err) < 0 || load_cluster(node, err) < 0)
+	if (check_machine(node, err) < 0 || finish_leaving(node, err) < 0 || load_identity(node, err) < 0 ||
+		load_cluster(node, err) < 0)
 		return -1;
 	return open_socket(node, err) < 0 ? -1 : streams_open(node, err);
 }
@@ -991,11 +1021,9 @@ struct change {
 /* On the worker: what this host was before goes, what it is now is written. */
 static void change_run(void *arg)
 {
-	static const enum store_kind kinds[] = {
-		STORE_GOSSIP, STORE_IPAM, STORE_NETWORK, STORE_DOCKER_NETWORK, STORE_POOL, STORE_HOSTNO};
 	struct change *c = arg;
 
-	c->failed = store_replace(c->node->store, STORE_STATE, kinds, sizeof(kinds) / sizeof(kinds[0]), c->saves, &c->err);
+	c->failed = store_replace(c->node->store, STORE_STATE, of_a_member, OF_A_MEMBER, c->saves, &c->err);
 }
 
 static void add_save(struct change *c, enum store_kind kind, const void *key, size_t key_len, const void *val, size_t len)
@@ -1239,6 +1267,16 @@ static void left(void *arg, const struct err *err)
 	free(l);
 }
 
+/* That it does so is on disk: whoever hears this counts on it. */
+static void say_goodbye(void *arg)
+{
+	struct leave *l = arg;
+
+	gossip_leave(l->node->gossip, clock_boot_ms());
+	l->node->left = true;
+	cluster_start_over(l->node, left, l);
+}
+
 /* What this host held has been handed over, or nobody takes it in time: goodbye. */
 static void on_leave_timer(evutil_socket_t fd, short what, void *arg)
 {
@@ -1254,9 +1292,8 @@ static void on_leave_timer(evutil_socket_t fd, short what, void *arg)
 	if (!ipam_has_retired(node->ipam) && !cluster_alone(node))
 		log_warn("cluster", "leaving with addresses in custody that no other host took: they are lost to the cluster "
 				    "until it forgets this host");
-	gossip_leave(node->gossip, clock_boot_ms());
-	node->left = true;
-	cluster_start_over(node, left, l);
+	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_LEAVING, "", 0, "1", 1, true));
+	outbox_call(node->outbox, say_goodbye, l);
 }
 
 void cluster_start_over(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg)
@@ -1270,11 +1307,8 @@ void cluster_start_over(struct node *node, void (*fn)(void *arg, const struct er
 	randombytes_buf(c->seed, sizeof(c->seed));
 	c->fn = fn;
 	c->arg = arg;
-	node->cluster.cluster_id = random_id();
-	randombytes_buf(node->cluster.key, sizeof(node->cluster.key));
-	node->cluster.hostno = FIRST_HOSTNO;
+	make_cluster(&node->cluster);
 	node->cluster.epoch = 1;
-	node->cluster.hostno_pool = random_id();
 	change_cluster(c);
 }
 

@@ -30,6 +30,7 @@ enum store_kind {
 	STORE_DOCKER_NETWORK = 'd',
 	STORE_POOL = 'p',
 	STORE_HOSTNO = 'h',
+	STORE_LEAVING = 'x', /* it says goodbye: the next start is somebody else's */
 	STORE_MACHINE = 'm', /* which machine this state belongs to */
 	STORE_MARK = 'k',    /* what the state has come to; also in the boot file */
 	/* boot */

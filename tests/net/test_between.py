@@ -7,7 +7,12 @@ from tests.net.hosts import Hosts
 
 GRACE_S = 2
 # First bytes of keys (daemon/store.h).
-DOCKER_NETWORK, ENDPOINT = b"d", b"e"
+DOCKER_NETWORK, ENDPOINT, LEAVING = b"d", b"e", b"x"
+INSERT = """
+import contextlib, sqlite3, sys
+with contextlib.closing(sqlite3.connect(sys.argv[1])) as db, db:
+    db.execute("INSERT INTO kv VALUES (?, ?)", (bytes.fromhex(sys.argv[2]), b"1"))
+"""
 DELETE = """
 import contextlib, sqlite3, sys
 with contextlib.closing(sqlite3.connect(sys.argv[1])) as db, db:
@@ -62,6 +67,48 @@ class Between(Hosts):
         wait_for(lambda: one.call("GET", "/v1/status")["uptime_s"] >= 2 * GRACE_S, 30, "the grace is over")
         self.assertEqual(self.leases(one), 2)
         self.assertEqual([e["ipv4"] for e in one.local_endpoints()], [container.ip])
+
+    def state_of(self, daemon, host_id):
+        return {m["host_id"]: m["state"] for m in daemon.call("GET", "/v1/members")["members"]}[host_id]
+
+    def test_goodbye(self):
+        """The note that it says goodbye was written, and not yet what it is now."""
+        one, two = self.daemons
+        one.plugin().create_network("app", "10.9.0.0/24")
+        before = one.call("GET", "/v1/status")
+        one.kill9()
+        one.host.run("python3", "-c", INSERT, f"{one.state}/state.db", LEAVING.hex())
+        one.start()
+        after = one.call("GET", "/v1/status")
+        self.assertNotEqual(after["host_id"], before["host_id"])
+        self.assertNotEqual(after["cluster_id"], before["cluster_id"])
+        self.assertEqual((after["members"]["alive"], after["networks"], after["pools"]), (1, 0, 0))
+        # Once: the next start is the same host, and it can come in again.
+        one.restart()
+        self.assertEqual(one.call("GET", "/v1/status")["host_id"], after["host_id"])
+        one.join(two)
+        wait_for(lambda: self.state_of(two, after["host_id"]) == "alive", 5, "it is in again")
+
+
+class FullDisk(Hosts):
+    def test_nobody_hears_a_goodbye_that_is_not_on_disk(self):
+        one, two = self.daemons
+        one.stop()
+        # The file moves to a disk of its own, which is then filled up.
+        one.host.run("sh", "-ec", f"""
+            mv {one.state} {one.state}.old; mkdir -m 700 {one.state}
+            mount -t tmpfs -o size=2m,mode=700 tmpfs {one.state}; cp -a {one.state}.old/. {one.state}""")
+        one.start()
+        Daemon.wait_members(self.daemons)
+        host_id = one.call("GET", "/v1/status")["host_id"]
+        one.host.run("sh", "-c", f"cat /dev/zero >{one.state}/fill", check=False)
+        self.assertRaises(OSError, one.call, "POST", "/v1/leave", {}, timeout=7)  # its patience for handing over is 5 s
+        members = {m["host_id"]: m["state"] for m in two.call("GET", "/v1/members")["members"]}
+        self.assertEqual(members[host_id], "alive")
+        one.host.run("rm", f"{one.state}/fill")
+        wait_for(lambda: one.call("GET", "/v1/status")["host_id"] != host_id, 10, "it has left")
+        wait_for(lambda: [m["state"] for m in two.call("GET", "/v1/members")["members"] if m["host_id"] == host_id] in ([], ["left"]), 5,
+                 "and the other has heard it")
 
 
 if __name__ == "__main__":
