@@ -32,6 +32,7 @@ def conflist(name, *plugins, version="1.0.0"):
                      "needs the packages golang-go and golang-github-appc-cni-dev")
 class Cnitool(PluginTest):
     """C76, C77 by the library itself."""
+    HOSTS = 2
 
     @classmethod
     def setUpClass(cls):
@@ -83,20 +84,43 @@ class Cnitool(PluginTest):
         self.gone(s, "eth1")
         self.nothing_left(before)
 
+    def serve(self, sandbox, text):
+        """Something to be reached at port 80."""
+        directory = f"{self.dir}/www-{sandbox.name}"
+        os.mkdir(directory)
+        with open(f"{directory}/index.html", "w") as f:
+            f.write(text)
+        server = self.host.start("ip", "netns", "exec", sandbox.name, "busybox", "httpd", "-f", "-p", "80", "-h", directory, name=sandbox.name)
+        self.addCleanup(server.end)
+
+    def fetch(self, where, host):
+        program = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=2).read().decode(), end='')"
+        return host.run("python3", "-c", program, f"http://{where}/").stdout
+
+    CAPABILITIES = {"ips": ["10.78.0.78"], "mac": "02:00:00:00:00:78",
+                    "portMappings": [{"hostPort": 8078, "containerPort": 80, "protocol": "tcp"}],
+                    "bandwidth": {"ingressRate": 8000000, "ingressBurst": 800000}}
+
     def test_c77_a_list_with_what_the_runtime_gives(self):
         s, before = self.sandbox(), self.state()
         name = self.network("chain", {"type": "trestle", "subnet": "10.78.0.0/24", "capabilities": {"ips": True, "mac": True}},
                             {"type": "tuning", "sysctl": {"net.ipv4.conf.eth0.arp_filter": "1"}},
-                            {"type": "portmap", "capabilities": {"portMappings": True}})
-        caps = {"ips": ["10.78.0.78"], "mac": "02:00:00:00:00:78", "portMappings": [{"hostPort": 8078, "containerPort": 80, "protocol": "tcp"}]}
-        result = json.loads(self.tool("add", name, s, CAP_ARGS=json.dumps(caps), CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web").stdout)
+                            {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
+                            {"type": "bandwidth", "capabilities": {"bandwidth": True}})
+        caps = {"CAP_ARGS": json.dumps(self.CAPABILITIES)}
+        result = json.loads(self.tool("add", name, s, CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web", **caps).stdout)
         self.assertEqual(result["ips"][0]["address"], "10.78.0.78/32")
         self.assertEqual(s.links()["eth0"]["address"], "02:00:00:00:00:78")
-        self.assertEqual(s.run("cat", "/proc/sys/net/ipv4/conf/eth0/arp_filter").stdout.strip(), "1")
-        self.assertIn("10.78.0.78:80", self.host.run("iptables-save", "-t", "nat").stdout)
         self.assertIn("shop/web", [e["name"] for e in self.daemon.local_endpoints()])
+        self.assertEqual(s.run("cat", "/proc/sys/net/ipv4/conf/eth0/arp_filter").stdout.strip(), "1")
+        ours = next(i["name"] for i in result["interfaces"] if not i.get("sandbox"))
+        self.assertIn("rate 8Mbit", self.host.run("tc", "qdisc", "show", "dev", ours).stdout)
+        self.serve(s, "hello")
+        for where in ("10.78.0.78", f"{self.host.address}:8078"):
+            wait_for(lambda w=where: self.fetch(w, self.host) == "hello", 5, f"{where} from the host itself")
+        wait_for(lambda: self.fetch(f"{self.host.address}:8078", self.lab.hosts[1]) == "hello", 5, "the port from another host")
         # No check: portmap 1.1.1 looks for an IPv6 chain that it did not make.
-        self.tool("del", name, s, CAP_ARGS=json.dumps(caps))
+        self.tool("del", name, s, **caps)
         self.assertNotIn("10.78.0.78", self.host.run("iptables-save", "-t", "nat").stdout)
         self.nothing_left(before)
 

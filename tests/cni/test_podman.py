@@ -1,6 +1,6 @@
-"""podman as the runtime: its CNI backend, the plugin under its installed name, portmap chained behind, on two hosts.
+"""podman as the runtime: its CNI backend, the plugin under its installed name, portmap chained behind, on two hosts, in both modes.
 
-In mode l2 the host itself is no part of the network, so ports are mapped by portmap and not reachable through it; that is mode l3's.
+In mode l2 the host itself is no part of the network, so ports are mapped by portmap and not reachable through it; in mode l3 they are.
 """
 import os
 import shutil
@@ -8,6 +8,7 @@ import unittest
 
 from tests.cni.runtime import PluginTest
 from tests.lab import wait_for
+from tests.lab.engine import IMAGE
 from tests.lab.podman import Podman
 
 
@@ -55,6 +56,30 @@ class Runs(PluginTest):
         self.assertNotEqual(failed.returncode, 0)
         self.assertIn("10.9.0.99", failed.stderr)
         one.remove_all()
+        self.nothing_left(self.before)
+
+    SERVE = ("httpd", "-f", "-p", "80", "-h", "/www")
+
+    def fetch(self, where, host):
+        program = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=2).read().decode(), end='')"
+        return host.run("python3", "-c", program, f"http://{where}/").stdout
+
+    def served(self, where, host):
+        wait_for(lambda: self.fetch(where, host) == "hello from a container\n", 5, f"{where} from {host.name}")
+
+    def test_a_pod_has_one_address(self):
+        one, two = self.podmen
+        self.addCleanup(one, "pod", "rm", "-a", "-f", check=False)
+        one("pod", "create", "--name", "pod", "--network", "routed", "-p", "8097:80", "--infra-image", IMAGE, "--infra-command", "sleep 100000",
+            "--cgroup-parent", f"/{self.host.netns}")
+        for name, command in (("web", self.SERVE), ("side", ("sleep", "100000"))):
+            one("run", "-d", "--name", name, "--pod", "pod", "--stop-timeout", "0", IMAGE, *command)
+        two.run("far", "routed")
+        self.assertEqual(one.address("web"), one.address("side"))
+        wait_for(lambda: two.ping("far", one.address("side")), 5, "a container of the other host reaches the pod")
+        self.served(f"{self.host.address}:8097", self.lab.hosts[1])
+        self.assertEqual(len(self.daemon.local_endpoints()), 1)
+        one("pod", "rm", "-a", "-f", "-t", "0")
         self.nothing_left(self.before)
 
     def test_stop_start_and_networks_of_a_running_container(self):
