@@ -1137,7 +1137,12 @@ static struct lease_user *lease_users(struct node *node)
 	struct lease_user *users = NULL;
 	struct endpoint *ep, *next_ep;
 	struct workload *w, *next_w;
+	struct network *n, *next_n;
 
+	HASH_ITER(hh, node->networks, n, next_n)
+	for (unsigned i = 0; i < 2; i++) /* the host's own, in mode l3 */
+		if (n->programmed && ip_is_set(&n->own[i].address))
+			add_user(&users, &n->own[i].pool, &n->own[i].address);
 	HASH_ITER(hh, node->endpoints, ep, next_ep)
 	if (!ep->closing) {
 		add_users(node, &users, &ep->state.address4.ip);
