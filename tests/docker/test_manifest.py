@@ -29,7 +29,8 @@ class Node:
 
     def __init__(self, host, pod):
         self.host, self.pod = host, pod
-        self.engine = Engine(host)
+        # An engine that filters closes the forward chain for everybody, which no kubelet does.
+        self.engine = Engine(host, "--iptables=false")
         self.daemon = Daemon(host, start=False)
         self.root = f"{host.dir}/node"
         # As systemd and `ip netns` leave it on a node.
@@ -100,9 +101,7 @@ class Node:
             self.engine.docker("run", "--rm", *self.command(c))
         self.main, = self.pod["spec"]["containers"]
         self.engine.docker("run", "-d", "--name", self.main["name"], *self.command(self.main))
-        # In mode l2: what is shown here is the pod, not the datapath.
-        hook = [{"l3": "l2"}.get(w, w) for w in self.main["lifecycle"]["postStart"]["exec"]["command"]]
-        return self.engine.exec(self.main["name"], *hook, check=False)
+        return self.engine.exec(self.main["name"], *self.main["lifecycle"]["postStart"]["exec"]["command"], check=False)
 
     def probe(self, kind):
         return self.engine.exec(self.main["name"], *self.main[kind]["exec"]["command"], check=False)
@@ -166,6 +165,9 @@ class Manifest(unittest.TestCase):
         self.assertEqual(len(set(addresses)), 2)
         wait_for(lambda: pods[0].ping(addresses[1]), 5, "a pod reaches one of the other node")
         wait_for(lambda: pods[1].ping(addresses[0]), 5, "and the other way round")
+
+        # As the kubelet's probes do, from the node itself.
+        one.host.run("ping", "-c", "1", "-W", "1", addresses[0])
 
         # An update of the DaemonSet: traffic flows without the daemon, and the next one takes everything over.
         one.stop()

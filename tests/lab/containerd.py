@@ -30,7 +30,11 @@ class Containerd:
         return self.ctr("task", "exec", "--exec-id", "x", name, *argv, check=check)
 
     def address(self, name, ifname="eth0"):
-        return self.exec(name, "/bin/ip", "-o", "-4", "addr", "show", "dev", ifname).stdout.split()[3].split("/")[0]
+        """ctr may lose what a short command says."""
+        def said():
+            words = self.exec(name, "/bin/ip", "-o", "-4", "addr", "show", "dev", ifname).stdout.split()
+            return words[3].split("/")[0] if len(words) > 3 else None
+        return wait_for(said, 10, f"address of {name}")
 
     def ping(self, name, address):
         return self.exec(name, "/bin/ping", "-c", "1", "-W", "1", address)
