@@ -86,7 +86,7 @@ class Cni:
     def argv(self, env, binary=None):
         return self.host.enter("env", "-i", *[f"{k}={v}" for k, v in env.items()], binary or self.binary)
 
-    def raw(self, env, stdin, binary=None, timeout=60):
+    def raw(self, env, stdin, binary=None, timeout=300):
         """stdin: text, or a file for the program to have as such."""
         words = {"input": stdin} if isinstance(stdin, (str, bytes)) else {"stdin": stdin}
         done = subprocess.run(self.argv(env, binary), capture_output=True, timeout=timeout,
@@ -110,11 +110,11 @@ class Cni:
     @staticmethod
     def end(p):
         """Of one that was killed: whatever it was started through ends as well."""
-        p.communicate(timeout=10)
+        p.communicate(timeout=60)
 
     @staticmethod
     def finish(p):
-        out, err = p.communicate(timeout=60)
+        out, err = p.communicate(timeout=300)
         return Outcome(p.returncode, out.decode(), err.decode())
 
 
@@ -178,6 +178,11 @@ class PluginTest(unittest.TestCase):
         os.makedirs(f"{cls.host.dir}/bin", exist_ok=True)
         cls.count = 0
 
+    def know_network(self, name):
+        """Before another host uses it: one that has not heard of it would make it anew."""
+        for d in self.daemons:
+            wait_for(lambda d=d: d.call("GET", "/v1/networks/" + name), 5, f"{d.host.name} knows network {name}")
+
     def sandbox(self, host=None):
         type(self).count += 1
         s = Sandbox(host or self.host, f"t{self.count}")
@@ -228,7 +233,16 @@ class PluginTest(unittest.TestCase):
 
     def nothing_left(self, before):
         """As before(): attachments, leases, pairs in the fabric."""
-        wait_for(lambda: self.state() == before, 5, f"nothing left of it; now {self.state()}, before {before}")
+        seen = None
+
+        def same():
+            nonlocal seen
+            seen = self.state()
+            return seen == before
+        try:
+            wait_for(same, 5)
+        except Failed:
+            self.fail(f"something is left: now {seen}, before {before}")
 
     def state(self):
         fabric = self.host.run("ip", "netns", "exec", "trestle", "ip", "-j", "link", check=False).stdout or "[]"

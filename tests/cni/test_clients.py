@@ -203,6 +203,7 @@ class Ctr(PluginTest):
         for host in self.lab.hosts:
             self.start(host, "web", "-d")
             self.addCleanup(self.end, host, "web")
+            self.know_network("app")
         one, two = (self.address(h, "web") for h in self.lab.hosts)
         self.assertNotEqual(one, two)
         wait_for(lambda: self.ctr(self.host, "task", "exec", "--exec-id", "ping", "web", "/bin/ping", "-c", "1", "-W", "1", two), 5, "one reaches two")

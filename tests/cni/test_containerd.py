@@ -28,7 +28,9 @@ class Runs(PluginTest):
     def test_containers_of_two_hosts_reach_each_other(self):
         one, two = self.containerds
         before = self.state()
-        a, b = self.start(one, "a"), self.start(two, "b")
+        a = self.start(one, "a")
+        self.know_network("app")
+        b = self.start(two, "b")
         self.assertNotEqual(a, b)
         wait_for(lambda: one.ping("a", b), 5, "a reaches b")
         wait_for(lambda: two.ping("b", a), 5, "b reaches a")

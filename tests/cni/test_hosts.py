@@ -23,6 +23,7 @@ class Reach(PluginTest):
         config = self.cni.config(name="dual", subnet="10.61.0.0/24", subnet6="2001:db8:61::/64")
         first = self.add("a", a, config)
         # The other host knows the network by name: nothing else has to be said twice.
+        self.know_network("dual")
         second = self.add("b", b, there.config(name="dual", subnet=None), cni=there)
         self.assertEqual(len(second.addresses()), 2)
         self.assertFalse(set(first.addresses()) & set(second.addresses()))
@@ -38,20 +39,20 @@ class Reach(PluginTest):
         self.addCleanup(runtime.detach, docker)
         s = self.sandbox()
         config = self.cni.config(name="pods", network="app", subnet=None)
-        wait_for(lambda: self.daemon.call("GET", "/v1/networks/app"), 5, "the network is known here")
+        self.know_network("app")
         done = self.add("web", s, config, CNI_ARGS="K8S_POD_NAME=web")
         self.assertTrue(done.addresses()[0].startswith("10.62.0."))
         wait_for(lambda: s.ping(docker.ip), 5, "the CNI container reaches the engine's")
         wait_for(lambda: runtime.ping(docker, done.addresses()[0]), 5, "the engine's reaches the CNI container")
+        wait_for(lambda: {e["ipv4"] for e in self.daemon.endpoints("app")} == {docker.ip, done.addresses()[0]}, 5, "both are known here")
         endpoints = {e["ipv4"]: e for e in self.daemon.endpoints("app")}
-        self.assertEqual(set(endpoints), {docker.ip, done.addresses()[0]})
         self.assertEqual(endpoints[done.addresses()[0]]["name"], "web")
 
     def test_an_address_is_not_given_twice(self):
         there = Cni(self.daemons[1])
         config = self.cni.config(name="twice", subnet="10.63.0.0/24", runtimeConfig={"ips": ["10.63.0.9"]})
         self.add("one", self.sandbox(), config)
-        wait_for(lambda: self.daemons[1].call("GET", "/v1/networks/twice"), 5, "the network is known there")
+        self.know_network("twice")
         done = there.call("ADD", "two", self.sandbox(self.lab.hosts[1]), config=config)
         self.refused(done, 101, "10.63.0.9")
 

@@ -272,7 +272,7 @@ class Cluster(Conformance):
         lock, given, refused = threading.Lock(), [], []
 
         def take(host):
-            answer = self.sockets[host].post("IpamDriver.RequestAddress", {"PoolID": pools[host], "Address": "", "Options": None}, 30)
+            answer = self.sockets[host].post("IpamDriver.RequestAddress", {"PoolID": pools[host], "Address": "", "Options": None})
             with lock:
                 (given if answer.ok else refused).append((host, answer.json.get("Address")))
         for host in range(3):

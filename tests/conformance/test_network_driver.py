@@ -472,7 +472,7 @@ class Killed(Conformance):
             # Here the moment itself is the input: it walks over the whole of the two calls, and a little behind.
             threading.Event().wait(span * moment * 1.2 / moments)
             self.daemon.kill9()
-            caller.join(10)
+            caller.join(100)
             self.daemon.start()
             self.create_endpoint(network, endpoint=endpoint)
             link = self.join(network, endpoint)["InterfaceName"]["SrcName"]

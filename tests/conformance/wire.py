@@ -50,7 +50,7 @@ def head(method, length, verb="POST", more="", host=""):
 class Wire:
     """One connection to the plugin socket. Bytes out as given, answers in one by one."""
 
-    def __init__(self, path, timeout=10):
+    def __init__(self, path, timeout=60):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
         try:
@@ -98,16 +98,16 @@ class Socket:
     def __init__(self, path):
         self.path = path
 
-    def raw(self, data, timeout=10):
+    def raw(self, data, timeout=60):
         with Wire(self.path, timeout) as wire:
             wire.send(data)
             return wire.answer()
 
-    def send(self, method, data, timeout=10):
+    def send(self, method, data, timeout=60):
         """Any bytes as the body."""
         return self.raw(head(method, len(data)) + data, timeout)
 
-    def post(self, method, body=None, timeout=10):
+    def post(self, method, body=None, timeout=60):
         """A JSON object as the body; None: no body at all."""
         return self.send(method, b"" if body is None else json.dumps(body).encode() + b"\n", timeout)
 
@@ -185,7 +185,7 @@ class Conformance(unittest.TestCase):
             self.assertTrue(answer.json[key], f"{where} {answer}")
         return answer.json["Err"]
 
-    def post(self, method, body=None, timeout=10):
+    def post(self, method, body=None, timeout=60):
         return self.socket.post(method, body, timeout)
 
     def alive(self):
@@ -239,16 +239,15 @@ class Conformance(unittest.TestCase):
         self.host.run("ip", "link", "set", link, "netns", name)
 
     def rules(self):
-        """Every netfilter rule of the host, without counters, once two looks in a row agree."""
-        last = None
+        """Every netfilter rule of the host, without counters, once several looks in a row agree."""
+        seen = []
 
         def look():
-            nonlocal last
             now = self.host.run("nft", "-s", "list", "ruleset").stdout
-            same, last = now == last, now
-            return same
+            seen[:] = [*seen, now] if seen[:1] == [now] else [now]
+            return len(seen) >= 4
         wait_for(look, 10, "rules at rest")
-        return last
+        return seen[0]
 
     def fds(self):
         return len(os.listdir(f"/proc/{self.daemon.process.pid}/fd"))
@@ -270,7 +269,7 @@ class Conformance(unittest.TestCase):
         """A pool that must be given: its id."""
         return self.ok(self.request_pool(*args, **kw))["PoolID"]
 
-    def request_address(self, pool_id, address="", options=None, socket=None, timeout=10):
+    def request_address(self, pool_id, address="", options=None, socket=None, timeout=60):
         return (socket or self.socket).post("IpamDriver.RequestAddress", {"PoolID": pool_id, "Address": address, "Options": options},
                                             timeout)
 

@@ -43,6 +43,7 @@ class Dual(Cluster):
         for e in self.engines:
             e.docker("network", "create", "-d", "trestle", "--ipam-driver", "trestle", "--ipv6", "--ipam-opt", "trestle.network=chosen",
                      "-o", "trestle.network=chosen", "chosen")
+            self.know_network("chosen")
         subnets = [[c["Subnet"] for c in e.api("GET", "/networks/chosen")["IPAM"]["Config"]] for e in self.engines]
         self.assertEqual(subnets[0], subnets[1])
         self.assertEqual([ipaddress.ip_network(s).version for s in subnets[0]], [4, 6])

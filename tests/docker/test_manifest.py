@@ -162,6 +162,8 @@ class Manifest(unittest.TestCase):
             done = n.cni().call("ADD", "pod", pods[-1], config=n.configuration())
             self.assertEqual(done.status, 0, done)
             addresses += done.addresses()
+            for other in self.nodes:
+                wait_for(lambda d=other.daemon: d.call("GET", "/v1/networks")["networks"], 5, "the network is known")
         self.assertEqual(len(set(addresses)), 2)
         wait_for(lambda: pods[0].ping(addresses[1]), 5, "a pod reaches one of the other node")
         wait_for(lambda: pods[1].ping(addresses[0]), 5, "and the other way round")

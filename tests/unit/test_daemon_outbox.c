@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "daemon/outbox.h"
 
-#define DEADLINE_S 20
+#define DEADLINE_S 60
 #define MANY 2000
 
 static char root[] = "/tmp/trestle-test-outbox-XXXXXX";

@@ -14,7 +14,7 @@
 #include "daemon/worker.h"
 
 #define JOBS 1000
-#define DEADLINE_S 10
+#define DEADLINE_S 60
 
 struct fixture {
 	struct event_base *base;

@@ -34,7 +34,7 @@
 #define PORT 4789
 #define OURS 7
 #define MARKER 99
-#define DEADLINE_MS 5000
+#define DEADLINE_MS 60000
 
 static int sender_ns = -1, host_ns = -1, peer_ns = -1;
 static const char *skip_reason;

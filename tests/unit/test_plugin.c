@@ -25,7 +25,7 @@
 #define NID "6f1ed002ab5595859014ebf0951522d9aab4e5e5e5c0e1d1b5e1f0c9d8b7a695"
 #define EID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define IDS "\"NetworkID\":\"" NID "\",\"EndpointID\":\"" EID "\""
-#define DEADLINE_MS 5000
+#define DEADLINE_MS 60000
 #define HELD_MAX 8
 
 struct fixture {
