@@ -266,7 +266,8 @@ local KINDS = {[1] = "JOIN", [2] = "WELCOME", [3] = "REFUSED"}
 local STATES = {[0] = "alive", [1] = "suspect", [2] = "dead", [3] = "left"}
 local VERDICTS = {[0] = "sound", [1] = "set back", [2] = "twin", [3] = "twin, the later one"}
 local TYPES = {"PING", "ACK", "PING_REQ", "NACK", "INDIRECT_ACK", "MEMBERS", "VERIFY", "VERDICT", "BATCH", "PUSH_ACK", "ROOT", "VECTOR",
-	"PULL", "HEADS", "TELL", "RELAY", "RELAY_ACK", "RECALL", "STANDING"}
+	"PULL", "HEADS", "TELL", "RELAY", "RELAY_ACK", "RECALL", "STANDING", "SKETCH_ASK", "SKETCH",
+	"BUSY"}
 
 local f = {
 	version = ProtoField.uint8("trestle.version", "Version", base.DEC, nil, 0xf0),
@@ -305,6 +306,11 @@ local f = {
 	value = ProtoField.bytes("trestle.record.value", "Value"),
 	tell = ProtoField.uint8("trestle.tell.kind", "For the application, kind"),
 	verdict = ProtoField.uint8("trestle.standing.verdict", "How the receiver stands", base.DEC, VERDICTS),
+	sketch_key = ProtoField.bytes("trestle.sketch.key", "Key of the comparison"),
+	first = ProtoField.uint32("trestle.sketch.first", "First symbol"),
+	shards = ProtoField.uint32("trestle.sketch.shards", "Shards of the sender"),
+	packets = ProtoField.uint8("trestle.sketch.packets", "Packets asked for"),
+	symbol = ProtoField.bytes("trestle.sketch.symbol", "Symbol"),
 	mark_tag = ProtoField.uint64("trestle.mark.tag", "Tag", base.HEX),
 	body = ProtoField.bytes("trestle.body", "Body"),
 }
@@ -444,6 +450,9 @@ local function seq(c, tree) c:add(tree, f.seq, 4) end
 
 local function mark(c, tree) c:add_varint(tree, "Count"); c:add(tree, f.mark_tag, 8) end
 
+local function sketch(c, tree) c:add(tree, f.sketch_key, 16); c:add(tree, f.first, 4); c:add(tree, f.shards, 4) end
+local function symbol(c, tree) c:add(tree, f.symbol, 34) end
+
 local function batch(c, tree)
 	c:add(tree, f.origin, 3); c:add(tree, f.topic, 8); c:add_varint(tree, "Epoch"); c:add(tree, f.flags, 1)
 	for _, label in ipairs({"From", "To", "Floor", "Head"}) do c:add_varint(tree, label) end
@@ -474,6 +483,9 @@ local BODIES = {
 	repeated(head),
 	mark,
 	function(c, tree) c:add(tree, f.verdict, 1); c:add_varint(tree, "Epoch"); mark(c, tree) end,
+	function(c, tree) sketch(c, tree); c:add(tree, f.packets, 1) end,
+	function(c, tree) sketch(c, tree); repeated(symbol)(c, tree) end,
+	function(c, tree) c:add(tree, f.timeout, 2); repeated(function(h, t) h:add(t, f.about, 3) end)(c, tree) end,
 }
 
 local function messages(plain, tree, names)

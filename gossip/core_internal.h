@@ -10,6 +10,7 @@
  *	members_trust.c  our own health, flapping hosts, failing networks
  *	members_probe.c  SWIM: probing, suspicion, verification
  *	sync.c           comparing roots, vectors, pulls
+ *	sync_sketch.c    what differs, where there are many shards
  *	sync_tree.c      the same in big clusters, by way of others
  *	sync_push.c      own changes to everyone, with cursors
  *	shards.c         records and rules R1-R6; knows none of the above
@@ -72,8 +73,14 @@
 #define PUSH_WINDOW 16	 /* packets on their way to one peer */
 #define BUCKET_RATE 8000 /* bytes per ms for push and sync */
 #define BUCKET_BURST 1000000
-#define PULL_PACKETS 8	  /* of one shard for one pull */
-#define ANSWER_PACKETS 32 /* for one packet that asks */
+#define PULL_PACKETS 8	    /* of one shard for one pull */
+#define ANSWER_PACKETS 32   /* for one packet that asks */
+#define SKETCH_ABOVE 170    /* shards: up to here a vector fits two packets */
+#define BULK_FREE_PACKETS 2 /* of one answer, for anybody; more is bulk */
+#define BULK_MAX 2	    /* hosts served in bulk at a time */
+#define BULK_LASTS_MS 200   /* after its last question */
+#define BUSY_MAX_MS 5000
+#define BUSY_NAMES 4
 #define SHARDS_TICK_MS 5000
 #define SEQ_RESERVE 65536
 #define PINGS 256 /* power of two; the oldest gives way */
@@ -173,12 +180,14 @@ struct member {
 	unsigned spread; /* piggybacks left */
 
 	/* Comparing with it. */
-	bool in_step;	      /* found equal since both of us started */
-	uint64_t had_seq;     /* of our records it had all up to here when its root was ours */
-	uint64_t mismatch_ms; /* since when roots differ, 0 = equal */
-	uint64_t sync_ms;     /* when to ask for its root, NEVER */
-	uint64_t vector_ms;   /* last vector sent */
-	uint64_t table_ms;    /* last table sent */
+	bool in_step;		     /* found equal since both of us started */
+	uint64_t had_seq;	     /* of our records it had all up to here when its root was ours */
+	uint64_t mismatch_ms;	     /* since when roots differ, 0 = equal */
+	uint64_t sync_ms;	     /* when to ask for its root, NEVER */
+	uint64_t vector_ms;	     /* last vector sent */
+	uint64_t busy_until_ms;	     /* it serves others */
+	uint64_t no_sketch_until_ms; /* compare by vector */
+	uint64_t table_ms;	     /* last table sent */
 	bool table_now;
 
 	uint64_t ring_place;
@@ -254,6 +263,12 @@ struct admit_gate {
 	unsigned answers;
 };
 
+/* Who gets much of us at present. */
+struct bulk {
+	uint32_t hostno;
+	uint64_t until_ms;
+};
+
 /* A shard that changed: two others are told. */
 struct tree_digest {
 	uint32_t origin;
@@ -261,6 +276,8 @@ struct tree_digest {
 };
 
 struct tree_hop;
+struct sketch_session;
+struct sketch_found;
 
 /* Whom we probe on a ring, while member_shape is `shape`. */
 struct successor {
@@ -319,6 +336,8 @@ struct gossip {
 	unsigned sorted_count;
 	uint64_t sorted_shape;
 	uint64_t vector_ms; /* next vector not before */
+	struct bulk bulks[BULK_MAX];
+	struct sketch_session *sketch; /* NULL: none */
 	uint64_t shards_ms;
 	uint64_t heads_ms;
 	unsigned heads_left;
@@ -479,6 +498,7 @@ void sync_reset(struct gossip *g, struct member *m);
 void sync_compare(struct gossip *g, struct member *m, u128 root);
 void sync_on_root(struct gossip *g, struct member *m, const struct proto_root *root);
 bool sync_on_vector(struct gossip *g, struct member *m, struct bytes_reader *body);
+bool sync_on_busy(struct gossip *g, struct member *m, struct bytes_reader *body);
 bool sync_on_pull(struct gossip *g, struct member *m, struct bytes_reader *body);
 bool sync_on_heads(struct gossip *g, struct member *m, struct bytes_reader *body);
 void sync_poke(struct gossip *g, struct member *m, const struct shard *shard);
@@ -494,6 +514,22 @@ void sync_answer_open(struct sync_answer *answer);
 enum shards_verdict sync_on_batch(
 	struct gossip *g, struct member *m, const struct proto_batch *batch, struct sync_answer *answer);
 void sync_answer_send(struct gossip *g, struct member *m, struct sync_answer *answer);
+
+/* For sync_sketch.c. */
+bool sync_sort_shards(struct gossip *g); /* g->sorted is up to date; false: no memory */
+void sync_head_of(const struct shard *shard, struct proto_head *ret_head);
+void sync_difference(struct gossip *g, struct member *m, const struct sketch_found *found, uint32_t count);
+
+/* sync_sketch.c */
+enum sketch_begun {
+	SKETCH_NOT_HERE, /* compare by vector */
+	SKETCH_BEGUN,
+	SKETCH_BUSY /* with it already, or with another one: again later */
+};
+enum sketch_begun sketch_begin(struct gossip *g, struct member *m);
+bool sketch_on_ask(struct gossip *g, struct member *m, struct bytes_reader *body);
+bool sketch_on_symbols(struct gossip *g, struct member *m, struct bytes_reader *body);
+void sketch_free(struct gossip *g);
 
 /* sync_tree.c */
 bool tree_grown(const struct gossip *g);

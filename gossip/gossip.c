@@ -391,6 +391,12 @@ static bool dispatch(struct gossip *g, struct member *m, uint8_t type, struct by
 		return tree_on_ack(g, m, body);
 	case PROTO_RECALL:
 		return standing_on_recall(g, m, body);
+	case PROTO_SKETCH_ASK:
+		return sketch_on_ask(g, m, body);
+	case PROTO_SKETCH:
+		return sketch_on_symbols(g, m, body);
+	case PROTO_BUSY:
+		return sync_on_busy(g, m, body);
 	case PROTO_STANDING:
 		return standing_on_verdict(g, m, body);
 	default:
@@ -575,6 +581,7 @@ void gossip_free(struct gossip *g)
 	}
 	members_free_left(g);
 	tree_free(g);
+	sketch_free(g);
 	shards_fini(&g->shards);
 	frame_ring_wipe(&g->ring);
 	sodium_memzero(&g->keys, sizeof(g->keys));

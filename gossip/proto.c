@@ -695,3 +695,152 @@ bool proto_next(struct bytes_reader *packet, uint8_t *ret_type, struct bytes_rea
 	br_init(ret_body, body, (size_t)len);
 	return true;
 }
+
+/* ---- sketches ---- */
+
+bool proto_put_sketch_ask(struct proto_packet *packet, const struct proto_sketch *ask)
+{
+	uint8_t body[SKETCH_KEY_SIZE + 4 + 4 + 1];
+	struct bytes_writer w;
+
+	bw_init(&w, body, sizeof(body));
+	bw_bytes(&w, ask->key, sizeof(ask->key));
+	bw_u32(&w, ask->first);
+	bw_u32(&w, ask->shards);
+	bw_u8(&w, ask->packets);
+	return append(packet, PROTO_SKETCH_ASK, body, w.len);
+}
+
+static void read_sketch(struct bytes_reader *body, struct proto_sketch *ret)
+{
+	const uint8_t *key = br_bytes(body, SKETCH_KEY_SIZE);
+
+	if (key)
+		memcpy(ret->key, key, SKETCH_KEY_SIZE);
+	ret->first = br_u32(body);
+	ret->shards = br_u32(body);
+}
+
+bool proto_get_sketch_ask(struct bytes_reader *body, struct proto_sketch *ret)
+{
+	struct proto_sketch ask = {0};
+
+	read_sketch(body, &ask);
+	ask.packets = br_u8(body);
+	if (!br_done(body) || ask.packets == 0)
+		return false;
+	*ret = ask;
+	return true;
+}
+
+void proto_sketch_open(struct proto_list *list, struct proto_packet *packet, const struct proto_sketch *sketch)
+{
+	list_open(list, packet, PROTO_SKETCH);
+	bw_bytes(&list->w, sketch->key, sizeof(sketch->key));
+	bw_u32(&list->w, sketch->first);
+	bw_u32(&list->w, sketch->shards);
+}
+
+bool proto_sketch_add(struct proto_list *list, uint16_t count, const uint8_t sum[SKETCH_ITEM_SIZE], uint64_t check)
+{
+	size_t before = list->w.len;
+
+	bw_u16(&list->w, count);
+	bw_bytes(&list->w, sum, SKETCH_ITEM_SIZE);
+	bw_u64(&list->w, check);
+	return list_keep(list, before);
+}
+
+bool proto_get_sketch_open(struct bytes_reader *body, struct proto_sketch *ret)
+{
+	struct proto_sketch sketch = {0};
+
+	read_sketch(body, &sketch);
+	if (body->bad || br_left(body) % PROTO_SKETCH_SYMBOL_SIZE != 0)
+		return false;
+	*ret = sketch;
+	return true;
+}
+
+bool proto_get_sketch_symbol(
+	struct bytes_reader *body, uint16_t *ret_count, uint8_t ret_sum[SKETCH_ITEM_SIZE], uint64_t *ret_check)
+{
+	const uint8_t *sum;
+
+	if (body->bad || br_left(body) == 0)
+		return false;
+	*ret_count = br_u16(body);
+	sum = br_bytes(body, SKETCH_ITEM_SIZE);
+	if (sum)
+		memcpy(ret_sum, sum, SKETCH_ITEM_SIZE);
+	*ret_check = br_u64(body);
+	return !body->bad;
+}
+
+void proto_sketch_item(const struct proto_head *head, uint8_t ret_bytes[SKETCH_ITEM_SIZE])
+{
+	struct bytes_writer w;
+
+	bw_init(&w, ret_bytes, SKETCH_ITEM_SIZE);
+	bw_u64(&w, head->topic);
+	bw_u24(&w, head->origin);
+	bw_u8(&w, head->settled ? 1 : 0);
+	bw_u32(&w, head->epoch);
+	bw_u64(&w, head->head);
+}
+
+bool proto_sketch_head(const uint8_t bytes[SKETCH_ITEM_SIZE], struct proto_head *ret)
+{
+	struct proto_head head;
+	struct bytes_reader r;
+	uint8_t settled;
+
+	br_init(&r, bytes, SKETCH_ITEM_SIZE);
+	head.topic = br_u64(&r);
+	head.origin = get_hostno(&r);
+	settled = br_u8(&r);
+	head.epoch = br_u32(&r);
+	head.head = br_u64(&r);
+	head.settled = settled == 1;
+	if (!br_done(&r) || settled > 1)
+		return false;
+	*ret = head;
+	return true;
+}
+
+void proto_busy_open(struct proto_list *list, struct proto_packet *packet, uint16_t retry_ms)
+{
+	list_open(list, packet, PROTO_BUSY);
+	bw_u16(&list->w, retry_ms);
+}
+
+bool proto_busy_add(struct proto_list *list, uint32_t hostno)
+{
+	size_t before = list->w.len;
+
+	bw_u24(&list->w, hostno);
+	return list_keep(list, before);
+}
+
+bool proto_get_busy_open(struct bytes_reader *body, uint16_t *ret_retry_ms)
+{
+	uint16_t retry_ms = br_u16(body);
+
+	if (body->bad)
+		return false;
+	*ret_retry_ms = retry_ms;
+	return true;
+}
+
+bool proto_get_busy_hostno(struct bytes_reader *body, uint32_t *ret_hostno)
+{
+	uint32_t hostno;
+
+	if (body->bad || br_left(body) == 0)
+		return false;
+	hostno = get_hostno(body);
+	if (body->bad)
+		return false;
+	*ret_hostno = hostno;
+	return true;
+}

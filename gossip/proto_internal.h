@@ -38,6 +38,9 @@ enum proto_type {
 	PROTO_RELAY_ACK,    /* batches that the sender took over */
 	PROTO_RECALL,	    /* what is the last you know of me? */
 	PROTO_STANDING,	    /* that, and unasked when there is something against it */
+	PROTO_SKETCH_ASK,   /* level 1 where there are many shards: send me symbols of yours */
+	PROTO_SKETCH,	    /* symbols, see sketch_internal.h */
+	PROTO_BUSY,	    /* I serve others in bulk: ask somebody else */
 	PROTO_TYPE_MAX
 };
 
@@ -98,6 +101,17 @@ struct proto_head {
 	uint32_t epoch;
 	uint64_t head;
 	bool settled; /* as PROTO_BATCH_SETTLED */
+};
+
+#define SKETCH_KEY_SIZE 16
+#define SKETCH_ITEM_SIZE 24
+#define PROTO_SKETCH_SYMBOL_SIZE 34
+
+struct proto_sketch {
+	uint8_t key[SKETCH_KEY_SIZE];
+	uint32_t first;	 /* of the symbols that are asked for, or that follow */
+	uint32_t shards; /* how many the sender has */
+	uint8_t packets; /* SKETCH_ASK: as many answers */
 };
 
 #define PROTO_PULL_LISTING 1u /* head is progress in a listing from 0, see shards.c */
@@ -162,6 +176,15 @@ bool proto_put_verdict(struct proto_packet *packet, const struct proto_verdict *
 bool proto_put_root(struct proto_packet *packet, const struct proto_root *root);
 bool proto_put_recall(struct proto_packet *packet, const struct gossip_mark *mark);
 bool proto_put_standing(struct proto_packet *packet, const struct proto_standing *standing);
+bool proto_put_sketch_ask(struct proto_packet *packet, const struct proto_sketch *ask);
+void proto_sketch_open(struct proto_list *list, struct proto_packet *packet, const struct proto_sketch *sketch);
+bool proto_sketch_add(struct proto_list *list, uint16_t count, const uint8_t sum[SKETCH_ITEM_SIZE], uint64_t check);
+/* The bytes of a head as one item of a set, and back: false when they are not those of one. */
+void proto_sketch_item(const struct proto_head *head, uint8_t ret_bytes[SKETCH_ITEM_SIZE]);
+bool proto_sketch_head(const uint8_t bytes[SKETCH_ITEM_SIZE], struct proto_head *ret);
+/* Hosts that have what the sender has may follow. */
+void proto_busy_open(struct proto_list *list, struct proto_packet *packet, uint16_t retry_ms);
+bool proto_busy_add(struct proto_list *list, uint32_t hostno);
 bool proto_put_tell(struct proto_packet *packet, uint8_t kind, const void *body, size_t len);
 
 void proto_members_open(struct proto_list *list, struct proto_packet *packet, uint8_t flags);
@@ -206,6 +229,12 @@ bool proto_get_verdict(struct bytes_reader *body, struct proto_verdict *ret);
 bool proto_get_root(struct bytes_reader *body, struct proto_root *ret);
 bool proto_get_recall(struct bytes_reader *body, struct gossip_mark *ret);
 bool proto_get_standing(struct bytes_reader *body, struct proto_standing *ret);
+bool proto_get_sketch_ask(struct bytes_reader *body, struct proto_sketch *ret);
+bool proto_get_sketch_open(struct bytes_reader *body, struct proto_sketch *ret);
+bool proto_get_sketch_symbol(
+	struct bytes_reader *body, uint16_t *ret_count, uint8_t ret_sum[SKETCH_ITEM_SIZE], uint64_t *ret_check);
+bool proto_get_busy_open(struct bytes_reader *body, uint16_t *ret_retry_ms);
+bool proto_get_busy_hostno(struct bytes_reader *body, uint32_t *ret_hostno);
 bool proto_get_tell(struct bytes_reader *body, uint8_t *ret_kind, const uint8_t **ret_body, size_t *ret_len);
 /* Checks every record, so that proto_batch_next cannot fail. */
 bool proto_get_batch(struct bytes_reader *body, struct proto_batch *ret);

@@ -2,12 +2,18 @@
  *
  * Level 0: every ping and ack carries the root, 16 bytes over all shards. Equal roots end it. A mismatch is looked at when it
  * lasts MISMATCH_MS (changes are on their way all the time), at once with a host that we have not been equal with since it or we
- * started. Level 1: our version vector, shard by shard (topic, origin, epoch, head), cut into ranges that fit a packet. The other
- * side gives what we lack and pulls what it lacks, so that one side's vector repairs both. Level 2: a pull names a shard and a
- * head; the answer is the tail behind it, or a listing (rule R4), PULL_PACKETS at a time.
+ * started. Level 1: where there are few shards, our version vector, shard by shard (topic, origin, epoch, head), cut into ranges
+ * that fit a packet. The other side gives what we lack and pulls what it lacks, so that one side's vector repairs both. Where
+ * there are many, what differs is found from a sketch (sync_sketch.c). Level 2: a pull names a shard and a head; the answer is
+ * the tail behind it, or a listing (rule R4), PULL_PACKETS at a time.
  *
- * One vector at a time leaves each host: many peers differ for the same reason, and the first answer cures most of it. */
+ * One vector at a time leaves each host: many peers differ for the same reason, and the first answer cures most of it.
+ *
+ * Who lacks much gets a few packets at once; more than those gets only who is among the BULK_MAX served in bulk at a time. The
+ * next one is told BUSY, leaves us alone for so long, and turns to another: when many start at once, those that have been served
+ * serve. In clusters where each origin pushes to all, nearly everything comes from its origin and comparison has little to do. */
 #include "gossip/core_internal.h"
+#include "gossip/sketch_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +59,7 @@ static int compare_shards(const void *a, const void *b)
 }
 
 /* The shards in order; rebuilt only when one came or went. */
-static bool sort_shards(struct gossip *g)
+bool sync_sort_shards(struct gossip *g)
 {
 	struct shard *shard, *tmp;
 	unsigned count = HASH_COUNT(g->shards.by_id);
@@ -73,7 +79,7 @@ static bool sort_shards(struct gossip *g)
 	return true;
 }
 
-static void head_of(const struct shard *shard, struct proto_head *ret_head)
+void sync_head_of(const struct shard *shard, struct proto_head *ret_head)
 {
 	*ret_head = (struct proto_head){.origin = shard->id.origin,
 		.topic = shard->id.topic,
@@ -88,7 +94,7 @@ static void send_vector(struct gossip *g, struct member *m)
 	struct proto_packet packet = {0};
 	struct proto_list list;
 
-	if (!sort_shards(g))
+	if (!sync_sort_shards(g))
 		return;
 	m->vector_ms = g->now;
 	g->vector_ms = g->now + VECTOR_GAP_MS;
@@ -99,7 +105,7 @@ static void send_vector(struct gossip *g, struct member *m)
 
 		if (!shard_current(g->sorted[i]))
 			continue;
-		head_of(g->sorted[i], &head);
+		sync_head_of(g->sorted[i], &head);
 		if (proto_vector_add(&list, &head))
 			continue;
 		/* This range ends just before the shard that did not fit, and the next begins with it. */
@@ -128,7 +134,7 @@ void sync_poke(struct gossip *g, struct member *m, const struct shard *shard)
 	struct proto_list list;
 	struct proto_head head;
 
-	head_of(shard, &head);
+	sync_head_of(shard, &head);
 	proto_vector_open(&list, &packet, &range);
 	proto_vector_add(&list, &head);
 	proto_list_close(&list);
@@ -153,13 +159,30 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 		member_due(g, &m->sync_ms, m->mismatch_ms + MISMATCH_MS);
 		return;
 	}
+	if (g->now < m->busy_until_ms) {
+		member_due(g, &m->sync_ms, m->busy_until_ms + core_random(g, 20));
+		return;
+	}
 	if (g->now < g->vector_ms || (m->vector_ms != 0 && g->now < m->vector_ms + VECTOR_EVERY_MS)) {
 		member_due(g, &m->sync_ms, (g->vector_ms > g->now ? g->vector_ms : g->now + VECTOR_GAP_MS) + core_random(g, 20));
 		return;
 	}
 	m->sync_ms = NEVER;
+	if (!sync_sort_shards(g))
+		return;
+	switch (sketch_begin(g, m)) {
+	case SKETCH_NOT_HERE:
+		send_vector(g, m);
+		break;
+	case SKETCH_BEGUN:
+		m->vector_ms = g->now;
+		g->vector_ms = g->now + VECTOR_GAP_MS;
+		g->counters.syncs++;
+		break;
+	case SKETCH_BUSY:
+		break;
+	}
 	member_due(g, &m->sync_ms, g->now + RETRY_MS);
-	send_vector(g, m);
 }
 
 void sync_on_root(struct gossip *g, struct member *m, const struct proto_root *root)
@@ -179,7 +202,28 @@ struct gift {
 	struct member *m;
 	struct proto_packet packet;
 	unsigned packets;
+	bool busy; /* it gets no more of us now */
 };
+
+/* Whether the peer is among those served in bulk, or becomes one of them. A place ends when nothing has been asked for a while.
+ */
+static bool serve_in_bulk(struct gossip *g, const struct member *m)
+{
+	struct bulk *place = NULL;
+
+	for (unsigned i = 0; i < BULK_MAX; i++) {
+		if (g->bulks[i].hostno == m->hostno) {
+			place = &g->bulks[i];
+			break;
+		}
+		if (!place && g->now >= g->bulks[i].until_ms)
+			place = &g->bulks[i];
+	}
+	if (!place)
+		return false;
+	*place = (struct bulk){.hostno = m->hostno, .until_ms = g->now + BULK_LASTS_MS};
+	return true;
+}
 
 static void hand_over(struct gift *gift)
 {
@@ -192,7 +236,80 @@ static void hand_over(struct gift *gift)
 
 static bool room_for(struct gift *gift)
 {
-	return gift->packets < ANSWER_PACKETS && push_afford(gift->g);
+	if (gift->packets >= ANSWER_PACKETS || gift->busy || !push_afford(gift->g))
+		return false;
+	gift->busy = gift->packets >= BULK_FREE_PACKETS && !serve_in_bulk(gift->g, gift->m);
+	return !gift->busy;
+}
+
+/* It is told who has what we have: some of those that have been served. */
+static void tell_busy(struct gossip *g, struct member *m)
+{
+	struct proto_packet packet = {0};
+	struct proto_list list;
+	unsigned named = 0, start = core_random(g, g->member_count);
+
+	g->counters.busy_told++;
+	proto_busy_open(&list, &packet, BULK_LASTS_MS);
+	for (unsigned i = 0; i < g->member_count && named < BUSY_NAMES; i++) {
+		const struct member *other = g->slots[(start + i) % g->member_count];
+
+		if (other != m && member_usable(g, other) && other->in_step && other->mismatch_ms == 0)
+			named += proto_busy_add(&list, other->hostno);
+	}
+	if (proto_list_close(&list))
+		core_send(g, m, FRAME_CLASS_SYNC, &packet);
+}
+
+static void end_gift(struct gift *gift)
+{
+	hand_over(gift);
+	if (gift->busy)
+		tell_busy(gift->g, gift->m);
+}
+
+static bool may_ask(const struct gossip *g, const struct member *m)
+{
+	return m && member_usable(g, m) && !m->unheard && g->now >= m->busy_until_ms;
+}
+
+static void ask_now(struct gossip *g, struct member *m)
+{
+	m->mismatch_ms = m->mismatch_ms ? m->mismatch_ms : g->now;
+	m->sync_ms = NEVER;
+	member_due(g, &m->sync_ms, g->now);
+}
+
+/* It serves others. One that it names is asked instead, or just somebody else that differs from us. */
+bool sync_on_busy(struct gossip *g, struct member *m, struct bytes_reader *body)
+{
+	struct member *instead = NULL;
+	uint16_t retry_ms;
+	uint32_t hostno;
+	unsigned start;
+
+	if (!proto_get_busy_open(body, &retry_ms))
+		return false;
+	g->counters.busy_heard++;
+	while (proto_get_busy_hostno(body, &hostno)) {
+		struct member *named = members_find(g, hostno);
+
+		if (!instead && named != m && may_ask(g, named))
+			instead = named;
+	}
+	m->busy_until_ms = g->now + (retry_ms < BUSY_MAX_MS ? retry_ms : BUSY_MAX_MS);
+	m->sync_ms = NEVER;
+	member_due(g, &m->sync_ms, m->busy_until_ms + core_random(g, BULK_LASTS_MS));
+	start = core_random(g, g->member_count);
+	for (unsigned i = 0; !instead && i < g->member_count; i++) {
+		struct member *other = g->slots[(start + i) % g->member_count];
+
+		if (may_ask(g, other) && !(other->in_step && other->mismatch_ms == 0))
+			instead = other;
+	}
+	if (instead)
+		ask_now(g, instead);
+	return br_done(body);
 }
 
 /* The shard after `from`. Each piece is flagged MORE unless it reaches the head: the peer pulls on when the last of them arrives,
@@ -341,9 +458,36 @@ static void peer_lacks(struct comparison *c, struct shard *ours)
 
 static void finish_comparison(struct comparison *c)
 {
-	hand_over(&c->gift);
+	end_gift(&c->gift);
 	if (c->pull_count > 0 && proto_list_close(&c->pull_list))
 		core_send(c->g, c->m, FRAME_CLASS_SYNC, &c->pulls);
+}
+
+static bool is_paired(const struct sketch_found *found, uint32_t count, const struct proto_head *head)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (found[i].theirs && found[i].head.topic == head->topic && found[i].head.origin == head->origin)
+			return true;
+	return false;
+}
+
+void sync_difference(struct gossip *g, struct member *m, const struct sketch_found *found, uint32_t count)
+{
+	struct comparison c = {.g = g, .m = m, .gift = {.g = g, .m = m}};
+
+	proto_pull_open(&c.pull_list, &c.pulls);
+	for (uint32_t i = 0; i < count; i++) {
+		struct shard *ours;
+
+		if (found[i].theirs) {
+			compare_entry(&c, &found[i].head);
+			continue;
+		}
+		ours = shards_find(&g->shards, found[i].head.origin, found[i].head.topic);
+		if (ours && !is_paired(found, count, &found[i].head))
+			peer_lacks(&c, ours);
+	}
+	finish_comparison(&c);
 }
 
 /* Walks both sides' sorted lists over the range of the packet. */
@@ -356,7 +500,7 @@ bool sync_on_vector(struct gossip *g, struct member *m, struct bytes_reader *bod
 
 	if (!proto_get_range(body, &range))
 		return false;
-	if (!sort_shards(g))
+	if (!sync_sort_shards(g))
 		return true;
 	proto_pull_open(&c.pull_list, &c.pulls);
 	first_in(g, &range, &i);
@@ -395,7 +539,7 @@ bool sync_on_pull(struct gossip *g, struct member *m, struct bytes_reader *body)
 		same = shard->epoch == pull.after.epoch;
 		give(&gift, shard, same ? pull.after.head : 0, same && (pull.flags & PROTO_PULL_LISTING));
 	}
-	hand_over(&gift);
+	end_gift(&gift);
 	return br_done(body);
 }
 
@@ -474,7 +618,7 @@ void sync_heads(struct gossip *g, struct member *m)
 	struct proto_packet packet = {0};
 	struct proto_list list;
 
-	if (!sort_shards(g))
+	if (!sync_sort_shards(g))
 		return;
 	proto_heads_open(&list, &packet, &heads);
 	for (unsigned i = 0; i < g->sorted_count; i++) {

@@ -11,8 +11,8 @@ struct scenario {
 	void (*run)(struct world *w);
 };
 
-extern const struct scenario gossip_scenarios[], trust_scenarios[], tree_scenarios[], warm_scenarios[], long_scenarios[],
-	measure_scenarios[], ipam_scenarios[]; /* each ends with a NULL name */
+extern const struct scenario gossip_scenarios[], bulk_scenarios[], trust_scenarios[], tree_scenarios[], warm_scenarios[],
+	long_scenarios[], measure_scenarios[], ipam_scenarios[]; /* each ends with a NULL name */
 
 /* One run of random operations and faults over a world of w->host_count hosts. */
 void explore(struct world *w);

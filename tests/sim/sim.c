@@ -74,8 +74,8 @@ static void run_explore(const struct options *o, const char *name, bool with_ipa
 	finish(w, name, since, totals);
 }
 
-static const struct scenario *const lists[] = {
-	gossip_scenarios, trust_scenarios, tree_scenarios, warm_scenarios, ipam_scenarios, measure_scenarios, long_scenarios};
+static const struct scenario *const lists[] = {gossip_scenarios, bulk_scenarios, trust_scenarios, tree_scenarios, warm_scenarios,
+	ipam_scenarios, measure_scenarios, long_scenarios};
 
 static int usage(void)
 {

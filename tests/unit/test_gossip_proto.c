@@ -38,7 +38,10 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 		struct proto_heads heads;
 		struct gossip_mark mark;
 		struct proto_standing standing;
+		struct proto_sketch sketch;
 	} u;
+	uint8_t sum[SKETCH_ITEM_SIZE];
+	uint16_t d;
 	struct bytes_reader r;
 	const uint8_t *body;
 	uint64_t a, b;
@@ -101,6 +104,20 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 		return proto_get_recall(&r, &u.mark);
 	case PROTO_STANDING:
 		return proto_get_standing(&r, &u.standing);
+	case PROTO_SKETCH_ASK:
+		return proto_get_sketch_ask(&r, &u.sketch);
+	case PROTO_SKETCH:
+		if (!proto_get_sketch_open(&r, &u.sketch))
+			return false;
+		while (proto_get_sketch_symbol(&r, &d, sum, &a))
+			;
+		return br_done(&r);
+	case PROTO_BUSY:
+		if (!proto_get_busy_open(&r, &d))
+			return false;
+		while (proto_get_busy_hostno(&r, &c))
+			;
+		return br_done(&r);
 	default:
 		return false;
 	}
@@ -116,6 +133,8 @@ static const struct proto_head head = {.origin = 3, .topic = UINT64_MAX, .epoch 
 static const struct gossip_mark mark = {.count = 300, .tag = 0x0102030405060708};
 static const struct proto_standing standing = {
 	.verdict = PROTO_TWIN_LATER, .epoch = 200, .mark = {.count = 1, .tag = UINT64_MAX}};
+
+static const struct proto_sketch sketch = {.key = {7, 8, 9}, .first = 33, .shards = 5000, .packets = 2};
 
 static void put_batch(struct proto_packet *packet)
 {
@@ -142,6 +161,7 @@ static void put_one(struct proto_packet *packet, uint8_t type)
 	struct proto_range range = {.topic_lo = 1, .origin_lo = 2, .topic_hi = 3, .origin_hi = 4};
 	struct proto_heads heads = {.epoch = 5, .topic_lo = 1, .topic_hi = 9};
 	struct proto_pull pull = {.after = head, .flags = PROTO_PULL_LISTING};
+	uint8_t sum[SKETCH_ITEM_SIZE];
 	struct proto_list list;
 
 	packet->len = 0;
@@ -186,6 +206,18 @@ static void put_one(struct proto_packet *packet, uint8_t type)
 	case PROTO_STANDING:
 		assert_true(proto_put_standing(packet, &standing));
 		return;
+	case PROTO_SKETCH_ASK:
+		assert_true(proto_put_sketch_ask(packet, &sketch));
+		return;
+	case PROTO_BUSY:
+		proto_busy_open(&list, packet, 500);
+		assert_true(proto_busy_add(&list, 7));
+		break;
+	case PROTO_SKETCH:
+		proto_sketch_item(&head, sum);
+		proto_sketch_open(&list, packet, &sketch);
+		assert_true(proto_sketch_add(&list, 0xffff, sum, 99));
+		break;
 	case PROTO_MEMBERS:
 		proto_members_open(&list, packet, PROTO_MEMBERS_TABLE);
 		assert_true(proto_members_add(&list, &entry));
@@ -267,8 +299,26 @@ static void lists_come_back(void **state)
 	struct proto_heads heads;
 	uint64_t topic, at;
 	uint32_t epoch;
+	struct proto_sketch k;
+	uint8_t sum[SKETCH_ITEM_SIZE];
+	uint16_t count;
 
 	(void)state;
+	put_one(&packet, PROTO_SKETCH);
+	body = only_message(&packet, PROTO_SKETCH);
+	assert_true(proto_get_sketch_open(&body, &k));
+	assert_true(k.first == sketch.first && k.shards == sketch.shards && memcmp(k.key, sketch.key, sizeof(k.key)) == 0);
+	assert_true(proto_get_sketch_symbol(&body, &count, sum, &at));
+	assert_true(count == 0xffff && at == 99);
+	assert_true(proto_sketch_head(sum, &h));
+	assert_true(
+		h.origin == head.origin && h.topic == head.topic && h.epoch == head.epoch && h.head == head.head && h.settled);
+	sum[11] = 2; /* settled is 0 or 1 */
+	assert_false(proto_sketch_head(sum, &h));
+	put_one(&packet, PROTO_SKETCH_ASK);
+	body = only_message(&packet, PROTO_SKETCH_ASK);
+	assert_true(proto_get_sketch_ask(&body, &k));
+	assert_true(k.first == sketch.first && k.packets == sketch.packets);
 	put_one(&packet, PROTO_VECTOR);
 	body = only_message(&packet, PROTO_VECTOR);
 	assert_true(proto_get_range(&body, &range));
@@ -323,6 +373,10 @@ static void batch_comes_back(void **state)
 static bool may_be_cut(uint8_t type, size_t len)
 {
 	switch (type) {
+	case PROTO_BUSY:
+		return len == 2;
+	case PROTO_SKETCH:
+		return len == SKETCH_KEY_SIZE + 8;
 	case PROTO_MEMBERS:
 		return len == 1;
 	case PROTO_PUSH_ACK:
@@ -376,7 +430,8 @@ static void every_truncation_is_refused(void **state)
 static void trailing_byte_is_refused(void **state)
 {
 	static const uint8_t fixed[] = {PROTO_PING, PROTO_PING_REQ, PROTO_NACK, PROTO_VERIFY, PROTO_VERDICT, PROTO_ROOT,
-		PROTO_BATCH, PROTO_PULL, PROTO_PUSH_ACK, PROTO_RELAY, PROTO_RELAY_ACK, PROTO_MEMBERS, PROTO_VECTOR, PROTO_HEADS};
+		PROTO_BATCH, PROTO_PULL, PROTO_PUSH_ACK, PROTO_RELAY, PROTO_RELAY_ACK, PROTO_MEMBERS, PROTO_VECTOR, PROTO_HEADS,
+		PROTO_RECALL, PROTO_STANDING, PROTO_SKETCH_ASK, PROTO_SKETCH, PROTO_BUSY};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(fixed); i++) {

@@ -1,0 +1,148 @@
+/* Scenarios of much to catch up on: many that ask at once, and few that have it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "gossip/core_internal.h"
+#include "tests/sim/scenario.h"
+
+#define RECORDS 1500
+#define VALUE 900
+
+static void expect(struct world *w, bool fact, const char *what)
+{
+	if (!fact)
+		world_fail(w, "expected: %s", what);
+}
+
+static unsigned records_of(struct world *w, unsigned host, unsigned origin)
+{
+	struct shard *shard = shards_find(&w->hosts[host].gossip->shards, w->hosts[origin].hostno, 9);
+	unsigned count = 0;
+
+	for (const struct record *r = shard ? shard->live.first : NULL; r; r = r->next)
+		count += !r->deleted;
+	return count;
+}
+
+static bool all_have_them(struct world *w)
+{
+	for (unsigned i = 0; i + 1 < w->host_count; i++)
+		if (records_of(w, i, w->host_count - 1) != RECORDS)
+			return false;
+	return true;
+}
+
+/* The last host has many records and dies. All others but the first restart, and have to learn them again from the first, or from
+ * one that has. */
+static void many_that_lack_much_help_each_other(struct world *w)
+{
+	const unsigned last = w->host_count - 1;
+	static const uint8_t value[VALUE];
+	const uint64_t one_copy = (uint64_t)RECORDS * VALUE;
+	uint64_t began, sent;
+
+	world_introduce_all(w);
+	world_start_all(w);
+	expect_quiet(w, 10000);
+	for (unsigned i = 0; i < RECORDS; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "i%u", i); /* of these the checker keeps no book */
+		gossip_put(w->hosts[last].gossip, 9, key, strlen(key), value, sizeof(value), world_now_ms(w), NULL);
+		if (i % 10 == 0)
+			world_run_ms(w, 2);
+	}
+	world_touch(w, last);
+	world_run_ms(w, 3000);
+	expect(w, all_have_them(w), "all have the records while their origin is alive");
+	world_crash(w, last);
+	world_run_ms(w, 10000);
+	for (unsigned i = 1; i < last; i++)
+		world_restart(w, i, true);
+	sent = gossip_counters(w->hosts[0].gossip)->bytes_out;
+	began = world_now_ms(w);
+	expect(w, world_run_until(w, 20000, 10, all_have_them), "all have them again, of a host that is dead");
+	sent = gossip_counters(w->hosts[0].gossip)->bytes_out - sent;
+	printf("     %u hosts learn %u records of a dead one: %llu ms, the one that had them sent %.1f copies of at most %llu "
+	       "kB\n",
+		last - 1, RECORDS, (unsigned long long)(world_now_ms(w) - began), (double)sent / (double)one_copy,
+		(unsigned long long)one_copy / 1000);
+	expect(w, gossip_counters(w->hosts[0].gossip)->busy_told > 0, "it had to put some off");
+	expect(w, sent < one_copy * (last - 1) / 2, "and did not serve them all itself");
+}
+
+static bool has_key(struct world *w, unsigned host, unsigned origin, const char *key)
+{
+	size_t len;
+
+	return gossip_get(w->hosts[host].gossip, w->hosts[origin].hostno, 5, key, strlen(key), &len) != NULL;
+}
+
+static bool first_has_all(struct world *w)
+{
+	unsigned count = *(unsigned *)w->scenario;
+	char key[16];
+
+	snprintf(key, sizeof(key), "new-%u", count);
+	for (unsigned i = 1; i <= count; i++)
+		if (!has_key(w, 0, i, key))
+			return false;
+	return true;
+}
+
+/* Two of many shards: what one host lacks of some origins is found by what it costs to say just that. */
+static void count_sketches(struct world *w, uint64_t *ret_made, uint64_t *ret_failed)
+{
+	*ret_made = *ret_failed = 0;
+	for (unsigned i = 0; i < w->host_count; i++) {
+		*ret_made += gossip_counters(w->hosts[i].gossip)->sketches;
+		*ret_failed += gossip_counters(w->hosts[i].gossip)->sketches_failed;
+	}
+}
+
+static void cut_off_first(struct world *w)
+{
+	for (unsigned i = 1; i < w->host_count; i++) {
+		world_cut(w, i, 0, true);
+		world_cut(w, 0, i, true);
+	}
+}
+
+static void a_difference_costs_what_it_is(struct world *w)
+{
+	static const unsigned differences[] = {1, 20};
+	uint64_t made, failed, made_before, failed_before;
+	unsigned count;
+
+	world_introduce_all(w);
+	world_start_all(w);
+	expect_quiet(w, 20000);
+	w->scenario = &count;
+	for (size_t d = 0; d < sizeof(differences) / sizeof(differences[0]); d++) {
+		count_sketches(w, &made_before, &failed_before);
+		count = differences[d];
+		cut_off_first(w);
+		for (unsigned i = 1; i <= count; i++) {
+			char key[16];
+
+			snprintf(key, sizeof(key), "new-%u", count);
+			world_put(w, i, 5, key);
+		}
+		world_run_ms(w, 500);
+		world_heal(w);
+		expect(w, world_run_until(w, 20000, 5, first_has_all), "it has them");
+		count_sketches(w, &made, &failed);
+		printf("     %u of %u shards differ: %llu comparisons by sketch, %llu of no use\n", count, 2 * w->host_count,
+			(unsigned long long)(made - made_before), (unsigned long long)(failed - failed_before));
+		expect(w, made > made_before && failed == failed_before, "by sketches, which suffice");
+		world_run_ms(w, 3000);
+	}
+	w->scenario = NULL;
+	expect_quiet(w, 20000);
+}
+
+const struct scenario bulk_scenarios[] = {
+	{"a_difference_costs_what_it_is", 180, false, a_difference_costs_what_it_is},
+	{"many_that_lack_much_help_each_other", 24, false, many_that_lack_much_help_each_other},
+	{NULL, 0, false, NULL},
+};
