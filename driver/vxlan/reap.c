@@ -106,8 +106,12 @@ static bool mark_some(struct vxlan *vx)
 static int purge_links(struct vxlan *vx, struct err *err)
 {
 	vx->failures = 0;
-	while (!vx->failures && !vx->overrun && mark_some(vx))
+	/* A device takes its rows along, with a notice for each: more than the buffer holds, perhaps. */
+	while (!vx->failures && mark_some(vx)) {
 		vx_apply(vx);
+		if (vx->overrun && vx_have_dump(vx, err) < 0)
+			return -1;
+	}
 	if (vx->failures) {
 		if (err)
 			*err = vx->failure;

@@ -186,6 +186,7 @@ void vx_routed_nat(struct vxlan *vx, bool *ret_wrote, struct err *err)
 		fill(n, &list[count++]);
 	vx->guard_dirty = let_forward(vx, 4, &wrote, err) < 0 || let_forward(vx, 6, &wrote, err) < 0 ||
 			  nat_apply(vx->nat, list, count, ret_wrote, err) < 0 || look_for_drops(vx, err) < 0;
+	*ret_wrote |= wrote;
 	free(list);
 }
 

@@ -140,6 +140,8 @@ void vx_claim(struct vxlan *vx, struct vx_network *n, const struct vx_row *row, 
 	struct vx_entry *e = get(n, row);
 	union vx_value value = value_of(row);
 
+	if (e->claims && (local != e->local || value_compare(&value, &e->want) != 0))
+		e->contested = true;
 	if (e->claims++ == 0 || beats(local, &value, e))
 		want(vx, e, &value, local);
 	e->ever_wanted = true;
@@ -165,8 +167,8 @@ static void consider(void *arg, const struct vx_row *row, bool local)
 	c->best.local = local;
 }
 
-/* Who else wants this row? Only asked when a winner gives up a row that others want too, which takes two records that contradict.
- */
+/* Who else wants this row, and how? Only asked when a winner gives up a row that others want otherwise, which takes two records
+ * that contradict: of a row that all want alike, as all remotes of a host want the way to it, one claim less is a number. */
 static void elect(struct vxlan *vx, struct vx_entry *e)
 {
 	struct candidates c = {.key = e->key};
@@ -195,9 +197,9 @@ void vx_unclaim(struct vxlan *vx, struct vx_network *n, const struct vx_row *row
 	e->claims--;
 	if (e->claims == 0) {
 		e->pending = true;
-		e->local = false;
+		e->local = e->contested = false;
 		vx_dirty_row(vx, e);
-	} else if (value_compare(&value, &e->want) == 0) {
+	} else if (e->contested && value_compare(&value, &e->want) == 0) {
 		elect(vx, e);
 	}
 }

@@ -48,6 +48,7 @@ struct vx_entry {
 	union vx_value want, have;
 	bool has, dirty, pending; /* pending: wanted or unwanted since the last sync, so not drift */
 	bool local;		  /* the winning claim is an endpoint's of this host */
+	bool contested;		  /* claims with different content have met */
 	bool ever_wanted;	  /* in this process's life: then its removal is not held back */
 	struct mac last;	  /* of a neighbour: what containers here may have learnt of it */
 	uint32_t claims;	  /* objects that want it; 0: unwanted */
