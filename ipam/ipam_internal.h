@@ -190,6 +190,7 @@ enum ipam_fault {
 	IPAM_FAULT_NONE,
 	IPAM_FAULT_IGNORE_VERSION,  /* accepts a GRANT whatever its version */
 	IPAM_FAULT_TAKE_BACK,	    /* the donor takes an unanswered offer back */
+	IPAM_FAULT_LOWEST,	    /* gives an endpoint the lowest address that is free here, whoever has custody of it */
 	IPAM_FAULT_SAVE_LATE,	    /* gives without waiting for the disk: a power cut forgets the gift */
 	IPAM_FAULT_FORGET_NAIVE,    /* an heir takes what it itself believes the victim's */
 	IPAM_FAULT_FORGET_SNAPSHOT, /* promises tell only what is held or offered now */

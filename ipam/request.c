@@ -133,11 +133,23 @@ static bool try_first_shared(struct ipam *ipam, struct pool *pool, struct reques
 	return true;
 }
 
+static bool find_any(const struct ipam *ipam, struct pool *pool, const struct request *r, u128 *ret_offset)
+{
+	u128 offset = r->start;
+
+	if (ipam->fault != IPAM_FAULT_LOWEST)
+		return free_find(pool, r->start, r->len, ret_offset);
+	while (offset < r->start + r->len && slot_find(pool, offset))
+		offset++;
+	*ret_offset = offset;
+	return offset < r->start + r->len;
+}
+
 static bool try_any(struct ipam *ipam, struct pool *pool, struct request *r, uint64_t now_ms, struct ipam_result *result)
 {
 	u128 offset;
 
-	if (!free_find(pool, r->start, r->len, &offset))
+	if (!find_any(ipam, pool, r, &offset))
 		return false;
 	grant(ipam, pool, r, offset, now_ms, result);
 	return true;

@@ -6,15 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/sim/custody.h"
+#include "tests/sim/pool.h"
 #include "tests/sim/scenario.h"
 #include "tests/sim/truth.h"
 
-#define ADDRESSES 256
+#define ADDRESSES CUSTODY_ADDRESSES
 
 struct leases {
 	struct id128 pool;
 	struct ipam_pool_def def;
-	uint32_t holder[ADDRESSES]; /* hostno that gave it to an endpoint, 0 = nobody */
+	struct custody_view view;
 	unsigned granted, exhausted, other;
 	uint64_t ticket;
 	uint64_t slow_ms;
@@ -39,14 +41,19 @@ static void on_complete(struct sim_host *host, uint64_t ticket, const struct ipa
 	if (result->code != IPAM_GRANTED)
 		return;
 	l->granted++;
-	if (l->holder[last] != 0)
-		world_fail(w, "host %u gives out .%u, which host %u has given already", host->hostno, last, l->holder[last]);
+	if (l->view.holder[last] != 0)
+		world_fail(w, "host %u gives out .%u, which host %u has given already", host->hostno, last, l->view.holder[last]);
 	if (last == 0 || last == 255)
 		world_fail(w, "host %u gives out .%u, an edge of the pool", host->hostno, last);
-	l->holder[last] = host->hostno;
+	l->view.holder[last] = host->hostno;
 }
 
-static void begin(struct world *w)
+static void check_custody(struct world *w)
+{
+	custody_check(w, &leases_of(w)->view);
+}
+
+void pool_begin(struct world *w)
 {
 	struct leases *l = calloc(1, sizeof(*l));
 	struct err err = {0};
@@ -56,26 +63,42 @@ static void begin(struct world *w)
 	w->scenario = l;
 	w->hooks.complete = on_complete;
 	memset(l->pool.bytes, 5, sizeof(l->pool.bytes));
+	l->view = (struct custody_view){.pool = l->pool, .first = 1, .last = ADDRESSES - 2};
 	l->def = (struct ipam_pool_def){.id = l->pool, .edges_reserved = true};
 	prefix_parse("10.9.0.0/24", &l->def.prefix, &err);
+	if (ipam_pool_create(w->hosts[0].ipam, &l->def, host_now_ms(&w->hosts[0]), &err) < 0)
+		world_fail(w, "pool: %s", err.text);
+	for (unsigned i = 0; i < w->host_count; i++) {
+		uint64_t now_ms = host_now_ms(&w->hosts[i]);
+
+		if (i > 0 && ipam_pool_join(w->hosts[i].ipam, &l->def, now_ms, &err) < 0)
+			world_fail(w, "pool: %s", err.text);
+		ipam_pool_want(w->hosts[i].ipam, &l->pool, true, 0, now_ms);
+		world_touch(w, i);
+	}
+	w->hooks.saved = check_custody;
+	world_run_ms(w, 2000);
+}
+
+static void begin(struct world *w)
+{
 	world_introduce_all(w);
 	world_start_all(w);
 	expect_quiet(w, 10000);
-	if (ipam_pool_create(w->hosts[0].ipam, &l->def, world_now_ms(w), &err) < 0)
-		world_fail(w, "pool: %s", err.text);
-	for (unsigned i = 0; i < w->host_count; i++) {
-		if (i > 0 && ipam_pool_join(w->hosts[i].ipam, &l->def, world_now_ms(w), &err) < 0)
-			world_fail(w, "pool: %s", err.text);
-		ipam_pool_want(w->hosts[i].ipam, &l->pool, true, 0, world_now_ms(w));
-		world_touch(w, i);
-	}
-	world_run_ms(w, 2000);
+	pool_begin(w);
+}
+
+void pool_end(struct world *w)
+{
+	w->hooks.saved = NULL;
+	w->hooks.complete = NULL;
+	free(w->scenario);
+	w->scenario = NULL;
 }
 
 static void end(struct world *w)
 {
-	free(w->scenario);
-	w->scenario = NULL;
+	pool_end(w);
 }
 
 static void request(struct world *w, unsigned host)
@@ -94,9 +117,9 @@ static void release_some(struct world *w, unsigned host)
 	struct leases *l = leases_of(w);
 	unsigned last = 1 + sim_rng_below(&w->rng, 254);
 
-	if (l->holder[last] != w->hosts[host].hostno)
+	if (l->view.holder[last] != w->hosts[host].hostno)
 		return;
-	l->holder[last] = 0;
+	l->view.holder[last] = 0;
 	ipam_release(
 		w->hosts[host].ipam, &l->pool, &(struct ip){.family = 4, .bytes = {10, 9, 0, (uint8_t)last}}, world_now_ms(w));
 	world_touch(w, host);
@@ -204,7 +227,7 @@ static void both_sides_of_a_cut_allocate(struct world *w)
 	before = l->granted;
 	expect_none_lost(w);
 	for (unsigned last = 1; last < 255; last++)
-		if (l->holder[last] == 0)
+		if (l->view.holder[last] == 0)
 			before++;
 	for (unsigned i = 0; i < 300 && l->granted < before && !w->failure[0]; i++) {
 		request(w, sim_rng_below(&w->rng, w->host_count));
@@ -241,57 +264,80 @@ static void messages_may_be_lost(struct world *w)
 /* ---- random ---- */
 
 /* The daemon knows its pools from its own store; the leases of this boot survive a crash of the process. */
-static void restart(struct world *w, unsigned host)
+void pool_restart(struct world *w, unsigned host, bool new_epoch)
 {
 	struct leases *l = leases_of(w);
 	struct err err = {0};
+	uint64_t now_ms;
 
-	world_restart(w, host, sim_rng_permille(&w->rng, 700));
-	if (ipam_pool_join(w->hosts[host].ipam, &l->def, world_now_ms(w), &err) < 0)
+	world_restart(w, host, new_epoch);
+	now_ms = host_now_ms(&w->hosts[host]);
+	if (ipam_pool_join(w->hosts[host].ipam, &l->def, now_ms, &err) < 0)
 		world_fail(w, "pool after a restart: %s", err.text);
-	ipam_pool_want(w->hosts[host].ipam, &l->pool, true, 0, world_now_ms(w));
+	ipam_pool_want(w->hosts[host].ipam, &l->pool, true, 0, now_ms);
 	world_touch(w, host);
 }
 
-static void act(struct world *w)
+/* Its containers are gone too. */
+void pool_power_cut(struct world *w, unsigned host)
 {
-	unsigned host = sim_rng_below(&w->rng, w->host_count), what = sim_rng_below(&w->rng, 1000);
-	bool up = w->hosts[host].gossip != NULL;
+	struct leases *l = leases_of(w);
 
-	if (what < 30 && up)
-		world_crash(w, host);
-	else if (what < 80 && !up)
-		restart(w, host);
-	else if (what < 100)
-		world_partition(w, sim_rng_next(&w->rng));
-	else if (what < 130)
-		world_heal(w);
-	else if (what < 400 && up)
+	world_power_cut(w, host);
+	for (unsigned i = 0; i < ADDRESSES; i++)
+		if (l->view.holder[i] == w->hosts[host].hostno)
+			l->view.holder[i] = 0;
+}
+
+void pool_act(struct world *w, unsigned host)
+{
+	if (sim_rng_permille(&w->rng, 300))
 		release_some(w, host);
-	else if (up)
+	else
 		request(w, host);
 }
 
-void explore_ipam(struct world *w)
+/* One that is free by chance, by its name, from a host by chance. */
+static void expect_named(struct world *w)
 {
-	static const unsigned loss[] = {0, 20, 200};
+	struct leases *l = leases_of(w);
+	unsigned last = 1 + sim_rng_below(&w->rng, ADDRESSES - 2), host = sim_rng_below(&w->rng, w->host_count);
+	unsigned before = l->granted;
+	bool taken = l->view.holder[last] != 0;
+	char owner[32];
+	struct ipam_want want = {.pool = l->pool,
+		.owner = owner,
+		.address = {.family = 4, .bytes = {10, 9, 0, (uint8_t)last}},
+		.timeout_ms = 10000};
 
-	begin(w);
-	w->faults.loss = loss[sim_rng_below(&w->rng, 3)];
-	w->faults.duplicate = sim_rng_below(&w->rng, 300);
-	w->faults.reorder = sim_rng_below(&w->rng, 100);
-	for (unsigned i = 0; i < 500 && !w->failure[0]; i++) {
-		act(w);
-		world_run_ms(w, sim_rng_permille(&w->rng, 50) ? sim_rng_below(&w->rng, 5000) : sim_rng_below(&w->rng, 100));
-	}
-	world_heal(w);
-	w->faults.loss = w->faults.duplicate = w->faults.reorder = 0;
-	for (unsigned i = 0; i < w->host_count; i++)
-		if (!w->hosts[i].gossip)
-			restart(w, i);
-	expect_quiet(w, 45000);
+	snprintf(owner, sizeof(owner), "endpoint-%" PRIu64, ++l->ticket);
+	ipam_request(w->hosts[host].ipam, &want, l->ticket, host_now_ms(&w->hosts[host]));
+	world_touch(w, host);
+	world_run_ms(w, 11000);
+	if ((l->granted != before) == taken)
+		world_fail(w, "I10: .%u is %s, and host %u %s it", last, taken ? "taken" : "free", w->hosts[host].hostno,
+			taken ? "got" : "did not get");
+}
+
+static void expect_any(struct world *w)
+{
+	struct leases *l = leases_of(w);
+	unsigned before = l->granted, taken = 0;
+
+	for (unsigned i = 0; i < ADDRESSES; i++)
+		taken += l->view.holder[i] != 0;
+	request(w, sim_rng_below(&w->rng, w->host_count));
+	world_run_ms(w, 3000);
+	if (taken < ADDRESSES - 2 && l->granted == before)
+		world_fail(w, "I9: %u addresses are free, and none was got", ADDRESSES - 2 - taken);
+}
+
+void pool_expect_sound(struct world *w)
+{
 	expect_none_lost(w);
-	end(w);
+	expect_any(w);
+	expect_named(w);
+	check_custody(w);
 }
 
 /* What no host may do: take the lowest address that nobody is heard to have, without custody of it. */
@@ -388,7 +434,7 @@ static void checker_notices_a_state_that_was_set_back(struct world *w)
 {
 	bool noticed;
 
-	w->no_hold = true;
+	w->breakage = SIM_NOBODY_ASKED;
 	give_away_and_go_back(w);
 	noticed = strstr(w->failure, "has given already") != NULL;
 	w->failure[0] = '\0';
@@ -442,7 +488,7 @@ static void a_restart_is_not_taken_for_going_back(struct world *w)
 		world_run_ms(w, 20);
 		if (i % 10 != 0)
 			continue;
-		restart(w, host);
+		pool_restart(w, host, true);
 		world_run_ms(w, 1000);
 		if (ipam_holds(w->hosts[host].ipam) != IPAM_HOLD_NONE)
 			world_fail(w, "host %u is on hold a second after a plain restart", w->hosts[host].hostno);

@@ -12,11 +12,10 @@ struct scenario {
 };
 
 extern const struct scenario gossip_scenarios[], bulk_scenarios[], trust_scenarios[], tree_scenarios[], warm_scenarios[],
-	long_scenarios[], measure_scenarios[], ipam_scenarios[]; /* each ends with a NULL name */
+	explore_scenarios[], long_scenarios[], measure_scenarios[], ipam_scenarios[]; /* each ends with a NULL name */
 
-/* One run of random operations and faults over a world of w->host_count hosts. */
+/* One run of random operations and faults over a world of w->host_count hosts, with addresses if it has ipam cores. */
 void explore(struct world *w);
-void explore_ipam(struct world *w);
 
 /* Fails unless members and records are as they must be within deadline_ms. Returns how long it took. */
 uint64_t expect_quiet(struct world *w, uint64_t deadline_ms);

@@ -62,24 +62,25 @@ static void run_scenario(const struct scenario *s, const struct options *o, stru
 }
 
 /* Everything about a run comes from its seed, the number of hosts too unless it is given. */
-static void run_explore(const struct options *o, const char *name, bool with_ipam, uint64_t seed, struct totals *totals)
+static void run_explore(const struct options *o, uint64_t seed, struct totals *totals)
 {
 	double since = seconds();
 	struct sim_rng rng = {.state = seed};
-	unsigned hosts = o->hosts ? (unsigned)o->hosts : 3 + sim_rng_below(&rng, sim_rng_permille(&rng, 800) ? 6 : 48);
-	struct world *w = world_new(seed, hosts, with_ipam);
+	unsigned drawn = 3 + sim_rng_below(&rng, sim_rng_permille(&rng, 800) ? 6 : 48);
+	bool with_ipam = sim_rng_permille(&rng, 500);
+	struct world *w = world_new(seed, o->hosts ? (unsigned)o->hosts : drawn, with_ipam);
 
 	w->trace = o->trace;
-	(with_ipam ? explore_ipam : explore)(w);
-	finish(w, name, since, totals);
+	explore(w);
+	finish(w, "explore", since, totals);
 }
 
 static const struct scenario *const lists[] = {gossip_scenarios, bulk_scenarios, trust_scenarios, tree_scenarios, warm_scenarios,
-	ipam_scenarios, measure_scenarios, long_scenarios};
+	ipam_scenarios, explore_scenarios, measure_scenarios, long_scenarios};
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [--seed S] [--runs N] [--hosts N] [--trace] [SCENARIO]\nscenarios: explore explore_ipam");
+	fprintf(stderr, "usage: sim [--seed S] [--runs N] [--hosts N] [--trace] [SCENARIO]\nscenarios: explore");
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
 		for (const struct scenario *s = lists[i]; s->name; s++)
 			fprintf(stderr, " %s", s->name);
@@ -109,6 +110,7 @@ int main(int argc, char **argv)
 {
 	struct options o = {.seed = 1, .runs = RUNS_UNSAID};
 	struct totals totals = {0};
+	bool exploring;
 
 	if (sodium_init() < 0 || parse(argc, argv, &o) < 0)
 		return usage();
@@ -116,16 +118,11 @@ int main(int argc, char **argv)
 		for (const struct scenario *s = lists[i]; s->name; s++)
 			if (o.scenario ? strcmp(s->name, o.scenario) == 0 : lists[i] != long_scenarios)
 				run_scenario(s, &o, &totals);
-	if (o.scenario && (strcmp(o.scenario, "explore") == 0 || strcmp(o.scenario, "explore_ipam") == 0))
-		o.runs = o.runs == RUNS_UNSAID ? 1 : o.runs;
-	else if (o.runs == RUNS_UNSAID)
-		o.runs = o.scenario ? 0 : RUNS;
-	for (uint64_t i = 0; i < o.runs; i++) {
-		if (!o.scenario || strcmp(o.scenario, "explore") == 0)
-			run_explore(&o, "explore", false, o.seed + i, &totals);
-		if (!o.scenario || strcmp(o.scenario, "explore_ipam") == 0)
-			run_explore(&o, "explore_ipam", true, o.seed + i, &totals);
-	}
+	exploring = !o.scenario || strcmp(o.scenario, "explore") == 0;
+	if (o.runs == RUNS_UNSAID)
+		o.runs = o.scenario ? 1 : RUNS;
+	for (uint64_t i = 0; exploring && i < o.runs; i++)
+		run_explore(&o, o.seed + i, &totals);
 	if (totals.passed + totals.failed == 0)
 		return usage();
 	printf("%u passed, %u failed, %u skipped\n", totals.passed, totals.failed, totals.skipped);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gossip/admission_internal.h"
+#include "gossip/core_internal.h"
 #include "ipam/ipam_internal.h"
 #include "tests/sim/arena.h"
 #include "tests/sim/truth.h"
@@ -461,6 +461,7 @@ static void ipam_op_save(void *ctx, const void *key, size_t key_len, const void 
 	struct sim_host *host = ctx;
 
 	save(host, &host->ipam_disk, key, key_len, val, len, durable);
+	host->world->ipam_saved = true;
 	if (!durable || ipam_holds(host->ipam))
 		return;
 	host->mark.count++;
@@ -650,6 +651,9 @@ static void step(struct world *w)
 		tick_joiner(w, host);
 	else if (event.at_us == host->tick_us)
 		tick_host(w, host);
+	if (w->ipam_saved && w->hooks.saved)
+		w->hooks.saved(w);
+	w->ipam_saved = false;
 }
 
 static void run_to(struct world *w, uint64_t end_us)
@@ -719,11 +723,17 @@ static void put_own_again(struct world *w, struct sim_host *host)
 
 static void start_ipam(struct world *w, struct sim_host *host)
 {
+	static const enum ipam_fault faults[SIM_BREAKAGE_MAX] = {
+		[SIM_LOWEST_ADDRESS] = IPAM_FAULT_LOWEST,
+		[SIM_IGNORED_VERSIONS] = IPAM_FAULT_IGNORE_VERSION,
+		[SIM_GIFTS_TAKEN_BACK] = IPAM_FAULT_TAKE_BACK,
+		[SIM_GIFTS_NOT_ON_DISK] = IPAM_FAULT_SAVE_LATE,
+		[SIM_NOBODY_ASKED] = IPAM_FAULT_NO_HOLD,
+	};
 	struct ipam_config config = {.hostno = host->hostno, .host_id = host->identity.id};
 
 	host->ipam = ipam_new(&config, &ipam_ops, host);
-	if (w->no_hold)
-		ipam_break(host->ipam, IPAM_FAULT_NO_HOLD);
+	ipam_break(host->ipam, faults[w->breakage]);
 	ipam_hold(host->ipam, IPAM_HOLD_ASKING, host_now_ms(host));
 	for (struct sim_pair *pair = host->ipam_disk.first; pair; pair = pair->hh.next) {
 		struct err err = {0};
@@ -758,6 +768,7 @@ void world_start(struct world *w, unsigned index)
 
 	world_trace(w, "host %u starts, epoch %u", host->hostno, host->epoch);
 	host->gossip = gossip_new(&config, &world_gossip_ops, host, host_now_ms(host));
+	host->gossip->shards.no_r3 = w->breakage == SIM_WITHOUT_R3;
 	host->paused = false;
 	truth_host_free(host->truth);
 	host->truth = truth_host_new();

@@ -104,6 +104,19 @@ struct sim_hooks {
 	void (*record)(struct sim_host *host, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val,
 		size_t val_len);
 	void (*complete)(struct sim_host *host, uint64_t ticket, const struct ipam_result *result);
+	void (*saved)(struct world *w); /* some ipam has saved something, and what made it do so is over */
+};
+
+/* Rules that the cores of a world break, so that exploring it shows that the checkers notice. */
+enum sim_breakage {
+	SIM_SOUND,
+	SIM_WITHOUT_R3,	       /* what is known to be deleted or superseded is believed again */
+	SIM_LOWEST_ADDRESS,    /* the lowest address that is free here is given, whoever holds it */
+	SIM_IGNORED_VERSIONS,  /* any GRANT is accepted, also an old one */
+	SIM_GIFTS_TAKEN_BACK,  /* a donor takes back what was not acknowledged */
+	SIM_GIFTS_NOT_ON_DISK, /* a donor does not wait for its disk */
+	SIM_NOBODY_ASKED,      /* who starts acts on what it remembers, without asking whether others know better */
+	SIM_BREAKAGE_MAX
 };
 
 struct sim_event;
@@ -119,12 +132,13 @@ struct world {
 	size_t heap_count, heap_capacity;
 	struct sim_hooks hooks;
 	bool with_ipam;
+	bool ipam_saved; /* hooks.saved is due */
 	bool warm;	 /* hosts live in an arena, see warm.h: only the host that was entered may be looked at */
 	bool power_cuts; /* writes that nobody waited for may be lost */
-	bool no_hold;	 /* hosts act on what they remember without asking others */
 	bool unchecked;	 /* measured runs of many hosts: what was delivered is checked, not all copies all the time */
 	bool refusals;	 /* a host without a daemon answers with ICMP port unreachable */
 	struct truth *truth;
+	enum sim_breakage breakage;
 	bool trace;	   /* prints what happens to hosts and records */
 	char failure[512]; /* the first thing that was wrong, "" = nothing */
 	uint64_t packets, bytes, delivered;
