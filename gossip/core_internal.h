@@ -223,6 +223,7 @@ struct keys {
 	uint64_t agreed_ms;	      /* since when everyone sends with the active key, 0 = not so */
 	uint64_t had_ms;	      /* since when we have the newest */
 	bool wanted;		      /* rotate as soon as that is possible */
+	bool newest_in_use;	      /* somebody sends with the newest that we have */
 };
 
 /* Asking a member for its keys, see recover.c. */
@@ -414,6 +415,7 @@ void keys_init(struct gossip *g);
 int keys_restore(struct gossip *g, const void *val, size_t len, struct err *err);
 void keys_publish(struct gossip *g);
 void keys_want_rotation(struct gossip *g);
+void keys_heard(struct gossip *g, uint8_t wire_id);
 /* New ones are in the ring. Not NULL: send with this one as soon as it is on disk. */
 void keys_recovered(struct gossip *g, const uint8_t *active_fingerprint);
 void keys_told(struct gossip *g, struct member *m, uint8_t kind, const void *body, size_t len);

@@ -454,6 +454,15 @@ static void count_verdict(struct gossip *g, enum frame_verdict verdict)
 		(*counter[verdict])++;
 }
 
+/* An old packet that somebody repeats says no more than that its key was in use once: keys only go on. */
+static void note_key(struct gossip *g, const void *packet)
+{
+	const uint8_t wire_id = ((const uint8_t *)packet)[1];
+
+	if (wire_id != g->ring.active)
+		keys_heard(g, wire_id);
+}
+
 static void on_hello(struct gossip *g, struct member *m, const struct gossip_addr *from, const void *packet, size_t len)
 {
 	struct frame_hello_outcome outcome = {0};
@@ -464,6 +473,7 @@ static void on_hello(struct gossip *g, struct member *m, const struct gossip_add
 		recover_want(g, m);
 	if (verdict != FRAME_OK)
 		return;
+	note_key(g, packet);
 	if (outcome.answer)
 		send_hello(g, m, from, &outcome.reply);
 	if (outcome.twin)
@@ -497,6 +507,7 @@ static void on_frame(struct gossip *g, struct member *m, const struct gossip_add
 	if (!ip_is_set(&m->addr.ip))
 		m->addr = *from;
 	m->heard_ms = g->now;
+	note_key(g, packet);
 	core_messages(g, m, plain, plain_len);
 }
 

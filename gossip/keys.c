@@ -98,6 +98,7 @@ static void save(struct gossip *g)
 
 	g->keys.ticket++;
 	g->keys.agreed_ms = 0;
+	g->keys.newest_in_use = false;
 	apply(g);
 	g->ops.save(g->ctx, KEYS_RECORD_KEY, 1, val, len);
 	sodium_memzero(val, sizeof(val));
@@ -253,6 +254,25 @@ void keys_told(struct gossip *g, struct member *m, uint8_t kind, const void *bod
 
 /* ---- deciding ---- */
 
+/* A member sends with the key that a frame calls so. */
+void keys_heard(struct gossip *g, uint8_t wire_id)
+{
+	const struct keyring *ring = &g->keys.ring;
+	unsigned known = 0;
+
+	for (unsigned i = 0; i < ring->count; i++)
+		known += keyring_wire_id(&ring->keys[i]) == wire_id;
+	if (known == 1 && keyring_wire_id(keyring_newest(ring)) == wire_id)
+		g->keys.newest_in_use = true;
+}
+
+/* The others have agreed without us, whom they took for dead when they did: they may have dropped by now what we send with, and
+ * then we wait in vain for what they say. Whoever really lacks the new key asks us for it. */
+static bool left_behind(const struct gossip *g)
+{
+	return g->keys.newest_in_use && g->now - g->keys.had_ms > HELP_ALL_MS;
+}
+
 static bool pending(const struct gossip *g)
 {
 	return g->keys.ticket != g->keys.kept_ticket;
@@ -267,7 +287,7 @@ static void activate_or_retire(struct gossip *g)
 	keyring_fingerprint(keyring_newest(ring), fingerprint);
 	census = take_census(g, fingerprint);
 	if (ring->active + 1 < ring->count) {
-		if (census.have < census.needed)
+		if (census.have < census.needed && !left_behind(g))
 			return;
 		ring->active = ring->count - 1;
 		save(g);

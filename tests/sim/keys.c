@@ -411,6 +411,35 @@ static void one_that_was_not_told_yet_brings_it_back_to_nobody(void **state)
 	end(w);
 }
 
+/* It has the new key, and stands still before it hears that all have it. The others drop the old one, and start again meanwhile: it
+ * can open all that they send, and they nothing of what it sends. */
+static void who_was_left_behind_with_both_keys_follows(void **state)
+{
+	(void)state;
+	for (unsigned restarts = 0; restarts < 2; restarts++) {
+		struct world *w = cluster(3, 40 + restarts);
+
+		world_cut(w, 1, 2, true); /* host 1's word that it has the key does not arrive */
+		rotate(w, 0);
+		for (unsigned ms = 0; ms < 5000 && keys_of(w, 2).count < 2; ms++)
+			world_run_ms(w, 1);
+		assert_int_equal(keys_of(w, 2).count, 2);
+		assert_false(keys_of(w, 2).sends_newest);
+		world_pause(w, 2);
+		world_run_ms(w, 40000);
+		assert_int_equal(keys_of(w, 0).count, 1);
+		assert_int_equal(keys_of(w, 1).count, 1);
+		assert_false(keys_of(w, 2).sends_newest);
+		for (unsigned i = 0; i < 2 * restarts; i++)
+			world_restart(w, i, true);
+		world_heal(w);
+		world_resume(w, 2);
+		assert_true(world_run_until(w, 40000, 50, rotated));
+		assert_true(world_run_until(w, 5000, 50, all_alive));
+		end(w);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -425,6 +454,7 @@ int main(void)
 		cmocka_unit_test(who_was_away_fetches_the_keys),
 		cmocka_unit_test(who_was_cut_off_fetches_the_keys),
 		cmocka_unit_test(two_sides_that_share_no_key_any_more_meet),
+		cmocka_unit_test(who_was_left_behind_with_both_keys_follows),
 		cmocka_unit_test(a_forgotten_host_is_not_heard_and_is_told_so),
 		cmocka_unit_test(what_is_forgotten_stays_so_over_restarts),
 		cmocka_unit_test(one_that_was_not_told_yet_brings_it_back_to_nobody),
