@@ -411,8 +411,8 @@ static void one_that_was_not_told_yet_brings_it_back_to_nobody(void **state)
 	end(w);
 }
 
-/* It has the new key, and stands still before it hears that all have it. The others drop the old one, and start again meanwhile: it
- * can open all that they send, and they nothing of what it sends. */
+/* It has the new key, and stands still before it hears that all have it. The others drop the old one, and start again meanwhile:
+ * it can open all that they send, and they nothing of what it sends. */
 static void who_was_left_behind_with_both_keys_follows(void **state)
 {
 	(void)state;

@@ -725,8 +725,6 @@ static void start_ipam(struct world *w, struct sim_host *host)
 {
 	static const enum ipam_fault faults[SIM_BREAKAGE_MAX] = {
 		[SIM_LOWEST_ADDRESS] = IPAM_FAULT_LOWEST,
-		[SIM_IGNORED_VERSIONS] = IPAM_FAULT_IGNORE_VERSION,
-		[SIM_GIFTS_TAKEN_BACK] = IPAM_FAULT_TAKE_BACK,
 		[SIM_GIFTS_NOT_ON_DISK] = IPAM_FAULT_SAVE_LATE,
 		[SIM_NOBODY_ASKED] = IPAM_FAULT_NO_HOLD,
 	};

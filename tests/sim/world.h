@@ -112,8 +112,6 @@ enum sim_breakage {
 	SIM_SOUND,
 	SIM_WITHOUT_R3,	       /* what is known to be deleted or superseded is believed again */
 	SIM_LOWEST_ADDRESS,    /* the lowest address that is free here is given, whoever holds it */
-	SIM_IGNORED_VERSIONS,  /* any GRANT is accepted, also an old one */
-	SIM_GIFTS_TAKEN_BACK,  /* a donor takes back what was not acknowledged */
 	SIM_GIFTS_NOT_ON_DISK, /* a donor does not wait for its disk */
 	SIM_NOBODY_ASKED,      /* who starts acts on what it remembers, without asking whether others know better */
 	SIM_BREAKAGE_MAX
