@@ -37,6 +37,7 @@ class Runs(PluginTest):
         one, two = self.podmen
         for i in range(3):
             one.run(f"a{i}", "app")
+            self.know_network("app")
             two.run(f"b{i}", "app")
         addresses = [p.address(f"{letter}{i}") for p, letter in ((one, "a"), (two, "b")) for i in range(3)]
         self.assertEqual(len(set(addresses)), 6)
@@ -74,6 +75,7 @@ class Runs(PluginTest):
             "--cgroup-parent", f"/{self.host.netns}")
         for name, command in (("web", self.SERVE), ("side", ("sleep", "100000"))):
             one("run", "-d", "--name", name, "--pod", "pod", "--stop-timeout", "0", IMAGE, *command)
+        self.know_network("routed")
         two.run("far", "routed")
         self.assertEqual(one.address("web"), one.address("side"))
         wait_for(lambda: two.ping("far", one.address("side")), 5, "a container of the other host reaches the pod")
@@ -99,6 +101,7 @@ class Runs(PluginTest):
         """Ports of a container are reached through its host, from everywhere; a second network leaves the default route alone."""
         one, two = self.podmen
         one.run("web", "routed", "-p", "8098:80", command=("httpd", "-f", "-h", "/www"))
+        self.know_network("routed")
         two.run("client", "routed")
         web = one.address("web")
         self.assertTrue(web.startswith("10.29.0."))

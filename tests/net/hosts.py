@@ -28,12 +28,12 @@ class Hosts(unittest.TestCase):
         made = []
         for d in daemons or self.daemons:
             made.append(Runtime(d, *d.plugin().create_network(name, subnet, subnet6=subnet6)))
-            if self.JOINED and len(made) == 1:
-                self.know_network(name)
+            if d.call("GET", "/v1/status")["members"]["alive"] > 1:
+                self.know_network(name, daemons)
         return made
 
-    def know_network(self, name):
-        for d in self.daemons:
+    def know_network(self, name, daemons=None):
+        for d in daemons or self.daemons:
             wait_for(lambda d=d: d.call("GET", "/v1/networks/" + name), 5, f"{d.host.name} knows network {name}")
 
     def reach(self, a, container, address, timeout=3):

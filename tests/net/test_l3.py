@@ -52,7 +52,16 @@ class Pods(unittest.TestCase):
         cls.cnis = [Cni(d) for d in cls.daemons]
         cls.count = 0
         cls.before = [cls.objects(h) for h in (cls.one, cls.two)]
-        cls.pods = [[cls.pod(i), cls.pod(i)] for i in range(2)]
+        cls.pods = [[], []]
+        for i in (0, 0, 1, 1):
+            cls.pods[i].append(cls.pod(i))
+            cls.know_network("pods")
+
+    @classmethod
+    def know_network(cls, name):
+        """Before the next host uses it: one that has not heard of it would make it anew."""
+        for d in cls.daemons:
+            wait_for(lambda d=d: d.call("GET", "/v1/networks/" + name), 5, f"{d.host.name} knows {name}")
 
     @classmethod
     def config(cls, **more):
@@ -171,8 +180,9 @@ class Routed(Pods):
                           for a in l.get("addr_info", [])], "the host's end has no address")
         check = self.cnis[0].call("CHECK", pod.id, pod, config={**pod.config, "prevResult": pod.result})
         self.assertEqual((check.status, check.out), (0, ""), check)
-        network = self.daemons[1].call("GET", "/v1/networks/pods")
-        self.assertEqual((network["mode"], network["endpoints_total"], network["hosts"]), ("l3", 4, 2))
+        def network():
+            return [self.daemons[1].call("GET", "/v1/networks/pods")[k] for k in ("mode", "endpoints_total", "hosts")]
+        wait_for(lambda: network() == ["l3", 4, 2], 5, "h2 knows all containers")
 
     def test_sources_are_kept_inside_and_the_hosts_outside(self):
         a, b = self.pods[0][0], self.pods[1][0]
@@ -243,7 +253,7 @@ class Routed(Pods):
         for d in self.daemons:
             d.start()
         for p in (*pings, host):
-            out, _ = p.communicate(timeout=30)
+            out, _ = p.communicate(timeout=120)
             self.assertIn(" 0% packet loss", out, out[-500:])
         self.assertEqual(self.one.run("nft", "-s", "list", "table", "inet", "trestle-l3").stdout, rules)
         self.at_rest()
@@ -293,6 +303,7 @@ class Routed(Pods):
             with self.subTest(what):
                 self.repaired(0, lambda words=words: nft(*words), whole, what)
         # What another flushes of its own is its own business, and costs us nothing.
+        self.at_rest()
         before = self.status(0)["counters"]["driver"]["repairs"]
         nft("add", "table", "inet", "others")
         nft("delete", "table", "inet", "others")
@@ -384,7 +395,10 @@ class Routed(Pods):
 
     def test_networks_do_not_meet(self):
         other = self.config(name="other", network="other", subnet="10.43.0.0/24", subnet6=None)
-        inside = [self.extra(i, other) for i in range(2)]
+        inside = []
+        for i in range(2):
+            inside.append(self.extra(i, other))
+            self.know_network("other")
         self.reach(inside[0], inside[1].ip4)
         for pod in inside:
             for stranger in self.everyone():
@@ -395,7 +409,7 @@ class Routed(Pods):
     def test_an_internal_network_has_no_way_out(self):
         self.daemons[0].call("POST", "/v1/networks", {"name": "closed", "subnet": "10.44.0.0/24", "internal": True, "mode": "l3"})
         config = self.config(name="closed", network="closed", subnet=None, subnet6=None)
-        wait_for(lambda: self.daemons[1].call("GET", "/v1/networks/closed"), 5, "known there")
+        self.know_network("closed")
         pods = [self.extra(i, config) for i in range(2)]
         self.reach(pods[0], pods[1].ip4)
         for host in (self.one, self.two):
@@ -471,7 +485,7 @@ class Lives(Pods):
                  f"nothing left: {leaks.difference(self.before[0], self.objects(self.one))}")
         for d in self.daemons:
             self.assertFalse(d.complaints())
-            self.assertEqual([p["leases"] for p in d.call("GET", "/v1/ipam")["pools"]], [0, 0])
+            wait_for(lambda d=d: [p["leases"] for p in d.call("GET", "/v1/ipam")["pools"]] == [0, 0], 5, f"no lease on {d.host.name}")
 
 
 class Leaves(Pods):
@@ -481,8 +495,8 @@ class Leaves(Pods):
         a, b = self.pods[0][0], self.pods[1][0]
         self.reach(a, b.ip4)
         for d in self.daemons:
-            found = d.call("GET", "/v1/ipam/check")
-            self.assertEqual((found["leaks"], found["duplicates"], found["ghosts"]), ([], [], []))
+            found = lambda d=d: [d.call("GET", "/v1/ipam/check")[k] for k in ("leaks", "duplicates", "ghosts")]
+            wait_for(lambda: found() == [[], [], []], 5, f"{d.host.name} finds nothing")
         self.daemons[1].call("POST", "/v1/leave", {"force": True})
         wait_for(lambda: b.ip4 not in self.one.run("ip", "route").stdout and b.ip6 not in self.one.run("ip", "-6", "route").stdout, 5,
                  "its routes are gone")
