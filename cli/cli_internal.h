@@ -1,4 +1,5 @@
-/* Between cli.c (command line, help), commands.c (what each command asks and shows) and cni_install.c (the plugin's files). */
+/* Between cli.c (command line, help), commands.c (what each command asks and shows) cni_install.c (the plugin's files) and
+ * uninstall.c. */
 #ifndef CLI_CLI_INTERNAL_H
 #define CLI_CLI_INTERNAL_H
 
@@ -11,6 +12,8 @@
 
 #define CLI_OPTIONS_MAX 12
 #define CLI_ARGS_MAX 4
+#define CLI_CNI_BIN_DIR "/opt/cni/bin"
+#define CLI_CNI_CONF_DIR "/etc/cni/net.d"
 
 struct cli_option {
 	const char *name;  /* "--subnet" */
@@ -52,5 +55,7 @@ void cli_help_command(FILE *out, const struct cli_command *command);
 int cli_run_help(struct cli *cli);
 int cli_run_cni_install(struct cli *cli);
 int cli_run_cni_uninstall(struct cli *cli);
+int cli_cni_uninstall(struct cli *cli, const char *bin_dir, const char *conf_dir);
+int cli_run_uninstall(struct cli *cli);
 
 #endif

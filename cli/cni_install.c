@@ -25,8 +25,6 @@
 #include "control/client.h"
 #include "control/limits.h"
 
-#define BIN_DIR "/opt/cni/bin"
-#define CONF_DIR "/etc/cni/net.d"
 #define NETWORK "trestle"
 #define BINARY_MAX (64u * 1024 * 1024)
 #define CONF_MAX (1024u * 1024)
@@ -432,7 +430,8 @@ static int check_dir(struct cli *cli, const char *option, const char *dir)
 
 static int prepare(struct cli *cli, struct install *binary, struct install *conf)
 {
-	const char *bin_dir = option_or(cli, "--bin-dir", BIN_DIR), *conf_dir = option_or(cli, "--conf-dir", CONF_DIR);
+	const char *bin_dir = option_or(cli, "--bin-dir", CLI_CNI_BIN_DIR),
+		   *conf_dir = option_or(cli, "--conf-dir", CLI_CNI_CONF_DIR);
 	const char *network = option_or(cli, "--network", NETWORK);
 	uint64_t seconds;
 	json_t *root;
@@ -570,12 +569,22 @@ static int uninstall_binary(struct report *r, const char *dir, int confs_left)
 	return take_away(r, path, own);
 }
 
+int cli_cni_uninstall(struct cli *cli, const char *bin_dir, const char *conf_dir)
+{
+	struct report r;
+	int left, rest;
+
+	report_init(&r, cli);
+	left = uninstall_confs(&r, conf_dir);
+	rest = left < 0 ? left : uninstall_binary(&r, bin_dir, left);
+	return report_end(&r, rest < 0 ? CLI_CANNOT_TELL : left + rest ? CLI_PROBLEM : CLI_FINE);
+}
+
 int cli_run_cni_uninstall(struct cli *cli)
 {
-	const char *bin_dir = option_or(cli, "--bin-dir", BIN_DIR), *conf_dir = option_or(cli, "--conf-dir", CONF_DIR);
-	struct report r;
+	const char *bin_dir = option_or(cli, "--bin-dir", CLI_CNI_BIN_DIR),
+		   *conf_dir = option_or(cli, "--conf-dir", CLI_CNI_CONF_DIR);
 	size_t count;
-	int left, rest;
 
 	if (check_dir(cli, "--bin-dir", bin_dir) < 0 || check_dir(cli, "--conf-dir", conf_dir) < 0)
 		return CLI_CANNOT_TELL;
@@ -585,8 +594,5 @@ int cli_run_cni_uninstall(struct cli *cli)
 			"%zu container%s on this host attached through the plugin, and need%s it to be removed: nothing is done. "
 			"Remove %s first (`trestle endpoint ls`), or say --force",
 			count, count == 1 ? " is" : "s are", count == 1 ? "s" : "", count == 1 ? "it" : "them");
-	report_init(&r, cli);
-	left = uninstall_confs(&r, conf_dir);
-	rest = left < 0 ? left : uninstall_binary(&r, bin_dir, left);
-	return report_end(&r, rest < 0 ? CLI_CANNOT_TELL : left + rest ? CLI_PROBLEM : CLI_FINE);
+	return cli_cni_uninstall(cli, bin_dir, conf_dir);
 }

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "daemon/node_internal.h"
+#include "daemon/purge.h"
 #include "driver/vxlan/vxlan.h"
 
 static void on_signal(evutil_socket_t signal_number, short what, void *arg)
@@ -75,6 +76,20 @@ static int prepare(const struct options *options)
 	return 1;
 }
 
+static int purge(const struct options *options)
+{
+	struct err err = {0};
+
+	if (purge_host(options, &err) < 0) {
+		fprintf(stderr, "trestled: %s\n", err.text);
+		return 1;
+	}
+	printf("links, filters, routes, %s and %s are gone. Hosts of its cluster, if it did not say `trestle leave`, need "
+	       "`trestle forget`.\n",
+		options->state_dir, options->run_dir);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static struct options options;
@@ -94,6 +109,8 @@ int main(int argc, char **argv)
 	}
 	if (options.prepare)
 		return prepare(&options);
+	if (options.purge)
+		return purge(&options);
 	log_set_level(options.log_level);
 	event_set_fatal_callback(on_fatal);
 	limit_process();

@@ -283,6 +283,10 @@ static int read_arguments(struct options *o, int argc, char **argv, struct err *
 			o->prepare = true;
 			continue;
 		}
+		if (strcmp(name, "--purge") == 0) {
+			o->purge = true;
+			continue;
+		}
 		if (strncmp(name, "--", 2) != 0)
 			return err_set(err, ERR_INVALID, "unexpected argument '%s'; trestled takes only --options", name);
 		name += 2;
@@ -376,7 +380,7 @@ static int fill_defaults(struct options *o, struct err *err)
 		return err_set(err, ERR_INVALID, "the host has no name: give one with --name");
 	if (!o->listen.port)
 		o->listen.port = GOSSIP_PORT_DEFAULT;
-	if (!ip_is_set(&o->listen.ip) && default_address(&o->listen.ip, err) < 0)
+	if (!o->purge && !ip_is_set(&o->listen.ip) && default_address(&o->listen.ip, err) < 0)
 		return -1;
 	if (!ip_is_set(&o->vtep))
 		o->vtep = o->listen.ip;
@@ -429,7 +433,9 @@ void options_help(void)
 	printf("trestled: joins the containers of many hosts into one network. One per host, as root.\n\n"
 	       "usage: trestled [--config FILE] [--OPTION VALUE ...]\n"
 	       "       trestled --prepare [--fabric PATH]   makes that namespace, which may take more rights than the rest, and "
-	       "ends\n\n");
+	       "ends\n"
+	       "       trestled --purge [--OPTION VALUE ...]    takes everything of ours away, and ends; after `trestle "
+	       "leave`\n\n");
 	for (size_t i = 0; i < ROW_COUNT; i++) {
 		printf("  --%s %s\n      %s", rows[i].name, rows[i].argument, rows[i].help);
 		if (rows[i].fallback)

@@ -33,6 +33,7 @@ struct options {
 	enum log_level log_level;
 	bool help, version;
 	bool prepare; /* only make the fabric */
+	bool purge;   /* only take everything of ours away */
 };
 
 /* Reads the file (missing is fine unless named by --config) and the arguments. Each error names the option, the value and what

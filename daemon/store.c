@@ -317,6 +317,38 @@ void store_close(struct store *store)
 	free(store);
 }
 
+static int remove_files(const char *dir, enum store_area area, struct err *err)
+{
+	static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
+	char path[4200];
+
+	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+		snprintf(path, sizeof(path), "%s/%s%s", dir, area_names[area].file, suffixes[i]);
+		if (unlink(path) < 0 && errno != ENOENT)
+			return err_sys(err, errno, "remove %s", path);
+	}
+	snprintf(path, sizeof(path), "%s/%s", dir, area_names[area].lock);
+	return unlink(path) < 0 && errno != ENOENT ? err_sys(err, errno, "remove %s", path) : 0;
+}
+
+int store_remove(const char *state_dir, const char *run_dir, int (*first)(void *arg, struct err *err), void *arg, struct err *err)
+{
+	const char *const dirs[] = {[STORE_STATE] = state_dir, [STORE_BOOT] = run_dir};
+	int fds[2] = {-1, -1}, ret;
+
+	ret = file_make_dirs(state_dir, 0700, err) < 0 ? -1 : file_make_dirs(run_dir, 0755, err);
+	for (size_t i = 0; i < 2 && ret == 0; i++)
+		ret = lock_dir(dirs[i], (enum store_area)i, &fds[i], err);
+	if (ret == 0)
+		ret = first(arg, err);
+	for (size_t i = 0; i < 2 && ret == 0; i++)
+		ret = remove_files(dirs[i], (enum store_area)i, err);
+	for (size_t i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return ret;
+}
+
 int store_each(struct store *store, enum store_area area, enum store_kind kind,
 	int (*fn)(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err), void *ctx,
 	struct err *err)

@@ -58,6 +58,9 @@ struct store_change *store_change_new(enum store_area area, enum store_kind kind
 int store_open(const char *state_dir, const char *run_dir, const char *boot_id, struct store **ret_store, bool *ret_new_boot,
 	struct err *err);
 void store_close(struct store *store);
+/* The files themselves, damaged or not, under the locks of store_open and only after first() has returned 0. */
+int store_remove(
+	const char *state_dir, const char *run_dir, int (*first)(void *arg, struct err *err), void *arg, struct err *err);
 /* Visits the keys of one kind (without the kind byte), in key order. fn returns -1 with err filled to stop. */
 int store_each(struct store *store, enum store_area area, enum store_kind kind,
 	int (*fn)(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err), void *ctx,

@@ -23,6 +23,7 @@
 #include "netlink/parse.h"
 #include "netlink/socket.h"
 
+#define NAMED "/run/netns" /* where ip-netns(8) has them */
 #define STACK_BYTES (256 * 1024)
 
 struct call {
@@ -134,14 +135,27 @@ static int make_and_mount(void *arg, struct err *err)
 	return 0;
 }
 
+/* As ip-netns(8) does at its first use. Left to it, it would mount the directory over itself with our namespace in it: mounted
+ * twice, once out of reach, it could not be removed until the reboot. */
+static int share_named(const char *dir, struct err *err)
+{
+	if (strcmp(dir, NAMED) != 0 || mount("", dir, "none", MS_SHARED | MS_REC, NULL) == 0)
+		return 0;
+	if (errno != EINVAL || mount(dir, dir, "none", MS_BIND | MS_REC, NULL) < 0 ||
+		mount("", dir, "none", MS_SHARED | MS_REC, NULL) < 0)
+		return err_sys(err, errno, "share the mounts below %s", dir);
+	return 0;
+}
+
 static int make_parent(const char *path, struct err *err)
 {
-	char *copy = strdup(path);
+	char *copy = strdup(path), *dir;
 	int ret;
 
 	if (!copy)
 		return err_sys(err, ENOMEM, "directory of %s", path);
-	ret = file_make_dirs(dirname(copy), 0755, err);
+	dir = dirname(copy);
+	ret = file_make_dirs(dir, 0755, err) < 0 ? -1 : share_named(dir, err);
 	free(copy);
 	return ret;
 }

@@ -613,6 +613,7 @@ static void bad_usage_is_told_without_asking(void **state)
 		{"join", "join: expected TOKEN"},
 		{"join hello", "join: expected what `trestle token` prints"},
 		{"help frob", "\"frob\" is no command"},
+		{"uninstall", "uninstall: expected --purge"},
 	};
 	struct daemon *d = *state;
 	struct result r;
@@ -642,7 +643,7 @@ static void help_shows_usage_and_an_example_for_every_command(void **state)
 {
 	static const char *const names[] = {"status", "version", "help", "members", "token", "join", "leave", "network ls",
 		"network create", "network rm", "network inspect", "endpoint ls", "endpoint inspect", "ipam show", "ipam check",
-		"forget", "cni install", "cni status", "cni uninstall"};
+		"forget", "cni install", "cni status", "cni uninstall", "uninstall"};
 	struct daemon *d = *state;
 	struct result all = run(d, "--help"), r;
 	char line[128], usage[128];

@@ -300,6 +300,9 @@ static void help_and_version_ask_for_nothing_else(void **state)
 	expect_read("", "--prepare --fabric /run/netns/f");
 	assert_true(options.prepare && !options.help && !options.version);
 	assert_string_equal(options.fabric, "/run/netns/f");
+	expect_read("", "--purge --run-dir /run/x");
+	assert_true(options.purge && !options.prepare);
+	assert_string_equal(options.control_socket, "/run/x/trestled.sock");
 }
 
 static void read_help(char help[HELP_MAX])
