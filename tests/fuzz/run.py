@@ -19,7 +19,8 @@ TITLE = f"{'target':14}{'seconds':>8}{'executions':>12}{'edges':>7}{'features':>
 # functions meant.
 SOURCES = {
     "cni": "cni/config.c cni/env.c cni/request.c cni/result.c cni/version.c",
-    "gossip": "gossip/proto.c gossip/sync.c gossip/sync_push.c gossip/sync_tree.c gossip/shards.c gossip/members.c gossip/members_probe.c",
+    "gossip": "gossip/proto.c gossip/sync.c gossip/sync_push.c gossip/sync_tree.c gossip/sync_sketch.c gossip/sketch.c gossip/shards.c gossip/members.c "
+              "gossip/members_probe.c",
     "handshake": "gossip/handshake.c gossip/keyring.c",
     "http": "http/httpd.c",
     "ipam_message": "ipam/proto.c ipam/transfer.c ipam/peers.c ipam/decree.c ipam/heir.c ipam/custody.c",
