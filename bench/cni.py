@@ -1,9 +1,9 @@
 """What does a runtime wait for when it attaches a container, and when it takes it away?
 
-Whole processes, from start to end, as a runtime runs them: the plugin of Trestle with its daemon (`trestle`), Debian's Go plugins with
-host-local (`cni-bridge`, `cni-ptp`), and a program that makes the same objects in the kernel and keeps no books (`kernel`). Subjects take
-turns in every round, each on a host of its own: ADD of each, then DEL of each, with 1 and with 1,000 attachments on every host. Trestle's
-host has a member beside it, which is told of every attachment.
+Whole processes, from start to end, as a runtime runs them: the plugin of Trestle with its daemon, in CNI's mode, l3 (`trestle`), and
+in l2 (`trestle-l2`), Debian's Go plugins with host-local (`cni-bridge`, `cni-ptp`), and a program that makes the objects of mode l2 in the
+kernel and keeps no books (`kernel`). Subjects take turns in every round, each on a host of its own: ADD of each, then DEL of each, with 1
+and with 1,000 attachments on every host. Trestle's hosts are members of one cluster and tell each other and a third of every attachment.
 
 CPU is the plugin's with its children's and, for Trestle, the daemon's until the links are deleted. add100_total is 100 ADDs started at
 once until the last has ended.
@@ -60,14 +60,18 @@ def prepare_kernel(host):
     host.run("ip", "link", "set", "objects0", "up")
 
 
-def make_subjects(lab, daemon):
-    ours, bridge, ptp, kernel = lab.hosts[:4]
+def own_config(mode, subnet):
+    return {"cniVersion": "1.0.0", "name": f"bench-{mode}", "type": "trestle-cni", "mode": mode, "subnet": subnet,
+            "ipam": {"type": "trestle", "routes": [{"dst": "0.0.0.0/0"}]}}
+
+
+def make_subjects(lab, daemons):
+    l3, l2, bridge, ptp, kernel = lab.hosts[:5]
     prepare_kernel(kernel)
     for host in (bridge, ptp):
         host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-    config = {"cniVersion": "1.0.0", "name": "bench", "type": "trestle-cni", "mode": "l2", "subnet": "10.30.0.0/16",
-              "ipam": {"type": "trestle", "routes": [{"dst": "0.0.0.0/0", "gw": "10.30.0.1"}]}}
-    return [Subject("trestle", ours, f"{BUILD}/trestle-cni", config, daemon),
+    return [Subject("trestle", l3, f"{BUILD}/trestle-cni", own_config("l3", "10.30.0.0/16"), daemons[0]),
+            Subject("trestle-l2", l2, f"{BUILD}/trestle-cni", own_config("l2", "10.34.0.0/16"), daemons[1]),
             Subject("cni-bridge", bridge, f"{DEBIAN}/bridge", go_config("br", "bridge", "10.32.0.0/16", bridge, isGateway=True)),
             Subject("cni-ptp", ptp, f"{DEBIAN}/ptp", go_config("ptp", "ptp", "10.33.0.0/16", ptp)),
             Subject("kernel", kernel, f"{BUILD}/tests/load/objects", {})]
@@ -100,7 +104,7 @@ class Rounds:
                     self.samples[s.name, verb + "_cpu"].append(cpu)
 
     def report(self, report, suffix):
-        for s in sorted(self.subjects, key=lambda s: s.name != "trestle"):
+        for s in sorted(self.subjects, key=lambda s: not s.name.startswith("trestle")):
             for what, metric, p in self.METRICS:
                 report.add(s.name, metric + suffix, "ms", self.samples[s.name, what], p)
 
@@ -129,10 +133,10 @@ def grow(subjects, first, count):
 
 def main():
     report = Report("cni")
-    with Lab(hosts=5) as lab:
-        daemons = [Daemon(h, log_level="info") for h in (lab.hosts[0], lab.hosts[4])]
+    with Lab(hosts=6) as lab:
+        daemons = [Daemon(h, log_level="info") for h in (lab.hosts[0], lab.hosts[1], lab.hosts[5])]
         Daemon.cluster(daemons)
-        subjects = make_subjects(lab, daemons[0])
+        subjects = make_subjects(lab, daemons)
         for s in subjects:
             lab.defer(s.close)
             s.namespaces(["guest", *[f"burst{n}" for n in range(10000, 10000 + BURST)]])
