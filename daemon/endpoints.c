@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "daemon/node_internal.h"
 
@@ -75,10 +76,42 @@ static void publish_endpoint(struct node *node, const struct endpoint *ep)
 	cluster_publish(node, topic_of(&ep->state.network), key, sizeof(key), buf, endpoint_record_encode(&r, buf, sizeof(buf)));
 }
 
-static void unpublish_endpoint(struct node *node, const struct endpoint *ep)
+static void publish_waiting(evutil_socket_t fd, short what, void *arg)
+{
+	struct node *node = arg;
+	struct endpoint *ep, *next;
+
+	(void)fd, (void)what;
+	DL_FOREACH_SAFE(node->unpublished, ep, next)
+	{
+		DL_DELETE(node->unpublished, ep);
+		ep->publish_waits = false;
+		publish_endpoint(node, ep);
+	}
+}
+
+/* A packet to each other host takes longer than the answer to the one who waits for the endpoint: a timer comes behind what is
+ * ready to be written. */
+static void publish_soon(struct node *node, struct endpoint *ep)
+{
+	struct timeval now = {0};
+
+	if (!node->publish_timer)
+		node->publish_timer = evtimer_new(node->base, publish_waiting, node);
+	if (!node->publish_timer)
+		abort();
+	DL_APPEND(node->unpublished, ep);
+	ep->publish_waits = true;
+	event_add(node->publish_timer, &now);
+}
+
+static void unpublish_endpoint(struct node *node, struct endpoint *ep)
 {
 	uint8_t key[ENDPOINT_KEY_SIZE];
 
+	if (ep->publish_waits)
+		DL_DELETE(node->unpublished, ep);
+	ep->publish_waits = false;
 	record_key(ep, key);
 	cluster_publish(node, topic_of(&ep->state.network), key, sizeof(key), NULL, 0);
 }
@@ -330,7 +363,7 @@ static void kernel_done(void *arg, const struct err *err)
 	ep->link = ep->workload ? DRIVER_LINK_AWAY : DRIVER_LINK_IN_HOST;
 	if (ep->workload) /* from here on the pair lives and dies with the container; the driver knows */
 		ep->make = false;
-	publish_endpoint(c->node, ep);
+	publish_soon(c->node, ep);
 	answer_waiting(ep, NULL);
 	create_free(c);
 }
@@ -940,6 +973,8 @@ void endpoints_stop(struct node *node)
 {
 	struct endpoint *ep, *next;
 
+	if (node->publish_timer)
+		event_free(node->publish_timer);
 	HASH_ITER(hh, node->endpoints, ep, next)
 	{
 		HASH_DEL(node->endpoints, ep);

@@ -103,6 +103,8 @@ struct endpoint {
 	char host_ifname[DRIVER_IFNAME_SIZE]; /* mode l3: the host's end, once it was seen */
 	struct create_wait *waiting;	      /* calls that want its creation */
 	struct gone_wait *gone;		      /* who waits for its end */
+	bool publish_waits;		      /* in node->unpublished */
+	struct endpoint *prev, *next;
 	UT_hash_handle hh;
 };
 
@@ -233,6 +235,8 @@ struct node {
 	struct docker_network *docker_networks;
 	struct pool *pools;
 	struct endpoint *endpoints;
+	struct endpoint *unpublished; /* made, and told to nobody yet */
+	struct event *publish_timer;
 	struct workload *workloads;
 	struct tombstone *tombstones; /* acted on at this moment */
 	uint64_t last_tombstones_ms;

@@ -142,7 +142,9 @@ static void take(const char *pid)
 
 		if (tid <= 0)
 			continue;
-		if (ptrace(PTRACE_SEIZE, tid, 0, OPTIONS) < 0 || ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0)
+		if (ptrace(PTRACE_SEIZE, tid, 0, OPTIONS) == 0 && ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0)
+			continue;
+		if (errno != ESRCH || tid == target) /* any other thread may have ended meanwhile */
 			die("trace");
 	}
 	closedir(d);
