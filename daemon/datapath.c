@@ -751,9 +751,9 @@ const char *datapath_warning(const struct node *node)
 	return node->datapath->warning;
 }
 
-struct mac datapath_tunnel_mac(const struct node *node, const struct id128 *network)
+struct mac datapath_tunnel_mac(const struct node *node)
 {
-	return vxlan_tunnel_mac(network, node->cluster.hostno);
+	return vxlan_tunnel_mac(node->cluster.hostno);
 }
 
 const char *datapath_last_error(const struct node *node)

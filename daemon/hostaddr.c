@@ -35,7 +35,7 @@ static void record_key(const struct network *n, uint8_t key[KEY_SIZE])
 static void publish(struct node *node, const struct network *n)
 {
 	struct endpoint_record r = {.short_id = HOST_SHORT_ID,
-		.mac = datapath_tunnel_mac(node, &n->id),
+		.mac = datapath_tunnel_mac(node),
 		.ip4 = n->own[0].address,
 		.ip6 = n->own[1].address,
 		.since_s = (uint64_t)clock_wall_s()};

@@ -542,9 +542,9 @@ struct datapath_drops {
 	uint64_t foreign, forged, spoofed, strayed;
 };
 const struct datapath_drops *datapath_drops(const struct node *node);
-const char *datapath_warning(const struct node *node); /* what of the host's stands in the way; "" for nothing */
-struct mac datapath_tunnel_mac(const struct node *node, const struct id128 *network); /* of our vxlan device */
-const char *datapath_last_error(const struct node *node);			      /* "" when the last sync was fine */
+const char *datapath_warning(const struct node *node);	  /* what of the host's stands in the way; "" for nothing */
+struct mac datapath_tunnel_mac(const struct node *node);  /* of our vxlan devices */
+const char *datapath_last_error(const struct node *node); /* "" when the last sync was fine */
 
 /* api.c */
 extern const struct control_backend api_backend;

@@ -131,7 +131,7 @@ void vx_endpoint_rows(const struct vx_endpoint *e, uint32_t port, vx_row_fn *fn,
 
 void vx_remote_rows(const struct vx_network *n, const struct vx_remote *r, vx_row_fn *fn, void *arg)
 {
-	struct mac mac = n->routed ? vxlan_tunnel_mac(&n->id, r->hostno) : r->mac;
+	struct mac mac = n->routed ? vxlan_tunnel_mac(r->hostno) : r->mac;
 
 	fn(arg, &(struct vx_row){.kind = VX_ROW_REMOTE, .mac = mac, .ip = r->vtep}, false);
 	if (n->routed) {

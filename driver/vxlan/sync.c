@@ -119,9 +119,9 @@ static void free_vni(struct vxlan *vx, uint32_t vni)
 	}
 }
 
-struct mac vxlan_tunnel_mac(const struct id128 *network, uint32_t hostno)
+struct mac vxlan_tunnel_mac(uint32_t hostno)
 {
-	return vx_mac(MAC_VXLAN, network, "", hostno);
+	return (struct mac){{MAC_VXLAN, 't', 'r', (uint8_t)(hostno >> 16), (uint8_t)(hostno >> 8), (uint8_t)hostno}};
 }
 
 static bool has_ip6(const struct vx_network *n)
@@ -138,7 +138,7 @@ static void want_network(struct vxlan *vx, struct vx_network *n, struct vx_want_
 	want->id = n->id;
 	want->mtu = n->mtu;
 	want->tunnel = (struct vx_tunnel){.vni = n->vni, .local = vx->local, .port = vx->port};
-	want->vxlan.mac = vxlan_tunnel_mac(&n->id, vx->hostno);
+	want->vxlan.mac = vxlan_tunnel_mac(vx->hostno);
 	want->routed = vx->routed;
 	if (vx->routed) {
 		want->vxlan.group = VX_GROUP_TUNNEL(n->vni);

@@ -25,7 +25,7 @@ int vxlan_open(const struct vxlan_config *config, struct driver **ret_driver, st
  * privileges finds it done. */
 int vxlan_prepare(const char *fabric_path, struct err *err);
 
-/* The MAC of a host's vxlan device in a network. */
-struct mac vxlan_tunnel_mac(const struct id128 *network, uint32_t hostno);
+/* The MAC of a host's vxlan devices, by which the others speak to it in mode l3: made of its number, so no two have one. */
+struct mac vxlan_tunnel_mac(uint32_t hostno);
 
 #endif
