@@ -262,8 +262,9 @@ static json_t *status(struct node *node)
 	return o;
 }
 
-static json_t *version(void)
+static json_t *version(struct node *node)
 {
+	(void)node;
 #ifdef TRESTLE_COMMIT
 	json_t *commit = text_or_null(TRESTLE_COMMIT);
 #else
@@ -919,8 +920,9 @@ static json_t *keys(struct node *node)
 	return json_pack("{s:o}", "keys", l.array);
 }
 
-static json_t *keys_rotate(struct node *node, struct err *err)
+static json_t *keys_rotate(struct node *node, json_t *body, struct err *err)
 {
+	(void)body;
 	if (gossip_rotate(node->gossip, clock_boot_ms(), err) < 0)
 		return NULL;
 	log_info("cluster", "a new cluster key is being handed out");
@@ -1024,89 +1026,84 @@ static void leave(struct node *node, struct control_call *call, json_t *body)
 
 /* ---- dispatch ---- */
 
+/* How a verb is served: with an answer at once, or later by whoever takes the call. `text` is the object or the filter. */
+struct verb {
+	json_t *(*plain)(struct node *node);
+	json_t *(*about)(struct node *node, const char *text, struct err *err);
+	json_t *(*told)(struct node *node, json_t *body, struct err *err);
+	void (*later)(struct node *node, struct control_call *call, json_t *body);
+	void (*later_about)(struct node *node, struct control_call *call, const char *text);
+	void (*whole)(struct node *node, struct control_call *call, const struct control_request *request);
+};
+
+static const struct verb verbs[] = {
+	[CONTROL_STATUS] = {.plain = status},
+	[CONTROL_VERSION] = {.plain = version},
+	[CONTROL_MEMBERS] = {.plain = members},
+	[CONTROL_NETWORKS] = {.plain = networks},
+	[CONTROL_NETWORK_CREATE] = {.later = network_create},
+	[CONTROL_NETWORK_INSPECT] = {.about = network_inspect},
+	[CONTROL_NETWORK_RM] = {.later_about = network_rm},
+	[CONTROL_ENDPOINTS] = {.about = endpoints},
+	[CONTROL_ENDPOINT_INSPECT] = {.about = endpoint_inspect},
+	[CONTROL_IPAM] = {.about = ipam_show},
+	[CONTROL_TOKEN] = {.told = token},
+	[CONTROL_JOIN] = {.later = join},
+	[CONTROL_LEAVE] = {.later = leave},
+	[CONTROL_KEYS] = {.plain = keys},
+	[CONTROL_KEYS_ROTATE] = {.told = keys_rotate},
+	[CONTROL_FORGET] = {.later = estate_forget},
+	[CONTROL_AUDIT] = {.plain = estate_check},
+	[CONTROL_CNI_ADD] = {.whole = workloads_call},
+	[CONTROL_CNI_DEL] = {.whole = workloads_call},
+	[CONTROL_CNI_CHECK] = {.whole = workloads_call},
+	[CONTROL_CNI_GC] = {.whole = workloads_call},
+	[CONTROL_CNI_STATUS] = {.whole = workloads_call},
+	[CONTROL_IPAM_ALLOCATE] = {.whole = workloads_call},
+	[CONTROL_IPAM_RELEASE] = {.whole = workloads_call},
+	[CONTROL_IPAM_CHECK] = {.whole = workloads_call},
+};
+
+static int refused(const struct node *node, enum control_verb verb, struct err *err)
+{
+	if (!node->gossip || !node->ipam)
+		return err_set(err, ERR_UNREACHABLE, "this host is changing its cluster; try again in a second");
+	if (verb == CONTROL_NETWORK_CREATE && (node->leaving || node->join))
+		return err_set(err, ERR_UNREACHABLE, "this host is joining or leaving a cluster; try again in a second");
+	return 0;
+}
+
+static json_t *answer_at_once(
+	struct node *node, const struct verb *verb, const struct control_request *request, const char *text, struct err *err)
+{
+	if (verb->plain)
+		return verb->plain(node);
+	return verb->about ? verb->about(node, text, err) : verb->told(node, request->body, err);
+}
+
 static void handle(void *ctx, struct control_call *call, const struct control_request *request)
 {
+	const char *text = request->object ? request->object : request->filter;
+	const struct verb *verb = &verbs[request->verb];
 	struct node *node = ctx;
 	struct err err = {0};
-	json_t *answer = NULL;
+	json_t *answer;
 
-	if (!node->gossip || !node->ipam) {
-		err_set(&err, ERR_UNREACHABLE, "this host is changing its cluster; try again in a second");
+	if (refused(node, request->verb, &err) < 0) {
 		control_fail(call, &err);
-		return;
+	} else if (verb->later) {
+		verb->later(node, call, request->body);
+	} else if (verb->later_about) {
+		verb->later_about(node, call, text);
+	} else if (verb->whole) {
+		verb->whole(node, call, request);
+	} else {
+		answer = answer_at_once(node, verb, request, text, &err);
+		if (answer)
+			control_done(call, answer);
+		else
+			control_fail(call, &err);
 	}
-	if (request->verb == CONTROL_NETWORK_CREATE && (node->leaving || node->join)) {
-		err_set(&err, ERR_UNREACHABLE, "this host is joining or leaving a cluster; try again in a second");
-		control_fail(call, &err);
-		return;
-	}
-	switch (request->verb) {
-	case CONTROL_STATUS:
-		answer = status(node);
-		break;
-	case CONTROL_VERSION:
-		answer = version();
-		break;
-	case CONTROL_MEMBERS:
-		answer = members(node);
-		break;
-	case CONTROL_NETWORKS:
-		answer = networks(node);
-		break;
-	case CONTROL_NETWORK_CREATE:
-		network_create(node, call, request->body);
-		return;
-	case CONTROL_NETWORK_INSPECT:
-		answer = network_inspect(node, request->object, &err);
-		break;
-	case CONTROL_NETWORK_RM:
-		network_rm(node, call, request->object);
-		return;
-	case CONTROL_ENDPOINTS:
-		answer = endpoints(node, request->filter, &err);
-		break;
-	case CONTROL_ENDPOINT_INSPECT:
-		answer = endpoint_inspect(node, request->object, &err);
-		break;
-	case CONTROL_IPAM:
-		answer = ipam_show(node, request->filter, &err);
-		break;
-	case CONTROL_TOKEN:
-		answer = token(node, request->body, &err);
-		break;
-	case CONTROL_KEYS:
-		answer = keys(node);
-		break;
-	case CONTROL_KEYS_ROTATE:
-		answer = keys_rotate(node, &err);
-		break;
-	case CONTROL_JOIN:
-		join(node, call, request->body);
-		return;
-	case CONTROL_FORGET:
-		estate_forget(node, call, request->body);
-		return;
-	case CONTROL_AUDIT:
-		answer = estate_check(node);
-		break;
-	case CONTROL_LEAVE:
-		leave(node, call, request->body);
-		return;
-	case CONTROL_CNI_ADD:
-	case CONTROL_CNI_DEL:
-	case CONTROL_CNI_CHECK:
-	case CONTROL_CNI_GC:
-	case CONTROL_CNI_STATUS:
-	case CONTROL_IPAM_ALLOCATE:
-	case CONTROL_IPAM_RELEASE:
-	case CONTROL_IPAM_CHECK:
-		workloads_call(node, call, request);
-		return;
-	}
-	if (answer)
-		control_done(call, answer);
-	else
-		control_fail(call, &err);
 }
 
 const struct control_backend api_backend = {.handle = handle};

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -37,24 +38,28 @@ static int remove_file(const char *path, struct err *err)
 	return 0;
 }
 
+static int not_dots(const struct dirent *e)
+{
+	return strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+}
+
 /* Word of deletions that no daemon will act on. */
 static int remove_tombstones(const struct options *o, struct err *err)
 {
 	char dir[OPTIONS_PATH_MAX + 16], path[OPTIONS_PATH_MAX + 300];
-	struct dirent *e;
-	int ret = 0;
-	DIR *d;
+	struct dirent **names;
+	int count, ret = 0;
 
 	snprintf(dir, sizeof(dir), "%s/tombstones", o->run_dir);
-	d = opendir(dir);
-	if (!d)
-		return errno == ENOENT ? 0 : err_sys(err, errno, "open %s", dir);
-	while (ret == 0 && (e = readdir(d))) {
-		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			ret = remove_file(path, err);
+	count = scandir(dir, &names, not_dots, alphasort);
+	if (count < 0)
+		return errno == ENOENT ? 0 : err_sys(err, errno, "read %s", dir);
+	for (int i = 0; i < count; i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
+		ret = ret < 0 ? ret : remove_file(path, err);
+		free(names[i]);
 	}
-	closedir(d);
+	free(names);
 	rmdir(dir);
 	return ret;
 }
