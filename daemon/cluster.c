@@ -18,7 +18,11 @@
 #include "gossip/token.h"
 
 #define FIRST_HOSTNO 1
-#define HOSTNO_SPARES 16 /* so that a sponsor works inside a cut from its own reserve */
+#define FIRST_EPOCH 1
+#define HOSTNO_SPARES 16    /* so that a sponsor works inside a cut from its own reserve */
+#define SPARES_LULL_MS 300  /* without a new host, before this one asks for spare numbers */
+#define SPARES_SPREAD_MS 20 /* for each host that may ask at the same time */
+#define SPARES_WAIT_MAX_MS 5000
 #define JOIN_TIMEOUT_MS 10000
 #define LEAVE_MS 5000 /* for handing addresses over */
 #define RECEIVE_BATCH 32
@@ -414,6 +418,8 @@ static void tell_members(struct node *node)
 
 static void grant_look_of(struct node *node, const struct id128 *host_id);
 
+static void hostnos_wait(struct node *node);
+
 static void on_member(void *ctx, const struct gossip_member *m, enum gossip_state old)
 {
 	struct node *node = ctx;
@@ -427,6 +433,8 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 		host->hostno = m->hostno;
 		host->state = GOSSIP_LEFT;
 		HASH_ADD(hh, node->hosts, hostno, sizeof(host->hostno), host);
+		if (node->hostnos_ms)
+			hostnos_wait(node);
 	}
 	moved = !ip_equal(&host->vtep, &m->vtep) || (m->state == GOSSIP_LEFT) != (host->state == GOSSIP_LEFT);
 	if (host->state != m->state)
@@ -617,8 +625,11 @@ static void grant_saved(void *arg)
 	struct hostno_grant *g;
 
 	HASH_FIND(hh, s->node->grants, &s->host_id, sizeof(s->host_id), g);
-	if (g)
+	if (g) {
 		g->saved = true;
+		gossip_admit_again(s->node->gossip, clock_boot_ms());
+		cluster_poke(s->node);
+	}
 	free(s);
 }
 
@@ -671,6 +682,8 @@ static void ask_hostno(struct node *node, struct hostno_grant *g, uint32_t hostn
 	custody_ask(node, &want, grant_result, g);
 }
 
+static void hostnos_begin(struct node *node);
+
 static uint32_t on_admit(void *ctx, const struct id128 *host_id)
 {
 	struct node *node = ctx;
@@ -679,10 +692,12 @@ static uint32_t on_admit(void *ctx, const struct id128 *host_id)
 	HASH_FIND(hh, node->grants, host_id, sizeof(*host_id), g);
 	if (g)
 		return g->saved ? g->hostno : 0;
+	if (id_is_zero(&node->cluster.hostno_pool) && node->hostnos_ms)
+		hostnos_begin(node);
 	if (id_is_zero(&node->cluster.hostno_pool))
 		return 0;
 	ask_hostno(node, grant_new(node, host_id), 0);
-	return 0; /* not before it is on disk: the joiner repeats */
+	return 0; /* not before it is on disk: the request waits for that */
 }
 
 static int load_grant(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
@@ -757,18 +772,35 @@ static void publish_hostno_pool(struct node *node)
 	cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, pool_def_encode(&def, buf, sizeof(buf)));
 }
 
-void cluster_pool_seen(struct node *node, const struct pool_def *def)
+static void hostnos_begin(struct node *node)
 {
 	struct err err = {0};
 
-	if (!id_is_zero(&node->cluster.hostno_pool) || !node->ipam)
-		return;
-	node->cluster.hostno_pool = def->id;
+	node->hostnos_ms = 0;
+	node->cluster.hostno_pool = node->hostnos_seen;
 	cluster_save(node);
 	if (start_hostnos(node, &err) < 0)
 		log_error("cluster", "the pool of host numbers: %s", err.text);
-	custody_feed_pool(node, &def->id);
+	custody_feed_pool(node, &node->cluster.hostno_pool);
 	publish_hostno_pool(node);
+}
+
+/* Not while others join, and not all at the same time. */
+static void hostnos_wait(struct node *node)
+{
+	uint64_t at = clock_boot_ms() + SPARES_LULL_MS + randombytes_uniform(SPARES_SPREAD_MS * (HASH_COUNT(node->hosts) + 1));
+
+	node->hostnos_ms = at < node->hostnos_until_ms ? at : node->hostnos_until_ms;
+}
+
+/* Spare numbers are not urgent, unless somebody joins here. */
+void cluster_pool_seen(struct node *node, const struct pool_def *def)
+{
+	if (!id_is_zero(&node->cluster.hostno_pool) || !node->ipam || node->hostnos_ms)
+		return;
+	node->hostnos_seen = def->id;
+	node->hostnos_until_ms = clock_boot_ms() + SPARES_WAIT_MAX_MS;
+	hostnos_wait(node);
 }
 
 /* ---- running the core ---- */
@@ -806,6 +838,8 @@ static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
 	if (!node->gossip || node->left)
 		return;
 	measure_self(node, now);
+	if (node->hostnos_ms && now >= node->hostnos_ms)
+		hostnos_begin(node);
 	gossip_clock_us(node->gossip, clock_boot_us());
 	next = gossip_tick(node->gossip, now);
 	next = next > now ? next - now : 1;
@@ -861,6 +895,8 @@ static struct gossip *make_core(struct node *node)
 	};
 	struct gossip *g;
 
+	if (node->cluster.epoch == FIRST_EPOCH)
+		c.source = node->sponsor;
 	memcpy(c.cluster_key, node->cluster.key, sizeof(c.cluster_key));
 	randombytes_buf(&c.boot_tag, sizeof(c.boot_tag));
 	snprintf(c.name, sizeof(c.name), "%s", node->options.name);
@@ -906,6 +942,7 @@ static void drop_core(struct node *node)
 
 	gossip_free(node->gossip);
 	node->gossip = NULL;
+	node->hostnos_ms = 0;
 	HASH_ITER(hh, node->hosts, host, next_host)
 	{
 		HASH_DEL(node->hosts, host);
@@ -1137,7 +1174,7 @@ static void become_member(struct node *node)
 	node->cluster.cluster_id = c->result.cluster_id;
 	memcpy(node->cluster.key, c->result.cluster_key, sizeof(node->cluster.key));
 	node->cluster.hostno = c->result.hostno;
-	node->cluster.epoch = 1;
+	node->cluster.epoch = FIRST_EPOCH;
 	memset(&node->cluster.hostno_pool, 0, sizeof(node->cluster.hostno_pool));
 	change_cluster(c);
 }
@@ -1308,7 +1345,8 @@ void cluster_start_over(struct node *node, void (*fn)(void *arg, const struct er
 	c->fn = fn;
 	c->arg = arg;
 	make_cluster(&node->cluster);
-	node->cluster.epoch = 1;
+	node->cluster.epoch = FIRST_EPOCH;
+	memset(&node->sponsor, 0, sizeof(node->sponsor));
 	change_cluster(c);
 }
 

@@ -207,6 +207,9 @@ struct node {
 	struct identity identity;
 	struct cluster_state cluster;
 	struct hostno_grant *grants; /* numbers this host gave to others */
+	struct id128 hostnos_seen;   /* the pool of host numbers, which we take part in */
+	uint64_t hostnos_until_ms;   /* at the latest */
+	uint64_t hostnos_ms;	     /* from then on; 0 = we do, or it is not known */
 	unsigned grants_unspread;    /* of these, hosts that too few others know */
 	struct gossip *gossip;
 	int udp_fd;
@@ -294,7 +297,7 @@ int streams_open(struct node *node, struct err *err);
 void streams_close(struct node *node);
 void streams_send(
 	struct node *node, const struct gossip_addr *to, const void *packet, size_t len); /* its answer: cluster_packet */
-/* True: this answers what is being handled from a stream, and went there. */
+/* True: a connection waits for this answer, and went there. */
 bool streams_answer(struct node *node, const struct gossip_addr *to, const void *packet, size_t len);
 uint64_t streams_refused(const struct node *node);
 

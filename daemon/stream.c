@@ -3,7 +3,8 @@
  * A connection carries the very packets that UDP would, each behind its length (u16, big endian); whoever connects asks, and one
  * answer ends it. The packets bring their own encryption, so nothing here is trusted or secret. What comes from outside is
  * bounded: so many connections each way, one packet of at most GOSSIP_PACKET_MAX at a time, and a deadline for the whole of it.
- * The core answers within its call, to the address that it was given: while that call runs, `answering` catches the answer. */
+ * The core answers to the address that it was given, within its call or a moment later: an answer to an address that a connection
+ * waits at goes there. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/buffer.h>
@@ -20,6 +21,7 @@
 #define INBOUND_MAX 32
 #define OUTBOUND_MAX 8
 #define DEADLINE_S 5
+#define ANSWER_MS 500 /* for the core, from a packet to its answer: silence is an answer too */
 #define PREFIX_SIZE 2
 #define CLASS_ADMISSION 15
 
@@ -28,7 +30,7 @@ struct stream {
 	struct bufferevent *bev;
 	struct event *deadline; /* of the whole connection: a byte now and then does not extend it */
 	struct gossip_addr peer;
-	bool inbound, ending;
+	bool inbound, ending, answered;
 	struct stream *prev, *next;
 };
 
@@ -37,7 +39,6 @@ struct streams {
 	struct evconnlistener *listener;
 	struct stream *list;
 	unsigned inbound, outbound;
-	struct stream *answering;
 	uint64_t refused;
 };
 
@@ -75,7 +76,7 @@ static void on_written(struct bufferevent *bev, void *arg)
 	struct stream *s = arg;
 
 	(void)bev;
-	if (s->inbound && s->ending)
+	if (s->inbound && s->answered)
 		stream_free(s);
 }
 
@@ -126,11 +127,10 @@ static void on_readable(struct bufferevent *bev, void *arg)
 		return;
 	s->ending = true;
 	bufferevent_disable(bev, EV_READ);
-	all->answering = s->inbound ? s : NULL;
+	if (s->inbound)
+		event_add(s->deadline, &(struct timeval){.tv_usec = ANSWER_MS * 1000});
 	cluster_packet(all->node, &s->peer, packet, len);
-	all->answering = NULL;
-	/* Silence is an answer too. */
-	if (!s->inbound || evbuffer_get_length(bufferevent_get_output(s->bev)) == 0)
+	if (!s->inbound)
 		stream_free(s);
 }
 
@@ -236,12 +236,19 @@ void streams_send(struct node *node, const struct gossip_addr *to, const void *p
 
 bool streams_answer(struct node *node, const struct gossip_addr *to, const void *packet, size_t len)
 {
-	struct stream *s = node->streams ? node->streams->answering : NULL;
+	struct stream *s;
 
-	if (!s || to->port != s->peer.port || !ip_equal(&to->ip, &s->peer.ip))
+	if (!node->streams || !node->streams->inbound)
 		return false;
-	write_packet(s, packet, len);
-	return true;
+	DL_FOREACH(node->streams->list, s)
+	{
+		if (!s->inbound || !s->ending || s->answered || to->port != s->peer.port || !ip_equal(&to->ip, &s->peer.ip))
+			continue;
+		s->answered = true;
+		write_packet(s, packet, len);
+		return true;
+	}
+	return false;
 }
 
 uint64_t streams_refused(const struct node *node)

@@ -2,6 +2,7 @@
  *
  *	gossip.c         entry points, dispatch, own records
  *	members_admit.c  admissions, host records, the sponsor's side of joining
+ *	introduce.c      newcomers and the others, without a handshake between each two
  *	keys.c           cluster keys: rotation, handing them out
  *	recover.c        cluster keys for who was away
  *	forget.c         hosts that are out for good
@@ -60,6 +61,8 @@
 #define PUSH_RTO_MS 15
 #define PUSH_TRIES 3
 #define PUSH_COALESCE_MS 5
+#define PUSH_GATHER_MS 40  /* admissions wait for each other, at most so long */
+#define STRANGER_MS 300	   /* for who should be introduced: then it is asked itself */
 #define TREE_ABOVE 64	   /* alive hosts: up to here each change goes straight to each */
 #define TREE_WIDE 32	   /* children of a host in clusters of up to TREE_WIDE_MAX: two hops */
 #define TREE_WIDE_MAX 1057 /* 1 + 32 + 32 * 32 */
@@ -89,7 +92,9 @@
 #define ADMIT_AGAIN_MS 100 /* half of what a joiner waits before it asks again */
 #define ADMIT_BUSY_MS 10   /* half of what it waits when it was told that the sponsor is busy */
 #define ADMIT_REMEMBERED 64
-#define ADMIT_PER_S 256 /* a tenth of a core */
+#define ADMIT_WAITING 32
+#define ADMIT_WAIT_MS 150 /* less than what a joiner waits before it asks again */
+#define ADMIT_PER_S 256	  /* a tenth of a core */
 #define LAG_SECONDS 5
 #define LAG_CLASSES 5
 #define FLAP_POINT 1024 /* flaps are halved as they fade */
@@ -151,6 +156,9 @@ struct member {
 	bool unheard;  /* known from an admission or the disk only: suspected in silence until it speaks */
 	uint64_t digest;
 	struct frame_peer frame;
+	uint32_t boot_epoch;	     /* of the boot tag that its record told */
+	bool greeted;		     /* we said hello first */
+	uint64_t introduce_until_ms; /* we are to tell the others of it, 0 = no */
 	uint64_t heard_ms;
 	uint32_t srtt_us, rttvar_us;
 	uint64_t answered_ms, unanswered_ms; /* the last answer; the first ping without one */
@@ -279,6 +287,15 @@ struct tree_digest {
 struct tree_hop;
 struct sketch_session;
 struct sketch_found;
+struct early;
+
+/* A request to join that waits for its number. */
+struct waiting_join {
+	struct gossip_addr from;
+	uint64_t until_ms; /* 0 = free */
+	uint16_t len;
+	uint8_t packet[GOSSIP_PACKET_MAX];
+};
 
 /* Whom we probe on a ring, while member_shape is `shape`. */
 struct successor {
@@ -345,6 +362,13 @@ struct gossip {
 	bool settled;
 	uint64_t seq_reserved;
 	struct admit_gate gate;
+	struct waiting_join *joins; /* ADMIT_WAITING of them, made when the first waits */
+	uint64_t joins_ms;	    /* the first is due */
+	bool newcomer;		    /* this identity never ran in this cluster before */
+	struct kept *own_admission; /* a newcomer's: published when its sponsor does not have it */
+	uint64_t newcomer_ms;
+	struct early *early;
+	uint64_t introduce_ms, introduced_ms, begin_ms, gather_ms, strangers_ms;
 	bool admissions_open; /* some could not be verified yet */
 	bool members_grew;
 	uint64_t conflicts; /* besides those of shards */
@@ -400,13 +424,26 @@ bool core_put(
 	struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len); /* false: full */
 
 /* members_admit.c */
-void admit_host_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t len);
+void admit_host_record(struct gossip *g, uint32_t origin, uint32_t epoch, const uint8_t *val, size_t len);
 bool admit_record(
 	struct gossip *g, const uint8_t *key, size_t key_len, const uint8_t *val, size_t len); /* false: sponsor unknown */
 void admit_rescan(struct gossip *g);
 void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len);
 int admit_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err);
 void admit_publish(struct gossip *g);
+void admit_own_gone(struct gossip *g, const void *key); /* somebody's admission is nobody's record any more */
+uint64_t admit_tick(struct gossip *g);
+
+/* introduce.c */
+void introduce_boot(struct gossip *g, struct member *m, uint32_t epoch, uint64_t boot);
+/* Whether a claim about somebody that we never heard has been dealt with; `m` NULL: not even a member. */
+bool introduce_claim(struct gossip *g, struct member *from, struct member *m, const struct proto_entry *claim);
+bool introduce_is_source(const struct gossip *g, const struct member *m);
+void introduce_begin(struct gossip *g, struct member *m);
+bool introduce_waits(const struct gossip *g, uint32_t origin);
+bool introduce_established(struct gossip *g, struct member *m);
+uint64_t introduce_tick(struct gossip *g);
+void introduce_free(struct gossip *g);
 
 /* keys.c */
 #define KEYS_RECORD_KEY "k"
@@ -464,6 +501,7 @@ void members_entry(const struct member *m, struct proto_entry *ret_entry);
 /* Somebody says so. Returns whether what we know outranks the claim. */
 bool members_claim(struct gossip *g, struct member *from, const struct proto_entry *claim);
 void members_set_state(struct gossip *g, struct member *m, enum gossip_state state);
+void members_introduced(struct gossip *g, struct member *m, const struct proto_entry *claim);
 void members_tell(struct gossip *g, struct member *m, int news); /* marks it as news */
 void members_announce_self(struct gossip *g);
 void members_flush(struct gossip *g);
@@ -497,6 +535,7 @@ void probe_on_verdict(struct gossip *g, const struct proto_verdict *verdict);
 
 /* sync.c */
 void sync_reset(struct gossip *g, struct member *m);
+void sync_begin(struct gossip *g, struct member *m);
 void sync_compare(struct gossip *g, struct member *m, u128 root);
 void sync_on_root(struct gossip *g, struct member *m, const struct proto_root *root);
 bool sync_on_vector(struct gossip *g, struct member *m, struct bytes_reader *body);
@@ -536,6 +575,7 @@ void sketch_free(struct gossip *g);
 /* sync_tree.c */
 bool tree_grown(const struct gossip *g);
 bool tree_push(struct gossip *g, struct shard *shard);
+void tree_introduce(struct gossip *g, const struct shard *shard);
 bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body, struct sync_answer *answer);
 bool tree_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body);
 uint64_t tree_tick(struct gossip *g);
@@ -544,6 +584,10 @@ void tree_free(struct gossip *g);
 /* sync_push.c */
 void push_changed(struct gossip *g, struct shard *shard); /* an own shard has a new head */
 void push_flush(struct gossip *g);
+void push_member(struct gossip *g, struct member *m);
+void push_given(struct gossip *g, struct member *m, const struct member *by);
+void push_gather(struct gossip *g);
+void push_gathered(struct gossip *g);
 void push_reset(struct gossip *g, struct member *m, bool from_zero);
 void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_t head, bool exact);
 bool push_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body);

@@ -170,6 +170,7 @@ int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len
 	if (is_internal(topic, key, key_len))
 		return err_set(err, ERR_INVALID, "gossip record key of topic 0 belongs to the membership: use another key");
 	core_enter(g, now_ms);
+	g->gather_ms = NEVER;
 	ok = core_put(g, topic, key, key_len, len > 0 ? val : "", len);
 	core_leave(g);
 	if (!ok)
@@ -185,6 +186,7 @@ void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_le
 	if (is_internal(topic, key, key_len))
 		return;
 	core_enter(g, now_ms);
+	g->gather_ms = NEVER;
 	core_reserve_seq(g);
 	shard = shards_del(&g->shards, topic, key, key_len, g->now);
 	if (shard)
@@ -226,14 +228,17 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 		g->ops.record(g->ctx, shard->id.origin, shard->id.topic, key, key_len, val, val_len);
 		return;
 	}
-	if (!val)
-		return; /* who was admitted stays known */
+	if (!val) { /* who was admitted stays known */
+		if (key_len == SAVED_KEY_SIZE)
+			admit_own_gone(g, key);
+		return;
+	}
 	if (key_len == 1 && *(const uint8_t *)key == KEYS_RECORD_KEY[0])
 		return; /* read where it is when keys change */
 	if (key_len == 1 && *(const uint8_t *)key == MARK_RECORD_KEY[0])
 		standing_mark_record(g, shard->id.origin, val, val_len);
 	else if (key_len == 1)
-		admit_host_record(g, shard->id.origin, val, val_len);
+		admit_host_record(g, shard->id.origin, shard->epoch, val, val_len);
 	else if (!admit_record(g, key, key_len, val, val_len))
 		g->admissions_open = true;
 }
@@ -428,6 +433,8 @@ void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, siz
 static void on_established(struct gossip *g, struct member *m)
 {
 	m->heard_ms = g->now;
+	if (introduce_established(g, m))
+		return;
 	sync_reset(g, m);
 	push_reset(g, m, true);
 	m->table_now = true;
@@ -509,6 +516,8 @@ static void on_frame(struct gossip *g, struct member *m, const struct gossip_add
 	m->heard_ms = g->now;
 	note_key(g, packet);
 	core_messages(g, m, plain, plain_len);
+	if (g->begin_ms != NEVER && introduce_is_source(g, m))
+		introduce_begin(g, m);
 }
 
 void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms)
@@ -556,7 +565,8 @@ struct gossip *gossip_new(const struct gossip_config *config, const struct gossi
 	g->now = g->called_ms = g->bucket_ms = now_ms;
 	g->bucket = BUCKET_BURST;
 	g->news_ms = g->probe_ms = g->dead_ms = g->unheard_ms = g->shards_ms = g->heads_ms = g->tree_ms = g->member_due_ms =
-		g->suspects_ms = NEVER;
+		g->suspects_ms = g->joins_ms = g->newcomer_ms = g->introduce_ms = g->begin_ms = g->gather_ms = NEVER;
+	g->newcomer = !id_is_zero(&config->source);
 	g->sender = (struct frame_sender){.hostno = config->hostno,
 		.host_id = config->identity->id,
 		.cluster_id = config->cluster_id,
@@ -590,6 +600,9 @@ void gossip_free(struct gossip *g)
 		g->kept = kept->next;
 		free(kept);
 	}
+	free(g->own_admission);
+	free(g->joins);
+	introduce_free(g);
 	members_free_left(g);
 	tree_free(g);
 	sketch_free(g);
@@ -688,6 +701,12 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	g->shards_ms = g->now + SHARDS_TICK_MS;
 	g->heads_ms = g->now + SETTLE_MS;
 	g->heads_left = 3;
+	if (g->newcomer) { /* nobody holds anything of an earlier life */
+		g->settled = true;
+		shards_settle_own(&g->shards);
+		g->heads_ms = NEVER;
+		g->newcomer_ms = g->now + SETTLE_MS;
+	}
 	core_leave(g);
 }
 
@@ -712,6 +731,8 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 	sooner(&next, sync_tick(g, members_due));
 	sooner(&next, keys_tick(g));
 	sooner(&next, standing_tick(g));
+	sooner(&next, admit_tick(g));
+	sooner(&next, introduce_tick(g));
 	core_leave(g);
 	core_enter(g, now_ms);
 	if (members_due)
@@ -721,6 +742,7 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 	sooner(&next, g->news_ms);
 	sooner(&next, g->tree_ms);
 	sooner(&next, g->member_due_ms);
+	sooner(&next, g->gather_ms);
 	return next > g->now ? next : g->now + 1;
 }
 

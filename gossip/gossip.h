@@ -79,6 +79,9 @@ struct gossip_config {
 	char name[GOSSIP_NAME_MAX + 1];
 	struct gossip_addr addr; /* as others reach us */
 	struct ip vtep;
+	/* Set at the first start after being admitted, when this identity never ran in this cluster before: who admitted it. From
+	 * there it gets to know the others. Zero at any later start. */
+	struct id128 source;
 };
 
 /* What a host's own state has come to: `count` rises with each change that it must not forget, `tag` is random for each. */
@@ -137,6 +140,8 @@ void gossip_start(struct gossip *g, uint64_t now_ms);
 
 /* A datagram arrived. Anything at all may come: what is refused is counted by reason. */
 void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms);
+/* A number that `admit` did not have is there now: who waits for one is answered. */
+void gossip_admit_again(struct gossip *g, uint64_t now_ms);
 /* Timers. Returns when to call again at the latest; what other calls put off may be due earlier, so call it after those too
  * (after all datagrams of a wake-up, not after each). */
 uint64_t gossip_tick(struct gossip *g, uint64_t now_ms);

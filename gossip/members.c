@@ -228,11 +228,35 @@ static void forget_suspicion(struct member *m)
 	m->suspect_until_ms = NEVER;
 }
 
+static void raise_version(struct gossip *g, struct member *m, const struct proto_entry *claim)
+{
+	bool new_epoch = claim->epoch > m->epoch;
+
+	m->epoch = claim->epoch;
+	m->incarnation = claim->incarnation;
+	members_update_digest(g, m);
+	if (!new_epoch)
+		return;
+	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
+	members_save(g, m);
+}
+
+/* Who told us that it is alive gave us its records and gives it ours: nothing has to be said between us for now. */
+void members_introduced(struct gossip *g, struct member *m, const struct proto_entry *claim)
+{
+	raise_version(g, m, claim);
+	m->unheard = false;
+	m->in_step = true;
+	members_set_state(g, m, GOSSIP_ALIVE);
+}
+
 /* It is there (again): own changes first, then a comparison, and what either side missed of the others. */
 static void came_alive(struct gossip *g, struct member *m)
 {
 	m->unheard = false;
 	g->member_shape++;
+	if (m->introduce_until_ms || introduce_is_source(g, m)) /* the newcomer begins, and asks for all */
+		return;
 	push_reset(g, m, false);
 	member_due(g, &m->sync_ms, g->now + (m->in_step ? MISMATCH_MS + core_random(g, 100) : core_random(g, 20)));
 	m->table_now = true;
@@ -323,19 +347,6 @@ static bool claim_about_self(struct gossip *g, const struct proto_entry *claim)
 	return false;
 }
 
-static void raise_version(struct gossip *g, struct member *m, const struct proto_entry *claim)
-{
-	bool new_epoch = claim->epoch > m->epoch;
-
-	m->epoch = claim->epoch;
-	m->incarnation = claim->incarnation;
-	members_update_digest(g, m);
-	if (!new_epoch)
-		return;
-	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
-	members_save(g, m);
-}
-
 /* A claim that outranks what is believed. */
 static void believe(struct gossip *g, struct member *m, const struct member *from, const struct proto_entry *claim)
 {
@@ -358,7 +369,8 @@ static void believe(struct gossip *g, struct member *m, const struct member *fro
 			members_set_state(g, m, GOSSIP_DEAD);
 		break;
 	}
-	members_tell(g, m, NEWS_FORWARD);
+	if (!m->introduce_until_ms)
+		members_tell(g, m, NEWS_FORWARD);
 }
 
 /* A suspicion that is younger than it could have been verified, or a host heard of since: both sides of a healing cut say "dead"
@@ -374,14 +386,18 @@ bool members_claim(struct gossip *g, struct member *from, const struct proto_ent
 {
 	struct member *m = members_find(g, claim->hostno);
 
-	if (!m)
+	if (!m) {
+		introduce_claim(g, from, NULL, claim);
 		return false;
+	}
 	if (m == g->self)
 		return claim_about_self(g, claim);
 	if (m->forgotten)
 		return false; /* nobody can undo that */
 	if (claim->epoch < m->epoch || (claim->epoch == m->epoch && claim->incarnation < m->incarnation))
 		return true;
+	if (introduce_claim(g, from, m, claim))
+		return false;
 	if (claim->epoch == m->epoch && claim->incarnation == m->incarnation && !m->unheard) {
 		if (claim->state == GOSSIP_SUSPECT && m->state == GOSSIP_SUSPECT) {
 			probe_suspect(g, m, from->hostno, false);

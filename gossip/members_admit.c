@@ -1,9 +1,12 @@
 /* Who may be a member: admissions, host records, and the sponsor's side of joining.
  *
  * A member is known from what we saved or from an admission: a record of topic 0 in its sponsor's shard, signed by the sponsor,
- * verified once when it arrives. What it says of itself (name, addresses) is its host record, in its own shard of topic 0. Each
- * host publishes the admissions that it signed and its own, so that they outlive a sponsor. Nobody is forgotten when such a
- * record goes. */
+ * verified once when it arrives. What it says of itself (name, addresses, boot tag) is its host record, in its own shard of topic
+ * 0. Each host publishes the admissions that it signed and its own, so that they outlive a sponsor; a newcomer does so only when
+ * its sponsor's shard has it not (any more), and from its second start on. Nobody is forgotten when such a record goes.
+ *
+ * A number for a newcomer takes the application a moment, to find one and to save it. The request waits for it here, instead of
+ * being refused and sent again. */
 #include "gossip/core_internal.h"
 
 #include <stdlib.h>
@@ -16,7 +19,7 @@
 
 void core_publish_self(struct gossip *g)
 {
-	uint8_t val[16 + 1 + 17 + 2 + 17 + 1 + GOSSIP_NAME_MAX];
+	uint8_t val[16 + 1 + 17 + 2 + 17 + 1 + GOSSIP_NAME_MAX + 8];
 	struct bytes_writer w;
 
 	bw_init(&w, val, sizeof(val));
@@ -26,10 +29,12 @@ void core_publish_self(struct gossip *g)
 	bw_u16(&w, g->self->addr.port);
 	bw_ip(&w, &g->self->vtep);
 	bw_text(&w, g->self->name);
+	bw_u64(&w, g->sender.boot);
 	core_put(g, 0, HOST_RECORD_KEY, 1, val, w.len);
 }
 
-void admit_host_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t len)
+/* What is behind it is an extension of a newer host. */
+void admit_host_record(struct gossip *g, uint32_t origin, uint32_t epoch, const uint8_t *val, size_t len)
 {
 	struct member *m = members_find(g, origin);
 	struct bytes_reader r;
@@ -37,6 +42,7 @@ void admit_host_record(struct gossip *g, uint32_t origin, const uint8_t *val, si
 	struct gossip_addr addr = {0};
 	struct ip vtep;
 	char name[GOSSIP_NAME_MAX + 1];
+	uint64_t boot;
 
 	if (!m || m == g->self)
 		return;
@@ -48,11 +54,13 @@ void admit_host_record(struct gossip *g, uint32_t origin, const uint8_t *val, si
 	addr.port = br_u16(&r);
 	br_ip(&r, &vtep);
 	br_text(&r, name, sizeof(name));
-	if (!br_done(&r) || !id_equal(&host_id, &m->host_id)) {
+	boot = br_u64(&r);
+	if (r.bad || !id_equal(&host_id, &m->host_id)) {
 		g->counters.refused_decode++;
 		return;
 	}
 	members_describe(g, m, name, &addr, &vtep);
+	introduce_boot(g, m, epoch, boot);
 }
 
 /* ---- admissions ---- */
@@ -73,8 +81,8 @@ static void new_member(struct gossip *g, const struct member_save *save)
 	shard = shards_find(&g->shards, m->hostno, 0);
 	r = shard ? shards_record(shard, &g->shards, HOST_RECORD_KEY, 1) : NULL;
 	if (r)
-		admit_host_record(g, m->hostno, record_val(r), r->val_len);
-	sooner(&g->unheard_ms, g->now);
+		admit_host_record(g, m->hostno, shard->epoch, record_val(r), r->val_len);
+	sooner(&g->unheard_ms, g->now + STRANGER_MS);
 }
 
 /* Returns false when the sponsor is not known yet. */
@@ -179,6 +187,7 @@ static void welcome(struct gossip *g, const struct admission_result *result)
 
 	g->ops.save(g->ctx, key, sizeof(key), val, len);
 	core_put(g, 0, key, sizeof(key), val, len);
+	push_gather(g);
 	new_member(g, &result->member);
 }
 
@@ -223,7 +232,35 @@ static enum admission_verdict handle_with_any_key(struct gossip *g, struct admis
 	return verdict;
 }
 
-void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len)
+/* ---- requests that wait for a number ---- */
+
+static struct waiting_join *waiting_of(struct gossip *g, const uint8_t *packet, size_t len)
+{
+	for (unsigned i = 0; g->joins && i < ADMIT_WAITING; i++)
+		if (g->joins[i].until_ms && g->joins[i].len == len && memcmp(g->joins[i].packet, packet, len) == 0)
+			return &g->joins[i];
+	return NULL;
+}
+
+/* False: no room. */
+static bool join_waits(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len)
+{
+	if (!g->joins && (g->joins = calloc(ADMIT_WAITING, sizeof(*g->joins))) == NULL)
+		return false;
+	for (unsigned i = 0; i < ADMIT_WAITING; i++) {
+		struct waiting_join *w = &g->joins[i];
+
+		if (w->until_ms)
+			continue;
+		*w = (struct waiting_join){.from = *from, .until_ms = g->now + ADMIT_WAIT_MS, .len = (uint16_t)len};
+		memcpy(w->packet, packet, len);
+		sooner(&g->joins_ms, w->until_ms);
+		return true;
+	}
+	return false;
+}
+
+static void answer_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len, bool may_wait)
 {
 	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];
 	struct admission_result result;
@@ -240,13 +277,10 @@ void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8
 		.ctx = g,
 	};
 
-	enum admission_verdict verdict;
+	enum admission_verdict verdict = handle_with_any_key(g, &sponsor, from, packet, len, &result);
 
-	if (!gate_open(g, packet, len)) {
-		g->counters.refused_join++;
+	if (verdict == ADMISSION_BUSY && may_wait && join_waits(g, from, packet, len))
 		return;
-	}
-	verdict = handle_with_any_key(g, &sponsor, from, packet, len, &result);
 	if (result.reply_len)
 		gate_answered(g, packet, verdict);
 	if (verdict != ADMISSION_OK)
@@ -254,6 +288,41 @@ void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8
 	else if (!members_by_id(g, &result.member.host_id))
 		welcome(g, &result);
 	core_transmit(g, from, result.reply, result.reply_len);
+}
+
+void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len)
+{
+	if (waiting_of(g, packet, len))
+		return;
+	if (!gate_open(g, packet, len))
+		g->counters.refused_join++;
+	else
+		answer_join(g, from, packet, len, true);
+}
+
+/* All that wait, or those that waited long enough. */
+static void answer_waiting(struct gossip *g, bool all)
+{
+	g->joins_ms = NEVER;
+	for (unsigned i = 0; g->joins && i < ADMIT_WAITING; i++) {
+		struct waiting_join w = g->joins[i];
+
+		if (!w.until_ms)
+			continue;
+		if (!all && g->now < w.until_ms) {
+			sooner(&g->joins_ms, w.until_ms);
+			continue;
+		}
+		g->joins[i].until_ms = 0;
+		answer_join(g, &w.from, w.packet, w.len, g->now < w.until_ms);
+	}
+}
+
+void gossip_admit_again(struct gossip *g, uint64_t now_ms)
+{
+	core_enter(g, now_ms);
+	answer_waiting(g, true);
+	core_leave(g);
 }
 
 static bool has_seen(const struct shard *shard, const struct member *m, uint64_t seq)
@@ -326,7 +395,14 @@ void admit_publish(struct gossip *g)
 	bool own = false;
 
 	for (struct kept *kept; (kept = g->kept);) {
-		own |= memcmp(kept->key + 1, g->self->host_id.bytes, sizeof(g->self->host_id.bytes)) == 0;
+		bool ours = memcmp(kept->key + 1, g->self->host_id.bytes, sizeof(g->self->host_id.bytes)) == 0;
+
+		own |= ours;
+		if (ours && g->newcomer && !g->own_admission) {
+			g->own_admission = kept;
+			g->kept = kept->next;
+			continue;
+		}
 		core_put(g, 0, kept->key, sizeof(kept->key), kept->val, kept->val_len);
 		/* A host that we admitted just before a crash may be known from here alone. */
 		admit_record(g, kept->key, sizeof(kept->key), kept->val, kept->val_len);
@@ -335,4 +411,52 @@ void admit_publish(struct gossip *g)
 	}
 	if (!own)
 		admit_self(g);
+}
+
+/* ---- a newcomer's own admission ---- */
+
+static void publish_own(struct gossip *g)
+{
+	struct kept *own = g->own_admission;
+
+	if (!own)
+		return;
+	g->own_admission = NULL;
+	core_put(g, 0, own->key, sizeof(own->key), own->val, own->val_len);
+	free(own);
+}
+
+void admit_own_gone(struct gossip *g, const void *key)
+{
+	if (g->own_admission && memcmp(g->own_admission->key, key, SAVED_KEY_SIZE) == 0)
+		publish_own(g);
+}
+
+/* Some time after the start: does the sponsor have it, as far as we know? */
+static void look_for_own(struct gossip *g)
+{
+	const struct member *source = members_by_id(g, &g->config.source);
+	const struct shard *shard = source ? shards_find(&g->shards, source->hostno, 0) : NULL;
+
+	if (g->own_admission && (!shard || !shards_record(shard, &g->shards, g->own_admission->key, SAVED_KEY_SIZE)))
+		publish_own(g);
+}
+
+uint64_t admit_tick(struct gossip *g)
+{
+	uint64_t next;
+
+	if (g->now >= g->joins_ms)
+		answer_waiting(g, false);
+	if (g->now >= g->newcomer_ms) {
+		struct member *source = members_by_id(g, &g->config.source);
+
+		g->newcomer_ms = NEVER;
+		look_for_own(g);
+		if (source)
+			member_due(g, &source->sync_ms, g->now);
+	}
+	next = g->joins_ms;
+	sooner(&next, g->newcomer_ms);
+	return next;
 }

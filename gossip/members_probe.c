@@ -594,6 +594,15 @@ static uint64_t dead_period(const struct gossip *g)
 	return g->state_count[GOSSIP_ALIVE] <= 2 ? PROBE_PERIOD_MS / 2 : PROBE_PERIOD_MS;
 }
 
+static void ask_unheard(struct gossip *g, struct member *m)
+{
+	m->greeted = true;
+	if (m->frame.boot_known)
+		send_ping(g, m, PING_OTHER);
+	else
+		core_hello(g, m);
+}
+
 static void step_unheard(struct gossip *g)
 {
 	unsigned asked = 0, start = core_random(g, g->member_count);
@@ -604,9 +613,15 @@ static void step_unheard(struct gossip *g)
 
 		if (!m->unheard)
 			continue;
-		g->unheard_ms = g->now + PROBE_PERIOD_MS / 2;
-		if (asked++ < NEWS_ALL_MAX)
-			core_hello(g, m);
+		if (g->now < g->strangers_ms && !id_equal(&m->host_id, &g->config.source)) {
+			sooner(&g->unheard_ms, g->strangers_ms);
+			continue;
+		}
+		sooner(&g->unheard_ms, g->now + PROBE_PERIOD_MS / 2);
+		if (m->heard_ms == 0 && m->since_ms + STRANGER_MS > g->now && !m->at_start)
+			sooner(&g->unheard_ms, m->since_ms + STRANGER_MS);
+		else if (asked++ < NEWS_ALL_MAX)
+			ask_unheard(g, m);
 	}
 }
 
@@ -615,6 +630,7 @@ void probe_start(struct gossip *g)
 	g->probe_ms = g->now + core_random(g, PROBE_PERIOD_MS);
 	g->dead_ms = g->now + core_random(g, PROBE_PERIOD_MS);
 	g->unheard_ms = g->now;
+	g->strangers_ms = g->newcomer ? g->now + STRANGER_MS : 0;
 }
 
 uint64_t probe_tick(struct gossip *g)

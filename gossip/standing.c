@@ -137,6 +137,8 @@ static void ask(struct gossip *g, struct member *m)
 void standing_open(struct gossip *g)
 {
 	g->standing.began_ms = g->standing.since_ms = g->standing.next_ms = g->now;
+	if (g->newcomer) /* there is no older state of it */
+		become(g, GOSSIP_STANDING_SOUND, 0);
 }
 
 void standing_met(struct gossip *g, struct member *m)

@@ -185,6 +185,17 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 	member_due(g, &m->sync_ms, g->now + RETRY_MS);
 }
 
+/* A newcomer lacks everything: there is nothing to compare first. */
+void sync_begin(struct gossip *g, struct member *m)
+{
+	m->in_step = false;
+	m->had_seq = 0;
+	m->mismatch_ms = g->now;
+	m->sync_ms = NEVER;
+	member_due(g, &m->sync_ms, g->now + RETRY_MS);
+	send_vector(g, m);
+}
+
 void sync_on_root(struct gossip *g, struct member *m, const struct proto_root *root)
 {
 	if (root->want_reply)
@@ -448,7 +459,7 @@ static void compare_entry(struct comparison *c, const struct proto_head *theirs)
 
 static void peer_lacks(struct comparison *c, struct shard *ours)
 {
-	if (!shard_current(ours) || ours->id.origin == c->m->hostno)
+	if (!shard_current(ours) || ours->id.origin == c->m->hostno || introduce_waits(c->g, ours->id.origin))
 		return;
 	if (ours->id.origin == c->g->self->hostno && !tree_grown(c->g))
 		push_acked(c->g, c->m, ours, 0, true);

@@ -150,7 +150,7 @@ static void load_checked(struct train *t, struct shard *shard)
 		member_due(t->g, &t->m->push_ms, c->sent_ms + rto(t->m, c));
 }
 
-static void push_member(struct gossip *g, struct member *m)
+void push_member(struct gossip *g, struct member *m)
 {
 	struct train t = {.g = g, .m = m};
 
@@ -193,8 +193,9 @@ void push_flush(struct gossip *g)
 {
 	unsigned count = g->dirty_count;
 
-	if (count == 0 || !g->started)
+	if (count == 0 || !g->started || (g->gather_ms != NEVER && g->now < g->gather_ms))
 		return;
+	g->gather_ms = NEVER;
 	if (tree_grown(g)) {
 		flush_by_tree(g);
 		return;
@@ -216,6 +217,35 @@ void push_flush(struct gossip *g)
 			load_checked(&t, g->dirty[s]);
 		depart(&t);
 	}
+}
+
+/* `by` has our shards and gives them to `m`: only what changes from here on goes to it directly. */
+void push_given(struct gossip *g, struct member *m, const struct member *by)
+{
+	struct origin *us = shards_origin(&g->shards, g->self->hostno);
+
+	for (struct shard *shard = us ? us->shards : NULL; shard; shard = shard->next_of_origin) {
+		const struct shard_cursor *from = cursor_of(g, shard, by);
+		uint64_t head = from && from->sent > from->acked ? from->sent : from ? from->acked : 0;
+		struct shard_cursor *c = cursor_of(g, shard, m);
+
+		if (!c || c->sent > c->acked || c->acked >= head)
+			continue;
+		c->acked = c->sent = head;
+	}
+}
+
+/* Admissions of several newcomers leave together. */
+void push_gather(struct gossip *g)
+{
+	if (g->gather_ms == NEVER)
+		g->gather_ms = g->now + PUSH_GATHER_MS;
+}
+
+void push_gathered(struct gossip *g)
+{
+	g->gather_ms = NEVER;
+	push_flush(g);
 }
 
 void push_reset(struct gossip *g, struct member *m, bool from_zero)

@@ -237,6 +237,22 @@ bool tree_push(struct gossip *g, struct shard *shard)
 	return true;
 }
 
+/* In the name of a newcomer, which does not know its children yet. */
+void tree_introduce(struct gossip *g, const struct shard *shard)
+{
+	struct proto_batch batch = {.origin = shard->id.origin, .epoch = shard->epoch, .topic = shard->id.topic};
+	struct tree_packet *p = build_ring(g) ? make_packet(&batch) : NULL;
+
+	if (!p)
+		return;
+	p->to = shards_encode(shard, 0, false, 0, &p->packet);
+	if (p->to > 0) {
+		proto_make_relay(&p->packet);
+		spread(g, p, 0);
+	}
+	release(p);
+}
+
 /* ---- relay ---- */
 
 static void remember_digest(struct gossip *g, const struct proto_batch *batch)

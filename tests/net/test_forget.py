@@ -144,7 +144,7 @@ class Forget(Hosts):
 
     def test_an_estate_in_a_pool_that_its_heir_never_used(self):
         other = "10.9.1.0/27"
-        two, three = self.runtimes("db", other, self.daemons[1:])
+        two, three = self.runtimes("db", other, daemons=self.daemons[1:])
         three.attach()
 
         def held():

@@ -611,6 +611,67 @@ static void joiner_knows_all_at_once(struct world *w)
 	expect_quiet(w, 1000);
 }
 
+static unsigned pairs_alive(struct world *w)
+{
+	unsigned pairs = 0;
+
+	for (unsigned i = 0; i < w->host_count; i++) {
+		struct gossip_member m;
+
+		for (unsigned j = 0; j < w->host_count && w->hosts[i].gossip; j++)
+			pairs += gossip_member_get(w->hosts[i].gossip, w->hosts[j].hostno, &m) && m.state == GOSSIP_ALIVE;
+	}
+	return pairs;
+}
+
+/* All at once, and the cost follows what there is to know, not the number of pairs. */
+static void newcomers_need_no_handshakes(struct world *w)
+{
+	unsigned all = w->host_count * w->host_count;
+	uint64_t begun;
+
+	world_start(w, 0);
+	world_run_ms(w, 2000);
+	w->bytes = w->packets = 0;
+	begun = w->now_us;
+	for (unsigned i = 1; i < w->host_count; i++)
+		world_join(w, i, 0);
+	while (pairs_alive(w) < all && w->now_us < begun + 20000000)
+		world_run_ms(w, 1);
+	printf("     %u hosts join at once: all see all after %" PRIu64 " ms, %" PRIu64 " bytes and %" PRIu64
+	       " packets sent by a host\n",
+		w->host_count, (w->now_us - begun) / 1000, w->bytes / w->host_count, w->packets / w->host_count);
+	expect(w, pairs_alive(w) == all, "all see all");
+	expect(w, w->now_us - begun < 300000, "before anybody had to be asked itself");
+	expect(w, w->bytes / w->host_count < 25000, "at the cost of about what there is to know");
+	expect_quiet(w, 5000);
+}
+
+/* Who admitted it dies before it can introduce it. */
+static void newcomer_survives_its_source(struct world *w)
+{
+	unsigned last = w->host_count - 1;
+
+	world_start(w, 0);
+	for (unsigned i = 1; i < last; i++)
+		world_join(w, i, 0);
+	world_run_ms(w, 3000);
+	world_join(w, last, 0);
+	while (!w->hosts[last].gossip && !w->failure[0])
+		world_run_ms(w, 1);
+	world_run_ms(w, 50);
+	world_crash(w, 0);
+	world_run_ms(w, 8000);
+	for (unsigned i = 1; i < last; i++) {
+		struct gossip_member m = {.state = GOSSIP_LEFT};
+
+		expect(w, gossip_member_get(w->hosts[i].gossip, w->hosts[last].hostno, &m) && m.state == GOSSIP_ALIVE,
+			"all others know the newcomer");
+	}
+	world_restart(w, 0, true);
+	expect_quiet(w, 5000);
+}
+
 static void lone_host_is_in_step(struct world *w)
 {
 	world_start(w, 0);
@@ -712,6 +773,8 @@ const struct scenario gossip_scenarios[] = {
 	{"moved_host_is_followed", 3, false, moved_host_is_followed},
 	{"cluster_grows_by_tokens", 12, false, cluster_grows_by_tokens},
 	{"joiner_knows_all_at_once", 10, false, joiner_knows_all_at_once},
+	{"newcomers_need_no_handshakes", 50, false, newcomers_need_no_handshakes},
+	{"newcomer_survives_its_source", 10, false, newcomer_survives_its_source},
 	{"lone_host_is_in_step", 1, false, lone_host_is_in_step},
 	{"not_in_step_before_all_were_compared", 3, false, not_in_step_before_all_were_compared},
 	{"strangers_are_refused", 3, false, strangers_are_refused},

@@ -751,6 +751,7 @@ struct gossip_config world_config(struct world *w, unsigned index)
 		.boot_tag = sim_rng_next(&host->rng),
 		.addr = sim_addr(index),
 		.vtep = sim_addr(index).ip,
+		.source = host->source,
 	};
 
 	memset(config.cluster_id.bytes, CLUSTER_ID_BYTE, sizeof(config.cluster_id.bytes));
@@ -765,6 +766,7 @@ void world_start(struct world *w, unsigned index)
 	struct gossip_config config = world_config(w, index);
 
 	world_trace(w, "host %u starts, epoch %u", host->hostno, host->epoch);
+	memset(&host->source, 0, sizeof(host->source));
 	host->gossip = gossip_new(&config, &world_gossip_ops, host, host_now_ms(host));
 	host->gossip->shards.no_r3 = w->breakage == SIM_WITHOUT_R3;
 	host->paused = false;
@@ -800,6 +802,7 @@ static void op_joined(void *ctx, const struct joiner_result *result, const struc
 	for (unsigned i = 0; i < result->saved_count; i++)
 		sim_disk_save(&host->disk, result->saved[i].key, result->saved[i].key_len, result->saved[i].val,
 			result->saved[i].val_len);
+	memcpy(&host->source, result->saved[0].key + 1, sizeof(host->source));
 	host->admitted = true;
 }
 

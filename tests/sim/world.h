@@ -73,7 +73,8 @@ struct sim_host {
 	struct gossip *gossip; /* NULL while down */
 	struct joiner *joiner; /* while it asks to be admitted */
 	bool admitted;
-	struct ipam *ipam; /* NULL when the world has none, or while down */
+	struct id128 source; /* who admitted it, until it starts */
+	struct ipam *ipam;   /* NULL when the world has none, or while down */
 	uint32_t epoch;
 	bool paused;
 	unsigned loss_in, loss_out; /* per mille of what is sent to it and of what it sends, besides faults.loss */

@@ -1,0 +1,272 @@
+/* How a newcomer and the others come to know each other without a word between each two of them.
+ *
+ * A newcomer turns to one member, its *source*: who admitted it. It pushes its host record there and fetches the state; the
+ * source tells all others of it, several newcomers together when many come at once: their records and, behind them, that they are
+ * alive. So N hosts that join cost about N copies of what there is to know, and not N * N handshakes.
+ *
+ * What makes the handshake needless is the boot tag in the host record. It proves that a packet is no repeated one wherever there
+ * is nothing to repeat: to a host that never ran before, and from a host in its first epoch that we never knew in an earlier life
+ * of ours. Everybody else is asked (frame.c, hello), and so is whoever was not introduced within STRANGER_MS: a lost packet or a
+ * source that dies costs time, nothing else.
+ *
+ * A claim that somebody is alive may come before its records; it is kept for EARLY_LIVES_MS. */
+#include "gossip/core_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define EPOCH_FIRST 1
+#define BEGIN_MS 50	   /* for the source's first word */
+#define GATHER_FIRST_MS 10 /* from one newcomer to its introduction */
+#define GATHER_MORE_MS 40  /* when another was introduced less than GATHER_LULL_MS ago */
+#define GATHER_LULL_MS 100
+#define INTRODUCE_AGAIN_MS 10 /* its record has not come yet */
+#define WAIT_MS 3000	      /* at most so long; it may be a slow host */
+#define EARLY_LIVES_MS 2000
+#define PACKETS 8
+#define DIRECT_MEMBERS 256 /* above, others help to tell them all */
+
+struct early {
+	struct proto_entry claim;
+	uint32_t from;
+	uint64_t until_ms;
+	UT_hash_handle hh;
+};
+
+/* ---- those who are introduced to us ---- */
+
+static bool boot_proves(const struct gossip *g, const struct member *m)
+{
+	return g->newcomer || (m->boot_epoch == EPOCH_FIRST && !m->at_start);
+}
+
+static bool keep_early(struct gossip *g, const struct member *from, const struct proto_entry *claim)
+{
+	struct early *e;
+
+	HASH_FIND(hh, g->early, &claim->hostno, sizeof(claim->hostno), e);
+	if (!e) {
+		if (HASH_COUNT(g->early) >= GOSSIP_MEMBERS_MAX || (e = calloc(1, sizeof(*e))) == NULL)
+			return false;
+		e->claim.hostno = claim->hostno;
+		HASH_ADD(hh, g->early, claim.hostno, sizeof(e->claim.hostno), e);
+		sooner(&g->introduce_ms, g->now + EARLY_LIVES_MS);
+	}
+	e->claim = *claim;
+	e->from = from->hostno;
+	e->until_ms = g->now + EARLY_LIVES_MS;
+	return true;
+}
+
+static void drop_early(struct gossip *g, struct early *e)
+{
+	HASH_DEL(g->early, e);
+	free(e);
+}
+
+bool introduce_claim(struct gossip *g, struct member *from, struct member *m, const struct proto_entry *claim)
+{
+	if (!m)
+		return keep_early(g, from, claim);
+	if (claim->state != GOSSIP_ALIVE || !m->unheard || m->heard_ms != 0)
+		return false;
+	if (!m->frame.boot_known && (g->newcomer || (claim->epoch == EPOCH_FIRST && !m->at_start)))
+		return keep_early(g, from, claim);
+	if (!m->frame.boot_known || m->boot_epoch != claim->epoch)
+		return false;
+	members_introduced(g, m, claim);
+	push_given(g, m, from);
+	return true;
+}
+
+/* Its own word, from its host record. */
+void introduce_boot(struct gossip *g, struct member *m, uint32_t epoch, uint64_t boot)
+{
+	struct early *e;
+
+	if (boot == 0 || m->frame.boot_known || m->heard_ms != 0 || epoch < m->epoch)
+		return;
+	m->boot_epoch = epoch;
+	if (!boot_proves(g, m))
+		return;
+	frame_peer_set_boot(&m->frame, boot);
+	HASH_FIND(hh, g->early, &m->hostno, sizeof(m->hostno), e);
+	if (e) {
+		const struct early kept = *e;
+		struct member *from = members_find(g, kept.from);
+
+		drop_early(g, e);
+		if (from)
+			members_claim(g, from, &kept.claim);
+	}
+}
+
+/* ---- those whom we introduce ---- */
+
+bool introduce_is_source(const struct gossip *g, const struct member *m)
+{
+	return g->newcomer && id_equal(&m->host_id, &g->config.source);
+}
+
+/* Behind its first word: what overtakes our side of the hello would be refused. */
+void introduce_begin(struct gossip *g, struct member *m)
+{
+	g->begin_ms = NEVER;
+	push_reset(g, m, true);
+	push_member(g, m);
+	sync_begin(g, m);
+}
+
+bool introduce_established(struct gossip *g, struct member *m)
+{
+	if (introduce_is_source(g, m)) {
+		g->begin_ms = g->now + BEGIN_MS;
+		sooner(&g->introduce_ms, g->begin_ms);
+		return true;
+	}
+	if (!m->unheard || m->at_start || m->epoch > EPOCH_FIRST || m->greeted)
+		return false;
+	m->introduce_until_ms = g->now + WAIT_MS;
+	m->table_now = true;
+	m->vector_ms = g->now; /* it compares with us, not we with it */
+	probe_ping(g, m, PING_OTHER);
+	member_due(g, &m->sync_ms, g->now + STRANGER_MS);
+	sooner(&g->introduce_ms, g->now + (g->now < g->introduced_ms + GATHER_LULL_MS ? GATHER_MORE_MS : GATHER_FIRST_MS));
+	return true;
+}
+
+struct round {
+	struct proto_packet packets[PACKETS];
+	unsigned count;
+	struct member *only; /* the one whom it is about; NULL: several */
+	unsigned members;
+};
+
+static const struct shard *record_of(const struct gossip *g, const struct member *m)
+{
+	const struct shard *shard = shards_find(&g->shards, m->hostno, 0);
+
+	return shard && shards_record(shard, &g->shards, HOST_RECORD_KEY, 1) ? shard : NULL;
+}
+
+/* Records first, the claim in the same packet. False: no room left. */
+static bool add_to_round(struct round *r, struct member *m, const struct shard *shard)
+{
+	struct proto_list list;
+	struct proto_entry entry;
+
+	members_entry(m, &entry);
+	for (; r->count <= PACKETS; r->count++) {
+		struct proto_packet *packet;
+		size_t before;
+
+		if (r->count == 0)
+			r->count = 1;
+		packet = &r->packets[r->count - 1];
+		before = packet->len;
+		if (shards_encode(shard, 0, false, 0, packet) == shard->head) {
+			proto_members_open(&list, packet, 0);
+			if (proto_members_add(&list, &entry) && proto_list_close(&list))
+				break;
+		}
+		packet->len = before;
+		if (r->count == PACKETS || before == 0)
+			return false;
+		r->packets[r->count].len = 0;
+	}
+	r->only = r->members++ == 0 ? m : NULL;
+	return true;
+}
+
+static void send_round(struct gossip *g, const struct round *r)
+{
+	for (unsigned i = 0; r->members > 0 && i < g->member_count; i++) {
+		struct member *m = g->slots[i];
+
+		if (!member_usable(g, m) || m->unheard || m == r->only)
+			continue;
+		for (unsigned p = 0; p < r->count; p++)
+			core_send(g, m, FRAME_CLASS_MEMBERSHIP, &r->packets[p]);
+	}
+}
+
+/* Its records are about to go to all: whoever compares with us now need not be given them. */
+bool introduce_waits(const struct gossip *g, uint32_t origin)
+{
+	const struct member *m = members_find(g, origin);
+
+	return m && m->introduce_until_ms != 0 && m->state == GOSSIP_ALIVE;
+}
+
+static void introduce_waiting(struct gossip *g)
+{
+	static struct round r;
+
+	r.count = r.members = 0;
+	r.packets[0].len = 0;
+	for (unsigned i = 0; i < g->member_count; i++) {
+		struct member *m = g->slots[i];
+		const struct shard *shard;
+
+		if (!m->introduce_until_ms)
+			continue;
+		shard = m->state == GOSSIP_ALIVE && !m->unheard ? record_of(g, m) : NULL;
+		if (!shard && g->now < m->introduce_until_ms) {
+			sooner(&g->introduce_ms, g->now + INTRODUCE_AGAIN_MS);
+			continue;
+		}
+		m->introduce_until_ms = 0;
+		if (shard && g->member_count > DIRECT_MEMBERS) {
+			tree_introduce(g, shard);
+			members_tell(g, m, NEWS_ALL);
+		} else if (shard && !add_to_round(&r, m, shard)) {
+			m->introduce_until_ms = g->now + WAIT_MS;
+			g->introduce_ms = g->now;
+		}
+	}
+	if (r.members == 0)
+		return;
+	g->introduced_ms = g->now;
+	push_gathered(g); /* the admissions go first */
+	send_round(g, &r);
+}
+
+/* ---- time ---- */
+
+static void expire_early(struct gossip *g)
+{
+	struct early *e, *next;
+
+	HASH_ITER(hh, g->early, e, next)
+	{
+		if (g->now >= e->until_ms)
+			drop_early(g, e);
+		else
+			sooner(&g->introduce_ms, e->until_ms);
+	}
+}
+
+void introduce_free(struct gossip *g)
+{
+	struct early *e, *next;
+
+	HASH_ITER(hh, g->early, e, next)
+	drop_early(g, e);
+}
+
+uint64_t introduce_tick(struct gossip *g)
+{
+	struct member *source;
+
+	if (g->now >= g->introduce_ms) {
+		g->introduce_ms = g->begin_ms;
+		if (g->now >= g->begin_ms && (source = members_by_id(g, &g->config.source)) != NULL) {
+			g->introduce_ms = NEVER;
+			probe_ping(g, source, PING_OTHER);
+			introduce_begin(g, source);
+		}
+		introduce_waiting(g);
+		expire_early(g);
+	}
+	return g->introduce_ms;
+}
