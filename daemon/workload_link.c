@@ -246,7 +246,7 @@ static int check_link(const struct workload_link *link, const struct nl_link *ha
 struct seen {
 	const struct workload_link *link;
 	uint32_t index;
-	bool address[2];
+	bool address[2], gateway[2];
 	bool *routes;
 };
 
@@ -260,6 +260,20 @@ static int see_address(void *arg, const struct nlmsghdr *h, struct err *err)
 	for (unsigned i = 0; i < 2; i++)
 		if (a.ifindex == seen->index && prefix_equal(&a.prefix, &seen->link->addresses[i]))
 			seen->address[i] = true;
+	return 0;
+}
+
+static int see_neighbour(void *arg, const struct nlmsghdr *h, struct err *err)
+{
+	struct seen *seen = arg;
+	struct nl_row row;
+
+	if (nl_row_parse(h, &row, err) < 0)
+		return -1;
+	for (unsigned i = 0; i < 2; i++)
+		if (row.kind == NL_ROW_NEIGH && row.ifindex == seen->index && ip_equal(&row.ip, &workload_gateways[i]) &&
+			mac_equal(&row.mac, &DRIVER_GATEWAY_MAC))
+			seen->gateway[i] = true;
 	return 0;
 }
 
@@ -294,6 +308,11 @@ static int look(const struct workload_link *link, struct nl_socket *s, struct se
 		if (nl_dump(s, &b, see_route, NULL, seen, NULL, err) < 0)
 			return err_prefix(err, "routes of the container");
 	}
+	for (uint8_t family = 4; link->routed && family <= 6; family += 2) {
+		nl_neigh_dump_request(&b, family);
+		if (nl_dump(s, &b, see_neighbour, NULL, seen, NULL, err) < 0)
+			return err_prefix(err, "neighbours of the container");
+	}
 	return 0;
 }
 
@@ -305,6 +324,10 @@ static int judge(const struct workload_link *link, const struct seen *seen, stru
 		if (prefix_is_set(&link->addresses[i]) && !seen->address[i])
 			return err_set(err, ERR_CONFLICT, "interface %s has lost its address %s", link->ifname,
 				prefix_format(&link->addresses[i], text));
+	for (unsigned i = 0; link->routed && i < 2; i++)
+		if (prefix_is_set(&link->addresses[i]) && !seen->gateway[i])
+			return err_set(err, ERR_CONFLICT, "the container has lost where its gateway %s is on %s",
+				ip_format(&workload_gateways[i], text), link->ifname);
 	for (unsigned i = 0; i < link->route_count; i++)
 		if (!seen->routes[i])
 			return err_set(err, ERR_CONFLICT, "the container has lost its route to %s through %s",

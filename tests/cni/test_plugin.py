@@ -524,6 +524,26 @@ class Check(PluginTest):
                 done = self.check(f"c56-{number}", s, result)
                 self.refused(done, 106, fragment)
 
+    def test_c56_in_mode_l3(self):
+        cases = {
+            "address": (lambda s, r: s.ip("addr", "del", r["ips"][0]["address"], "dev", "eth0"), "lost its address"),
+            "address 6": (lambda s, r: s.ip("addr", "del", r["ips"][1]["address"], "dev", "eth0"), "lost its address"),
+            "default route": (lambda s, _: s.ip("route", "del", "default"), "lost its route to 0.0.0.0/0"),
+            "default route 6": (lambda s, _: s.ip("-6", "route", "del", "default"), "lost its route to ::/0"),
+            "route to the network": (lambda s, _: s.ip("route", "del", "10.56.0.0/24"), "lost its route to 10.56.0.0/24"),
+            "gateway": (lambda s, _: s.ip("neigh", "del", "169.254.1.1", "dev", "eth0"), "gateway 169.254.1.1"),
+            "gateway elsewhere": (lambda s, _: s.ip("neigh", "replace", "fe80::1", "lladdr", "02:00:00:00:00:01", "dev", "eth0"),
+                                  "gateway fe80::1"),
+        }
+        config = self.cni.config(name="routed56", mode="l3", subnet="10.56.0.0/24", subnet6="2001:db8:56::/64")
+        for number, (what, (change, fragment)) in enumerate(cases.items()):
+            with self.subTest(what):
+                s = self.sandbox()
+                result = self.add(f"c56r-{number}", s, config).json
+                self.quiet(self.cni.call("CHECK", f"c56r-{number}", s, config={**config, "prevResult": result}))
+                change(s, result)
+                self.refused(self.cni.call("CHECK", f"c56r-{number}", s, config={**config, "prevResult": result}), 106, fragment)
+
     def test_c57_more_than_ours(self):
         s, result = self.attach("c57")
         s.ip("addr", "add", "192.0.2.9/24", "dev", "eth0")
