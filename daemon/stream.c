@@ -134,6 +134,15 @@ static void on_readable(struct bufferevent *bev, void *arg)
 		stream_free(s);
 }
 
+/* A connection that ends without an answer ends at once, also when this process does: its kernel would else say goodbye for
+ * minutes to a peer that is not there, and keep a network namespace for that. */
+static void set_linger(evutil_socket_t fd, bool until_sent)
+{
+	const struct linger linger = {.l_onoff = !until_sent};
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 static struct stream *stream_new(struct streams *all, evutil_socket_t fd, const struct gossip_addr *peer, bool inbound)
 {
 	const struct timeval deadline = {.tv_sec = DEADLINE_S};
@@ -147,6 +156,7 @@ static struct stream *stream_new(struct streams *all, evutil_socket_t fd, const 
 		all->inbound++;
 	else
 		all->outbound++;
+	set_linger(fd, false);
 	s->bev = bufferevent_socket_new(all->node->base, fd, BEV_OPT_CLOSE_ON_FREE);
 	s->deadline = evtimer_new(all->node->base, on_deadline, s);
 	if (!s->bev || !s->deadline)
@@ -245,6 +255,7 @@ bool streams_answer(struct node *node, const struct gossip_addr *to, const void 
 		if (!s->inbound || !s->ending || s->answered || to->port != s->peer.port || !ip_equal(&to->ip, &s->peer.ip))
 			continue;
 		s->answered = true;
+		set_linger(bufferevent_getfd(s->bev), true);
 		write_packet(s, packet, len);
 		return true;
 	}
