@@ -105,15 +105,11 @@ static void publish_soon(struct node *node, struct endpoint *ep)
 	event_add(node->publish_timer, &now);
 }
 
-static void unpublish_endpoint(struct node *node, struct endpoint *ep)
+static void publish_never(struct node *node, struct endpoint *ep)
 {
-	uint8_t key[ENDPOINT_KEY_SIZE];
-
 	if (ep->publish_waits)
 		DL_DELETE(node->unpublished, ep);
 	ep->publish_waits = false;
-	record_key(ep, key);
-	cluster_publish(node, topic_of(&ep->state.network), key, sizeof(key), NULL, 0);
 }
 
 void endpoints_publish(struct node *node)
@@ -269,8 +265,12 @@ static void finish_removal(struct node *node, struct endpoint *ep)
 	datapath_commit(node, &network, NULL, removed, ep);
 }
 
+/* Withdrawn behind the order to the kernel, whose answer the caller waits for: the packets leave while the worker works. */
 void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *arg), void *arg)
 {
+	uint64_t topic = topic_of(&ep->state.network);
+	uint8_t key[ENDPOINT_KEY_SIZE];
+
 	if (fn) {
 		struct gone_wait *wait = calloc(1, sizeof(*wait));
 		if (!wait)
@@ -282,7 +282,8 @@ void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *ar
 		return;
 	ep->closing = true;
 	workload_endpoint_gone(node, ep);
-	unpublish_endpoint(node, ep);
+	publish_never(node, ep);
+	record_key(ep, key);
 	if (ep->network) {
 		unbind_lease(node, ep, 0);
 		unbind_lease(node, ep, 1);
@@ -291,6 +292,7 @@ void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *ar
 	custody_poke(node);
 	if (!ep->creating) /* else its creation ends it */
 		finish_removal(node, ep);
+	cluster_publish(node, topic, key, sizeof(key), NULL, 0);
 }
 
 /* ---- CreateEndpoint ---- */
