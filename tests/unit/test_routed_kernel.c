@@ -203,7 +203,7 @@ static void reap(void)
 	uint64_t deadline = clock_boot_ms() + 5000;
 
 	while (driver->ops->reap(driver, NULL) > 0 && clock_boot_ms() < deadline)
-		usleep(1000);
+		poll(NULL, 0, 1);
 	sync_driver();
 }
 
