@@ -155,12 +155,12 @@ test-fuzz: deps-test ## replays the corpora through the fuzz targets, sanitized
 test-model: deps-test ## every state of address custody in small clusters; MODEL_LONG=1 explores for an hour
 	$(Q)$(MAKE) --no-print-directory model
 	$(Q)$(if $(MODEL_LONG),$(B)/tests/model/explore long,$(RUN) model)
-test-sim: deps-test ## clusters of many hosts in one process, virtual clock
+test-sim: deps-test ## clusters of many hosts in one process, virtual clock, and RUNS (10,000) random runs of 3 to 50 hosts
 	$(Q)$(MAKE) --no-print-directory sim
-	$(Q)$(RUN) sim
-test-sim-long: deps-test ## ten thousand random runs of 3 to 50 hosts, in two processes; RUNS=, SEED=
-	$(Q)$(MAKE) --no-print-directory sim
-	$(Q)tests/sim/long.sh
+	$(Q)TRESTLE_SIM_RUNS=$(or $(RUNS),10000) $(RUN) sim
+test-histories: deps-test ## RUNS (1,000,000) random histories of address custody with cuts, crashes and forgotten hosts; SEED=
+	$(Q)$(MAKE) --no-print-directory unit
+	$(Q)tests/unit/histories.sh $(B)/tests/unit/test_ipam_cluster
 test-net: deps-test all load ## real daemons in network namespaces
 	$(Q)$(RUN) net
 test-conformance: deps-test all ## every case of the Docker protocols, on a real daemon's socket
@@ -248,6 +248,6 @@ help: ## this list
 
 always:
 .PHONY: all unit sim model load fuzz-replay deps deps-test deps-docker deps-cni deps-check deps-fuzz deps-bench-gossip build-tests test test-unit test-fuzz test-model test-sim test-net \
-	test-sim-long test-conformance test-cni test-cni-faults test-cni-churn test-docker fuzz demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
+	test-histories test-conformance test-cni test-cni-faults test-cni-churn test-docker fuzz demo bench $(BENCHES:%=bench-%) check check-headers check-layers check-banned check-format \
 	check-warnings check-static image install install-strip uninstall clean help always
 .SECONDARY:

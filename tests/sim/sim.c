@@ -9,17 +9,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/number.h"
 #include "tests/sim/scenario.h"
 
 #define RUNS 100 /* about ten seconds */
 #define RUNS_UNSAID UINT64_MAX
+#define RUNS_BRIEF 200 /* above, only what fails is told */
+#define JOBS_MAX 16
 
 struct options {
 	uint64_t seed, runs, hosts;
-	bool trace;
+	bool trace, brief;
 	const char *scenario;
 };
 
@@ -35,7 +40,7 @@ static double seconds(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-static void finish(struct world *w, const char *name, double since, struct totals *totals)
+static void finish(struct world *w, const char *name, double since, bool brief, struct totals *totals)
 {
 	if (w->failure[0]) {
 		totals->failed++;
@@ -44,8 +49,9 @@ static void finish(struct world *w, const char *name, double since, struct total
 			name);
 	} else {
 		totals->passed++;
-		printf("ok   %s (%u hosts, %.1f s virtual, %.2f s)\n", name, w->host_count, (double)w->now_us / 1e6,
-			seconds() - since);
+		if (!brief)
+			printf("ok   %s (%u hosts, %.1f s virtual, %.2f s)\n", name, w->host_count, (double)w->now_us / 1e6,
+				seconds() - since);
 	}
 	world_free(w);
 	fflush(stdout);
@@ -58,7 +64,7 @@ static void run_scenario(const struct scenario *s, const struct options *o, stru
 
 	w->trace = o->trace;
 	s->run(w);
-	finish(w, s->name, since, totals);
+	finish(w, s->name, since, false, totals);
 }
 
 /* Everything about a run comes from its seed, the number of hosts too unless it is given. */
@@ -66,13 +72,78 @@ static void run_explore(const struct options *o, uint64_t seed, struct totals *t
 {
 	double since = seconds();
 	struct sim_rng rng = {.state = seed};
-	unsigned drawn = 3 + sim_rng_below(&rng, sim_rng_permille(&rng, 800) ? 6 : 48);
+	unsigned drawn = 3 + sim_rng_below(&rng, sim_rng_permille(&rng, 900) ? 6 : 48);
 	bool with_ipam = sim_rng_permille(&rng, 500);
 	struct world *w = world_new(seed, o->hosts ? (unsigned)o->hosts : drawn, with_ipam);
 
 	w->trace = o->trace;
 	explore(w);
-	finish(w, "explore", since, totals);
+	finish(w, "explore", since, o->brief, totals);
+}
+
+/* One of several processes, each with every jobs-th run. */
+static void explore_job(const struct options *o, unsigned job, unsigned jobs, int to, uint64_t *ret_at)
+{
+	struct totals totals = {0};
+
+	for (uint64_t i = job; i < o->runs; i += jobs) {
+		*ret_at = o->seed + i;
+		run_explore(o, o->seed + i, &totals);
+	}
+	if (write(to, &totals, sizeof(totals)) != sizeof(totals))
+		_exit(1);
+	_exit(0);
+}
+
+static unsigned count_jobs(const struct options *o)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return o->runs < RUNS_BRIEF || cpus < 1 ? 1 : cpus > JOBS_MAX ? JOBS_MAX : (unsigned)cpus;
+}
+
+/* A process that ends before its time failed in the run that it was in. */
+static void gather(pid_t pid, int from, const uint64_t *at, struct totals *totals)
+{
+	struct totals found;
+
+	if (read(from, &found, sizeof(found)) == sizeof(found)) {
+		totals->passed += found.passed;
+		totals->failed += found.failed;
+	} else {
+		totals->failed++;
+		printf("FAIL explore: the process ended\n     again: build/release/tests/sim/sim --seed %" PRIu64
+		       " --runs 1 explore\n",
+			*at);
+	}
+	waitpid(pid, NULL, 0);
+}
+
+static void explore_all(const struct options *o, struct totals *totals)
+{
+	unsigned jobs = count_jobs(o);
+	int pipes[JOBS_MAX][2];
+	pid_t pids[JOBS_MAX];
+	uint64_t *at = mmap(NULL, sizeof(*at) * JOBS_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	double since = seconds();
+
+	if (at == MAP_FAILED)
+		abort();
+	fflush(stdout);
+	for (unsigned i = 0; i < jobs; i++) {
+		if (pipe(pipes[i]) < 0 || (pids[i] = fork()) < 0)
+			abort();
+		if (pids[i] == 0)
+			explore_job(o, i, jobs, pipes[i][1], &at[i]);
+		close(pipes[i][1]);
+	}
+	for (unsigned i = 0; i < jobs; i++) {
+		gather(pids[i], pipes[i][0], &at[i], totals);
+		close(pipes[i][0]);
+	}
+	munmap(at, sizeof(*at) * JOBS_MAX);
+	printf("     explored: %" PRIu64 " runs from seed %" PRIu64 " in %.1f s, %u processes\n", o->runs, o->seed,
+		seconds() - since, jobs);
 }
 
 static const struct scenario *const lists[] = {gossip_scenarios, bulk_scenarios, trust_scenarios, tree_scenarios, warm_scenarios,
@@ -106,6 +177,16 @@ static int parse(int argc, char **argv, struct options *o)
 	return o->hosts > SIM_HOSTS_MAX ? -1 : 0;
 }
 
+static uint64_t runs_wanted(void)
+{
+	const char *text = getenv("TRESTLE_SIM_RUNS");
+	uint64_t runs = RUNS;
+
+	if (text && number_parse(text, 0, UINT64_MAX, &runs) < 0)
+		fprintf(stderr, "sim: TRESTLE_SIM_RUNS: expected a number, found %s, exploring %u runs\n", text, RUNS);
+	return runs;
+}
+
 int main(int argc, char **argv)
 {
 	struct options o = {.seed = 1, .runs = RUNS_UNSAID};
@@ -120,9 +201,10 @@ int main(int argc, char **argv)
 				run_scenario(s, &o, &totals);
 	exploring = !o.scenario || strcmp(o.scenario, "explore") == 0;
 	if (o.runs == RUNS_UNSAID)
-		o.runs = o.scenario ? 1 : RUNS;
-	for (uint64_t i = 0; exploring && i < o.runs; i++)
-		run_explore(&o, o.seed + i, &totals);
+		o.runs = o.scenario ? 1 : runs_wanted();
+	o.brief = o.runs > RUNS_BRIEF;
+	if (exploring && o.runs > 0)
+		explore_all(&o, &totals);
 	if (totals.passed + totals.failed == 0)
 		return usage();
 	printf("%u passed, %u failed, %u skipped\n", totals.passed, totals.failed, totals.skipped);
