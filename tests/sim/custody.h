@@ -5,6 +5,8 @@
  *	I4	equal versions of an address name equal holders, and who holds it has the newest
  *	I5	all of it also behind a crash or a power cut, since disks are looked at like cores
  *
+ * A host that was set back to an older disk remembers what is not so, and is left out: it must not give anything (I11).
+ *
  * I2 is on_complete's in ipam_scenarios.c, at each grant; I8 to I10 are asked for when all is quiet. */
 #ifndef TESTS_SIM_CUSTODY_H
 #define TESTS_SIM_CUSTODY_H

@@ -111,6 +111,8 @@ static void cut_power(struct world *w, unsigned host)
 
 static void crash_or_restart(struct world *w, unsigned host)
 {
+	if (w->hosts[host].set_back) /* alone, it would have nobody to ask */
+		return;
 	if (!w->hosts[host].gossip) {
 		restart(w, host, sim_rng_permille(&w->rng, 700));
 		return;
@@ -192,6 +194,21 @@ static void calm_down(struct world *w)
 	}
 }
 
+/* A host gets an old disk back while the others can be reached, who know what it did since: it must notice (I11). */
+static void go_back(struct world *w, unsigned host)
+{
+	calm_down(w);
+	world_run_ms(w, 5000);
+	w->truth->conflicts_expected = true; /* it begins in an epoch that it has used before */
+	pool_power_cut(w, host);
+	world_roll_back(w, host);
+	pool_restart(w, host, true);
+	world_run_ms(w, 15000);
+	if (w->hosts[host].set_back && ipam_holds(w->hosts[host].ipam) != IPAM_HOLD_FOR_GOOD)
+		world_fail(w, "I11: host %u was set back, and goes on as if it were not", w->hosts[host].hostno);
+	draw_faults(w);
+}
+
 /* All send with one key, whatever was rotated by whom. */
 static bool one_key(struct world *w)
 {
@@ -221,11 +238,17 @@ static void start(struct world *w)
 
 void explore(struct world *w)
 {
-	unsigned actions = 100 + sim_rng_below(&w->rng, 400);
+	unsigned actions = 100 + sim_rng_below(&w->rng, 400), going_back = sim_rng_below(&w->rng, w->host_count);
+	bool goes_back;
 
 	start(w);
+	goes_back = w->with_ipam && w->power_cuts && sim_rng_permille(&w->rng, 200);
 	draw_faults(w);
 	for (unsigned i = 0; i < actions && !w->failure[0]; i++) {
+		if (goes_back && i == actions / 4)
+			world_keep_image(w, going_back);
+		if (goes_back && i == actions * 3 / 4)
+			go_back(w, going_back);
 		act(w);
 		world_run_ms(w, sim_rng_permille(&w->rng, 50) ? sim_rng_below(&w->rng, 5000) : sim_rng_below(&w->rng, 100));
 	}
@@ -267,7 +290,7 @@ static void expect_caught(struct world *w, enum sim_breakage breakage, bool with
 
 static const char *const record_reasons[] = {
 	"return from deletion", "after version", "which is gone", "still has", "lacks seq", "has an old", NULL};
-static const char *const address_reasons[] = {"I1:", "I3:", "I4:", "has given already", NULL};
+static const char *const address_reasons[] = {"I1:", "I3:", "I4:", "I11:", "has given already", NULL};
 
 static void exploring_catches_a_dropped_r3(struct world *w)
 {
@@ -284,9 +307,16 @@ static void exploring_catches_gifts_that_are_not_on_disk(struct world *w)
 	expect_caught(w, SIM_GIFTS_NOT_ON_DISK, true, address_reasons);
 }
 
+static void exploring_catches_a_host_that_does_not_ask_what_others_know(struct world *w)
+{
+	expect_caught(w, SIM_NOBODY_ASKED, true, address_reasons);
+}
+
 const struct scenario explore_scenarios[] = {
 	{"exploring_catches_a_dropped_r3", 3, false, exploring_catches_a_dropped_r3},
 	{"exploring_catches_lowest_addresses_without_custody", 3, false, exploring_catches_lowest_addresses_without_custody},
 	{"exploring_catches_gifts_that_are_not_on_disk", 3, false, exploring_catches_gifts_that_are_not_on_disk},
+	{"exploring_catches_a_host_that_does_not_ask_what_others_know", 3, false,
+		exploring_catches_a_host_that_does_not_ask_what_others_know},
 	{NULL, 0, false, NULL},
 };

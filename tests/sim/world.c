@@ -930,6 +930,7 @@ void world_roll_back(struct world *w, unsigned index)
 	sim_disk_copy(&host->ipam_disk, &host->image->ipam_disk);
 	clear_boot(&host->ipam_disk);
 	host->epoch = host->image->epoch;
+	host->set_back = host->mark.count != host->image->mark.count || host->mark.tag != host->image->mark.tag;
 	host->mark = host->image->mark;
 	host->base = host->image->base;
 }

@@ -85,6 +85,7 @@ struct sim_host {
 	struct sim_undo *undo; /* SIM_UNDO_MAX, NULL when the world has no power cuts */
 	unsigned undo_count;
 	struct sim_image *image;
+	bool set_back;				   /* it got an old image back: what it remembers is not so */
 	struct gossip_mark mark, base;		   /* of what is on ipam_disk; the latter as last found sound */
 	enum gossip_standing stood;		   /* as last looked at */
 	uint64_t tick_us;			   /* when the pending tick is due: older tick events are stale */
