@@ -329,6 +329,12 @@ static int begin(struct node *node, json_t *body, uint32_t *ret_victim, struct e
 			"wipe it, "
 			"then say --fenced",
 			m.name);
+	if (m.state != GOSSIP_LEFT && gossip_cut_suspected(node->gossip, clock_boot_ms()))
+		return err_set(err, ERR_CONFLICT,
+			"many hosts stopped answering together with host %s: more likely the network is cut than they are dead. "
+			"Make sure "
+			"that it is off, and say it again in half a minute",
+			m.name);
 	pools_join_all(node); /* first: with nobody to wait for the decree is done at once */
 	if (ipam_forget(node->ipam, m.hostno, &m.host_id, fenced, assumed, count, clock_boot_ms(), err) < 0)
 		return -1;

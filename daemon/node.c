@@ -91,11 +91,14 @@ static bool runs_without_daemon(const struct node *node, const struct host *host
 	return node->gossip && gossip_member_get(node->gossip, host->hostno, &m) && m.reach == GOSSIP_REACH_HOST;
 }
 
-/* Rows of a host that has been dead for long leave the kernel; its records stay, and the rows return with it. */
+/* Rows of a host that has been dead for long leave the kernel; its records stay, and the rows return with it. Not while so many
+ * die that the network must be cut: they lead nowhere, and will be wanted again. */
 static void hide_dead_hosts(struct node *node, uint64_t now)
 {
 	struct host *host, *next;
 
+	if (!node->gossip || gossip_cut_suspected(node->gossip, now))
+		return;
 	HASH_ITER(hh, node->hosts, host, next)
 	if (!host->hidden && host->state == GOSSIP_DEAD && now - host->since_ms > ROWS_GRACE_MS &&
 		!runs_without_daemon(node, host)) {

@@ -73,8 +73,9 @@
 #define TREE_DIGEST_MS 30
 #define TREE_DIGEST_TO 2
 #define RING_NONE UINT32_MAX
-#define PUSH_WINDOW 16	 /* packets on their way to one peer */
-#define BUCKET_RATE 8000 /* bytes per ms for push and sync */
+#define ADMISSION_ENOUGH 33 /* hosts that have an admission, ourselves included: a majority is not waited for beyond these */
+#define PUSH_WINDOW 16	    /* packets on their way to one peer */
+#define BUCKET_RATE 8000    /* bytes per ms for push and sync */
 #define BUCKET_BURST 1000000
 #define PULL_PACKETS 8	    /* of one shard for one pull */
 #define ANSWER_PACKETS 32   /* for one packet that asks */
@@ -101,7 +102,6 @@
 #define FLAP_MAX 8
 #define FLAP_WINDOW_MS 600000
 #define FLAP_FADE_MS 300000
-#define FLAP_HOLD_MS 1000
 #define FLAP_MAX_MS 64000
 #define FREEZE_WINDOW_MS 10000
 #define FREEZE_MIN 2
@@ -165,7 +165,7 @@ struct member {
 	uint32_t unanswered;		     /* pings since the last answer */
 	uint32_t flaps;			     /* times FLAP_POINT */
 	uint32_t died_epoch;
-	uint64_t flaps_ms, died_ms, held_until_ms, suspected_ms, refused_ms;
+	uint64_t flaps_ms, died_ms, suspected_ms, refused_ms;
 
 	/* While suspect. */
 	uint64_t suspect_until_ms;
@@ -189,6 +189,7 @@ struct member {
 
 	/* Comparing with it. */
 	bool in_step;		     /* found equal since both of us started */
+	uint64_t had_admissions;     /* by a tree: of our shard of topic 0 it had all up to here */
 	uint64_t had_seq;	     /* of our records it had all up to here when its root was ours */
 	uint64_t mismatch_ms;	     /* since when roots differ, 0 = equal */
 	uint64_t sync_ms;	     /* when to ask for its root, NEVER */

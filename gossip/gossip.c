@@ -157,6 +157,35 @@ bool core_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len,
 	return true;
 }
 
+static int say_limit(const struct gossip *g, uint64_t topic, struct err *err)
+{
+	const unsigned long long limit = g->shards.met < SHARDS_LIMIT_MEMORY ? g->shards.max[g->shards.met] : 0;
+
+	switch (g->shards.met) {
+	case SHARDS_LIMIT_HOST:
+		return err_set(err, ERR_EXHAUSTED,
+			"gossip records: this host publishes %llu already, the most that one may; the record is not published: "
+			"move "
+			"some of its endpoints to other hosts",
+			limit);
+	case SHARDS_LIMIT_TOPIC:
+		return err_set(err, ERR_EXHAUSTED,
+			"gossip records: all hosts together publish %llu for one network (%016llx) already, the most that there "
+			"may "
+			"be; the record is not published: use several networks",
+			limit, (unsigned long long)topic);
+	case SHARDS_LIMIT_ALL:
+		return err_set(err, ERR_EXHAUSTED,
+			"gossip records: %llu of all hosts are kept here, the most that there may be; the record is not "
+			"published: "
+			"the cluster is too big",
+			limit);
+	default:
+		return err_set(err, ERR_EXHAUSTED,
+			"gossip records: no memory, or more than %d shards; the record is not published", SHARDS_MAX);
+	}
+}
+
 int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len, uint64_t now_ms,
 	struct err *err)
 {
@@ -173,10 +202,7 @@ int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len
 	g->gather_ms = NEVER;
 	ok = core_put(g, topic, key, key_len, len > 0 ? val : "", len);
 	core_leave(g);
-	if (!ok)
-		return err_set(err, ERR_EXHAUSTED, "gossip records: %llu are kept, the limit; the record is not published",
-			(unsigned long long)g->shards.record_count);
-	return 0;
+	return ok ? 0 : say_limit(g, topic, err);
 }
 
 void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms)
@@ -212,8 +238,11 @@ void gossip_each_record(const struct gossip *g,
 {
 	for (size_t i = 0; i < g->shards.table_size; i++) {
 		for (const struct record *r = g->shards.table[i]; r; r = r->chain) {
-			if (!r->deleted && !is_internal(r->shard->id.topic, r->bytes, r->key_len))
-				fn(ctx, r->shard->id.origin, r->shard->id.topic, r->bytes, r->key_len, record_val(r), r->val_len);
+			uint8_t key[GOSSIP_KEY_MAX];
+			size_t key_len = record_key(r, key);
+
+			if (!r->deleted && !is_internal(r->shard->id.topic, key, key_len))
+				fn(ctx, r->shard->id.origin, r->shard->id.topic, key, key_len, record_val(r), r->val_len);
 		}
 	}
 }
@@ -847,6 +876,9 @@ const struct gossip_counters *gossip_counters(const struct gossip *g)
 	struct gossip_counters *c = (struct gossip_counters *)&g->counters; /* the object itself is not const */
 
 	c->records_refused = g->shards.refused;
+	c->records_refused_host = g->shards.refused_by[SHARDS_LIMIT_HOST];
+	c->records_refused_topic = g->shards.refused_by[SHARDS_LIMIT_TOPIC];
+	c->records_refused_all = g->shards.refused_by[SHARDS_LIMIT_ALL];
 	c->record_count = g->shards.live_count;
 	c->resets = g->shards.resets;
 	c->conflicts = g->conflicts + g->shards.conflicts;

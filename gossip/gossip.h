@@ -28,8 +28,11 @@
 #define GOSSIP_NAME_MAX 63
 #define GOSSIP_HOSTNO_MAX 0xfffff /* 20 bits (gossip.md 3.2); 0 = not admitted */
 #define GOSSIP_MEMBERS_MAX 8192
-/* All shards in one host's memory. At the limit new remote records are refused and counted. */
+/* Records in one host's memory, about 100 bytes each: of all hosts together, of one host, of one topic. At a limit a new own
+ * record is an error, and one of another host is refused and counted; its shard is asked for again every SHARDS_REFUSED_MS. */
 #define GOSSIP_RECORDS_MAX 2000000
+#define GOSSIP_RECORDS_HOST_MAX 200000
+#define GOSSIP_RECORDS_TOPIC_MAX 1000000
 #define GOSSIP_PORT_DEFAULT 7956 /* not 7946, which Docker's Swarm and Serf take on the same hosts */
 
 struct gossip;
@@ -60,10 +63,9 @@ struct gossip_member {
 	struct gossip_addr addr;
 	struct ip vtep; /* where it takes VXLAN */
 	char name[GOSSIP_NAME_MAX + 1];
-	uint32_t rtt_us;	/* smoothed, 0 = never measured */
-	uint64_t heard_ms;	/* when anything authentic came from it, 0 = never */
-	uint64_t answered_ms;	/* when it last answered something of ours, 0 = never */
-	uint64_t held_until_ms; /* it flaps: names should not lead to it before, 0 = it does not */
+	uint32_t rtt_us;      /* smoothed, 0 = never measured */
+	uint64_t heard_ms;    /* when anything authentic came from it, 0 = never */
+	uint64_t answered_ms; /* when it last answered something of ours, 0 = never */
 	enum gossip_reach reach;
 	bool self;
 	uint64_t twin_ms; /* when it was last seen that two hosts speak with this identity; 0 = never */
@@ -185,7 +187,8 @@ unsigned gossip_member_count(const struct gossip *g, enum gossip_state state); /
 bool gossip_in_step(const struct gossip *g);
 
 /* Whether more than half of the hosts that have not left (this one counts, `hostno` does not) are known to have the admission of
- * `hostno` that this host signed. In clusters so big that changes go by the tree nobody knows who has what: then it is true. */
+ * `hostno` that this host signed; in clusters of more than 64 hosts 33 are enough: an heir asks all that it knows, and only if
+ * each of the 33 were out of the cluster would it not hear of that host. */
 bool gossip_admission_spread(const struct gossip *g, uint32_t hostno);
 
 /* Before gossip_start: the mark at which we were last found sound. Later, while we stand sound: what our state has come to, once
@@ -235,7 +238,8 @@ struct gossip_counters {
 	uint64_t busy_told, busy_heard;	    /* bulk syncs that were put off here, and elsewhere */
 	uint64_t pushes, push_retries, syncs, resets, conflicts; /* conflicts: R6, must be 0 */
 	uint64_t rotations, keys_in, keys_refused, recoveries_asked, recoveries_answered, refused_forgotten;
-	uint64_t records_refused;
+	uint64_t records_refused;						   /* at any limit, of these: */
+	uint64_t records_refused_host, records_refused_topic, records_refused_all; /* of one host, one topic, all */
 	uint64_t record_count;
 };
 const struct gossip_counters *gossip_counters(const struct gossip *g);

@@ -55,7 +55,6 @@ void members_show(const struct gossip *g, const struct member *m, struct gossip_
 		.rtt_us = m->srtt_us,
 		.heard_ms = m->heard_ms,
 		.answered_ms = m->answered_ms,
-		.held_until_ms = m->held_until_ms,
 		.reach = trust_reach(g, m),
 		.self = m == g->self,
 		.twin_ms = m->twin_ms,

@@ -327,7 +327,8 @@ void gossip_admit_again(struct gossip *g, uint64_t now_ms)
 
 static bool has_seen(const struct shard *shard, const struct member *m, uint64_t seq)
 {
-	return m->had_seq >= seq || (m->slot < shard->cursor_count && shard->cursors[m->slot].acked >= seq);
+	return m->had_seq >= seq || m->had_admissions >= seq ||
+	       (m->slot < shard->cursor_count && shard->cursors[m->slot].acked >= seq);
 }
 
 bool gossip_admission_spread(const struct gossip *g, uint32_t hostno)
@@ -344,8 +345,6 @@ bool gossip_admission_spread(const struct gossip *g, uint32_t hostno)
 	r = shards_record(shard, &g->shards, key, sizeof(key));
 	if (!r || r->deleted)
 		return false;
-	if (tree_grown(g))
-		return true;
 	for (unsigned i = 0; i < g->member_count; i++) {
 		const struct member *m = g->slots[i];
 
@@ -354,7 +353,7 @@ bool gossip_admission_spread(const struct gossip *g, uint32_t hostno)
 		all++;
 		have += m == g->self || has_seen(shard, m, r->seq);
 	}
-	return 2 * have > all;
+	return 2 * have > all || have >= ADMISSION_ENOUGH;
 }
 
 int admit_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err)

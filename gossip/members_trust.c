@@ -120,8 +120,6 @@ void trust_returned(struct gossip *g, struct member *m)
 	if (m->flaps > FLAP_MAX * FLAP_POINT)
 		m->flaps = FLAP_MAX * FLAP_POINT;
 	fade(g, m);
-	if (m->flaps >= 2 * FLAP_POINT)
-		m->held_until_ms = g->now + trust_stretch(g, m, FLAP_HOLD_MS);
 }
 
 /* ---- everybody at once ---- */

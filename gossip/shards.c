@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define TABLE_FIRST 256
+#define TABLE_LOAD 2 /* records for each pointer of the table, at most */
 
 static const uint8_t siphash_key[crypto_shorthash_siphashx24_KEYBYTES]; /* all hosts must agree: equality, not secrecy */
 
@@ -61,11 +62,41 @@ static size_t key_hash(const struct shard *shard, const uint8_t *key, size_t key
 	return (size_t)(h * 0x9e3779b97f4a7c15u >> 16);
 }
 
-static struct record **table_slot(const struct shards *s, const struct shard *shard, const void *key, size_t key_len)
-{
-	struct record **at = &s->table[key_hash(shard, key, key_len) & (s->table_size - 1)];
+/* A key as its record has it. The same key of a shard always is the same, since a prefix never changes and shorter keys have
+ * none. */
+struct stored_key {
+	const uint8_t *bytes;
+	size_t len;
+	bool prefixed;
+};
 
-	while (*at && ((*at)->shard != shard || (*at)->key_len != key_len || memcmp((*at)->bytes, key, key_len) != 0))
+static struct stored_key stored_key(const struct shard *shard, const void *key, size_t key_len)
+{
+	if (!shard->has_prefix || key_len <= SHARD_PREFIX_SIZE || memcmp(key, shard->prefix, SHARD_PREFIX_SIZE) != 0)
+		return (struct stored_key){key, key_len, false};
+	return (struct stored_key){(const uint8_t *)key + SHARD_PREFIX_SIZE, key_len - SHARD_PREFIX_SIZE, true};
+}
+
+static struct stored_key key_of(const struct record *r)
+{
+	return (struct stored_key){r->bytes, r->key_len, r->prefixed};
+}
+
+size_t record_key(const struct record *r, uint8_t ret_key[GOSSIP_KEY_MAX])
+{
+	size_t before = r->prefixed ? SHARD_PREFIX_SIZE : 0;
+
+	memcpy(ret_key, r->shard->prefix, before);
+	memcpy(ret_key + before, r->bytes, r->key_len);
+	return before + r->key_len;
+}
+
+static struct record **table_slot(const struct shards *s, const struct shard *shard, const struct stored_key *key)
+{
+	struct record **at = &s->table[key_hash(shard, key->bytes, key->len) & (s->table_size - 1)];
+
+	while (*at && ((*at)->shard != shard || (*at)->key_len != key->len || (*at)->prefixed != key->prefixed ||
+			      memcmp((*at)->bytes, key->bytes, key->len) != 0))
 		at = &(*at)->chain;
 	return at;
 }
@@ -93,7 +124,9 @@ static void table_grow(struct shards *s)
 
 static struct record *find(const struct shards *s, const struct shard *shard, const void *key, size_t key_len)
 {
-	return *table_slot(s, shard, key, key_len);
+	struct stored_key stored = stored_key(shard, key, key_len);
+
+	return *table_slot(s, shard, &stored);
 }
 
 const struct record *shards_record(const struct shard *shard, const struct shards *s, const void *key, size_t key_len)
@@ -106,6 +139,8 @@ const struct record *shards_record(const struct shard *shard, const struct shard
 static void count_record(struct shards *s, const struct record *r, int by)
 {
 	s->record_count += (uint64_t)(int64_t)by;
+	r->shard->of->record_count += (uint64_t)(int64_t)by;
+	r->shard->in->record_count += (uint64_t)(int64_t)by;
 	s->ageing |= r->deleted;
 	if (r->deleted)
 		r->shard->deleted_count += (unsigned)by;
@@ -115,7 +150,8 @@ static void count_record(struct shards *s, const struct record *r, int by)
 
 static void drop_record(struct shards *s, struct record *r)
 {
-	struct record **at = table_slot(s, r->shard, r->bytes, r->key_len);
+	struct stored_key key = key_of(r);
+	struct record **at = table_slot(s, r->shard, &key);
 
 	*at = r->chain;
 	list_remove(list_of(r), r);
@@ -123,31 +159,62 @@ static void drop_record(struct shards *s, struct record *r)
 	free(r);
 }
 
-/* Puts a record in, in place of one of the same key. NULL at the limit or without memory. */
+/* Which limit one record more would exceed. */
+static bool meets_limit(const struct shards *s, const struct shard *shard, enum shards_limit *ret_limit)
+{
+	const uint64_t count[] = {[SHARDS_LIMIT_ALL] = s->record_count,
+		[SHARDS_LIMIT_HOST] = shard->of->record_count,
+		[SHARDS_LIMIT_TOPIC] = shard->in->record_count};
+
+	for (enum shards_limit i = 0; i < SHARDS_LIMIT_MEMORY; i++) {
+		if (count[i] < s->max[i])
+			continue;
+		*ret_limit = i;
+		return true;
+	}
+	return false;
+}
+
+static void count_refusal(struct shards *s, enum shards_limit limit)
+{
+	s->refused++;
+	s->refused_by[limit]++;
+	s->met = limit;
+}
+
+/* Puts a record in, in place of one of the same key. NULL at a limit or without memory. */
 static struct record *store(struct shards *s, struct shard *shard, struct record *old, const struct proto_record *from)
 {
+	struct stored_key key;
+	enum shards_limit limit;
 	struct record *r;
 
-	if (!old && s->record_count >= s->records_max) {
-		s->refused++;
+	if (!old && meets_limit(s, shard, &limit)) {
+		count_refusal(s, limit);
 		return NULL;
 	}
-	r = calloc(1, sizeof(*r) + from->key_len + from->val_len);
+	if (!shard->has_prefix && from->key_len > SHARD_PREFIX_SIZE) {
+		memcpy(shard->prefix, from->key, SHARD_PREFIX_SIZE);
+		shard->has_prefix = true;
+	}
+	key = stored_key(shard, from->key, from->key_len);
+	r = calloc(1, offsetof(struct record, bytes) + key.len + from->val_len);
 	if (!r) {
-		s->refused++;
+		count_refusal(s, SHARDS_LIMIT_MEMORY);
 		return NULL;
 	}
 	r->shard = shard;
 	r->seq = from->seq;
-	r->key_len = (uint8_t)from->key_len;
+	r->key_len = (uint8_t)key.len;
+	r->prefixed = key.prefixed;
 	r->val_len = (uint16_t)from->val_len;
 	r->deleted = !from->val;
-	memcpy(r->bytes, from->key, from->key_len);
+	memcpy(r->bytes, key.bytes, key.len);
 	if (from->val_len > 0)
 		memcpy(r->bytes + r->key_len, from->val, from->val_len);
 	if (old)
 		drop_record(s, old);
-	if (s->record_count >= s->table_size)
+	if (s->record_count >= TABLE_LOAD * s->table_size)
 		table_grow(s);
 	r->chain = s->table[key_hash(shard, r->bytes, r->key_len) & (s->table_size - 1)];
 	s->table[key_hash(shard, r->bytes, r->key_len) & (s->table_size - 1)] = r;
@@ -158,8 +225,10 @@ static struct record *store(struct shards *s, struct shard *shard, struct record
 
 static void notify(struct shards *s, const struct record *r, bool gone)
 {
+	uint8_t key[GOSSIP_KEY_MAX];
+
 	if (r->shard->id.origin != s->self)
-		s->ops->record(s->ctx, r->shard, r->bytes, r->key_len, gone ? NULL : record_val(r), gone ? 0 : r->val_len);
+		s->ops->record(s->ctx, r->shard, key, record_key(r, key), gone ? NULL : record_val(r), gone ? 0 : r->val_len);
 }
 
 /* A record that goes from what people see. The callback may not look the key up and find it: it gets a copy, after the fact. */
@@ -168,9 +237,8 @@ static void expire(struct shards *s, struct record *r)
 	struct shard *shard = r->shard;
 	bool told = !r->deleted && shard->id.origin != s->self;
 	uint8_t key[GOSSIP_KEY_MAX];
-	size_t key_len = r->key_len;
+	size_t key_len = record_key(r, key);
 
-	memcpy(key, r->bytes, key_len);
 	drop_record(s, r);
 	if (told)
 		s->ops->record(s->ctx, shard, key, key_len, NULL, 0);
@@ -180,12 +248,39 @@ static void expire(struct shards *s, struct record *r)
 
 void shards_init(struct shards *s, uint32_t self, uint32_t epoch, const struct shards_ops *ops, void *ctx)
 {
-	*s = (struct shards){.self = self, .ops = ops, .ctx = ctx, .records_max = GOSSIP_RECORDS_MAX};
+	*s = (struct shards){.self = self,
+		.ops = ops,
+		.ctx = ctx,
+		.max = {GOSSIP_RECORDS_MAX, GOSSIP_RECORDS_HOST_MAX, GOSSIP_RECORDS_TOPIC_MAX}};
 	s->table_size = TABLE_FIRST;
 	s->table = calloc(s->table_size, sizeof(*s->table));
 	if (!s->table)
 		abort();
 	shards_saw_epoch(s, self, epoch, 0);
+}
+
+static struct topic *enter_topic(struct shards *s, uint64_t number)
+{
+	struct topic *topic;
+
+	HASH_FIND(hh, s->topics, &number, sizeof(number), topic);
+	if (!topic) {
+		topic = calloc(1, sizeof(*topic));
+		if (!topic)
+			return NULL;
+		topic->topic = number;
+		HASH_ADD(hh, s->topics, topic, sizeof(topic->topic), topic);
+	}
+	topic->shards++;
+	return topic;
+}
+
+static void leave_topic(struct shards *s, struct topic *topic)
+{
+	if (--topic->shards > 0)
+		return;
+	HASH_DEL(s->topics, topic);
+	free(topic);
 }
 
 static void free_shard(struct shards *s, struct shard *shard)
@@ -198,6 +293,7 @@ static void free_shard(struct shards *s, struct shard *shard)
 	s->root -= shard->root;
 	s->shape++;
 	HASH_DEL(s->by_id, shard);
+	leave_topic(s, shard->in);
 	free(shard->ranges);
 	free(shard->cursors);
 	free(shard);
@@ -281,6 +377,11 @@ static struct shard *make_shard(struct shards *s, struct origin *origin, uint64_
 	shard = calloc(1, sizeof(*shard));
 	if (!shard)
 		return NULL;
+	shard->in = enter_topic(s, topic);
+	if (!shard->in) {
+		free(shard);
+		return NULL;
+	}
 	shard->id.topic = topic;
 	shard->id.origin = origin->hostno;
 	shard->epoch = origin->epoch;
@@ -391,6 +492,8 @@ struct shard *shards_put(struct shards *s, uint64_t topic, const void *key, size
 	*ret_full = false;
 	if (old && !old->deleted && old->val_len == val_len && memcmp(record_val(old), val, val_len) == 0)
 		return NULL;
+	if (!shard)
+		count_refusal(s, SHARDS_LIMIT_MEMORY);
 	if (!shard || !store(s, shard, old, &change)) {
 		*ret_full = true;
 		return NULL;
@@ -782,7 +885,7 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 		return SHARDS_REFUSED;
 	shard = shard_for(s, batch, now_ms);
 	if (!shard) {
-		s->refused++;
+		count_refusal(s, SHARDS_LIMIT_MEMORY);
 		return SHARDS_REFUSED;
 	}
 	head_before = shard->head;
@@ -798,6 +901,8 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 		shard->settled = true;
 	sweep_if_due(s, shard);
 	update_root(s, shard);
+	if (verdict == SHARDS_REFUSED && !origin->refused)
+		shard->refused_ms = now_ms;
 	return verdict;
 }
 
@@ -861,8 +966,9 @@ uint64_t shards_encode(const struct shard *shard, uint64_t from, bool listing, u
 	if (from >= shard->head || (listing && !shard_whole(shard)) || !proto_batch_open(&list, packet))
 		return from;
 	for (r = first_after(shard, from); r && r->seq <= shard->head; r = r->next) {
+		uint8_t key[GOSSIP_KEY_MAX];
 		struct proto_record record = {
-			.seq = r->seq, .key = r->bytes, .key_len = r->key_len, .val = record_val(r), .val_len = r->val_len};
+			.seq = r->seq, .key = key, .key_len = record_key(r, key), .val = record_val(r), .val_len = r->val_len};
 
 		if (r->doomed)
 			continue;
@@ -946,7 +1052,9 @@ static const char *check_shard(const struct shards *s, const struct shard *shard
 	for (const struct record *r = shard->live.first; r; r = r->next) {
 		if (r->seq <= last)
 			return "records out of order";
-		if (r->shard != shard || r->old_epoch || find(s, shard, r->bytes, r->key_len) != r)
+		struct stored_key key = key_of(r);
+
+		if (r->shard != shard || r->old_epoch || *table_slot(s, shard, &key) != r)
 			return "record not where it belongs";
 		last = r->seq;
 		deleted += r->deleted;

@@ -31,13 +31,17 @@
 
 #include "gossip/proto_internal.h"
 
+#define SHARD_PREFIX_SIZE 17
 #define SHARD_RANGES_MAX 16
 #define SHARDS_MAX 200000
 #define SHARDS_OLD_EPOCH_MS 30000
 /* Deletions are kept between one and two of these when somebody does not acknowledge them. */
 #define SHARDS_FLOOR_EVERY_MS 600000
 
+#define SHARDS_REFUSED_MS 30000 /* a shard that ran into a limit is not asked for before */
+
 struct shard;
+struct topic;
 
 /* One allocation: node, key, value. */
 struct record {
@@ -46,7 +50,8 @@ struct record {
 	struct shard *shard;
 	uint64_t seq;
 	uint16_t val_len;
-	uint8_t key_len;
+	uint8_t key_len;   /* of what is in `bytes` */
+	bool prefixed : 1; /* the key goes on from the shard's prefix */
 	bool deleted : 1;
 	bool unconfirmed : 1; /* not seen in the listing under way */
 	bool doomed : 1;      /* a complete listing did not name it: goes when the origin is settled */
@@ -96,15 +101,31 @@ struct shard {
 	uint64_t pushed;	  /* own: sync_tree.c sent everything up to here */
 	uint64_t pulled_ms;	  /* sync.c: when a peer was asked for it */
 	struct origin *of;
+	struct topic *in;
+	uint8_t prefix[SHARD_PREFIX_SIZE]; /* once a key is longer than it: most begin with kind and network id */
+	bool has_prefix;
+	uint64_t refused_ms; /* when a limit refused some of it, 0 = never */
 	struct shard *next_of_origin;
 	struct shard_cursor *cursors; /* by member slot */
 	unsigned cursor_count;
 	UT_hash_handle hh;
 };
 
+/* What is common to all shards of a topic. */
+struct topic {
+	uint64_t topic;
+	unsigned shards;
+	uint64_t record_count;
+	UT_hash_handle hh;
+};
+
+/* Which limit a record met. */
+enum shards_limit { SHARDS_LIMIT_ALL, SHARDS_LIMIT_HOST, SHARDS_LIMIT_TOPIC, SHARDS_LIMIT_MEMORY, SHARDS_LIMIT_MAX };
+
 /* What is common to all shards of a host. */
 struct origin {
 	uint32_t hostno;
+	uint64_t record_count;
 	uint32_t epoch; /* highest seen */
 	uint64_t epoch_since_ms;
 	bool refused; /* R6, until epoch rises */
@@ -132,14 +153,17 @@ struct shards {
 	size_t table_size;
 	uint64_t record_count; /* live and deleted */
 	uint64_t live_count;
-	uint64_t records_max;
-	uint64_t refused;   /* over a limit */
-	uint64_t conflicts; /* R6 */
-	uint64_t resets;    /* listings completed */
-	u128 root;	    /* sum over shards of the current epoch of SipHash-128(topic, origin, epoch, head, settled) */
-	uint64_t shape;	    /* changes when a shard comes or goes */
-	bool ageing;	    /* there may be deletions, or something of an earlier epoch: time has something to do */
-	bool no_r3;	    /* tests only: break rule R3, to see that the checker notices */
+	struct topic *topics;
+	uint64_t max[SHARDS_LIMIT_MEMORY]; /* by limit */
+	uint64_t refused;		   /* over a limit, and by which */
+	uint64_t refused_by[SHARDS_LIMIT_MAX];
+	enum shards_limit met; /* the last one */
+	uint64_t conflicts;    /* R6 */
+	uint64_t resets;       /* listings completed */
+	u128 root;	       /* sum over shards of the current epoch of SipHash-128(topic, origin, epoch, head, settled) */
+	uint64_t shape;	       /* changes when a shard comes or goes */
+	bool ageing;	       /* there may be deletions, or something of an earlier epoch: time has something to do */
+	bool no_r3;	       /* tests only: break rule R3, to see that the checker notices */
 };
 
 void shards_init(struct shards *s, uint32_t self, uint32_t epoch, const struct shards_ops *ops, void *ctx);
@@ -150,10 +174,8 @@ struct shard *shards_make(struct shards *s, uint32_t origin, uint64_t topic, uin
 struct shard *shards_find(const struct shards *s, uint32_t origin, uint64_t topic);
 struct origin *shards_origin(const struct shards *s, uint32_t hostno);
 const struct record *shards_record(const struct shard *shard, const struct shards *s, const void *key, size_t key_len);
-static inline const uint8_t *record_key(const struct record *r)
-{
-	return r->bytes;
-}
+/* The whole key. */
+size_t record_key(const struct record *r, uint8_t ret_key[GOSSIP_KEY_MAX]);
 static inline const uint8_t *record_val(const struct record *r)
 {
 	return r->deleted ? NULL : r->bytes + r->key_len;

@@ -35,7 +35,7 @@ static void send_root(struct gossip *g, struct member *m, bool want_reply)
 void sync_reset(struct gossip *g, struct member *m)
 {
 	m->in_step = false;
-	m->had_seq = 0;
+	m->had_seq = m->had_admissions = 0;
 	m->mismatch_ms = 0;
 	m->vector_ms = 0;
 	m->sync_ms = NEVER;
@@ -375,7 +375,8 @@ struct comparison {
 /* Many peers offer the same shard at once when we are new: one is asked. */
 static void want(struct comparison *c, struct shard *shard, const struct proto_pull *pull)
 {
-	if (shard && c->g->now < shard->pulled_ms + PULL_EVERY_MS)
+	if (shard && (c->g->now < shard->pulled_ms + PULL_EVERY_MS ||
+			     (shard->refused_ms != 0 && c->g->now < shard->refused_ms + SHARDS_REFUSED_MS)))
 		return;
 	if (!proto_pull_add(&c->pull_list, pull))
 		return;
@@ -572,7 +573,8 @@ static void pull_more(struct gossip *g, struct sync_answer *answer, const struct
 	if (!shard)
 		return;
 	shards_pull(shard, &pull);
-	if (pull.after.head >= batch->head || !proto_pull_add(&answer->pull_list, &pull))
+	if (pull.after.head >= batch->head || (shard->refused_ms != 0 && g->now < shard->refused_ms + SHARDS_REFUSED_MS) ||
+		!proto_pull_add(&answer->pull_list, &pull))
 		return;
 	answer->pull_count++;
 	shard->pulled_ms = g->now;

@@ -21,7 +21,7 @@
 struct tree_packet {
 	unsigned refs;
 	uint32_t origin, epoch;
-	uint64_t topic, to;
+	uint64_t topic, from, to;
 	struct proto_packet packet;
 };
 
@@ -222,6 +222,7 @@ bool tree_push(struct gossip *g, struct shard *shard)
 		p = make_packet(&batch);
 		if (!p)
 			return true;
+		p->from = shard->pushed;
 		to = p->to = shards_encode(shard, shard->pushed, false, 0, &p->packet);
 		if (to > shard->pushed) {
 			proto_make_relay(&p->packet);
@@ -305,6 +306,20 @@ bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body
 	return true;
 }
 
+/* Our own changes of topic 0, admissions among them, without a gap behind what it is known to have. */
+static void note_admissions(const struct gossip *g, struct member *m, const struct tree_packet *p)
+{
+	const struct shard *shard = shards_find(&g->shards, g->self->hostno, 0);
+	uint64_t had = m->had_seq > m->had_admissions ? m->had_seq : m->had_admissions;
+
+	if (p->origin != g->self->hostno || p->topic != 0)
+		return;
+	if (shard && m->slot < shard->cursor_count && shard->cursors[m->slot].acked > had)
+		had = shard->cursors[m->slot].acked;
+	if (p->from <= had && p->to > had)
+		m->had_admissions = p->to;
+}
+
 bool tree_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body)
 {
 	struct proto_head ack;
@@ -314,9 +329,11 @@ bool tree_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body)
 
 		DL_FOREACH_SAFE(g->hops, hop, next)
 		{
-			if (hop->m == m && hop->p->origin == ack.origin && hop->p->topic == ack.topic &&
-				hop->p->epoch == ack.epoch && hop->p->to == ack.head)
-				drop_hop(g, hop);
+			if (hop->m != m || hop->p->origin != ack.origin || hop->p->topic != ack.topic ||
+				hop->p->epoch != ack.epoch || hop->p->to != ack.head)
+				continue;
+			note_admissions(g, m, hop->p);
+			drop_hop(g, hop);
 		}
 	}
 	return br_done(body);

@@ -64,6 +64,32 @@ static void an_admission_counts_when_a_majority_has_it(struct world *w)
 	expect(w, gossip_admission_spread(g, w->hosts[joins].hostno), "three are");
 }
 
+/* Where changes go by a tree, its children acknowledge to the sponsor. */
+static void an_admission_counts_when_enough_of_many_have_it(struct world *w)
+{
+	const unsigned late = w->host_count - 2, last = w->host_count - 1;
+	struct gossip *g;
+
+	world_start(w, 0);
+	for (unsigned i = 1; i < late; i++) {
+		world_join(w, i, 0);
+		world_run_ms(w, 50);
+	}
+	world_run_ms(w, 10000);
+	g = w->hosts[0].gossip;
+	expect(w, tree_grown(g), "there are so many that changes go by the tree");
+	world_join(w, late, 0);
+	world_run_ms(w, 100);
+	expect(w, view(w, 0, late).hostno == w->hosts[late].hostno, "one more is admitted");
+	expect(w, gossip_admission_spread(g, w->hosts[late].hostno), "and enough others know it at once");
+	for (unsigned i = 1; i < last; i++)
+		cut_both_ways(w, 0, i, true);
+	world_join(w, last, 0);
+	world_run_ms(w, 500);
+	expect(w, view(w, 0, last).hostno == w->hosts[last].hostno, "a sponsor that is cut off admits another");
+	expect(w, !gossip_admission_spread(g, w->hosts[last].hostno), "which nobody knows");
+}
+
 static void say_lag(struct world *w, unsigned samples, uint32_t lag_ms)
 {
 	for (unsigned i = 0; i < samples; i++) {
@@ -240,6 +266,7 @@ static void a_copy_of_a_host_falls_silent(struct world *w)
 const struct scenario trust_scenarios[] = {
 	{"a_copy_of_a_host_falls_silent", 6, false, a_copy_of_a_host_falls_silent},
 	{"an_admission_counts_when_a_majority_has_it", 5, false, an_admission_counts_when_a_majority_has_it},
+	{"an_admission_counts_when_enough_of_many_have_it", 72, false, an_admission_counts_when_enough_of_many_have_it},
 	{"a_slow_host_says_so_itself", 3, false, a_slow_host_says_so_itself},
 	{"a_dead_daemon_is_told_from_a_dead_host", 6, false, a_dead_daemon_is_told_from_a_dead_host},
 	{"a_forged_refusal_kills_nobody", 3, false, a_forged_refusal_kills_nobody},

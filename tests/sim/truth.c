@@ -162,7 +162,8 @@ void truth_on_record(
 /* Deletions too, which shards_record hides. */
 static const struct record *raw_record(const struct shards *s, const struct shard *shard, const struct record *like)
 {
-	const struct record *found = shards_record(shard, s, like->bytes, like->key_len);
+	uint8_t key[GOSSIP_KEY_MAX];
+	const struct record *found = shards_record(shard, s, key, record_key(like, key));
 
 	for (const struct record *r = shard->live.last; !found && shard->deleted_count > 0 && r; r = r->prev)
 		if (r->key_len == like->key_len && memcmp(r->bytes, like->bytes, r->key_len) == 0)

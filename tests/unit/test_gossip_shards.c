@@ -266,7 +266,7 @@ static void record_limit_is_counted(void **state)
 
 	(void)state;
 	copy_init(&c);
-	c.s.records_max = 2;
+	c.s.max[SHARDS_LIMIT_ALL] = 2;
 	assert_non_null(shards_put(&c.s, 1, "a", 1, "1", 1, 1000, &full));
 	assert_non_null(shards_put(&c.s, 1, "b", 1, "1", 1, 1000, &full));
 	assert_null(shards_put(&c.s, 1, "c", 1, "1", 1, 1000, &full));
@@ -277,6 +277,79 @@ static void record_limit_is_counted(void **state)
 		SHARDS_REFUSED);
 	assert_int_equal(c.s.refused, 2);
 	assert_int_equal(shards_find(&c.s, ORIGIN, TOPIC)->head, 0);
+	assert_null(shards_check(&c.s));
+	shards_fini(&c.s);
+}
+
+/* Each limit by itself, and what stays open below another. */
+static void each_limit_says_which_it_is(void **state)
+{
+	const struct proto_batch two = {.epoch = 1, .to = 2, .head = 2};
+	struct copy c;
+	bool full;
+
+	(void)state;
+	copy_init(&c);
+	c.s.max[SHARDS_LIMIT_HOST] = 2;
+	assert_non_null(shards_put(&c.s, 1, "a", 1, "1", 1, 1000, &full));
+	assert_non_null(shards_put(&c.s, 2, "b", 1, "1", 1, 1000, &full));
+	assert_null(shards_put(&c.s, 3, "c", 1, "1", 1, 1000, &full));
+	assert_true(full && c.s.met == SHARDS_LIMIT_HOST && c.s.refused_by[SHARDS_LIMIT_HOST] == 1);
+	assert_int_equal(offer(&c, &two, (struct change[]){{1, "x", "1"}, {2, "y", "1"}}, 2, 1000), SHARDS_APPLIED);
+	assert_non_null(shards_del(&c.s, 1, "a", 1, 1000));
+	shards_raise_floor(&c.s, shards_find(&c.s, 1, 1), UINT64_MAX);
+	assert_non_null(shards_put(&c.s, 3, "c", 1, "1", 1, 1000, &full));
+
+	c.s.max[SHARDS_LIMIT_HOST] = 100;
+	c.s.max[SHARDS_LIMIT_TOPIC] = 3;
+	assert_non_null(shards_put(&c.s, TOPIC, "z", 1, "1", 1, 1000, &full));
+	assert_null(shards_put(&c.s, TOPIC, "q", 1, "1", 1, 1000, &full));
+	assert_true(full && c.s.met == SHARDS_LIMIT_TOPIC && c.s.refused_by[SHARDS_LIMIT_TOPIC] == 1);
+	assert_int_equal(offer(&c, &(struct proto_batch){.epoch = 1, .from = 2, .to = 3, .head = 3},
+				 (struct change[]){{3, "w", "1"}}, 1, 2000),
+		SHARDS_REFUSED);
+	assert_int_equal(shards_find(&c.s, ORIGIN, TOPIC)->refused_ms, 2000);
+	assert_int_equal(c.s.refused, 3);
+	assert_null(shards_check(&c.s));
+	shards_fini(&c.s);
+}
+
+/* Long keys that begin alike share that; short ones, and long ones that begin otherwise, do not. Nobody sees it. */
+static void keys_come_back_whole(void **state)
+{
+	static const struct change changes[] = {{1, "short", "1"}, {2, "a network's id in key 1", "1"},
+		{3, "a network's id in key 2", "1"}, {4, "another network's id, long", "1"}, {5, "a network's id in", "1"},
+		{6, "key 1", "1"}};
+	static const char *const seen =
+		"+short=1 +a network's id in key 1=1 +a network's id in key 2=1 +another network's id, long=1 "
+		"+a network's id in=1 +key 1=1 ";
+	struct proto_packet packet = {0};
+	struct bytes_reader r, body;
+	struct proto_batch batch;
+	struct proto_record record;
+	struct copy c;
+	size_t pos = 0;
+	uint8_t type;
+
+	(void)state;
+	copy_init(&c);
+	offer(&c, &(struct proto_batch){.epoch = 1, .flags = SETTLED, .to = 6, .head = 6}, changes, 6, 1000);
+	assert_string_equal(c.events, seen);
+	assert_null(shards_check(&c.s));
+	shards_encode(shards_find(&c.s, ORIGIN, TOPIC), 0, false, 0, &packet);
+	br_init(&r, packet.bytes, packet.len);
+	assert_true(proto_next(&r, &type, &body) && proto_get_batch(&body, &batch));
+	record.seq = batch.from;
+	for (size_t i = 0; i < 6; i++) {
+		assert_true(proto_batch_next(&batch, &pos, &record));
+		assert_int_equal(record.key_len, strlen(changes[i].key));
+		assert_memory_equal(record.key, changes[i].key, record.key_len);
+		assert_non_null(shards_record(shards_find(&c.s, ORIGIN, TOPIC), &c.s, changes[i].key, strlen(changes[i].key)));
+	}
+	c.events[0] = '\0';
+	offer(&c, &(struct proto_batch){.epoch = 1, .flags = SETTLED, .from = 6, .to = 7, .head = 7},
+		(struct change[]){{7, "a network's id in key 1", NULL}}, 1, 1000);
+	assert_string_equal(c.events, "-a network's id in key 1 ");
 	assert_null(shards_check(&c.s));
 	shards_fini(&c.s);
 }
@@ -472,6 +545,8 @@ int main(void)
 		cmocka_unit_test(old_epoch_goes_after_30_seconds),
 		cmocka_unit_test(ranges_have_a_limit),
 		cmocka_unit_test(record_limit_is_counted),
+		cmocka_unit_test(each_limit_says_which_it_is),
+		cmocka_unit_test(keys_come_back_whole),
 		cmocka_unit_test(equal_shards_have_equal_roots_and_bytes),
 		cmocka_unit_test(copies_agree_with_the_twin),
 	};
