@@ -244,6 +244,8 @@ struct recover {
 	unsigned silent; /* questions since the last answer */
 	uint64_t answers_from_ms;
 	unsigned answers;
+	bool own_known;
+	uint8_t own[32]; /* X25519 form of our host key */
 };
 
 /* How others know us, see standing.c. */
@@ -448,9 +450,11 @@ void introduce_free(struct gossip *g);
 
 /* keys.c */
 #define KEYS_RECORD_KEY "k"
-#define KEYS_TELL 240 /* kinds of TELL from here on are the core's own */
+#define KEYS_WANTED_KEY "w" /* saved: a rotation is owed */
+#define KEYS_TELL 240	    /* kinds of TELL from here on are the core's own */
 void keys_init(struct gossip *g);
 int keys_restore(struct gossip *g, const void *val, size_t len, struct err *err);
+int keys_restore_wanted(struct gossip *g, const uint8_t *val, size_t len, struct err *err);
 void keys_publish(struct gossip *g);
 void keys_want_rotation(struct gossip *g);
 void keys_heard(struct gossip *g, uint8_t wire_id);

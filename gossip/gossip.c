@@ -706,6 +706,8 @@ int gossip_restore(struct gossip *g, const void *key, size_t key_len, const void
 		return forget_restore(g, key, val, len, err);
 	if (key_len == 1 && kind[0] == KEYS_RECORD_KEY[0])
 		return keys_restore(g, val, len, err);
+	if (key_len == 1 && kind[0] == KEYS_WANTED_KEY[0])
+		return keys_restore_wanted(g, val, len, err);
 	if (key_len == 1 && kind[0] == RESERVE_KEY[0])
 		return restore_reserve(g, val, len, err);
 	return err_set(err, ERR_CORRUPT, "gossip saved pair: expected a key of kind m, a, l, f, k or q, found one of %zu bytes",

@@ -222,30 +222,40 @@ void handshake_wipe(struct handshake *hs)
 
 /* ---- the answerer ---- */
 
+bool handshake_own_form(const struct identity *self, uint8_t ret_own[32])
+{
+	return crypto_sign_ed25519_pk_to_curve25519(ret_own, self->public_key) == 0;
+}
+
+bool handshake_is_meant(const uint8_t own[32], const struct id128 *cluster_id, const void *packet, size_t len)
+{
+	const uint8_t *bytes = packet;
+	uint8_t mac[MAC_SIZE];
+
+	if (len != GOSSIP_PACKET_MAX || !prefix_is(bytes, HANDSHAKE_KIND_RECOVER))
+		return false;
+	make_mac(own, cluster_id, bytes, len - MAC_SIZE, mac);
+	return sodium_memcmp(mac, bytes + len - MAC_SIZE, MAC_SIZE) == 0;
+}
+
 bool handshake_read_request(struct handshake_state *state, const struct identity *self, const struct id128 *cluster_id,
 	const void *packet, size_t len, struct handshake_request *ret_request, uint8_t ret_ephemeral[32])
 {
-	uint8_t own_secret[32], own[32], mac[MAC_SIZE], plain[REQUEST_PLAIN];
+	uint8_t own_secret[32], own[32], plain[REQUEST_PLAIN];
 	struct handshake_request request = {0};
 	const uint8_t *bytes = packet;
 	struct bytes_reader r;
 	bool opened;
 
-	if (len != GOSSIP_PACKET_MAX || !prefix_is(bytes, HANDSHAKE_KIND_RECOVER))
+	if (!handshake_own_form(self, own) || !handshake_is_meant(own, cluster_id, packet, len))
 		return false;
 	crypto_sign_ed25519_sk_to_curve25519(own_secret, self->secret_key);
-	if (crypto_sign_ed25519_pk_to_curve25519(own, self->public_key) != 0)
-		return false;
-	make_mac(own, cluster_id, bytes, len - MAC_SIZE, mac);
-	opened = sodium_memcmp(mac, bytes + len - MAC_SIZE, MAC_SIZE) == 0;
-	if (opened) {
-		begin(state, cluster_id, own);
-		mix_hash(state, bytes + PREFIX, 32);
-		opened = mix_dh(state, own_secret, bytes + PREFIX) &&
-			 decrypt_and_hash(state, bytes + PREFIX + 32, 32 + TAG, request.static_key) &&
-			 mix_dh(state, own_secret, request.static_key) &&
-			 decrypt_and_hash(state, bytes + PREFIX + 32 + 32 + TAG, REQUEST_PLAIN + TAG, plain);
-	}
+	begin(state, cluster_id, own);
+	mix_hash(state, bytes + PREFIX, 32);
+	opened = mix_dh(state, own_secret, bytes + PREFIX) &&
+		 decrypt_and_hash(state, bytes + PREFIX + 32, 32 + TAG, request.static_key) &&
+		 mix_dh(state, own_secret, request.static_key) &&
+		 decrypt_and_hash(state, bytes + PREFIX + 32 + 32 + TAG, REQUEST_PLAIN + TAG, plain);
 	sodium_memzero(own_secret, sizeof(own_secret));
 	if (!opened)
 		return false;

@@ -36,6 +36,11 @@ struct handshake_request {
 	uint8_t static_key[32];
 };
 
+/* Whether a request was made for the host with this X25519 key: without a curve, and anybody who knows that key can make it so.
+ */
+bool handshake_own_form(const struct identity *self, uint8_t ret_own[32]);
+bool handshake_is_meant(const uint8_t own[32], const struct id128 *cluster_id, const void *packet, size_t len);
+
 /* `ephemeral`: 32 random bytes, for this one exchange. False: `to` has no X25519 form. */
 bool handshake_ask(struct handshake *hs, const struct identity *self, const struct id128 *cluster_id,
 	const uint8_t to_public_key[IDENTITY_PUBLIC_SIZE], uint32_t generation, const uint8_t ephemeral[32],

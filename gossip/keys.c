@@ -23,6 +23,7 @@
 
 #define WIRE_MIN FRAME_VERSION
 #define WIRE_MAX FRAME_VERSION
+#define WANTED_VERSION 1
 #define LOOK_MS 200	     /* between two looks at the records while keys change */
 #define HAND_AGAIN_MS 600    /* a key to a member that does not list it yet */
 #define HAND_PER_LOOK 64     /* a box costs about 100 us */
@@ -312,8 +313,10 @@ uint64_t keys_tick(struct gossip *g)
 	if (g->keys.next_ms > g->now)
 		return g->keys.next_ms;
 	g->keys.next_ms = NEVER;
-	if (g->keys.wanted && gossip_rotate(g, g->now, &err) == 0)
+	if (g->keys.wanted && gossip_rotate(g, g->now, &err) == 0) {
 		g->keys.wanted = false;
+		g->ops.save(g->ctx, KEYS_WANTED_KEY, 1, NULL, 0);
+	}
 	if (g->keys.ring.count == 1 && !g->keys.wanted)
 		return NEVER;
 	if (g->keys.ring.count > 1 && !pending(g)) {
@@ -324,10 +327,24 @@ uint64_t keys_tick(struct gossip *g)
 	return g->keys.next_ms;
 }
 
+/* Kept until it is done: whoever was forgotten must not read on because this host was restarted meanwhile. */
 void keys_want_rotation(struct gossip *g)
 {
+	const uint8_t version = WANTED_VERSION;
+
 	g->keys.wanted = true;
 	g->keys.next_ms = g->now;
+	g->ops.save(g->ctx, KEYS_WANTED_KEY, 1, &version, 1);
+}
+
+int keys_restore_wanted(struct gossip *g, const uint8_t *val, size_t len, struct err *err)
+{
+	if (len < 1 || val[0] != WANTED_VERSION)
+		return err_set(err, ERR_CORRUPT, "gossip wish for a key rotation: expected version %d, found %u in %zu bytes",
+			WANTED_VERSION, len ? val[0] : 0, len);
+	g->keys.wanted = true;
+	g->keys.next_ms = g->now;
+	return 0;
 }
 
 /* ---- for the operator ---- */

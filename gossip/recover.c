@@ -105,6 +105,16 @@ static void on_answer(struct gossip *g, const void *packet, size_t len)
 
 /* ---- the question of another ---- */
 
+/* Before anything is counted or computed: rubbish must not use up what members may ask. */
+static bool is_meant(struct gossip *g, const void *packet, size_t len)
+{
+	struct recover *r = &g->recover;
+
+	if (!r->own_known)
+		r->own_known = handshake_own_form(g->config.identity, r->own);
+	return r->own_known && handshake_is_meant(r->own, &g->config.cluster_id, packet, len);
+}
+
 static bool may_answer(struct recover *r, uint64_t now)
 {
 	if (now - r->answers_from_ms >= 1000) {
@@ -135,8 +145,9 @@ static void on_request(struct gossip *g, const struct gossip_addr *from, const v
 	uint8_t asker_ephemeral[32];
 	struct member *m = NULL;
 
-	if (may_answer(&g->recover, g->now) && handshake_read_request(&state, g->config.identity, &g->config.cluster_id, packet,
-						       len, &request, asker_ephemeral)) {
+	if (is_meant(g, packet, len) && may_answer(&g->recover, g->now) &&
+		handshake_read_request(
+			&state, g->config.identity, &g->config.cluster_id, packet, len, &request, asker_ephemeral)) {
 		m = members_by_id(g, &request.host_id);
 		if (m && !handshake_static_is(&request, m->public_key))
 			m = NULL;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "gossip/core_internal.h"
 #include "tests/sim/world.h"
 
 struct seen_keys {
@@ -390,6 +391,46 @@ static void what_is_forgotten_stays_so_over_restarts(void **state)
 	end(w);
 }
 
+/* Killed before it could begin, and with nothing else to remind it. */
+static void a_rotation_that_is_owed_survives_a_restart(void **state)
+{
+	struct world *w = cluster(4, 93);
+
+	(void)state;
+	world_crash(w, 0);
+	world_run_ms(w, 15000);
+	for (unsigned i = 1; i < 4; i++)
+		gossip_forget(w->hosts[i].gossip, &w->hosts[0].identity.id, i == 1, world_now_ms(w));
+	world_crash(w, 1);
+	world_run_ms(w, 1000);
+	world_restart(w, 1, true);
+	assert_true(world_run_until(w, 30000, 50, others_rotated));
+	end(w);
+}
+
+/* Rubbish that looks like questions, more than are answered in a second, and a member's question behind it. */
+static void rubbish_uses_up_no_answers(void **state)
+{
+	struct world *w = cluster(3, 94);
+	uint8_t packet[GOSSIP_PACKET_MAX] = {0x1f, HANDSHAKE_KIND_RECOVER}, secret[32] = {9};
+	const struct gossip_addr from = {.ip = {.family = 4, .bytes = {192, 0, 2, 99}}, .port = 1};
+	struct gossip *g = w->hosts[0].gossip;
+	struct handshake hs;
+	uint64_t refused = gossip_counters(g)->refused_join;
+
+	(void)state;
+	for (unsigned i = 0; i < 100; i++) {
+		packet[100] = (uint8_t)i;
+		gossip_packet(g, &from, packet, sizeof(packet), world_now_ms(w));
+	}
+	assert_int_equal(gossip_counters(g)->refused_join, refused + 100);
+	assert_true(handshake_ask(
+		&hs, &w->hosts[1].identity, &g->config.cluster_id, w->hosts[0].identity.public_key, 1, secret, packet));
+	gossip_packet(g, &from, packet, sizeof(packet), world_now_ms(w));
+	assert_int_equal(gossip_counters(g)->recoveries_answered, 1);
+	end(w);
+}
+
 /* A host that hears of it late, from one that never knew better, must not bring it back. */
 static void one_that_was_not_told_yet_brings_it_back_to_nobody(void **state)
 {
@@ -457,6 +498,8 @@ int main(void)
 		cmocka_unit_test(who_was_left_behind_with_both_keys_follows),
 		cmocka_unit_test(a_forgotten_host_is_not_heard_and_is_told_so),
 		cmocka_unit_test(what_is_forgotten_stays_so_over_restarts),
+		cmocka_unit_test(a_rotation_that_is_owed_survives_a_restart),
+		cmocka_unit_test(rubbish_uses_up_no_answers),
 		cmocka_unit_test(one_that_was_not_told_yet_brings_it_back_to_nobody),
 	};
 
