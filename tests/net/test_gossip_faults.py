@@ -14,7 +14,7 @@ from tests.lab import Daemon, Lab, Neighbours, Runtime, wait_for
 from tests.net.hosts import LONG
 
 HOSTS = 50 if LONG else 10
-FAULT_S = 100 if LONG else 20
+FAULT_S = 100 if LONG else 15  # longer than a suspicion lasts
 AGAIN_S = 30  # one cluster again
 CHANGE = re.compile(r"cluster: host (\S+) \(number \d+\) is (\w+), was (\w+)")
 

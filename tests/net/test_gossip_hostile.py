@@ -2,7 +2,7 @@
 another key, of boots that never were, and noise.
 
 Nothing may come of it: nobody is suspected, memory stays where it was, containers lose no packet, and the counters say what was refused.
-Ten seconds of each; sixty with TRESTLE_LONG=1. tests/load/flood.c makes the packets.
+Six seconds of each; sixty with TRESTLE_LONG=1. tests/load/flood.c makes the packets.
 """
 import os
 import re
@@ -18,7 +18,7 @@ from tests.net.hosts import LONG
 
 ETH_P_ALL = 3
 UDP = 17
-SECONDS = 60 if LONG else 10
+SECONDS = 60 if LONG else 6
 MEMBERS = 5
 OVERHEARD = 60
 RSS_SLACK = 1 << 20
