@@ -186,15 +186,15 @@ class Ctr(PluginTest):
         self.ctr(host, "container", "rm", name, check=False)
 
     def address(self, host, name):
-        for line in self.ctr(host, "task", "exec", "--exec-id", "look", name, "/bin/ip", "-o", "-4", "addr", "show", "dev", "eth0").stdout.splitlines():
-            return line.split()[3].split("/")[0]
-        return None
+        """ctr may lose what a short command says."""
+        words = lambda: self.ctr(host, "task", "exec", "--exec-id", "look", name, "/bin/ip", "-o", "-4", "addr", "show", "dev", "eth0").stdout.split()
+        return wait_for(lambda: words()[3], 10, f"address of {name}").split("/")[0]
 
     def test_a_container_that_ends(self):
         """ctr says DEL with an empty CNI_NETNS when the task has ended."""
         before = self.state()
-        done = self.start(self.host, "short", "--rm", command=("/bin/ip", "-o", "-4", "addr", "show", "dev", "eth0"))
-        self.assertIn("10.80.0.", done.stdout)
+        short = lambda: self.start(self.host, "short", "--rm", command=("/bin/ip", "-o", "-4", "addr", "show", "dev", "eth0"))
+        wait_for(lambda: "10.80.0." in short().stdout, 10, "what the container said of its address")  # ctr may lose it
         self.nothing_left(before)
 
     def test_containers_of_two_hosts(self):
