@@ -4,8 +4,14 @@
  * one is gone by then. A home that does not answer within CLAIM_MS does not stop anybody: the asker creates alone, and if two did
  * so on the two sides of a cut, both objects exist and are shown as a conflict.
  *
+ * A claim is not yet the thing: its maker may fail, or die before it has published. Of a network that does no harm, its
+ * definition is all of it. A pool that nobody made has no address in anybody's custody, so an asker that would join one waits
+ * until it is published
+ * (`patient`). A maker that fails tells the home; the claim of one that died, or has started anew since, is void.
+ *
  *   CLAIM         xid u32, key text, definition
- *   CLAIM_ANSWER  xid u32, definition that counts
+ *   CLAIM_ANSWER  xid u32, settled u8 (0: another's, which nobody has published), definition that counts
+ *   CLAIM_DROP    key text: nothing came of it
  */
 #include <sodium.h>
 #include <stdlib.h>
@@ -16,6 +22,7 @@
 
 #define CLAIM_MS 200
 #define CLAIM_RESEND_MS 50
+#define CLAIM_PATIENCE_MS 2000
 #define CLAIM_KEEP_MS 30000 /* by then the record has spread */
 #define CLAIM_KEY_MAX 128
 #define CLAIMS_MAX 4096
@@ -23,7 +30,7 @@
 
 struct claim {
 	char key[CLAIM_KEY_MAX + 1];
-	uint32_t from;
+	uint32_t from, epoch; /* of the maker */
 	uint64_t until_ms;
 	size_t len;
 	UT_hash_handle hh;
@@ -40,6 +47,8 @@ struct pending_claim {
 	uint32_t xid;
 	uint32_t home;
 	uint64_t deadline_ms, resend_ms;
+	bool patient;
+	uint64_t patience_ms; /* until when, once the home has told of a maker; 0: it has not */
 	char key[CLAIM_KEY_MAX + 1];
 	struct asker *askers; /* all of this host that want the name meanwhile: one answer for them */
 	size_t len;
@@ -76,13 +85,45 @@ static void forget(struct node *node, struct claim *c)
 	free(c);
 }
 
-void claims_forget(struct node *node, const char *key)
+static uint32_t home_of(struct node *node, const char *key);
+
+void claims_forget(struct node *node, const char *key, bool mine)
 {
+	uint32_t home = mine && node->gossip ? home_of(node, key) : node->cluster.hostno;
+	uint8_t body[CLAIM_KEY_MAX + 8];
+	struct bytes_writer w;
 	struct claim *c;
 
 	HASH_FIND_STR(node->claims, key, c);
 	if (c)
 		forget(node, c);
+	bw_init(&w, body, sizeof(body));
+	bw_text(&w, key);
+	if (home != node->cluster.hostno && !w.overflow)
+		gossip_tell(node->gossip, home, TELL_CLAIM_DROP, body, w.len, clock_boot_ms(), NULL);
+}
+
+/* Lost, doubled and late ones: the maker's own next claim replaces this one, and a thing that is published outlives its claim. */
+static void on_drop(struct node *node, uint32_t from, struct bytes_reader *r)
+{
+	char key[CLAIM_KEY_MAX + 1];
+	struct claim *c;
+
+	br_text(r, key, sizeof(key));
+	if (r->bad)
+		return;
+	HASH_FIND_STR(node->claims, key, c);
+	if (c && c->from == from)
+		forget(node, c);
+}
+
+static uint32_t epoch_of(struct node *node, uint32_t hostno)
+{
+	struct gossip_member m;
+
+	if (hostno == node->cluster.hostno)
+		return node->cluster.epoch;
+	return gossip_member_get(node->gossip, hostno, &m) && m.state <= GOSSIP_SUSPECT ? m.epoch : 0;
 }
 
 static struct claim *remember(struct node *node, uint32_t from, const char *key, const void *value, size_t len)
@@ -95,23 +136,26 @@ static struct claim *remember(struct node *node, uint32_t from, const char *key,
 	memcpy(c->value, value, len);
 	c->len = len;
 	c->from = from;
+	c->epoch = epoch_of(node, from);
 	c->until_ms = clock_boot_ms() + CLAIM_KEEP_MS;
 	HASH_ADD_STR(node->claims, key, c);
 	return c;
 }
 
 /* Borrowed until the next call. */
-static const void *decide(struct node *node, uint32_t from, const char *key, const void *value, size_t len, size_t *ret_len)
+static const void *decide(
+	struct node *node, uint32_t from, const char *key, const void *value, size_t len, size_t *ret_len, bool *ret_settled)
 {
 	static uint8_t buf[GOSSIP_VALUE_MAX];
 	const void *known = existing(node, key, buf, sizeof(buf), ret_len);
 	struct claim *c;
 
 	HASH_FIND_STR(node->claims, key, c);
-	if (c && (known || c->from == from)) {
+	if (c && (known || c->from == from || c->epoch != epoch_of(node, c->from))) {
 		forget(node, c);
 		c = NULL;
 	}
+	*ret_settled = known || !c;
 	if (known)
 		return known;
 	if (!c && HASH_COUNT(node->claims) < CLAIMS_MAX)
@@ -127,14 +171,16 @@ static void on_claim(struct node *node, uint32_t from, struct bytes_reader *r)
 	struct bytes_writer w;
 	uint32_t xid = br_u32(r);
 	const void *winner;
+	bool settled;
 	size_t len;
 
 	br_text(r, key, sizeof(key));
 	if (r->bad || br_left(r) > CLAIM_VALUE_MAX)
 		return;
-	winner = decide(node, from, key, r->at, br_left(r), &len);
+	winner = decide(node, from, key, r->at, br_left(r), &len, &settled);
 	bw_init(&w, body, sizeof(body));
 	bw_u32(&w, xid);
+	bw_u8(&w, settled);
 	bw_bytes(&w, winner, len);
 	if (!w.overflow)
 		gossip_tell(node->gossip, from, TELL_CLAIM_ANSWER, body, w.len, clock_boot_ms(), NULL);
@@ -164,6 +210,14 @@ static void weigh(void *ctx, const struct gossip_member *m)
 		r->best = weight;
 		r->home = m->hostno;
 	}
+}
+
+static uint32_t home_of(struct node *node, const char *key)
+{
+	struct rendezvous r = {.key = key, .home = node->cluster.hostno};
+
+	gossip_each_member(node->gossip, weigh, &r);
+	return r.home;
 }
 
 static void finish(struct node *node, struct pending_claim *p, const void *winner, size_t len)
@@ -208,49 +262,70 @@ static void send_claim(struct node *node, struct pending_claim *p, uint64_t now)
 	cluster_poke(node);
 }
 
-void claim_name(struct node *node, const char *key, const void *mine, size_t len,
+static void heard(struct node *node, struct pending_claim *p, bool settled, const void *winner, size_t len, uint64_t now)
+{
+	if (settled || !p->patient) {
+		finish(node, p, winner, len);
+		return;
+	}
+	p->deadline_ms = now + CLAIM_MS;
+	p->resend_ms = now + CLAIM_RESEND_MS;
+	if (!p->patience_ms)
+		p->patience_ms = now + CLAIM_PATIENCE_MS;
+}
+
+static void ask(struct node *node, struct pending_claim *p, uint64_t now)
+{
+	const void *winner;
+	bool settled;
+	size_t len;
+
+	if (p->home != node->cluster.hostno) {
+		send_claim(node, p, now);
+		return;
+	}
+	winner = decide(node, p->home, p->key, p->value, p->len, &len, &settled);
+	heard(node, p, settled, winner, len, now);
+}
+
+void claim_name(struct node *node, const char *key, bool patient, const void *mine, size_t len,
 	void (*fn)(void *arg, const void *winner, size_t len), void *arg)
 {
-	struct rendezvous r = {.key = key, .home = node->cluster.hostno};
 	uint64_t now = clock_boot_ms();
 	struct pending_claim *p, *next;
 
 	HASH_ITER(hh, node->pending_claims, p, next)
 	if (strcmp(p->key, key) == 0) {
+		p->patient |= patient;
 		add_asker(p, fn, arg);
-		return;
-	}
-	gossip_each_member(node->gossip, weigh, &r);
-	if (r.home == node->cluster.hostno) {
-		size_t winner_len;
-		const void *winner = decide(node, r.home, key, mine, len, &winner_len);
-		fn(arg, winner, winner_len);
 		return;
 	}
 	p = calloc(1, sizeof(*p) + len);
 	if (!p)
 		abort();
 	p->xid = ++node->next_claim;
-	p->home = r.home;
+	p->home = home_of(node, key);
 	p->deadline_ms = now + CLAIM_MS;
+	p->patient = patient;
 	snprintf(p->key, sizeof(p->key), "%s", key);
 	add_asker(p, fn, arg);
 	p->len = len;
 	memcpy(p->value, mine, len);
 	HASH_ADD(hh, node->pending_claims, xid, sizeof(p->xid), p);
-	send_claim(node, p, now);
 	if (HASH_COUNT(node->pending_claims) == 1) /* else it is on its way: claims in a row must not put it off */
 		housekeeping_soon(node);
+	ask(node, p, now);
 }
 
 static void on_answer(struct node *node, uint32_t from, struct bytes_reader *r)
 {
 	uint32_t xid = br_u32(r);
+	bool settled = br_u8(r);
 	struct pending_claim *p;
 
 	HASH_FIND(hh, node->pending_claims, &xid, sizeof(xid), p);
 	if (p && !r->bad && p->home == from)
-		finish(node, p, r->at, br_left(r));
+		heard(node, p, settled, r->at, br_left(r), clock_boot_ms());
 }
 
 void claims_told(struct node *node, uint32_t from, uint8_t kind, const void *body, size_t len)
@@ -262,6 +337,23 @@ void claims_told(struct node *node, uint32_t from, uint8_t kind, const void *bod
 		on_claim(node, from, &r);
 	else if (kind == TELL_CLAIM_ANSWER)
 		on_answer(node, from, &r);
+	else if (kind == TELL_CLAIM_DROP)
+		on_drop(node, from, &r);
+}
+
+static void tick_one(struct node *node, struct pending_claim *p, uint64_t now)
+{
+	char name[GOSSIP_NAME_MAX + 1];
+
+	if (p->patience_ms && now >= p->patience_ms) {
+		finish(node, p, NULL, 0);
+	} else if (now >= p->deadline_ms) {
+		log_warn("claims", "host %s did not answer about \"%s\" within %d ms, creating it alone",
+			host_label(node, p->home, name, sizeof(name)), p->key, CLAIM_MS);
+		finish(node, p, p->value, p->len);
+	} else if (now >= p->resend_ms) {
+		ask(node, p, now);
+	}
 }
 
 void claims_tick(struct node *node, uint64_t now)
@@ -269,20 +361,11 @@ void claims_tick(struct node *node, uint64_t now)
 	struct pending_claim *p, *next;
 
 	HASH_ITER(hh, node->pending_claims, p, next)
-	{
-		if (now >= p->deadline_ms) {
-			char name[GOSSIP_NAME_MAX + 1];
-			log_warn("claims", "host %s did not answer about \"%s\" within %d ms, creating it alone",
-				host_label(node, p->home, name, sizeof(name)), p->key, CLAIM_MS);
-			finish(node, p, p->value, p->len);
-		} else if (now >= p->resend_ms) {
-			send_claim(node, p, now);
-		}
-	}
+	tick_one(node, p, now);
 	forget_old(node, now);
 }
 
-/* Whoever waits is told that there is no answer (winner NULL). */
+/* Whoever waits is told that there is no answer (winner NULL), as when patience ends. */
 void claims_drain(struct node *node)
 {
 	struct pending_claim *p, *next;

@@ -186,7 +186,7 @@ static void network_drop(struct node *node, struct network *n)
 	char key[NETWORK_NAME_MAX + 3];
 
 	snprintf(key, sizeof(key), "n:%s", n->def.name);
-	claims_forget(node, key);
+	claims_forget(node, key, n->def.creator == node->cluster.hostno);
 	if (n->programmed)
 		datapath_del_network(node, &n->id);
 	HASH_DELETE(hh, node->networks, n);
@@ -597,7 +597,7 @@ void network_obtain(struct node *node, const struct network_spec *spec,
 		return;
 	}
 	snprintf(key, sizeof(key), "n:%s", def.name);
-	claim_name(node, key, buf, network_def_encode(&def, buf, sizeof(buf)), on_claimed, o);
+	claim_name(node, key, false, buf, network_def_encode(&def, buf, sizeof(buf)), on_claimed, o);
 }
 
 /* ---- the engine's calls ---- */

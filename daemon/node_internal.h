@@ -42,7 +42,7 @@
 #include "plugin/plugin.h"
 
 /* Kinds of gossip_tell messages. */
-enum tell_kind { TELL_IPAM = 1, TELL_CLAIM = 2, TELL_CLAIM_ANSWER = 3 };
+enum tell_kind { TELL_IPAM = 1, TELL_CLAIM = 2, TELL_CLAIM_ANSWER = 3, TELL_CLAIM_DROP = 4 };
 
 /* First byte of a gossip record's key. */
 enum record_kind { RECORD_NETWORK = 'N', RECORD_POOL = 'P', RECORD_CUSTODY = 'C', RECORD_ENDPOINT = 'E', RECORD_DECREE = 'F' };
@@ -81,6 +81,7 @@ struct pool {
 	struct id128 id;
 	struct pool_state state;
 	bool joined;	     /* the ipam core knows it */
+	bool published;	     /* it is on disk, and others hear of it */
 	unsigned host_count; /* other hosts that publish it */
 	bool wanted_elsewhere;
 	UT_hash_handle hh;
@@ -302,9 +303,10 @@ bool streams_answer(struct node *node, const struct gossip_addr *to, const void 
 uint64_t streams_refused(const struct node *node);
 
 /* claims.c */
-void claim_name(struct node *node, const char *key, const void *mine, size_t len,
+/* patient: waits for what another is making, and is told NULL when that takes too long */
+void claim_name(struct node *node, const char *key, bool patient, const void *mine, size_t len,
 	void (*fn)(void *arg, const void *winner, size_t len), void *arg);
-void claims_forget(struct node *node, const char *key); /* what was made under it is gone */
+void claims_forget(struct node *node, const char *key, bool mine); /* what was made under it, by us or not, is gone */
 void claims_told(struct node *node, uint32_t from, uint8_t kind, const void *body, size_t len);
 void claims_tick(struct node *node, uint64_t now_ms);
 void claims_drain(struct node *node);

@@ -103,6 +103,7 @@ static void publish_pool(struct node *node, struct pool *p)
 
 	pool_key(&p->id, key);
 	p->state.def.wanted = referenced(p);
+	p->published = p->joined;
 	if (p->joined)
 		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, pool_def_encode(&p->state.def, buf, sizeof(buf)));
 	else
@@ -208,7 +209,7 @@ static void remove_pool(struct node *node, struct pool *p)
 
 	for (int by_name = 0; by_name < 2; by_name++) {
 		claim_key(key, sizeof(key), &p->state.def, by_name);
-		claims_forget(node, key);
+		claims_forget(node, key, p->state.def.creator == node->cluster.hostno);
 	}
 	HASH_DEL(node->pools, p);
 	free(p);
@@ -332,7 +333,7 @@ const void *pool_claimed(struct node *node, const char *key, void *buf, size_t s
 
 	HASH_ITER(hh, node->pools, p, next)
 	{
-		if (!in_use(p))
+		if (!in_use(p) || (!p->host_count && !p->published)) /* ours is one when it is on disk */
 			continue;
 		claim_key(text, sizeof(text), &p->state.def, key[0] == 'q');
 		if (strcmp(text, key) != 0)
@@ -528,20 +529,38 @@ static void succeed(struct obtain *o, struct pool *p, bool mine)
 
 static void ask_home(struct obtain *o);
 
+static void drop_claim(const struct obtain *o)
+{
+	char key[128];
+
+	claim_key(key, sizeof(key), &o->def, false);
+	claims_forget(o->node, key, true);
+}
+
 static void on_claimed(void *arg, const void *winner, size_t len)
 {
 	struct obtain *o = arg;
 	struct pool_def def;
 	struct pool *p;
+	char text[PREFIX_TEXT_SIZE];
 	struct err err = {0};
 	bool mine;
 
+	if (!winner) {
+		err_set(&err, ERR_UNREACHABLE,
+			"pool %s is being made by another host, which has not done so in time; try again in a few seconds",
+			prefix_format(&o->def.prefix, text));
+		fail(o, &err);
+		return;
+	}
 	if (pool_def_decode(winner, len, &def, &err) < 0) {
 		err_prefix(&err, "pool: the answer of its home host");
 		fail(o, &err);
 		return;
 	}
 	mine = id_equal(&def.id, &o->mine);
+	if (o->asking_name && !mine) /* our choice of a prefix is not needed */
+		drop_claim(o);
 	if (o->chosen && !o->asking_name) {
 		if (!mine && ++o->picks >= PICKS_MAX) {
 			err_set(&err, ERR_EXHAUSTED, "no free pool found after %d tries", PICKS_MAX);
@@ -590,7 +609,7 @@ static void ask_home(struct obtain *o)
 		o->mine = o->def.id;
 	}
 	claim_key(key, sizeof(key), &o->def, o->asking_name);
-	claim_name(o->node, key, buf, pool_def_encode(&o->def, buf, sizeof(buf)), on_claimed, o);
+	claim_name(o->node, key, !o->chosen || o->asking_name, buf, pool_def_encode(&o->def, buf, sizeof(buf)), on_claimed, o);
 }
 
 /* A network made by name with its subnets, whose pool is asked for by that name. */

@@ -1,0 +1,86 @@
+"""Asking for a pool that another host is making at this moment, and that never comes to be: nobody may join it, for no address of it is in
+anybody's custody. The subnets are many because the host that is asked first differs from one to the other."""
+import ipaddress
+import threading
+import unittest
+
+from tests.lab import Daemon, wait_for
+from tests.lab.plugin import Refused
+from tests.net.hosts import Hosts
+
+
+class Unmade(Hosts):
+    HOSTS = 3
+
+    def use(self, daemon, subnet):
+        plugin = daemon.plugin()
+        pool = plugin.request_pool(subnet)["PoolID"]
+        address = ipaddress.ip_interface(plugin.request_address(pool))
+        self.assertIn(address.ip, ipaddress.ip_network(subnet))
+
+    def test_a_choice_that_is_not_needed(self):
+        """Hosts that ask for a network's pool by its name at once choose a range each, and use one. The other is free at once."""
+        names = [f"n{number}" for number in range(8)]
+        given = {}
+
+        def ask(daemon, name):
+            given[daemon.host.name, name] = daemon.plugin().request_pool("", options={"trestle.network": name})["Pool"]
+        askers = [threading.Thread(target=ask, args=(d, n)) for n in names for d in self.daemons]
+        for a in askers:
+            a.start()
+        for a in askers:
+            a.join()
+        for name in names:
+            self.assertEqual(len({given[d.host.name, name] for d in self.daemons}), 1, given)
+        chosen = list(ipaddress.ip_network("10.192.0.0/16").subnets(new_prefix=24))[:4 * len(names)]
+        for subnet in {str(c) for c in chosen} - set(given.values()):
+            self.use(self.daemons[0], subnet)
+
+    def test_a_maker_that_dies(self):
+        """Its disk is full, so that it stays before the moment at which the pool is made."""
+        one, two, three = self.daemons
+        one.stop()
+        one.host.run("sh", "-ec", f"""
+            mv {one.state} {one.state}.old; mkdir -m 700 {one.state}
+            mount -t tmpfs -o size=2m,mode=700 tmpfs {one.state}; cp -a {one.state}.old/. {one.state}""")
+        one.start()
+        Daemon.wait_members(self.daemons)
+        one.host.run("sh", "-c", f"cat /dev/zero >{one.state}/fill", check=False)
+        subnets = [f"10.{number}.0.0/24" for number in range(40, 46)]
+
+        def make(subnet):
+            try:
+                one.plugin().request_pool(subnet)
+            except OSError:
+                pass  # killed
+        makers = [threading.Thread(target=make, args=(s,)) for s in subnets]
+        for m in makers:
+            m.start()
+        wait_for(lambda: {p["pool"] for p in one.call("GET", "/v1/ipam")["pools"]} >= set(subnets), 10, "it has asked for all")
+        # As long as it lives, it may succeed at any moment.
+        for s in subnets[:3]:
+            self.assertTrue(self.waits(two, s), s)
+        one.kill9()
+        for m in makers:
+            m.join()
+        for d in (two, three):
+            wait_for(lambda d=d: d.call("GET", "/v1/status")["members"]["dead"] == 1, 30, f"{d.host.name} knows of its death")
+        for s in subnets:
+            self.use(two, s)
+            self.use(three, s)
+        one.host.run("rm", f"{one.state}/fill")
+        one.start()
+        Daemon.wait_members(self.daemons)
+        for s in subnets:
+            self.use(one, s)
+
+    def waits(self, daemon, subnet):
+        try:
+            daemon.plugin().request_pool(subnet)
+        except Refused as e:
+            return "is being made by another host" in str(e)
+        return False
+
+
+if __name__ == "__main__":
+    unittest.main()
