@@ -499,6 +499,35 @@ static bool matches(const json_t *e, const char *text)
 	       (strncmp(id, text, strlen(text)) == 0 || (strlen(id) == ENDPOINT_SHORT_MAX && strncmp(id, text, strlen(id)) == 0));
 }
 
+/* No endpoint has it: perhaps a host itself does. */
+static int explain_stranger(struct node *node, const char *text, struct err *err)
+{
+	const struct network *n = NULL, *own;
+	char name[GOSSIP_NAME_MAX + 1];
+	uint32_t hostno = node->cluster.hostno;
+	struct segment *s, *next;
+	struct ip ip;
+
+	if (ip_parse(text, &ip, NULL) == 0) {
+		own = host_address_of(node, NULL, &ip);
+		HASH_ITER(hh, node->segments, s, next)
+		{
+			const struct remote *r = segment_with_ip(node, s->topic, &ip);
+
+			if (!r || !remote_is_host(r))
+				continue;
+			n = network_by_topic(node, s->topic);
+			hostno = r->key.origin;
+		}
+		n = own ? own : n;
+	}
+	if (n)
+		return err_set(err, ERR_NOT_FOUND, "%s is no endpoint's: it is what host %s itself has in network \"%s\"", text,
+			host_label(node, hostno, name, sizeof(name)), n->def.name);
+	return err_set(
+		err, ERR_NOT_FOUND, "no endpoint has the id or address \"%s\": `trestle endpoint ls` lists the known ones", text);
+}
+
 static json_t *endpoint_inspect(struct node *node, const char *text, struct err *err)
 {
 	json_t *all = endpoint_list(node, NULL), *found = NULL, *e;
@@ -518,8 +547,7 @@ static json_t *endpoint_inspect(struct node *node, const char *text, struct err 
 	if (count == 1)
 		json_incref(found);
 	else if (!count)
-		err_set(err, ERR_NOT_FOUND,
-			"no endpoint has the id or address \"%s\": `trestle endpoint ls` lists the known ones", text);
+		explain_stranger(node, text, err);
 	else
 		err_set(err, ERR_CONFLICT, "%u endpoints fit \"%s\": %s; name one by its id", count, text, ids);
 	json_decref(all);
@@ -572,6 +600,28 @@ static json_t *networks(struct node *node)
 	return json_pack("{s:o}", "networks", sorted(array, by_name));
 }
 
+/* A host's own addresses in a network of mode l3. */
+static json_t *own_addresses(struct node *node, const struct network *n, uint32_t hostno)
+{
+	struct segment *s = segment_find(node, n->topic);
+	struct ip own[2] = {n->own[0].address, n->own[1].address};
+	json_t *array = json_array();
+	struct remote *r, *next;
+
+	if (hostno != node->cluster.hostno)
+		memset(own, 0, sizeof(own));
+	if (s && s->host_addresses)
+		HASH_ITER(hh, s->remotes, r, next)
+	if (r->key.origin == hostno && remote_is_host(r)) {
+		own[0] = r->record.ip4;
+		own[1] = r->record.ip6;
+	}
+	for (unsigned i = 0; i < 2; i++)
+		if (ip_is_set(&own[i]))
+			json_array_append_new(array, ip_json(&own[i]));
+	return array;
+}
+
 static void add_network_member(void *ctx, const struct gossip_member *m)
 {
 	struct listing *l = ctx;
@@ -579,8 +629,9 @@ static void add_network_member(void *ctx, const struct gossip_member *m)
 
 	if (count)
 		json_array_append_new(
-			l->array, json_pack("{s:i, s:s, s:o, s:s, s:i}", "hostno", (int)m->hostno, "name", m->name, "vtep",
-					  ip_json(&m->vtep), "state", gossip_state_name(m->state), "endpoints", (int)count));
+			l->array, json_pack("{s:i, s:s, s:o, s:s, s:i, s:o}", "hostno", (int)m->hostno, "name", m->name, "vtep",
+					  ip_json(&m->vtep), "state", gossip_state_name(m->state), "endpoints", (int)count,
+					  "addresses", own_addresses(l->node, l->network, m->hostno)));
 }
 
 static json_t *network_full(struct node *node, const struct network *n)

@@ -420,7 +420,7 @@ static void audit_lease(void *ctx, const struct ipam_lease *lease)
 
 	a->leases++;
 	if (lease->use != IPAM_USE_ENDPOINT || user_of(a->node, a->pool, &lease->address) ||
-		is_of_workload(a->node, &a->pool->id, &lease->address) || host_addresses_owner(lease->owner))
+		is_of_workload(a->node, &a->pool->id, &lease->address) || host_address_of(a->node, &a->pool->id, &lease->address))
 		return;
 	if (!lease->bound && clock_boot_ms() < lease->since_ms + grace)
 		return;

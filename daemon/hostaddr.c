@@ -17,10 +17,18 @@
 
 #define OWNER "the host itself"
 #define KEY_SIZE 33
+#define AGAIN_MS 30000 /* what no host could give is not asked for at each turn */
+#define LEFT_MAX 64    /* leases of one sweep; a host has two in a network */
 
-bool host_addresses_owner(const char *owner)
+const struct network *host_address_of(const struct node *node, const struct id128 *pool, const struct ip *ip)
 {
-	return strcmp(owner, OWNER) == 0;
+	const struct network *n, *next;
+
+	HASH_ITER(hh, node->networks, n, next)
+	for (unsigned which = 0; which < 2; which++)
+		if (ip_equal(&n->own[which].address, ip) && (!pool || id_equal(&n->own[which].pool, pool)))
+			return n;
+	return NULL;
 }
 
 /* ---- the record ---- */
@@ -90,8 +98,10 @@ static void given(void *arg, const struct ipam_result *result)
 	struct asking *a = arg;
 	struct network *n = network_by_id(a->node, &a->network);
 
-	if (n)
+	if (n) {
 		n->own[a->which].ticket = 0;
+		n->own[a->which].again_ms = clock_boot_ms() + AGAIN_MS;
+	}
 	if (result->code != IPAM_GRANTED) {
 		log_debug("hostaddr", "no IPv%u address for this host in network \"%s\" yet", a->which ? 6 : 4,
 			n ? n->def.name : "?");
@@ -129,7 +139,7 @@ static void find_own(void *ctx, const struct ipam_lease *lease)
 {
 	struct search *s = ctx;
 
-	if (host_addresses_owner(lease->owner))
+	if (strcmp(lease->owner, OWNER) == 0)
 		s->found = lease->address;
 }
 
@@ -138,7 +148,7 @@ static void secure(struct node *node, struct network *n, unsigned which)
 	struct pool *p = pool_of(node, n, which);
 	struct search s = {0};
 
-	if (!p || n->own[which].ticket || ip_is_set(&n->own[which].address))
+	if (!p || n->own[which].ticket || ip_is_set(&n->own[which].address) || clock_boot_ms() < n->own[which].again_ms)
 		return;
 	ipam_each_lease(node->ipam, &p->id, find_own, &s); /* of an earlier life in this boot */
 	if (ip_is_set(&s.found))
@@ -163,6 +173,7 @@ void host_addresses_end(struct node *node, struct network *n)
 		if (ip_is_set(&own->address))
 			ipam_release(node->ipam, &own->pool, &own->address, clock_boot_ms());
 		own->address = (struct ip){0};
+		own->again_ms = 0;
 	}
 	custody_poke(node);
 	publish(node, n);
@@ -175,4 +186,35 @@ void host_addresses_tick(struct node *node)
 	HASH_ITER(hh, node->networks, n, next)
 	if (n->programmed)
 		host_addresses_begin(node, n);
+}
+
+/* ---- what a crash left: the last endpoint's end was saved, the lease's was not ---- */
+
+struct sweep {
+	const struct node *node;
+	unsigned count;
+	struct ipam_lease found[LEFT_MAX];
+};
+
+static void find_left(void *ctx, const struct ipam_lease *lease)
+{
+	struct sweep *s = ctx;
+
+	if (strcmp(lease->owner, OWNER) == 0 && s->count < LEFT_MAX && !host_address_of(s->node, &lease->pool, &lease->address))
+		s->found[s->count++] = *lease;
+}
+
+void host_addresses_sweep(struct node *node)
+{
+	struct sweep *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		abort();
+	s->node = node;
+	ipam_each_lease(node->ipam, NULL, find_left, s);
+	for (unsigned i = 0; i < s->count; i++)
+		ipam_release(node->ipam, &s->found[i].pool, &s->found[i].address, clock_boot_ms());
+	if (s->count)
+		custody_poke(node);
+	free(s);
 }

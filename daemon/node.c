@@ -209,6 +209,7 @@ int node_start(struct node *node, const struct options *options, struct event_ba
 	networks_publish(node);
 	pools_publish(node);
 	endpoints_publish(node);
+	host_addresses_sweep(node);
 	workloads_begin(node);
 	pools_free_orphans(node);
 	networks_collect(node);

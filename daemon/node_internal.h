@@ -66,7 +66,8 @@ struct network {
 	struct own_address {   /* mode l3: this host's own addresses, hostaddr.c; IPv4, IPv6 */
 		struct ip address;
 		struct id128 pool;
-		uint64_t ticket; /* asked for */
+		uint64_t ticket;   /* asked for */
+		uint64_t again_ms; /* not to be asked for before */
 	} own[2];
 	UT_hash_handle hh, hh_topic;
 };
@@ -483,7 +484,9 @@ void host_addresses_begin(struct node *node, struct network *network); /* an end
 void host_addresses_end(struct node *node, struct network *network);   /* none is any more */
 void host_addresses_publish(struct node *node);
 void host_addresses_tick(struct node *node);  /* asks again for what was not to be had */
-bool host_addresses_owner(const char *owner); /* this label says that a lease is the host's own */
+void host_addresses_sweep(struct node *node); /* at a start: leases that a crash left behind */
+/* The network in which this address is this host's own; NULL: none. `pool` may be NULL. */
+const struct network *host_address_of(const struct node *node, const struct id128 *pool, const struct ip *ip);
 
 /* workload_add.c */
 void workload_add(struct node *node, struct control_call *call, json_t *body, bool addresses_only);

@@ -8,7 +8,7 @@ set -euo pipefail
 declare -A groups=(
 	[build]="gcc libc6-dev linux-libc-dev make pkg-config libevent-dev libjansson-dev libmnl-dev libnftnl-dev
 		libsodium-dev libsqlite3-dev uthash-dev"
-	[test]="libcmocka-dev python3 iproute2 iputils-ping nftables procps tshark util-linux"
+	[test]="libcmocka-dev python3 iproute2 iputils-ping nftables iptables containernetworking-plugins procps tshark util-linux"
 	[cni]="containernetworking-plugins podman containerd runc iptables busybox-static golang-go golang-github-appc-cni-dev"
 	[docker]="docker.io containerd runc iptables busybox-static curl python3 python3-yaml iproute2 iputils-ping nftables procps util-linux"
 	[check]="clang-format cppcheck git python3"

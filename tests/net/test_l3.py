@@ -183,6 +183,14 @@ class Routed(Pods):
         def network():
             return [self.daemons[1].call("GET", "/v1/networks/pods")[k] for k in ("mode", "endpoints_total", "hosts")]
         wait_for(lambda: network() == ["l3", 4, 2], 5, "h2 knows all containers")
+        for i, host in enumerate((self.one, self.two)):
+            def own():
+                return self.daemons[1].call("GET", "/v1/networks/pods")["members"][i]["addresses"]
+            wait_for(lambda: len(own()) == 2, 5, "h2 knows the hosts' own addresses")
+            self.assertIn(f"{own()[0]}/32", host.run("ip", "-br", "addr").stdout)
+            with self.assertRaises(ControlError) as said:
+                self.daemons[1].call("GET", "/v1/endpoints/" + own()[0])
+            self.assertIn(f"what host {host.name} ", said.exception.message)
 
     def test_sources_are_kept_inside_and_the_hosts_outside(self):
         a, b = self.pods[0][0], self.pods[1][0]
