@@ -740,14 +740,25 @@ static void add_routes(const struct network *n, struct workload_link *link)
 	}
 }
 
-/* A route of the configuration's that names no gateway goes by ours. */
-static void add_asked_route(const struct workload_route *asked, struct workload_link *link)
+static bool lies_in(const struct network *n, const struct ip *ip)
+{
+	for (unsigned i = 0; i < n->def.pool_count; i++)
+		if (prefix_contains(&n->def.pools[i], ip))
+			return true;
+	return false;
+}
+
+/* A route of the configuration's. In mode l3 a gateway of the network's own subnets, as IPAM plugins name one, is the host. */
+static void add_asked_route(const struct network *n, const struct workload_route *asked, struct workload_link *link)
 {
 	struct workload_route route = *asked;
 
-	if (link->routed && !ip_is_set(&route.gateway))
+	if (link->routed && (!ip_is_set(&route.gateway) || lies_in(n, &route.gateway)))
 		route.gateway = workload_gateways[route.to.ip.family == 6];
 	route.onlink = link->routed;
+	for (unsigned i = 0; i < link->route_count; i++)
+		if (prefix_equal(&link->routes[i].to, &route.to) && ip_equal(&link->routes[i].gateway, &route.gateway))
+			return;
 	add_route(link, route);
 }
 
@@ -769,7 +780,7 @@ void workload_fill_link(const struct workload *w, struct workload_link *link)
 	if (link->routed)
 		add_routes(ep->network, link);
 	for (unsigned i = 0; i < w->route_count; i++)
-		add_asked_route(&w->routes[i], link);
+		add_asked_route(ep->network, &w->routes[i], link);
 }
 
 static void check(struct node *node, struct control_call *call, json_t *body)
