@@ -34,6 +34,15 @@ struct driver_network {
 	struct prefix pools[DRIVER_POOLS_MAX];
 };
 
+/* A network of mode l2 with a link of ours in the host's namespace: what comes out of it is forwarded and translated as from a
+ * container of mode l3. */
+struct driver_exit {
+	char ifname[DRIVER_IFNAME_SIZE];
+	uint32_t vni;
+	unsigned pool_count;
+	struct prefix pools[DRIVER_POOLS_MAX];
+};
+
 /* An endpoint of this host. */
 struct driver_endpoint {
 	struct id128 network;
@@ -93,6 +102,8 @@ struct driver_ops {
 	void (*set_members)(struct driver *d, const struct ip *vteps, size_t count);
 	/* The host is somebody else now, with another number: no network is desired any more. */
 	void (*start_over)(struct driver *d, uint32_t hostno);
+	/* Mode l3's driver alone. The whole list each time. */
+	void (*set_exits)(struct driver *d, const struct driver_exit *exits, size_t count);
 	/* While held, kernel rows of remotes that nobody desires are kept (after a start, until records are complete). */
 	void (*hold_removals)(struct driver *d, bool hold);
 

@@ -510,6 +510,21 @@ void vx_start_over(struct vxlan *vx, uint32_t hostno)
 	HASH_ITER(hh, vx->networks, n, next)
 	vx_del_network(vx, &n->id);
 	vx->hostno = hostno;
+	vx_set_exits(vx, NULL, 0);
+}
+
+void vx_set_exits(struct vxlan *vx, const struct driver_exit *exits, size_t count)
+{
+	size_t bytes = count * sizeof(*exits);
+
+	if (vx->exit_count == count && (count == 0 || memcmp(vx->exits, exits, bytes) == 0))
+		return;
+	free(vx->exits);
+	vx->exits = count ? zalloc(bytes) : NULL;
+	if (count)
+		memcpy(vx->exits, exits, bytes);
+	vx->exit_count = count;
+	vx->guard_dirty = vx->guard_pending = true;
 }
 
 void vx_desired_free(struct vxlan *vx)
@@ -526,4 +541,5 @@ void vx_desired_free(struct vxlan *vx)
 		vx_network_gc(vx, n);
 	}
 	free(vx->members);
+	free(vx->exits);
 }

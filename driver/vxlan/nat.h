@@ -1,6 +1,6 @@
-/* What routed networks (mode l3) need of netfilter, in an nft table of our own (`inet <name>`), in the network namespace where
- * nat_open was called. Devices are told by their group, which is made of the network's VNI (plan.h), so no rule depends on a
- * name.
+/* What routed networks (mode l3), and the host's ends of others (driver_exit), need of netfilter, in an nft table of our own
+ * (`inet <name>`), in the network namespace where nat_open was called. Devices are told by their group, which is made of the
+ * network's VNI (plan.h), so no rule depends on a name.
  *
  *   prerouting   a container's packet whose source is not an address of that container: counted as spoofed, dropped (strict
  *                reverse path; IPv4 has rp_filter too, IPv6 has nothing else)

@@ -1,4 +1,5 @@
-/* Mode l3: what there is beside devices and rows. The sysctls of our links and of the host, and the table of nat.h.
+/* Mode l3, and the host's ends of networks of mode l2 (driver_exit): what there is beside devices and rows. The sysctls of our
+ * links and of the host, and the table of nat.h.
  *
  * Ours are only the links that we make: their settings are compared at each full comparison and put right. Of the host's own
  * settings two are needed, and are switched on and never off again, as others may have come to rely on them (container runtimes
@@ -112,6 +113,14 @@ static bool wants_family(const struct vx_network *n, uint8_t family)
 	return false;
 }
 
+static bool exit_has(const struct driver_exit *e, uint8_t family)
+{
+	for (unsigned i = 0; i < e->pool_count; i++)
+		if (e->pools[i].ip.family == family)
+			return true;
+	return false;
+}
+
 /* *wrote: it was off. */
 static int let_forward(struct vxlan *vx, uint8_t family, bool *wrote, struct err *err)
 {
@@ -122,11 +131,15 @@ static int let_forward(struct vxlan *vx, uint8_t family, bool *wrote, struct err
 
 	HASH_ITER(hh, vx->networks, n, next)
 	wanted |= wants_family(n, family);
+	for (size_t i = 0; i < vx->exit_count; i++)
+		wanted |= exit_has(&vx->exits[i], family);
 	if (!wanted || !read_value(path, have) || strcmp(have, "1") == 0)
 		return 0;
 	if ((family == 6 && keep_advertisements(err) < 0) || conform(path, "1", &changed, err) < 0)
-		return err_prefix(err, "let the host forward IPv%u, which networks of mode l3 need", family);
-	log_info("vxlan", "%s was %s: networks of mode l3 need 1, so it is 1 now, and stays so", path, have);
+		return err_prefix(
+			err, "let the host forward IPv%u, which networks of mode l3 and ways out of mode l2 need", family);
+	log_info("vxlan", "%s was %s: networks of mode l3 and ways out of mode l2 need 1, so it is 1 now, and stays so", path,
+		have);
 	*wrote = true;
 	return 0;
 }
@@ -144,13 +157,15 @@ static int look_for_drops(struct vxlan *vx, struct err *err)
 	HASH_ITER(hh, vx->networks, n, next)
 	if (n->live && n->routed && n->routed->pool_count)
 		pool = &n->routed->pools[0];
+	for (size_t i = 0; i < vx->exit_count && !pool; i++)
+		pool = vx->exits[i].pool_count ? &vx->exits[i].pools[0] : NULL;
 	if (!pool)
 		return 0;
 	if (nft_find_forward_drop(vx->table, chain, sizeof(chain), err) < 0)
 		return -1;
 	if (*chain)
 		snprintf(vx->warning, sizeof(vx->warning),
-			"the %s drops what this host forwards, unless a rule of its accepts it: containers of mode l3 need one "
+			"the %s drops what this host forwards, unless a rule of its accepts it: containers of CNI need one "
 			"for "
 			"what comes from their subnets and one for what goes there. With Docker: \"iptables -I DOCKER-USER -s %s "
 			"-j "
@@ -170,12 +185,35 @@ static void fill(const struct vx_network *n, struct nat_network *to)
 	memcpy(to->pools, routed->pools, routed->pool_count * sizeof(routed->pools[0]));
 }
 
+static void fill_exit(const struct driver_exit *e, struct nat_network *to)
+{
+	to->pair_group = VX_GROUP_PAIR(e->vni);
+	to->tunnel_group = VX_GROUP_TUNNEL(e->vni);
+	to->pool_count = e->pool_count;
+	memcpy(to->pools, e->pools, e->pool_count * sizeof(e->pools[0]));
+}
+
+/* They are made by others, but the host routes through them all the same. */
+static int prepare_exits(struct vxlan *vx, unsigned *ret_found, struct err *err)
+{
+	for (size_t i = 0; i < vx->exit_count; i++) {
+		const struct driver_exit *e = &vx->exits[i];
+		bool wrote = false;
+
+		if (vx_routed_conf(e->ifname, true, exit_has(e, 6), &wrote, err) < 0)
+			return err_prefix(err, "settings of link %s", e->ifname);
+		*ret_found += wrote;
+	}
+	return 0;
+}
+
 _Static_assert(NAT_POOLS_MAX == DRIVER_POOLS_MAX, "copied");
 
 void vx_routed_nat(struct vxlan *vx, bool *ret_wrote, struct err *err)
 {
-	struct nat_network *list = calloc(HASH_COUNT(vx->networks) + 1, sizeof(*list));
+	struct nat_network *list = calloc(HASH_COUNT(vx->networks) + vx->exit_count + 1, sizeof(*list));
 	struct vx_network *n, *next;
+	unsigned found = 0;
 	bool wrote = false;
 	size_t count = 0;
 
@@ -184,8 +222,11 @@ void vx_routed_nat(struct vxlan *vx, bool *ret_wrote, struct err *err)
 	HASH_ITER(hh, vx->networks, n, next)
 	if (n->live && n->routed)
 		fill(n, &list[count++]);
-	vx->guard_dirty = let_forward(vx, 4, &wrote, err) < 0 || let_forward(vx, 6, &wrote, err) < 0 ||
-			  nat_apply(vx->nat, list, count, ret_wrote, err) < 0 || look_for_drops(vx, err) < 0;
+	for (size_t i = 0; i < vx->exit_count; i++)
+		fill_exit(&vx->exits[i], &list[count++]);
+	vx->guard_dirty = prepare_exits(vx, &found, err) < 0 || let_forward(vx, 4, &wrote, err) < 0 ||
+			  let_forward(vx, 6, &wrote, err) < 0 || nat_apply(vx->nat, list, count, ret_wrote, err) < 0 ||
+			  look_for_drops(vx, err) < 0;
 	*ret_wrote |= wrote;
 	free(list);
 }
@@ -209,6 +250,8 @@ int vx_routed_prepare(struct vxlan *vx, struct err *err)
 			return err_prefix(err, "settings of link %s", l->link.name);
 		found += wrote;
 	}
+	if (prepare_exits(vx, &found, err) < 0)
+		return -1;
 	vx->counters.repairs += found;
 	vx->counters.last_drift.different += found;
 	return look_for_drops(vx, err);

@@ -119,6 +119,11 @@ static void free_vni(struct vxlan *vx, uint32_t vni)
 	}
 }
 
+uint32_t vxlan_pair_group(uint32_t vni)
+{
+	return VX_GROUP_PAIR(vni);
+}
+
 struct mac vxlan_tunnel_mac(uint32_t hostno)
 {
 	return (struct mac){{MAC_VXLAN, 't', 'r', (uint8_t)(hostno >> 16), (uint8_t)(hostno >> 8), (uint8_t)hostno}};

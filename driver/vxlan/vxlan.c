@@ -125,6 +125,11 @@ static void op_start_over(struct driver *d, uint32_t hostno)
 	vx_start_over(vx_of(d), hostno);
 }
 
+static void op_set_exits(struct driver *d, const struct driver_exit *exits, size_t count)
+{
+	vx_set_exits(vx_of(d), exits, count);
+}
+
 static void op_hold_removals(struct driver *d, bool hold)
 {
 	struct vxlan *vx = vx_of(d);
@@ -285,6 +290,7 @@ static const struct driver_ops vxlan_ops = {
 	.set_flood = op_set_flood,
 	.set_members = op_set_members,
 	.start_over = op_start_over,
+	.set_exits = op_set_exits,
 	.hold_removals = op_hold_removals,
 	.sync = op_sync,
 	.resync = op_resync,

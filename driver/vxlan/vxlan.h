@@ -28,4 +28,7 @@ int vxlan_prepare(const char *fabric_path, struct err *err);
 /* The MAC of a host's vxlan devices, by which the others speak to it in mode l3: made of its number, so no two have one. */
 struct mac vxlan_tunnel_mac(uint32_t hostno);
 
+/* The group of a network's links to containers in the host's namespace: what its filters tell them by. */
+uint32_t vxlan_pair_group(uint32_t vni);
+
 #endif

@@ -162,6 +162,8 @@ struct vxlan {
 
 	struct ip *members;
 	size_t member_count;
+	struct driver_exit *exits;
+	size_t exit_count;
 	bool members_known, guard_dirty, guard_pending; /* pending: what is wanted of it changed, so not drift */
 	bool hold, overrun, dumped;
 	bool counting, first_count; /* a full comparison is under way; it is the first one */
@@ -190,6 +192,7 @@ void vx_del_remote(struct vxlan *vx, const struct id128 *network, const struct m
 void vx_set_flood(struct vxlan *vx, const struct id128 *network, const struct ip *vteps, size_t count);
 void vx_start_over(struct vxlan *vx, uint32_t hostno);
 void vx_set_members(struct vxlan *vx, const struct ip *vteps, size_t count);
+void vx_set_exits(struct vxlan *vx, const struct driver_exit *exits, size_t count);
 void vx_endpoint_claim(struct vxlan *vx, struct vx_endpoint *e, uint32_t port); /* 0: gives its rows up */
 void vx_desired_free(struct vxlan *vx);
 void vx_dirty_network(struct vxlan *vx, struct vx_network *n);
