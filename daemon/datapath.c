@@ -99,8 +99,7 @@ struct datapath {
 	struct vxlan_config config;
 	struct command *head, **tail;
 	struct event *flush, *notify[MODES], *reap, *resync, *links;
-	unsigned syncs_open; /* with the worker: they read notices themselves */
-	bool notices_wait;   /* for the end of these */
+	unsigned syncs_open; /* with the worker: they read notices themselves, so nobody is woken for these */
 	bool reap_wanted, links_running, resync_queued, settling;
 	bool hold;
 	uint64_t reap_latest_ms; /* of the deletion that is armed */
@@ -383,9 +382,18 @@ static void settle(struct datapath *dp, const struct driver_drift *drift)
 	dp->settling = found;
 }
 
+static void ignore_notices(struct datapath *dp)
+{
+	for (unsigned mode = 0; mode < MODES; mode++)
+		if (dp->notify[mode])
+			event_del(dp->notify[mode]);
+}
+
 static void watch_notices(struct datapath *dp)
 {
-	dp->notices_wait = false;
+	if (dp->syncs_open)
+		return;
+
 	for (unsigned mode = 0; mode < MODES; mode++)
 		if (dp->notify[mode])
 			event_add(dp->notify[mode], NULL);
@@ -424,7 +432,7 @@ static void job_done(void *arg)
 	}
 	switch (j->kind) {
 	case JOB_SYNC:
-		if (--dp->syncs_open == 0 && dp->notices_wait)
+		if (--dp->syncs_open == 0)
 			watch_notices(dp);
 		note_result(dp, j);
 		break;
@@ -480,7 +488,8 @@ static struct job *job_new(struct datapath *dp, enum job_kind kind)
 		if (dp->flush)
 			event_del(dp->flush); /* whatever it was to flush goes with this */
 	}
-	dp->syncs_open += kind == JOB_SYNC;
+	if (kind == JOB_SYNC && dp->syncs_open++ == 0)
+		ignore_notices(dp);
 	j->job = (struct worker_job){.run = job_run, .done = job_done, .arg = j};
 	return j;
 }
@@ -519,14 +528,8 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
 
 static void on_notify(evutil_socket_t fd, short what, void *arg)
 {
-	struct datapath *dp = arg;
-
 	(void)fd, (void)what;
-	/* Not persistent: watched again when they are read. */
-	if (dp->syncs_open)
-		dp->notices_wait = true;
-	else
-		submit(job_new(dp, JOB_DRAIN));
+	submit(job_new(arg, JOB_DRAIN)); /* not persistent: watched again when they are read */
 }
 
 /* What was marked by jobs on their way is seen by this one behind them; what is not yet on its way keeps the wish alive. */
