@@ -106,7 +106,8 @@ struct cni_config {
 	const char *subnet, *subnet6, *mode; /* NULL when missing */
 	json_t *routes;			     /* of our ipam object; NULL: none */
 	const char *socket, *run_dir;
-	int64_t mtu; /* 0: the path's */
+	int64_t mtu;	 /* 0: the path's */
+	bool no_gateway; /* isDefaultGateway is there, and false */
 };
 
 /* Step 4 of a run: JSON with a valid name. Whatever the verb, this much must hold. */

@@ -172,6 +172,7 @@ static void read_link_settings(struct cni_config *config, struct jd *d)
 	config->mtu = jd_opt_int(d, "mtu", 0, 65535, 0);
 	if (config->mtu && config->mtu < 576)
 		jd_fail(d, "mtu", "expected 0 (the path's) or 576 to 65535, found %d", (int)config->mtu);
+	config->no_gateway = !jd_opt_bool(d, "isDefaultGateway", true);
 	config->mode = opt_text(d, "mode", 16);
 	if (config->mode && strcmp(config->mode, "l2") && strcmp(config->mode, "l3"))
 		jd_fail(d, "mode", "expected \"l2\" or \"l3\", found \"%s\"", config->mode);

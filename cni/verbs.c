@@ -171,6 +171,8 @@ static json_t *add_body(const struct add *a, const struct cni_input *input)
 	put_text(body, "mode", config->mode);
 	if (config->mtu)
 		json_object_set_new(body, "mtu", json_integer(config->mtu));
+	if (config->no_gateway)
+		json_object_set_new(body, "default_gateway", json_false());
 	put_addresses(body, a, config->delegate != NULL);
 	put_routes(body, &a->ipam);
 	put_text(body, "mac", a->request.mac);

@@ -252,6 +252,7 @@ static int check_cni_add(json_t *body, struct err *err)
 	check_mode(&d);
 	check_ips(&d, jd_opt_bool(&d, "address_given", false));
 	check_routes(&d);
+	jd_opt_bool(&d, "default_gateway", true);
 	jd_opt_mac(&d, "mac");
 	jd_opt_str(&d, "name", CONTROL_CNI_LABEL_MAX);
 	check_labels(&d);

@@ -144,6 +144,8 @@ static void warn_twin(void *ctx, const struct gossip_member *m)
 						   m->name, m->hostno));
 }
 
+static unsigned endpoints_of(struct node *node, uint32_t hostno, uint64_t topic); /* topic 0: of every network */
+
 struct families {
 	const struct node *node;
 	json_t *warnings;
@@ -249,7 +251,8 @@ static json_t *status(struct node *node)
 	json_object_set_new(o, "members", member_counts_json(node));
 	json_object_set_new(o, "networks", json_integer(HASH_COUNT(node->networks)));
 	json_object_set_new(o, "endpoints",
-		json_pack("{s:i, s:i}", "local", (int)HASH_COUNT(node->endpoints), "remote", (int)node->remote_count));
+		json_pack("{s:i, s:i}", "local", (int)endpoints_of(node, node->cluster.hostno, 0), "remote",
+			(int)node->remote_count));
 	json_object_set_new(o, "pools", json_integer(HASH_COUNT(node->pools)));
 	json_object_set_new(o, "drift", drift_json(node));
 	json_object_set_new(o, "in_step", json_boolean(gossip_in_step(node->gossip)));
@@ -292,7 +295,7 @@ static unsigned endpoints_of(struct node *node, uint32_t hostno, uint64_t topic)
 	if (hostno == node->cluster.hostno) {
 		struct endpoint *ep, *next_ep;
 		HASH_ITER(hh, node->endpoints, ep, next_ep)
-		count += !topic || topic_of(&ep->state.network) == topic;
+		count += !ep->host_end && (!topic || topic_of(&ep->state.network) == topic);
 		return count;
 	}
 	HASH_ITER(hh, node->segments, s, next)
@@ -451,7 +454,7 @@ static json_t *endpoint_list(struct node *node, const struct network *only)
 	struct segment *s, *next_segment;
 
 	HASH_ITER(hh, node->endpoints, ep, next)
-	if (!ep->closing && ep->network && (!only || ep->network == only))
+	if (!ep->closing && !ep->host_end && ep->network && (!only || ep->network == only))
 		json_array_append_new(array, local_json(node, ep));
 	HASH_ITER(hh, node->segments, s, next_segment)
 	{
@@ -568,6 +571,20 @@ static json_t *pools_json(const struct network *n)
 	return array;
 }
 
+/* This host's own, in either mode. */
+static json_t *host_addresses_json(const struct network *n)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < 2; i++) {
+		const struct ip *ip = n->def.routed ? &n->own[i].address : &host_end_addresses(n)[i].ip;
+
+		if (ip_is_set(ip))
+			json_array_append_new(list, ip_json(ip));
+	}
+	return list;
+}
+
 static json_t *network_json(struct node *node, const struct network *n)
 {
 	struct segment *s = segment_find(node, n->topic);
@@ -581,12 +598,13 @@ static json_t *network_json(struct node *node, const struct network *n)
 	json_object_set_new(o, "mtu", json_integer(n->def.mtu));
 	json_object_set_new(o, "pools", pools_json(n));
 	json_object_set_new(o, "internal", json_boolean(n->def.internal));
-	json_object_set_new(o, "endpoints_local", json_integer(n->local_count));
-	json_object_set_new(o, "endpoints_total", json_integer(n->local_count + segment_size(s)));
+	json_object_set_new(o, "endpoints_local", json_integer(network_endpoints(n)));
+	json_object_set_new(o, "endpoints_total", json_integer(network_endpoints(n) + segment_size(s)));
 	json_object_set_new(o, "hosts", json_integer((s ? HASH_COUNT(s->hosts) : 0) + (n->local_count > 0)));
 	json_object_set_new(
 		o, "conflict", network_conflict(node, n, conflict, sizeof(conflict)) ? json_string(conflict) : json_null());
 	json_object_set_new(o, "pinned", json_boolean(n->pinned));
+	json_object_set_new(o, "host_addresses", host_addresses_json(n));
 	return o;
 }
 
@@ -600,11 +618,12 @@ static json_t *networks(struct node *node)
 	return json_pack("{s:o}", "networks", sorted(array, by_name));
 }
 
-/* A host's own addresses in a network of mode l3. */
+/* A host's own addresses in a network. */
 static json_t *own_addresses(struct node *node, const struct network *n, uint32_t hostno)
 {
 	struct segment *s = segment_find(node, n->topic);
-	struct ip own[2] = {n->own[0].address, n->own[1].address};
+	const struct prefix *end = host_end_addresses(n);
+	struct ip own[2] = {n->def.routed ? n->own[0].address : end[0].ip, n->def.routed ? n->own[1].address : end[1].ip};
 	json_t *array = json_array();
 	struct remote *r, *next;
 
@@ -780,7 +799,7 @@ static int may_remove(struct node *node, const struct network *n, struct err *er
 
 	if (n->local_count)
 		return err_set(err, ERR_CONFLICT, "network \"%s\" has %u endpoints on this host; stop their containers first",
-			n->def.name, n->local_count);
+			n->def.name, network_endpoints(n));
 	if (segment_size(s))
 		return err_set(err, ERR_CONFLICT,
 			"network \"%s\" has %u endpoints on other hosts, one of them %s; stop their containers first",
@@ -834,6 +853,8 @@ static void network_rm(struct node *node, struct control_call *call, const char 
 	struct network *n = need_network(node, name, &err);
 	struct later_answer *l;
 
+	if (n)
+		host_end_drop(node, n);
 	if (!n || may_remove(node, n, &err) < 0) {
 		control_fail(call, &err);
 		return;
@@ -1058,7 +1079,7 @@ static void endpoints_gone(void *arg)
 static void leave(struct node *node, struct control_call *call, json_t *body)
 {
 	bool force = json_is_true(json_object_get(body, "force"));
-	unsigned count = HASH_COUNT(node->endpoints);
+	unsigned count = endpoints_of(node, node->cluster.hostno, 0);
 	struct err err = {0};
 
 	if (count && !force) {

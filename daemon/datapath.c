@@ -30,7 +30,8 @@ enum command_kind {
 	DEL_REMOTE,
 	SET_FLOOD,
 	SET_MEMBERS,
-	START_OVER
+	START_OVER,
+	SET_EXITS
 };
 
 enum { L2, L3, MODES };
@@ -52,6 +53,7 @@ struct command {
 			char endpoint_id[DRIVER_ENDPOINT_ID_MAX + 1];
 			size_t count;
 			struct ip *vteps;
+			struct driver_exit *exits;
 		};
 		uint32_t hostno;
 	};
@@ -125,6 +127,8 @@ static bool concerns(const struct command *c, unsigned mode)
 	case SET_FLOOD:
 	case SET_MEMBERS:
 		return mode == L2;
+	case SET_EXITS:
+		return mode == L3;
 	default:
 		return true;
 	}
@@ -160,6 +164,9 @@ static void run_command(struct driver *d, const struct command *c)
 	case START_OVER:
 		d->ops->start_over(d, c->hostno);
 		break;
+	case SET_EXITS:
+		d->ops->set_exits(d, c->exits, c->count);
+		break;
 	}
 }
 
@@ -169,6 +176,8 @@ static void commands_free(struct command *list)
 		struct command *next = list->next;
 		if (list->kind == SET_FLOOD || list->kind == SET_MEMBERS)
 			free(list->vteps);
+		if (list->kind == SET_EXITS)
+			free(list->exits);
 		free(list);
 		list = next;
 	}
@@ -687,6 +696,17 @@ void datapath_set_flood(struct node *node, const struct id128 *network, const st
 void datapath_set_members(struct node *node, const struct ip *vteps, size_t count)
 {
 	set_vteps(add(node, SET_MEMBERS), vteps, count);
+}
+
+void datapath_set_exits(struct node *node, const struct driver_exit *exits, size_t count)
+{
+	struct command *c = add(node, SET_EXITS);
+
+	c->exits = calloc(count + 1, sizeof(*exits));
+	if (!c->exits)
+		abort();
+	memcpy(c->exits, exits, count * sizeof(*exits));
+	c->count = count;
 }
 
 static struct job *commit_new(

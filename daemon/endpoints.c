@@ -70,7 +70,7 @@ static void publish_endpoint(struct node *node, const struct endpoint *ep)
 		.mac = ep->state.mac, .ip4 = ep->state.address4.ip, .ip6 = ep->state.address6.ip, .since_s = ep->state.since_s};
 	uint8_t key[ENDPOINT_KEY_SIZE], buf[GOSSIP_VALUE_MAX];
 
-	snprintf(r.short_id, sizeof(r.short_id), "%.*s", ENDPOINT_SHORT_MAX, ep->id);
+	snprintf(r.short_id, sizeof(r.short_id), "%.*s", ENDPOINT_SHORT_MAX, ep->host_end ? HOST_SHORT_ID : ep->id);
 	record_key(ep, key);
 	log_debug("endpoints", "endpoint %s published at %" PRIu64 " us since boot", r.short_id, clock_boot_us());
 	cluster_publish(node, topic_of(&ep->state.network), key, sizeof(key), buf, endpoint_record_encode(&r, buf, sizeof(buf)));
@@ -205,6 +205,8 @@ static void lease_owner(const struct endpoint *ep, char owner[IPAM_OWNER_MAX + 1
 {
 	if (ep->workload)
 		workload_label(ep->workload, owner);
+	else if (ep->host_end)
+		snprintf(owner, IPAM_OWNER_MAX + 1, HOST_END_OWNER);
 	else
 		snprintf(owner, IPAM_OWNER_MAX + 1, "endpoint %.12s", ep->id);
 }
@@ -218,6 +220,19 @@ static void bind_lease(struct node *node, struct endpoint *ep, unsigned which)
 	lease_owner(ep, owner);
 	if (p && p->joined)
 		ep->bound[which] = ipam_bind(node->ipam, &p->id, ip, true, owner, clock_boot_ms());
+}
+
+void endpoint_gain_address(struct node *node, struct endpoint *ep, const struct prefix *address)
+{
+	unsigned which = address->ip.family == 6;
+
+	*(which ? &ep->state.address6 : &ep->state.address4) = *address;
+	*(which ? &ep->state.own_lease6 : &ep->state.own_lease4) = true;
+	bind_lease(node, ep, which);
+	save_endpoint(node, ep);
+	segment_program_ip(node, ep->network, &address->ip);
+	datapath_put_endpoint(node, ep);
+	publish_endpoint(node, ep);
 }
 
 static void unbind_lease(struct node *node, struct endpoint *ep, unsigned which)
@@ -282,6 +297,7 @@ void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *ar
 		return;
 	ep->closing = true;
 	workload_endpoint_gone(node, ep);
+	host_end_lost(ep);
 	publish_never(node, ep);
 	record_key(ep, key);
 	if (ep->network) {
@@ -667,18 +683,21 @@ static struct endpoint *endpoint_new_wanted(struct node *node, const struct endp
 	snprintf(ep->id, sizeof(ep->id), "%s", want->id);
 	ep->network = want->network;
 	ep->workload = want->workload;
-	ep->workload->ep = ep;
+	if (ep->workload)
+		ep->workload->ep = ep;
+	else
+		host_end_has(want->host_end, ep);
 	ep->netns_fd = want->netns_fd;
 	ep->state = (struct endpoint_state){.network = want->network->id,
 		.address4 = want->address4,
 		.address6 = want->address6,
-		.joined = true,
+		.joined = want->workload != NULL,
 		.own_lease4 = want->own_lease4,
 		.own_lease6 = want->own_lease6,
 		.since_s = (uint64_t)clock_wall_s()};
 	ep->state.mac_given = !mac_is_zero(&want->mac);
 	ep->state.mac = ep->state.mac_given ? want->mac : new_mac(node);
-	snprintf(ep->state.peer_name, sizeof(ep->state.peer_name), "%s", want->workload->ifname);
+	snprintf(ep->state.peer_name, sizeof(ep->state.peer_name), "%s", want->ifname);
 	snprintf(ep->state.sandbox, sizeof(ep->state.sandbox), "%s", want->sandbox);
 	ep->make = true;
 	ep->creating = true;
@@ -913,7 +932,7 @@ void endpoints_links_seen(struct node *node)
 
 	HASH_ITER(hh, node->endpoints, ep, next)
 	{
-		if (!ep->ready || ep->closing)
+		if (!ep->ready || ep->closing || ep->host_end)
 			continue;
 		if (!idle(ep)) {
 			ep->idle_since_ms = 0;
@@ -949,7 +968,9 @@ static int load_endpoint(void *ctx, const void *key, size_t key_len, const void 
 		free(ep);
 		return 0;
 	}
-	if (!ep->state.docker_network[0] && workload_adopt(node, ep) < 0) {
+	if (host_end_id(ep->id)) {
+		host_end_adopt(node, ep);
+	} else if (!ep->state.docker_network[0] && workload_adopt(node, ep) < 0) {
 		log_warn("endpoints", "endpoint %.12s belongs to an attachment that is gone, dropping it", ep->id);
 		unsave_endpoint(node, ep);
 		free(ep);

@@ -26,7 +26,8 @@ const struct network *host_address_of(const struct node *node, const struct id12
 
 	HASH_ITER(hh, node->networks, n, next)
 	for (unsigned which = 0; which < 2; which++)
-		if (ip_equal(&n->own[which].address, ip) && (!pool || id_equal(&n->own[which].pool, pool)))
+		if ((ip_equal(&n->own[which].address, ip) && (!pool || id_equal(&n->own[which].pool, pool))) ||
+			ip_equal(&host_end_addresses(n)[which].ip, ip))
 			return n;
 	return NULL;
 }

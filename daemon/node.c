@@ -2,8 +2,10 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/node_internal.h"
+#include "netlink/netns.h"
 
 #define HOUSEKEEPING_MS 1000
 #define CLAIMS_PENDING_MS 25
@@ -149,6 +151,7 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 		release_hold(node, now);
 		pools_tick(node);
 		host_addresses_tick(node);
+		host_ends_tick(node);
 		pools_collect_leases(node, now);
 		workloads_tick(node, now);
 		join_by_option(node, now);
@@ -196,10 +199,12 @@ int node_start(struct node *node, const struct options *options, struct event_ba
 	memset(node, 0, sizeof(*node));
 	node->options = *options;
 	node->base = base;
-	node->udp_fd = -1;
+	node->udp_fd = node->host_netns_fd = -1;
 	node->start_ms = clock_boot_ms();
 	if (sodium_init() < 0)
 		return err_set(err, ERR_INTERNAL, "libsodium does not start");
+	if (netns_open_own(&node->host_netns_fd, err) < 0)
+		return -1;
 	node->housekeeping = evtimer_new(base, on_housekeeping, node);
 	if (!node->housekeeping)
 		return err_set(err, ERR_INTERNAL, "out of memory");
@@ -211,6 +216,7 @@ int node_start(struct node *node, const struct options *options, struct event_ba
 	endpoints_publish(node);
 	host_addresses_sweep(node);
 	workloads_begin(node);
+	host_ends_begin(node);
 	pools_free_orphans(node);
 	networks_collect(node);
 	housekeeping_soon(node);
@@ -235,9 +241,12 @@ void node_stop(struct node *node)
 	workloads_stop(node);
 	endpoints_stop(node);
 	cluster_stop(node);
+	host_ends_stop(node);
 	networks_stop(node);
 	pools_stop(node);
 	store_close(node->store);
+	if (node->host_netns_fd >= 0)
+		close(node->host_netns_fd);
 	if (node->housekeeping)
 		event_free(node->housekeeping);
 }

@@ -9,7 +9,7 @@
  *   networks.c   definitions of networks: ours, others', winner, VNI
  *   pools.c      pools and their references; the IPAM half of the plugin
  *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot
- *   hostaddr.c   this host's own addresses in networks of mode l3
+ *   hostaddr.c   this host's own addresses in networks of mode l3; hostend.c its own end of networks of mode l2
  *   workloads.c  what trestle-cni attached: names, life, the calls; workload_add.c making one; workload_link.c the container's
  * side udp.c        what the kernel knows of the socket: ages, drops, refusals segments.c   endpoints of other hosts, per network
  *   datapath.c   desired state to the driver, on the worker
@@ -69,6 +69,7 @@ struct network {
 		uint64_t ticket;   /* asked for */
 		uint64_t again_ms; /* not to be asked for before */
 	} own[2];
+	struct host_end *host_end; /* mode l2, hostend.c; NULL: none here */
 	UT_hash_handle hh, hh_topic;
 };
 
@@ -100,7 +101,8 @@ struct endpoint {
 	uint64_t idle_since_ms; /* 0 = in use; else when it was first seen unused */
 	bool creating;
 	bool unproven;			      /* read back at a start, and not asked about since */
-	struct workload *workload;	      /* made by CNI; NULL: the engine's */
+	struct workload *workload;	      /* made by CNI; NULL: the engine's, or: */
+	struct host_end *host_end;	      /* the host's own; NULL: a container's */
 	int netns_fd;			      /* of the container, while its pair is made; -1 = none */
 	char host_ifname[DRIVER_IFNAME_SIZE]; /* mode l3: the host's end, once it was seen */
 	struct create_wait *waiting;	      /* calls that want its creation */
@@ -168,6 +170,9 @@ struct workload {
 	bool closing; /* DEL came while it is made */
 	uint64_t netns_dev, netns_ino;
 	uint32_t mtu;
+	bool no_exit; /* asked for none */
+	bool exits;   /* mode l2: its way out is this host's end of: */
+	struct id128 exit_network;
 	struct endpoint *ep;		 /* NULL with addresses_only, and before there is one */
 	struct workload_lease leases[2]; /* IPv4, IPv6; with addresses_only */
 	unsigned route_count;
@@ -215,6 +220,9 @@ struct node {
 	unsigned grants_unspread;    /* of these, hosts that too few others know */
 	struct gossip *gossip;
 	int udp_fd;
+	int host_netns_fd;	   /* of the namespace that we run in */
+	struct driver_exit *exits; /* as the driver was told */
+	size_t exit_count;
 	struct udp_measure udp_measure;
 	uint64_t measured_ms;
 	struct event *udp_event, *gossip_timer;
@@ -401,6 +409,8 @@ bool pool_in_use(const struct pool *pool);
 /* A network's gateway or auxiliary address: when a pool of ours leases it here, no endpoint gets it, and hosts share it. */
 void pools_reserve(struct node *node, const struct prefix *pool, const struct ip *ip, bool gateway);
 void pools_tick(struct node *node);
+/* With a route of this host, a default route aside, and those through the device `except`; NULL: none. */
+bool route_overlaps(const struct prefix *prefix, const char *except);
 void pools_join_all(struct node *node); /* also those that nobody here uses */
 void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err),
 	void *arg);
@@ -434,7 +444,9 @@ void endpoints_remove_all_of(struct node *node, const char *docker_network, void
 struct endpoint_want {
 	const char *id;
 	struct network *network;
-	struct workload *workload;
+	const char *ifname;
+	struct workload *workload; /* or: */
+	struct host_end *host_end;
 	struct mac mac; /* zero: one of ours */
 	struct prefix address4, address6;
 	const char *sandbox;
@@ -442,6 +454,8 @@ struct endpoint_want {
 	bool own_lease4, own_lease6;
 };
 void endpoint_make(struct node *node, const struct endpoint_want *want, void (*fn)(void *arg, const struct err *err), void *arg);
+/* One that it lacked, leased under its label. */
+void endpoint_gain_address(struct node *node, struct endpoint *ep, const struct prefix *address);
 struct pool *endpoint_pool(
 	struct node *node, const struct network *n, const struct ip *ip); /* the one in use here; NULL: none covers it */
 void endpoints_links_seen(struct node *node);				  /* fresh `link` members: collect what nobody uses */
@@ -477,6 +491,7 @@ struct workload_link;
 extern const struct ip workload_gateways[2];
 /* Routes are the caller's to free. */
 void workload_fill_link(const struct workload *w, struct workload_link *link);
+const struct ip *workload_exit(const struct workload *w, unsigned which); /* mode l2: the gateway of its IPv4, IPv6; NULL: none */
 
 /* hostaddr.c */
 #define HOST_SHORT_ID "host" /* of the record of a host's own addresses in a network of mode l3 */
@@ -488,6 +503,24 @@ void host_addresses_sweep(struct node *node); /* at a start: leases that a crash
 /* The network in which this address is this host's own; NULL: none. `pool` may be NULL. */
 const struct network *host_address_of(const struct node *node, const struct id128 *pool, const struct ip *ip);
 
+/* hostend.c */
+#define HOST_END_OWNER "the host's own end"
+/* fn when containers can have their way out of the network by this host. It is held for the attachment from here on, whatever fn
+ * is told, until the attachment is dropped. */
+void host_end_obtain(
+	struct node *node, struct workload *w, struct network *network, void (*fn)(void *arg, const struct err *err), void *arg);
+void host_end_release(struct node *node, struct workload *w);
+const struct prefix *host_end_addresses(const struct network *network); /* IPv4, IPv6; unset: none */
+unsigned network_endpoints(const struct network *network);		/* of this host: of containers */
+bool host_end_id(const char *endpoint_id);
+void host_end_has(struct host_end *end, struct endpoint *ep); /* it is being made */
+void host_end_adopt(struct node *node, struct endpoint *ep);  /* read back at a start */
+void host_end_lost(struct endpoint *ep);		      /* it is being removed */
+void host_end_drop(struct node *node, struct network *n);     /* if nobody uses it any more */
+void host_ends_begin(struct node *node);		      /* after workloads_begin */
+void host_ends_tick(struct node *node);
+void host_ends_stop(struct node *node);
+
 /* workload_add.c */
 void workload_add(struct node *node, struct control_call *call, json_t *body, bool addresses_only);
 
@@ -497,7 +530,8 @@ struct workload_link {
 	struct mac mac;
 	uint32_t mtu; /* 0: as it is */
 	struct prefix addresses[2];
-	bool routed; /* mode l3: the gateways' MAC is known beforehand */
+	bool routed;	/* mode l3: the gateways' MAC is known beforehand */
+	uint32_t group; /* 0: as it is */
 	unsigned route_count;
 	struct workload_route *routes; /* copied */
 };
@@ -506,6 +540,9 @@ int workload_link_set_up(const struct workload_link *link, int netns_fd, uint32_
 /* Compares with what is there: ERR_CONFLICT names the first difference. fn is called once, on the loop; netns_fd is borrowed
  * until then. */
 void workload_link_check(struct node *node, int netns_fd, const struct workload_link *link,
+	void (*fn)(void *arg, const struct err *err), void *arg);
+/* The same for setting up what is there already. */
+void workload_link_repair(struct node *node, int netns_fd, const struct workload_link *link,
 	void (*fn)(void *arg, const struct err *err), void *arg);
 
 /* segments.c */
@@ -534,6 +571,7 @@ void datapath_put_remote(struct node *node, const struct driver_remote *remote);
 void datapath_del_remote(struct node *node, const struct id128 *network, const struct mac *mac);
 void datapath_set_flood(struct node *node, const struct id128 *network, const struct ip *vteps, size_t count);
 void datapath_set_members(struct node *node, const struct ip *vteps, size_t count);
+void datapath_set_exits(struct node *node, const struct driver_exit *exits, size_t count);
 /* fn when the kernel agrees with everything put so far, or not about this endpoint (err). id NULL: nothing particular. */
 void datapath_commit(
 	struct node *node, const struct id128 *network, const char *id, void (*fn)(void *arg, const struct err *err), void *arg);

@@ -385,8 +385,18 @@ static bool parse_route6(const char *line, struct prefix *ret)
 	return true;
 }
 
-/* A default route overlaps everything and does not count. */
-static void read_routes(struct route_list *list, uint8_t family)
+/* The device is the first word of a line of IPv4's, the last one of IPv6's. */
+static bool is_through(const char *line, uint8_t family, const char *ifname)
+{
+	size_t len = ifname ? strlen(ifname) : 0;
+	const char *last = strrchr(line, ' ');
+	const char *word = family == 4 ? line : last ? last + 1 : "";
+
+	return len && strncmp(word, ifname, len) == 0 && (!word[len] || strchr(" \t", word[len]));
+}
+
+/* A default route overlaps everything and does not count; nor do those through one device, if it is named. */
+static void read_routes(struct route_list *list, uint8_t family, const char *except)
 {
 	const char *path = family == 4 ? "/proc/self/net/route" : "/proc/self/net/ipv6_route";
 	char *data, *line, *save = NULL;
@@ -396,7 +406,7 @@ static void read_routes(struct route_list *list, uint8_t family)
 	if (file_read(path, ROUTES_MAX, &data, &len, NULL) < 0)
 		return;
 	for (line = strtok_r(data, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-		if (family == 4 ? parse_route4(line, &route) : parse_route6(line, &route))
+		if (!is_through(line, family, except) && (family == 4 ? parse_route4(line, &route) : parse_route6(line, &route)))
 			add_route(list, &route);
 	free(data);
 }
@@ -409,12 +419,12 @@ static bool overlaps_route(const struct route_list *list, const struct prefix *p
 	return false;
 }
 
-static bool route_overlaps(const struct prefix *prefix)
+bool route_overlaps(const struct prefix *prefix, const char *except)
 {
 	struct route_list list = {0};
 	bool overlaps;
 
-	read_routes(&list, prefix->ip.family);
+	read_routes(&list, prefix->ip.family, except);
 	overlaps = overlaps_route(&list, prefix);
 	free(list.routes);
 	return overlaps;
@@ -438,7 +448,7 @@ static int pick_prefix(struct node *node, const struct pool_spec *spec, unsigned
 		return err_set(err, ERR_INVALID, "a pool of /%u does not fit the supernet %s", length, prefix_format(net, text));
 	count = (u128)1 << (length - net->length < SEARCH_BITS ? length - net->length : SEARCH_BITS);
 	step = (u128)1 << (bits - length);
-	read_routes(&routes, spec->family);
+	read_routes(&routes, spec->family, NULL);
 	for (u128 i = 0; i < count && !found; i++) {
 		struct prefix p = {.ip = ip_from_number(spec->family, base + i * step), .length = (uint8_t)length};
 		if (overlaps_route(&routes, &p) || pool_overlapping(node, spec->space, &p))
@@ -515,7 +525,7 @@ static void succeed(struct obtain *o, struct pool *p, bool mine)
 		return;
 	}
 	/* The engine asks again and again for a pool that overlaps its routes, without a pause: a refusal ends that. */
-	if (o->chosen && !mine && route_overlaps(&p->state.def.prefix)) {
+	if (o->chosen && !mine && route_overlaps(&p->state.def.prefix, NULL)) {
 		err_set(&err, ERR_CONFLICT,
 			"pool %s of network \"%s\" overlaps a route of this host; create the network with another --subnet on "
 			"all hosts",

@@ -169,7 +169,7 @@ static json_t *routes_json(const struct workload *w)
 
 static json_t *answer_json(const struct workload_add *a)
 {
-	static const struct ip none[2]; /* mode l2: nothing of ours answers at the gateway's address */
+	struct ip exits[2] = {0}; /* mode l2: where nothing of ours answers there is none */
 	const struct workload *w = a->w;
 	char mac[MAC_TEXT_SIZE], host_mac[MAC_TEXT_SIZE];
 	const char *ifname;
@@ -178,12 +178,15 @@ static json_t *answer_json(const struct workload_add *a)
 	if (w->addresses_only)
 		return json_pack("{s:o}", "ips", workload_ips_json(a->addresses, a->gateways));
 	routed = w->ep->network->def.routed;
+	for (unsigned i = 0; i < 2; i++)
+		if (workload_exit(w, i))
+			exits[i] = *workload_exit(w, i);
 	ifname = routed && w->ep->host_ifname[0] ? w->ep->host_ifname : NULL;
 	mac_format(&DRIVER_GATEWAY_MAC, host_mac);
 	return json_pack("{s:s, s:s, s:s, s:s, s:s?, s:s?, s:o, s:o, s:i, s:s}", "endpoint_id", w->ep->id, "network",
 		w->ep->network->def.name, "mode", network_mode_name(&w->ep->network->def), "mac",
 		mac_format(&w->ep->state.mac, mac), "host_ifname", ifname, "host_mac", ifname ? host_mac : NULL, "ips",
-		workload_ips_json(a->addresses, routed ? workload_gateways : none), "routes", routes_json(w), "mtu", (int)w->mtu,
+		workload_ips_json(a->addresses, routed ? workload_gateways : exits), "routes", routes_json(w), "mtu", (int)w->mtu,
 		"netns_ifname", w->ifname);
 }
 
@@ -243,6 +246,7 @@ static void make_endpoint(struct workload_add *a)
 {
 	struct endpoint_want want = {.id = a->w->endpoint_id,
 		.network = a->network,
+		.ifname = a->w->ifname,
 		.workload = a->w,
 		.netns_fd = a->netns_fd,
 		.own_lease4 = a->leased[0],
@@ -257,6 +261,33 @@ static void make_endpoint(struct workload_add *a)
 	/* From here on the leases are the endpoint's; one that it did not come to bind still carries our label. */
 	a->leased[0] = a->leased[1] = false;
 	endpoint_make(a->node, &want, made, a);
+}
+
+/* ---- the way out, in mode l2 ---- */
+
+static bool wants_exit(const struct workload_add *a)
+{
+	bool own[2] = {false};
+
+	if (a->network->def.routed || a->network->def.internal || a->given || a->w->no_exit)
+		return false;
+	for (unsigned i = 0; i < a->w->route_count; i++)
+		if (a->w->routes[i].to.length == 0)
+			own[a->w->routes[i].to.ip.family == 6] = true;
+	for (unsigned i = 0; i < 2; i++)
+		if (prefix_is_set(&a->addresses[i]) && !own[i])
+			return true;
+	return false;
+}
+
+static void have_exit(void *arg, const struct err *err)
+{
+	struct workload_add *a = arg;
+
+	if (err)
+		fail(a, err);
+	else if (!ended_meanwhile(a))
+		make_endpoint(a);
 }
 
 /* ---- addresses ---- */
@@ -425,6 +456,8 @@ static void have_addresses(struct workload_add *a)
 		fail(a, &err);
 	} else if (a->addresses_only) {
 		save_addresses(a);
+	} else if (wants_exit(a)) {
+		host_end_obtain(a->node, a->w, a->network, have_exit, a);
 	} else {
 		make_endpoint(a);
 	}
@@ -807,6 +840,7 @@ static void begin(void *arg)
 	a->w->add = a;
 	a->w->netns_dev = a->netns_dev;
 	a->w->netns_ino = a->netns_ino;
+	a->w->no_exit = json_is_false(json_object_get(a->body, "default_gateway"));
 	note_about(a);
 	if (read_ips(a, &err) < 0 || read_routes(a, &err) < 0 || read_network(a, &err) < 0) {
 		fail(a, &err);

@@ -22,6 +22,7 @@
 
 struct link_job {
 	struct worker_job job;
+	bool repair; /* or compare */
 	int netns_fd, result;
 	struct workload_link link;
 	struct err err;
@@ -153,6 +154,8 @@ static void add_link(struct set_up *s, uint32_t index)
 	nl_link_put_alias(&b, s->link->alias);
 	if (s->link->mtu)
 		nl_link_put_mtu(&b, s->link->mtu);
+	if (s->link->group)
+		nl_link_put_group(&b, s->link->group);
 	add(s, &b, ABOUT_LINK);
 }
 
@@ -238,6 +241,9 @@ static int check_link(const struct workload_link *link, const struct nl_link *ha
 	if (!(have->flags & IFF_LOWER_UP))
 		return err_set(
 			err, ERR_CONFLICT, "interface %s has no carrier: the host's end of the pair is down", link->ifname);
+	if (link->group && have->group != link->group)
+		return err_set(
+			err, ERR_CONFLICT, "interface %s is in group %u, expected %u", link->ifname, have->group, link->group);
 	if (link->mtu && have->mtu != link->mtu)
 		return err_set(err, ERR_CONFLICT, "interface %s has the MTU %u, expected %u", link->ifname, have->mtu, link->mtu);
 	return 0;
@@ -365,6 +371,10 @@ static void run(void *arg)
 	struct link_job *j = arg;
 	struct nl_socket *s = NULL;
 
+	if (j->repair) {
+		j->result = workload_link_set_up(&j->link, j->netns_fd, 0, &j->err);
+		return;
+	}
 	j->result = nl_open(j->netns_fd, NULL, 0, &s, &j->err);
 	if (j->result == 0)
 		j->result = compare(j, s, &j->err);
@@ -380,14 +390,14 @@ static void done(void *arg)
 	free(j);
 }
 
-void workload_link_check(struct node *node, int netns_fd, const struct workload_link *link,
+static void submit(struct node *node, int netns_fd, const struct workload_link *link, bool repair,
 	void (*fn)(void *arg, const struct err *err), void *arg)
 {
 	struct link_job *j = calloc(1, sizeof(*j));
 
 	if (!j)
 		abort();
-	*j = (struct link_job){.netns_fd = netns_fd, .link = *link, .fn = fn, .arg = arg};
+	*j = (struct link_job){.repair = repair, .netns_fd = netns_fd, .link = *link, .fn = fn, .arg = arg};
 	j->link.routes = calloc(link->route_count + 1, sizeof(*j->link.routes));
 	if (!j->link.routes)
 		abort();
@@ -398,4 +408,16 @@ void workload_link_check(struct node *node, int netns_fd, const struct workload_
 		j->result = -1;
 		done(j);
 	}
+}
+
+void workload_link_check(struct node *node, int netns_fd, const struct workload_link *link,
+	void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	submit(node, netns_fd, link, false, fn, arg);
+}
+
+void workload_link_repair(struct node *node, int netns_fd, const struct workload_link *link,
+	void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	submit(node, netns_fd, link, true, fn, arg);
 }

@@ -197,10 +197,12 @@ static json_t *routes_json(const struct workload *w)
 
 void workload_save(struct node *node, const struct workload *w)
 {
-	json_t *o = json_pack("{s:i, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:i, s:o, s:o, s:O}", "format", 1, "config", w->config,
-		"container_id", w->container, "ifname", w->ifname, "addresses_only", (int)w->addresses_only, "done", (int)w->done,
-		"netns_dev", (json_int_t)w->netns_dev, "netns_ino", (json_int_t)w->netns_ino, "mtu", (int)w->mtu, "leases",
-		leases_json(w), "routes", routes_json(w), "about", w->about);
+	char network[ID_TEXT_SIZE];
+	json_t *o = json_pack("{s:i, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:i, s:o, s:o, s:O, s:s?, s:b}", "format", 1, "config",
+		w->config, "container_id", w->container, "ifname", w->ifname, "addresses_only", (int)w->addresses_only, "done",
+		(int)w->done, "netns_dev", (json_int_t)w->netns_dev, "netns_ino", (json_int_t)w->netns_ino, "mtu", (int)w->mtu,
+		"leases", leases_json(w), "routes", routes_json(w), "about", w->about, "exit_network",
+		w->exits ? id_format(&w->exit_network, network) : NULL, "no_exit", (int)w->no_exit);
 	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
 
 	if (!text)
@@ -257,6 +259,7 @@ static int load_routes(struct workload *w, json_t *list, struct err *err)
 static int load_members(struct workload *w, struct jd *d)
 {
 	json_t *leases, *routes, *item;
+	const char *exit_network;
 	size_t i;
 
 	w->addresses_only = jd_bool(d, "addresses_only");
@@ -267,8 +270,13 @@ static int load_members(struct workload *w, struct jd *d)
 	leases = jd_opt_array(d, "leases");
 	routes = jd_opt_array(d, "routes");
 	w->about = json_incref(jd_opt_object(d, "about"));
+	exit_network = jd_opt_str(d, "exit_network", ID_TEXT_SIZE);
+	w->no_exit = jd_opt_bool(d, "no_exit", false);
 	if (jd_finish(d) < 0)
 		return -1;
+	if (exit_network && id_parse(exit_network, &w->exit_network, d->err) < 0)
+		return -1;
+	w->exits = exit_network != NULL;
 	json_array_foreach(leases, i, item) if (load_lease(w, item, d->err) < 0) return -1;
 	return load_routes(w, routes, d->err);
 }
@@ -367,6 +375,7 @@ void workload_drop(struct node *node, struct workload *w)
 {
 	HASH_DEL(node->workloads, w);
 	unsave(node, w);
+	host_end_release(node, w);
 	workload_free(w);
 }
 
@@ -725,8 +734,10 @@ static void add_route(struct workload_link *link, struct workload_route route)
 
 /* By the gateway to the network's own subnets, and to everywhere else unless the container has a way already, or is to have none.
  */
-static void add_routes(const struct network *n, struct workload_link *link)
+static void add_routes(const struct workload *w, struct workload_link *link)
 {
+	const struct network *n = w->ep->network;
+
 	for (unsigned i = 0; i < 2; i++) {
 		struct prefix everywhere = {.ip = {.family = workload_gateways[i].family}};
 
@@ -735,7 +746,7 @@ static void add_routes(const struct network *n, struct workload_link *link)
 		for (unsigned j = 0; j < n->def.pool_count; j++)
 			if (n->def.pools[j].ip.family == workload_gateways[i].family)
 				add_route(link, (struct workload_route){n->def.pools[j], workload_gateways[i], true, false});
-		if (!n->def.internal)
+		if (!n->def.internal && !w->no_exit)
 			add_route(link, (struct workload_route){everywhere, workload_gateways[i], true, true});
 	}
 }
@@ -746,6 +757,37 @@ static bool lies_in(const struct network *n, const struct ip *ip)
 		if (prefix_contains(&n->def.pools[i], ip))
 			return true;
 	return false;
+}
+
+static bool has_default_route(const struct workload *w, uint8_t family)
+{
+	for (unsigned i = 0; i < w->route_count; i++)
+		if (w->routes[i].to.ip.family == family && w->routes[i].to.length == 0)
+			return true;
+	return false;
+}
+
+const struct ip *workload_exit(const struct workload *w, unsigned which)
+{
+	const struct prefix *own = w->exits && w->ep ? &host_end_addresses(w->ep->network)[which] : NULL;
+	const struct prefix *address = !w->ep ? NULL : which ? &w->ep->state.address6 : &w->ep->state.address4;
+
+	if (!own || !prefix_is_set(own) || !prefix_is_set(address) || has_default_route(w, which ? 6 : 4))
+		return NULL;
+	return &own->ip;
+}
+
+/* By this host's end, unless the container has a way already. */
+static void add_exits(const struct workload *w, struct workload_link *link)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		const struct ip *gateway = workload_exit(w, i);
+		struct prefix everywhere = {.ip = {.family = i ? 6 : 4}};
+
+		if (gateway)
+			add_route(link, (struct workload_route){
+						everywhere, *gateway, !prefix_contains(&link->addresses[i], gateway), true});
+	}
 }
 
 /* A route of the configuration's. In mode l3 a gateway of the network's own subnets, as IPAM plugins name one, is the host. */
@@ -778,7 +820,9 @@ void workload_fill_link(const struct workload *w, struct workload_link *link)
 	if (!link->routes)
 		abort();
 	if (link->routed)
-		add_routes(ep->network, link);
+		add_routes(w, link);
+	else if (w->exits)
+		add_exits(w, link);
 	for (unsigned i = 0; i < w->route_count; i++)
 		add_asked_route(ep->network, &w->routes[i], link);
 }

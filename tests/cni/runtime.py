@@ -217,9 +217,12 @@ class PluginTest(unittest.TestCase):
         self.assertEqual((done.status, done.out), (0, ""), done)
 
     def leases(self, daemon=None):
-        """Of containers: a pool's gateway is not one."""
-        pools = (daemon or self.daemon).call("GET", "/v1/ipam")["pools"]
-        return {p["pool"]: p["leases"] - 1 for p in pools if p["leases"] > 1}
+        """Of containers: neither a pool's gateway is one, nor the host's own end of a network."""
+        daemon = daemon or self.daemon
+        own = [ipaddress.ip_address(a) for n in daemon.call("GET", "/v1/networks")["networks"] for a in n["host_addresses"]]
+        count = {p["pool"]: p["leases"] - 1 - sum(a in ipaddress.ip_network(p["pool"]) for a in own)
+                 for p in daemon.call("GET", "/v1/ipam")["pools"]}
+        return {pool: n for pool, n in count.items() if n > 0}
 
     def pools(self):
         return sorted(p["pool"] for p in self.daemon.call("GET", "/v1/ipam")["pools"])
@@ -246,7 +249,9 @@ class PluginTest(unittest.TestCase):
 
     def state(self):
         fabric = self.host.run("ip", "netns", "exec", "trestle", "ip", "-j", "link", check=False).stdout or "[]"
-        links = json.loads(fabric) + json.loads(self.host.run("ip", "-j", "link").stdout)
+        mine = json.loads(self.host.run("ip", "-j", "link").stdout)
+        ends = {l.get("link_index") for l in mine if l["ifname"].startswith("th")}  # of the host itself: they may stay a little longer
+        links = [l for l in json.loads(fabric) if l["ifindex"] not in ends] + mine
         pairs = sorted(l["ifname"] for l in links if l["ifname"].startswith("tv") and "UP" in l["flags"])
         return sorted(self.attached()), self.leases(), pairs
 

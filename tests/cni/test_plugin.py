@@ -139,8 +139,8 @@ class Configuration(PluginTest):
                                                                      {"dst": "2001:db8:99::/64", "gw": "2001:db8:23::1"}]})
         done = self.add("c23", self.sandbox(), config)
         self.assertEqual(set(done.json) - {"dns"}, {"cniVersion", "ip4", "ip6"})
-        self.assertEqual([r["dst"] for r in done.json["ip4"]["routes"]], ["198.51.100.0/24"])
-        self.assertEqual([r["dst"] for r in done.json["ip6"]["routes"]], ["2001:db8:99::/64"])
+        self.assertEqual([r["dst"] for r in done.json["ip4"]["routes"]], ["0.0.0.0/0", "198.51.100.0/24"])
+        self.assertEqual([r["dst"] for r in done.json["ip6"]["routes"]], ["::/0", "2001:db8:99::/64"])
 
     def test_c24_two_addresses_of_a_family(self):
         before = self.state()
@@ -164,7 +164,10 @@ class Add(PluginTest):
         self.assertEqual(s.addresses(), [ip["address"] for ip in done.json["ips"]])
         for ip in done.json["ips"]:
             self.assertEqual(done.json["interfaces"][ip["interface"]]["name"], "eth0")
-        self.assertEqual(done.json["routes"], [{"dst": "198.51.100.0/24", "gw": "10.25.0.1"}])
+        gateways = {("::/0" if ":" in ip["gateway"] else "0.0.0.0/0"): ip["gateway"] for ip in done.json["ips"]}
+        self.assertEqual(done.json["routes"], [*[{"dst": to, "gw": by} for to, by in gateways.items()],
+                                               {"dst": "198.51.100.0/24", "gw": "10.25.0.1"}])
+        self.assertIn(f"via {gateways['0.0.0.0/0']} dev eth0", s.ip("route", "show", "default").stdout)
         self.assertIn("via 10.25.0.1 dev eth0", s.ip("route", "show", "198.51.100.0/24").stdout)
         # No duplicate address detection holds the address back.
         self.assertNotIn("tentative", s.ip("-6", "addr", "show", "dev", "eth0", "scope", "global").stdout)
@@ -561,7 +564,7 @@ class StatusAndGc(PluginTest):
 
     def test_c59_status(self):
         self.quiet(self.cni.call("STATUS"))
-        small = self.cni.config(name="small", subnet="10.59.0.0/30")
+        small = self.cni.config(name="small", subnet="10.59.0.0/30", isDefaultGateway=False)  # else the host's own end takes one
         self.add("c59", self.sandbox(), small)
         self.refused(self.cni.call("STATUS", config=small), 50, "no free IPv4 address")
         self.refused(self.cni.call("ADD", "c59b", self.sandbox(), config=small), 100, "no free address")
