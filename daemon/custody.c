@@ -299,6 +299,21 @@ void custody_feed_pool(struct node *node, const struct id128 *pool)
 		gossip_each_record(node->gossip, feed_one, &f);
 }
 
+/* We came in while many hosts were away (docs/ipam.md): the one that we asked is there and willing, and must not. */
+static void explain_not_yet(struct node *node, const char *address, const char *pool, const char *holder, struct err *err)
+{
+	unsigned dead = gossip_member_count(node->gossip, GOSSIP_DEAD),
+		 here = gossip_member_count(node->gossip, GOSSIP_ALIVE) + gossip_member_count(node->gossip, GOSSIP_SUSPECT);
+
+	err_set(err, ERR_UNREACHABLE,
+		"%s of pool %s: host %s may not give addresses to this host before more than half of the cluster know that it "
+		"has "
+		"come in, and %u of %u hosts are dead. Bring them back, or say `trestle forget HOST --fenced` for each that is "
+		"gone "
+		"for good",
+		address, pool, holder, dead, dead + here);
+}
+
 void custody_explain(
 	struct node *node, const struct ipam_result *result, const struct ip *asked, const struct prefix *pool, struct err *err)
 {
@@ -321,6 +336,10 @@ void custody_explain(
 			pool_text);
 		break;
 	case IPAM_UNREACHABLE:
+		if (result->not_yet) {
+			explain_not_yet(node, ip_text, pool_text, name, err);
+			break;
+		}
 		err_set(err, ERR_UNREACHABLE,
 			"%s of pool %s can only be given by host %s, which does not answer; `trestle members` tells its state",
 			ip_text, pool_text, name);

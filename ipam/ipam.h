@@ -57,7 +57,8 @@ struct ipam_result {
 	uint32_t holder_hostno;		/* 0 = unknown or this host */
 	char owner[IPAM_OWNER_MAX + 1]; /* "" = unknown */
 	bool repeated;			/* granted before to the same owner: idempotent replay */
-	bool shared; /* with IN_USE: other hosts have it as a shared lease, so IPAM_USE_SHARED would be granted */
+	bool not_yet; /* with UNREACHABLE: who was asked may not give to this host before more hosts know of it */
+	bool shared;  /* with IN_USE: other hosts have it as a shared lease, so IPAM_USE_SHARED would be granted */
 };
 
 /* What a lease is for. A shared lease (gateway, aux addresses) may be held by several hosts at once for the same purpose: it is

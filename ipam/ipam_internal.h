@@ -125,6 +125,7 @@ struct request {
 	uint32_t holder, moved_to, moved_reign;
 	uint64_t moved_version;
 	unsigned redirects;
+	bool not_yet; /* somebody said so (DENY 6), and nobody gave anything since */
 	uint8_t tries;
 	uint64_t next_ms; /* repeat the question to the holder */
 	uint64_t due_ms;  /* look again; 0: at once */

@@ -343,6 +343,7 @@ static void give_up_any(const struct pool *pool, const struct request *r, struct
 	bool gap = map_known(pool, pool->self) < pool->usable;
 
 	result->holder_hostno = silent_holder(pool, r);
+	result->not_yet = r->not_yet;
 	result->code = result->holder_hostno || (gap && !any_answered(r)) ? IPAM_UNREACHABLE : IPAM_EXHAUSTED;
 }
 
@@ -428,6 +429,7 @@ static bool unreachable(struct pool *pool, struct request *r, uint32_t holder, s
 		return false;
 	}
 	result->code = IPAM_UNREACHABLE;
+	result->not_yet = r->not_yet;
 	result->holder_hostno = holder;
 	return true;
 }
@@ -614,6 +616,7 @@ void on_granted(struct ipam *ipam, struct pool *pool, uint64_t xid)
 		return;
 	r->xid = next_xid(ipam);
 	r->asked_count = 0;
+	r->not_yet = false;
 	r->tries = 0;
 	r->next_ms = 0;
 	r->due_ms = 0;
@@ -676,6 +679,7 @@ void on_deny(struct ipam *ipam, uint32_t from, const struct ipam_message *messag
 		fetch_answered(pool, message->xid, false, now_ms);
 	if (!r)
 		return;
+	r->not_yet |= message->reason == IPAM_DENY_NOT_YET;
 	if (r->aim == AIM_ANY) {
 		deny_any(r, from, message);
 		return;

@@ -216,5 +216,29 @@ class Forget(Hosts):
         self.assertNotIn(mine, {1, 2, 3})
 
 
+class Newcomer(Hosts):
+    """It came in while most of the others were away. Its sponsor must not give it addresses, and the error says why, and what helps."""
+    HOSTS = 4
+    JOINED = False
+
+    def test_the_error_says_what_helps_and_that_helps(self):
+        one, two, three, four = self.daemons
+        Daemon.cluster(self.daemons[:3])
+        one.plugin().create_network("app", POOL)
+        for d in (two, three):
+            d.kill9()
+        wait_for(lambda: one.call("GET", "/v1/status")["members"]["dead"] == 2, 60, "two are dead")
+        four.join(one)
+        plugin = four.plugin()
+        pool = plugin.request_pool(POOL)["PoolID"]
+        with self.assertRaises(Refused) as refused:
+            plugin.request_address(pool)
+        for fragment in ("host h1 may not give addresses to this host", "2 of 4 hosts are dead", "trestle forget HOST --fenced"):
+            self.assertIn(fragment, str(refused.exception))
+        for name, options in (("h2", ["--assume-fenced", "h3"]), ("h3", [])):
+            wait_for(lambda n=name, o=options: one.trestle("forget", n, "--fenced", *o), 20, f"{name} is forgotten")
+        wait_for(lambda: plugin.request_address(pool), 20, "an address")
+
+
 if __name__ == "__main__":
     unittest.main()

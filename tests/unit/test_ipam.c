@@ -1343,6 +1343,28 @@ static void who_may_have_no_addresses_yet_asks_again(void **state)
 	shell_free(s);
 }
 
+static void who_may_have_no_addresses_until_its_deadline_is_told_so(void **state)
+{
+	struct shell *s = shell_beside(&all_of_24, 8);
+	struct ipam_want want = {.pool = pool_id, .owner = "x"};
+	struct ipam_message deny = {.type = IPAM_MSG_DENY, .pool = pool_id, .reason = IPAM_DENY_NOT_YET};
+	uint64_t now = 0;
+
+	(void)state;
+	ipam_peer_alive(s->ipam, 2, true, 0);
+	ipam_request(s->ipam, &want, 1, 0);
+	while (!s->completed && now <= 2 * IPAM_REQUEST_MS) {
+		deny.xid = s->sent.xid;
+		deliver(s, 2, &deny, now);
+		now = ipam_tick(s->ipam, now);
+	}
+	assert_int_equal(s->completed, 1);
+	assert_int_equal(s->last.code, IPAM_UNREACHABLE);
+	assert_true(s->last.not_yet);
+	assert_int_equal(s->last.holder_hostno, 2);
+	shell_free(s);
+}
+
 static void all_who_have_some_are_asked_ahead_in_turn(void **state)
 {
 	static const uint32_t turn[] = {3, 4, 2, 3};
@@ -1802,6 +1824,7 @@ int main(void)
 		cmocka_unit_test(grants_outside_the_pool_are_counted_and_ignored),
 		cmocka_unit_test(a_host_asks_ahead_before_it_runs_out),
 		cmocka_unit_test(who_may_have_no_addresses_yet_asks_again),
+		cmocka_unit_test(who_may_have_no_addresses_until_its_deadline_is_told_so),
 		cmocka_unit_test(all_who_have_some_are_asked_ahead_in_turn),
 		cmocka_unit_test(spares_are_fetched_up_to_their_number),
 		cmocka_unit_test(leases_survive_a_restart_and_end_with_the_boot),
