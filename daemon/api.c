@@ -71,9 +71,9 @@ static json_t *gossip_counters_json(const struct node *node)
 	PUT(refused_decode), PUT(refused_join), PUT(rotations), PUT(keys_in), PUT(keys_refused);
 	PUT(recoveries_asked), PUT(recoveries_answered), PUT(refused_forgotten);
 	PUT(probes), PUT(probe_timeouts), PUT(suspicions), PUT(refutations), PUT(deaths);
-	PUT(pushes), PUT(push_retries), PUT(syncs), PUT(sketches), PUT(sketches_failed), PUT(busy_told), PUT(busy_heard),
-		PUT(resets), PUT(conflicts), PUT(records_refused), PUT(records_refused_host), PUT(records_refused_topic),
-		PUT(records_refused_all), PUT(record_count);
+	PUT(pushes), PUT(push_retries), PUT(syncs), PUT(sketches), PUT(sketches_failed), PUT(audits), PUT(audits_failed),
+		PUT(busy_told), PUT(busy_heard), PUT(resets), PUT(conflicts), PUT(records_refused), PUT(records_refused_host),
+		PUT(records_refused_topic), PUT(records_refused_all), PUT(record_count);
 #undef PUT
 	json_object_set_new(o, "streams_refused", json_integer((json_int_t)streams_refused(node)));
 	return o;

@@ -84,6 +84,8 @@
 #define BULK_MAX 2	    /* hosts served in bulk at a time */
 #define BULK_LASTS_MS 200   /* after its last question */
 #define BUSY_MAX_MS 5000
+#define AUDIT_MS 3600000 /* each other host once, in clusters of up to 120 */
+#define AUDIT_GAP_MS 30000
 #define BUSY_NAMES 4
 #define SHARDS_TICK_MS 5000
 #define SEQ_RESERVE 65536
@@ -358,6 +360,8 @@ struct gossip {
 	uint64_t sorted_shape;
 	uint64_t vector_ms; /* next vector not before */
 	struct bulk bulks[BULK_MAX];
+	uint64_t audit_ms;
+	unsigned audit_slot, audit_at;
 	struct sketch_session *sketch; /* NULL: none */
 	uint64_t shards_ms;
 	uint64_t heads_ms;
@@ -544,6 +548,7 @@ void sync_begin(struct gossip *g, struct member *m);
 void sync_compare(struct gossip *g, struct member *m, u128 root);
 void sync_on_root(struct gossip *g, struct member *m, const struct proto_root *root);
 bool sync_on_vector(struct gossip *g, struct member *m, struct bytes_reader *body);
+bool sync_on_audit(struct gossip *g, struct member *m, struct bytes_reader *body);
 bool sync_on_busy(struct gossip *g, struct member *m, struct bytes_reader *body);
 bool sync_on_pull(struct gossip *g, struct member *m, struct bytes_reader *body);
 bool sync_on_heads(struct gossip *g, struct member *m, struct bytes_reader *body);

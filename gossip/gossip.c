@@ -429,6 +429,8 @@ static bool dispatch(struct gossip *g, struct member *m, uint8_t type, struct by
 		return sketch_on_ask(g, m, body);
 	case PROTO_SKETCH:
 		return sketch_on_symbols(g, m, body);
+	case PROTO_AUDIT:
+		return sync_on_audit(g, m, body);
 	case PROTO_BUSY:
 		return sync_on_busy(g, m, body);
 	case PROTO_STANDING:
@@ -732,6 +734,7 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	g->shards_ms = g->now + SHARDS_TICK_MS;
 	g->heads_ms = g->now + SETTLE_MS;
 	g->heads_left = 3;
+	g->audit_ms = g->now + AUDIT_GAP_MS + core_random(g, AUDIT_GAP_MS);
 	if (g->newcomer) { /* nobody holds anything of an earlier life */
 		g->settled = true;
 		shards_settle_own(&g->shards);

@@ -235,6 +235,7 @@ struct gossip_counters {
 		refused_join;
 	uint64_t probes, probe_timeouts, suspicions, refutations, deaths;
 	uint64_t sketches, sketches_failed; /* comparisons by sketch, and those that ended with a vector after all */
+	uint64_t audits, audits_failed;	    /* copies compared with their origin record by record; failed: must be 0 */
 	uint64_t busy_told, busy_heard;	    /* bulk syncs that were put off here, and elsewhere */
 	uint64_t pushes, push_retries, syncs, resets, conflicts; /* conflicts: R6, must be 0 */
 	uint64_t rotations, keys_in, keys_refused, recoveries_asked, recoveries_answered, refused_forgotten;

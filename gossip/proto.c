@@ -844,3 +844,37 @@ bool proto_get_busy_hostno(struct bytes_reader *body, uint32_t *ret_hostno)
 	*ret_hostno = hostno;
 	return true;
 }
+
+void proto_audit_open(struct proto_list *list, struct proto_packet *packet)
+{
+	list_open(list, packet, PROTO_AUDIT);
+}
+
+bool proto_audit_add(struct proto_list *list, const struct proto_head *head, uint64_t sum)
+{
+	size_t before = list->w.len;
+
+	bw_u64(&list->w, head->topic);
+	bw_varint(&list->w, head->epoch);
+	bw_varint(&list->w, head->head);
+	bw_u64(&list->w, sum);
+	return list_keep(list, before);
+}
+
+bool proto_get_audit(struct bytes_reader *body, struct proto_head *ret_head, uint64_t *ret_sum)
+{
+	struct proto_head head = {0};
+	uint64_t sum;
+
+	if (body->bad || br_left(body) == 0)
+		return false;
+	head.topic = br_u64(body);
+	head.epoch = get_varint32(body);
+	head.head = br_varint(body);
+	sum = br_u64(body);
+	if (body->bad)
+		return false;
+	*ret_head = head;
+	*ret_sum = sum;
+	return true;
+}

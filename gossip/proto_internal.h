@@ -41,6 +41,7 @@ enum proto_type {
 	PROTO_SKETCH_ASK,   /* level 1 where there are many shards: send me symbols of yours */
 	PROTO_SKETCH,	    /* symbols, see sketch_internal.h */
 	PROTO_BUSY,	    /* I serve others in bulk: ask somebody else */
+	PROTO_AUDIT,	    /* sums over the records of the sender's own shards */
 	PROTO_TYPE_MAX
 };
 
@@ -183,6 +184,8 @@ bool proto_sketch_add(struct proto_list *list, uint16_t count, const uint8_t sum
 void proto_sketch_item(const struct proto_head *head, uint8_t ret_bytes[SKETCH_ITEM_SIZE]);
 bool proto_sketch_head(const uint8_t bytes[SKETCH_ITEM_SIZE], struct proto_head *ret);
 /* Hosts that have what the sender has may follow. */
+void proto_audit_open(struct proto_list *list, struct proto_packet *packet);
+bool proto_audit_add(struct proto_list *list, const struct proto_head *head, uint64_t sum);
 void proto_busy_open(struct proto_list *list, struct proto_packet *packet, uint16_t retry_ms);
 bool proto_busy_add(struct proto_list *list, uint32_t hostno);
 bool proto_put_tell(struct proto_packet *packet, uint8_t kind, const void *body, size_t len);
@@ -233,6 +236,8 @@ bool proto_get_sketch_ask(struct bytes_reader *body, struct proto_sketch *ret);
 bool proto_get_sketch_open(struct bytes_reader *body, struct proto_sketch *ret);
 bool proto_get_sketch_symbol(
 	struct bytes_reader *body, uint16_t *ret_count, uint8_t ret_sum[SKETCH_ITEM_SIZE], uint64_t *ret_check);
+/* Fills topic, epoch and head. */
+bool proto_get_audit(struct bytes_reader *body, struct proto_head *ret_head, uint64_t *ret_sum);
 bool proto_get_busy_open(struct bytes_reader *body, uint16_t *ret_retry_ms);
 bool proto_get_busy_hostno(struct bytes_reader *body, uint32_t *ret_hostno);
 bool proto_get_tell(struct bytes_reader *body, uint8_t *ret_kind, const uint8_t **ret_body, size_t *ret_len);

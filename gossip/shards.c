@@ -448,7 +448,7 @@ static void begin_epoch(struct shards *s, struct shard *shard, uint64_t now_ms)
 	shard->epoch = shard->of->epoch;
 	shard->head = shard->floor = shard->floor_next = 0;
 	shard->range_count = 0;
-	shard->listing = shard->sweep_due = shard->settled = false;
+	shard->listing = shard->relist = shard->sweep_due = shard->settled = false;
 	update_root(s, shard);
 }
 
@@ -689,6 +689,8 @@ static bool apply_record(struct shards *s, struct shard *shard, const struct pro
 
 	if (r && !r->old_epoch) {
 		if (r->seq == in->seq) {
+			if (!same_content(r, in) && listing && shard->relist)
+				return replace(s, shard, r, in);
 			if (!same_content(r, in)) {
 				conflict(s, shard, in->seq);
 				return false;
@@ -699,7 +701,7 @@ static bool apply_record(struct shards *s, struct shard *shard, const struct pro
 		if (r->seq > in->seq)
 			return true;
 	}
-	if (seq_taken(shard, in->seq)) {
+	if (!(listing && shard->relist) && seq_taken(shard, in->seq)) {
 		conflict(s, shard, in->seq);
 		return false;
 	}
@@ -750,7 +752,7 @@ static void end_listing(struct shards *s, struct shard *shard)
 		r->doomed |= r->unconfirmed && r->seq <= shard->listed;
 		r->unconfirmed = false;
 	}
-	shard->listing = false;
+	shard->listing = shard->relist = false;
 	shard->sweep_due = true;
 	s->resets++;
 }
@@ -892,7 +894,7 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 	if (!(batch->flags & PROTO_BATCH_SETTLED) && batch->head > shard->head)
 		unsettle(s, shard, now_ms);
 	/* A listing matters to who is below its floor; to others it is a batch like any. */
-	if (batch->flags & PROTO_BATCH_LISTING && shard->head < batch->floor)
+	if (batch->flags & PROTO_BATCH_LISTING && (shard->head < batch->floor || shard->relist))
 		verdict = apply_listing(s, shard, batch);
 	else
 		verdict = apply_delta(s, shard, batch);
@@ -993,6 +995,43 @@ void shards_pull(const struct shard *shard, struct proto_pull *ret_pull)
 	};
 	if (current)
 		ret_pull->after.head = shard->listing ? shard->listed : shard->head;
+}
+
+/* ---- audit ---- */
+
+bool shards_sum(const struct shard *shard, uint64_t *ret_sum)
+{
+	uint64_t sum = 0;
+
+	if (!shard_current(shard) || !shard_says_settled(shard) || shard->listing || shard->sweep_due || shard->old.first)
+		return false;
+	for (const struct record *r = shard->live.first; r; r = r->next) {
+		uint8_t in[8 + 1 + GOSSIP_KEY_MAX + GOSSIP_VALUE_MAX], out[crypto_shorthash_BYTES], key[GOSSIP_KEY_MAX];
+		size_t key_len = record_key(r, key);
+		struct bytes_writer w;
+		struct bytes_reader reader;
+
+		if (r->deleted)
+			continue;
+		bw_init(&w, in, sizeof(in));
+		bw_u64(&w, r->seq);
+		bw_u8(&w, (uint8_t)key_len);
+		bw_bytes(&w, key, key_len);
+		bw_bytes(&w, record_val(r), r->val_len);
+		crypto_shorthash(out, in, w.len, siphash_key);
+		br_init(&reader, out, sizeof(out));
+		sum += br_u64(&reader);
+	}
+	*ret_sum = sum;
+	return true;
+}
+
+void shards_relist(struct shard *shard, struct proto_pull *ret_pull)
+{
+	shard->relist = true;
+	shard->listing = false;
+	*ret_pull = (struct proto_pull){.after = {.origin = shard->id.origin, .topic = shard->id.topic, .epoch = shard->epoch},
+		.flags = PROTO_PULL_LISTING};
 }
 
 /* ---- time ---- */

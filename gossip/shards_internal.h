@@ -92,6 +92,7 @@ struct shard {
 	bool settled;
 	bool sweep_due; /* listing complete, waiting for settled */
 	bool listing;
+	bool relist; /* an audit failed: the next listing counts although nothing seems to be missing */
 	uint64_t listed, as_of;
 	unsigned range_count;
 	struct seq_range *ranges; /* SHARD_RANGES_MAX, NULL until needed; sorted, disjoint, above head */
@@ -241,6 +242,12 @@ static inline bool shard_says_settled(const struct shard *shard)
 uint64_t shards_encode(const struct shard *shard, uint64_t from, bool listing, uint8_t flags, struct proto_packet *packet);
 /* What to ask for when a peer has more: the head, or the progress of a listing. */
 void shards_pull(const struct shard *shard, struct proto_pull *ret_pull);
+
+/* Over all live records, for the audit: equal copies at one head have equal sums. False: the copy is on its way, and no sum
+ * counts. */
+bool shards_sum(const struct shard *shard, uint64_t *ret_sum);
+/* The copy is not what its origin has, although its head is. Returns what to ask the origin for. */
+void shards_relist(struct shard *shard, struct proto_pull *ret_pull);
 
 /* Deletions at or below `floor` are forgotten. */
 void shards_raise_floor(struct shards *s, struct shard *shard, uint64_t floor);

@@ -622,6 +622,77 @@ void sync_answer_send(struct gossip *g, struct member *m, struct sync_answer *an
 		core_send(g, m, FRAME_CLASS_SYNC, &answer->pulls);
 }
 
+/* ---- level 3: audit ---- */
+
+/* Equal heads mean equal records, unless memory or code failed. So each host tells the others in turn, each about once an hour,
+ * the sums of its own shards; a copy whose sum is another is listed anew, and counted: it must not happen. */
+static void send_audit(struct gossip *g, struct member *m)
+{
+	struct proto_packet packet = {0};
+	struct proto_list list;
+	bool any = false;
+
+	if (!sync_sort_shards(g))
+		return;
+	proto_audit_open(&list, &packet);
+	for (unsigned i = 0; i < g->sorted_count; i++) {
+		const struct shard *shard = g->sorted[(g->audit_at + i) % g->sorted_count];
+		struct proto_head head;
+		uint64_t sum;
+
+		if (shard->id.origin != g->self->hostno || !shards_sum(shard, &sum))
+			continue;
+		sync_head_of(shard, &head);
+		if (!proto_audit_add(&list, &head, sum)) {
+			g->audit_at = (g->audit_at + i) % g->sorted_count; /* the next one begins with it */
+			break;
+		}
+		any = true;
+	}
+	if (any && proto_list_close(&list))
+		core_send(g, m, FRAME_CLASS_SYNC, &packet);
+}
+
+bool sync_on_audit(struct gossip *g, struct member *m, struct bytes_reader *body)
+{
+	struct proto_packet pulls = {0};
+	struct proto_list list;
+	struct proto_head head;
+	uint64_t theirs, ours;
+	unsigned count = 0;
+
+	proto_pull_open(&list, &pulls);
+	while (proto_get_audit(body, &head, &theirs)) {
+		struct shard *shard = shards_find(&g->shards, m->hostno, head.topic);
+		struct proto_pull pull;
+
+		if (!shard || shard->epoch != head.epoch || shard->head != head.head || !shards_sum(shard, &ours))
+			continue;
+		g->counters.audits++;
+		if (ours == theirs)
+			continue;
+		g->counters.audits_failed++;
+		shards_relist(shard, &pull);
+		count += proto_pull_add(&list, &pull);
+	}
+	if (count > 0 && proto_list_close(&list))
+		core_send(g, m, FRAME_CLASS_SYNC, &pulls);
+	return br_done(body);
+}
+
+static void step_audit(struct gossip *g)
+{
+	struct member *m;
+	uint64_t gap = AUDIT_MS / g->member_count;
+
+	if (g->now < g->audit_ms)
+		return;
+	g->audit_ms = g->now + (gap > AUDIT_GAP_MS ? gap : AUDIT_GAP_MS);
+	m = g->slots[g->audit_slot++ % g->member_count];
+	if (g->settled && member_usable(g, m) && m->in_step)
+		send_audit(g, m);
+}
+
 /* ---- the list of all own shards ---- */
 
 /* Sent when we are settled (R5): what others still hold of us from an earlier life goes. */
@@ -718,12 +789,14 @@ uint64_t sync_tick(struct gossip *g, bool members_due)
 	uint64_t next;
 
 	step_heads(g);
+	step_audit(g);
 	if (g->now >= g->shards_ms) {
 		shards_tick(&g->shards, g->now);
 		g->shards_ms = g->now + SHARDS_TICK_MS;
 	}
 	next = g->shards_ms;
 	sooner(&next, g->heads_ms);
+	sooner(&next, g->audit_ms);
 	for (unsigned i = 0; members_due && i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 

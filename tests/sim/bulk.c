@@ -4,6 +4,7 @@
 
 #include "gossip/core_internal.h"
 #include "tests/sim/scenario.h"
+#include "tests/sim/truth.h"
 
 #define RECORDS 1500
 #define VALUE 900
@@ -141,7 +142,43 @@ static void a_difference_costs_what_it_is(struct world *w)
 	expect_quiet(w, 20000);
 }
 
+/* A bit flips in memory, and heads agree all the same. */
+static void a_copy_that_went_bad_is_found_and_mended(struct world *w)
+{
+	struct shard *copy;
+
+	world_introduce_all(w);
+	world_start_all(w);
+	for (unsigned i = 0; i < 20; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "i%u", i); /* of these the checker keeps no book */
+		gossip_put(w->hosts[0].gossip, 9, key, strlen(key), "value", 5, world_now_ms(w), NULL);
+	}
+	world_touch(w, 0);
+	expect_quiet(w, 10000);
+	copy = shards_find(&w->hosts[1].gossip->shards, w->hosts[0].hostno, 9);
+	w->truth->conflicts_expected = true; /* no check of copies meanwhile */
+	copy->live.first->bytes[copy->live.first->key_len] ^= 1;
+	world_run_ms(w, 3600000 + 120000);
+	w->truth->conflicts_expected = false;
+	for (unsigned i = 0; i < 20; i++) {
+		char key[16];
+		size_t len;
+		const void *value;
+
+		snprintf(key, sizeof(key), "i%u", i);
+		value = gossip_get(w->hosts[1].gossip, w->hosts[0].hostno, 9, key, strlen(key), &len);
+		expect(w, value && len == 5 && memcmp(value, "value", 5) == 0, "the copy is right again");
+	}
+	expect(w, gossip_counters(w->hosts[1].gossip)->audits_failed == 1, "the audit finds the one copy");
+	expect(w, gossip_counters(w->hosts[1].gossip)->audits >= 4, "of several");
+	expect(w, gossip_counters(w->hosts[2].gossip)->audits_failed == 0, "and no other");
+	expect_quiet(w, 3000);
+}
+
 const struct scenario bulk_scenarios[] = {
+	{"a_copy_that_went_bad_is_found_and_mended", 4, false, a_copy_that_went_bad_is_found_and_mended},
 	{"a_difference_costs_what_it_is", 180, false, a_difference_costs_what_it_is},
 	{"many_that_lack_much_help_each_other", 24, false, many_that_lack_much_help_each_other},
 	{NULL, 0, false, NULL},

@@ -112,6 +112,10 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 		while (proto_get_sketch_symbol(&r, &d, sum, &a))
 			;
 		return br_done(&r);
+	case PROTO_AUDIT:
+		while (proto_get_audit(&r, &u.head, &a))
+			;
+		return br_done(&r);
 	case PROTO_BUSY:
 		if (!proto_get_busy_open(&r, &d))
 			return false;
@@ -209,6 +213,10 @@ static void put_one(struct proto_packet *packet, uint8_t type)
 	case PROTO_SKETCH_ASK:
 		assert_true(proto_put_sketch_ask(packet, &sketch));
 		return;
+	case PROTO_AUDIT:
+		proto_audit_open(&list, packet);
+		assert_true(proto_audit_add(&list, &head, 5));
+		break;
 	case PROTO_BUSY:
 		proto_busy_open(&list, packet, 500);
 		assert_true(proto_busy_add(&list, 7));
@@ -382,6 +390,7 @@ static bool may_be_cut(uint8_t type, size_t len)
 	case PROTO_PUSH_ACK:
 	case PROTO_RELAY_ACK:
 	case PROTO_PULL:
+	case PROTO_AUDIT:
 		return len == 0;
 	case PROTO_VECTOR:
 		return len == 22;
@@ -431,7 +440,7 @@ static void trailing_byte_is_refused(void **state)
 {
 	static const uint8_t fixed[] = {PROTO_PING, PROTO_PING_REQ, PROTO_NACK, PROTO_VERIFY, PROTO_VERDICT, PROTO_ROOT,
 		PROTO_BATCH, PROTO_PULL, PROTO_PUSH_ACK, PROTO_RELAY, PROTO_RELAY_ACK, PROTO_MEMBERS, PROTO_VECTOR, PROTO_HEADS,
-		PROTO_RECALL, PROTO_STANDING, PROTO_SKETCH_ASK, PROTO_SKETCH, PROTO_BUSY};
+		PROTO_RECALL, PROTO_STANDING, PROTO_SKETCH_ASK, PROTO_SKETCH, PROTO_BUSY, PROTO_AUDIT};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(fixed); i++) {
