@@ -1,13 +1,10 @@
-"""podman as the runtime: its CNI backend, the plugin under its installed name, portmap chained behind, on two hosts, in both modes.
-
-In mode l2 the host itself is no part of the network, so ports are mapped by portmap and not reachable through it; in mode l3 they are.
-"""
+"""podman as the runtime: its CNI backend, the plugin under its installed name, portmap chained behind, on two hosts, in both modes."""
 import os
 import shutil
 import unittest
 
 from tests.cni.runtime import PluginTest
-from tests.lab import wait_for
+from tests.lab import Runtime, wait_for
 from tests.lab.engine import IMAGE
 from tests.lab.podman import Podman
 
@@ -67,6 +64,23 @@ class Runs(PluginTest):
 
     def served(self, where, host):
         wait_for(lambda: self.fetch(where, host) == "hello from a container\n", 5, f"{where} from {host.name}")
+
+    def test_a_port_is_published_in_a_network_that_an_engine_has(self):
+        """Mode l2: the container's way out is its host's end of the network, and so is the way in."""
+        one, (host, other) = self.podmen[0], self.lab.hosts
+        engine = Runtime(self.daemons[1], *self.daemons[1].plugin().create_network("shared", "10.39.0.0/24"))
+        wait_for(lambda: self.daemon.call("GET", "/v1/networks")["networks"], 5, "the network is known here")
+        one.network("shared")
+        one.run("web", "shared", "-p", "8098:80", command=self.SERVE)
+        docker = engine.attach()
+        self.addCleanup(engine.detach, docker)
+        wait_for(lambda: engine.ping(docker, one.address("web")), 5, "the engine's container reaches podman's")
+        for where, who in ((f"{host.address}:8098", other), (f"{host.address}:8098", host), ("127.0.0.1:8098", host),
+                           (f"{one.address('web')}:80", host)):
+            self.served(where, who)
+        wait_for(lambda: one("exec", "web", "ping", "-c", 1, "-W", 1, other.address, check=False).returncode == 0, 5, "the way out")
+        one.remove_all()
+        self.nothing_left(self.before)
 
     def test_a_pod_has_one_address(self):
         one, two = self.podmen
