@@ -265,6 +265,8 @@ class Routed(Pods):
             self.assertIn(" 0% packet loss", out, out[-500:])
         self.assertEqual(self.one.run("nft", "-s", "list", "table", "inet", "trestle-l3").stdout, rules)
         self.at_rest()
+        for i in range(2):
+            self.assertEqual(self.status(i)["counters"]["driver"]["messages"], 0, "nothing was written to the kernel")
         self.all_reach()
 
     def test_what_others_delete_comes_back(self):
