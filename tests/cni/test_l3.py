@@ -110,7 +110,7 @@ class Routed(PluginTest):
         self.assertEqual([d for d in done if d.status], [])
         self.assertEqual(len({a for d in done for a in d.addresses()}), 60)
         for s in sandboxes:
-            s.ping(self.host.address)
+            wait_for(lambda s=s: s.ping(self.host.address), 5, f"{s.name} reaches the host")
 
     def test_c68_addresses_of_another_plugin(self):
         config = self.config("1.0.0", name="net68", subnet="10.68.0.0/24", subnet6=None, ipam={
@@ -120,7 +120,7 @@ class Routed(PluginTest):
         result = self.add("c68", s, config).json
         self.assertEqual(result["ips"], [{"address": "10.68.0.100/32", "gateway": GATEWAY, "interface": 1}])
         self.assertEqual(len(result["routes"]), 2)
-        s.ping(self.host.address)
+        wait_for(lambda: s.ping(self.host.address), 5, "the container reaches the host")
         self.quiet(self.check("c68", s, config, result))
         # What the hosts do not route they cannot carry.
         outside = {**config, "name": "net69", "subnet": "10.69.0.0/24"}
