@@ -48,8 +48,13 @@ void custody_abandon(struct node *node, uint64_t number)
 	struct ticket *t;
 
 	HASH_FIND(hh, node->tickets, &number, sizeof(number), t);
-	if (t)
-		t->fn = NULL;
+	if (!t)
+		return;
+	t->fn = NULL;
+	if (!node->ipam || !ipam_cancel(node->ipam, number))
+		return; /* its answer is on the way */
+	HASH_DEL(node->tickets, t);
+	free(t);
 }
 
 static void perform(void *arg)

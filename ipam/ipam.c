@@ -764,8 +764,7 @@ void ipam_request(struct ipam *ipam, const struct ipam_want *want, uint64_t tick
 		request_begin(ipam, pool, &r, now_ms);
 }
 
-/* What may still arrive for it arrives as free addresses. */
-void ipam_cancel(struct ipam *ipam, uint64_t ticket)
+bool ipam_cancel(struct ipam *ipam, uint64_t ticket)
 {
 	struct pool *pool, *next_pool;
 	struct request *r, *next;
@@ -779,8 +778,10 @@ void ipam_cancel(struct ipam *ipam, uint64_t ticket)
 			DL_DELETE(pool->requests, r);
 			pool->request_count--;
 			request_free(r);
+			return true;
 		}
 	}
+	return false;
 }
 
 static struct slot *lease_at(const struct pool *pool, const struct ip *address)

@@ -151,8 +151,9 @@ int ipam_pool_drop(struct ipam *ipam, const struct id128 *pool, struct err *err)
 
 /* Asks for an address; the answer comes through ops->complete(ticket). */
 void ipam_request(struct ipam *ipam, const struct ipam_want *want, uint64_t ticket, uint64_t now_ms);
-/* The ticket's asker is gone: when the answer comes, the address is released again and complete is not called. */
-void ipam_cancel(struct ipam *ipam, uint64_t ticket);
+/* The ticket's asker is gone. True: the request was waiting, asks nobody any more, and complete is not called; what may still
+ * arrive for it arrives as free addresses. False: it has ended, its answer is on the way. */
+bool ipam_cancel(struct ipam *ipam, uint64_t ticket);
 /* Free or unknown is fine: returns false. */
 bool ipam_release(struct ipam *ipam, const struct id128 *pool, const struct ip *address, uint64_t now_ms);
 /* Marks a lease as in use by an endpoint (or not any more) and renames its owner (NULL keeps it). False when there is no such

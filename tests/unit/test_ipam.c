@@ -1266,8 +1266,9 @@ static void a_cancelled_request_is_not_answered_and_its_address_stays_free(void 
 	ipam_request(s->ipam, &want, 1, 0);
 	grant.xid = s->sent.xid;
 	grant.ranges[0] = (struct custody){.start = 9, .len = 1, .version = 1};
-	ipam_cancel(s->ipam, 1);
-	ipam_cancel(s->ipam, 99);
+	assert_true(ipam_cancel(s->ipam, 1));
+	assert_false(ipam_cancel(s->ipam, 1));
+	assert_false(ipam_cancel(s->ipam, 99));
 	deliver(s, 2, &grant, 1);
 	assert_int_equal(s->completed, 0);
 	assert_string_equal(ask_any(s, 2), "10.1.0.9");
