@@ -326,6 +326,7 @@ static void add_member(void *ctx, const struct gossip_member *m)
 	json_object_set_new(o, "since_s", json_integer((json_int_t)((clock_boot_ms() - m->since_ms) / 1000)));
 	json_object_set_new(o, "address", addr_json(&m->addr));
 	json_object_set_new(o, "vtep", ip_json(&m->vtep));
+	json_object_set_new(o, "wire", json_integer(m->wire));
 	json_object_set_new(o, "rtt_us", m->rtt_us && !m->self ? json_integer(m->rtt_us) : json_null());
 	json_object_set_new(o, "reach", m->self ? json_null() : json_string(gossip_reach_name(m->reach)));
 	json_object_set_new(o, "heard_ms", m->heard_ms && !m->self ? json_integer(age_ms(m->heard_ms)) : json_null());

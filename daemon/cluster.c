@@ -17,6 +17,8 @@
 #include "gossip/joiner.h"
 #include "gossip/token.h"
 
+#define NEXT_WIRE_ENV "TRESTLE_TEST_NEXT_WIRE" /* for tests: act as the release after this one */
+#define NEXT_WIRE 2
 #define FIRST_HOSTNO 1
 #define FIRST_EPOCH 1
 #define HOSTNO_SPARES 16    /* so that a sponsor works inside a cut from its own reserve */
@@ -895,6 +897,8 @@ static struct gossip *make_core(struct node *node)
 	};
 	struct gossip *g;
 
+	if (getenv(NEXT_WIRE_ENV))
+		c.wire_max = NEXT_WIRE;
 	if (node->cluster.epoch == FIRST_EPOCH)
 		c.source = node->sponsor;
 	memcpy(c.cluster_key, node->cluster.key, sizeof(c.cluster_key));

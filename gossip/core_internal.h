@@ -158,6 +158,7 @@ struct member {
 	bool unheard;  /* known from an admission or the disk only: suspected in silence until it speaks */
 	uint64_t digest;
 	struct frame_peer frame;
+	uint8_t wire;		     /* the highest wire version that both of us speak, as far as we know; 0 = the first */
 	uint32_t boot_epoch;	     /* of the boot tag that its record told */
 	bool greeted;		     /* we said hello first */
 	uint64_t introduce_until_ms; /* we are to tell the others of it, 0 = no */
@@ -460,6 +461,7 @@ void keys_init(struct gossip *g);
 int keys_restore(struct gossip *g, const void *val, size_t len, struct err *err);
 int keys_restore_wanted(struct gossip *g, const uint8_t *val, size_t len, struct err *err);
 void keys_publish(struct gossip *g);
+void keys_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t len);
 void keys_want_rotation(struct gossip *g);
 void keys_heard(struct gossip *g, uint8_t wire_id);
 /* New ones are in the ring. Not NULL: send with this one as soon as it is on disk. */

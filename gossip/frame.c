@@ -145,6 +145,12 @@ static size_t header_size(enum frame_class class)
 
 enum frame_verdict frame_peek(const void *packet, size_t len, struct frame_header *ret_header)
 {
+	return frame_peek_up_to(packet, len, FRAME_VERSION, ret_header);
+}
+
+/* All versions so far have the same frames; the version is authenticated with the header, so that nobody can lower it. */
+enum frame_verdict frame_peek_up_to(const void *packet, size_t len, unsigned version_max, struct frame_header *ret_header)
+{
 	struct frame_header header = {0};
 	struct bytes_reader r;
 	uint8_t first;
@@ -153,7 +159,9 @@ enum frame_verdict frame_peek(const void *packet, size_t len, struct frame_heade
 	first = br_u8(&r);
 	if (r.bad || len > GOSSIP_PACKET_MAX)
 		return FRAME_SHORT;
-	if (first >> 4 != FRAME_VERSION || !class_is_known(first & 15))
+	if (first >> 4 < FRAME_VERSION || first >> 4 > (version_max ? version_max : FRAME_VERSION) || !class_is_known(first & 15))
+		return FRAME_VERSION_UNKNOWN;
+	if (first >> 4 > FRAME_VERSION && (first & 15) > FRAME_CLASS_SYNC)
 		return FRAME_VERSION_UNKNOWN;
 	header.class = first & 15;
 	if (header.class == FRAME_CLASS_ADMISSION) {
@@ -177,7 +185,7 @@ static void write_header(const struct frame_sender *sender, uint8_t key_id, enum
 	struct bytes_writer w;
 
 	bw_init(&w, buf, header_size(class));
-	bw_u8(&w, FRAME_VERSION << 4 | class);
+	bw_u8(&w, (class <= FRAME_CLASS_SYNC && sender->version ? sender->version : FRAME_VERSION) << 4 | class);
 	bw_u8(&w, key_id);
 	bw_u24(&w, sender->hostno);
 	if (class == FRAME_CLASS_HELLO)
@@ -259,7 +267,7 @@ enum frame_verdict frame_open(struct frame_peer *peer, const struct frame_sender
 	const void *packet, size_t len, uint8_t ret_plain[GOSSIP_PACKET_MAX], size_t *ret_len)
 {
 	struct frame_header header;
-	enum frame_verdict verdict = frame_peek(packet, len, &header);
+	enum frame_verdict verdict = frame_peek_up_to(packet, len, self->version_max, &header);
 
 	if (verdict != FRAME_OK)
 		return verdict;

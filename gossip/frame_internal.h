@@ -96,7 +96,9 @@ struct frame_sender {
 	struct id128 host_id;
 	struct id128 cluster_id;
 	uint64_t boot;
-	uint64_t counter; /* of the last packet sealed; starts at 0 */
+	uint8_t version_max; /* the highest wire version that this host speaks; 0 = FRAME_VERSION */
+	uint8_t version;     /* of the next ordinary frame, 0 = FRAME_VERSION; everything else is sent in FRAME_VERSION */
+	uint64_t counter;    /* of the last packet sealed; starts at 0 */
 };
 
 /* What we know of the other end. Zero it, set hostno and host_id; frame_peer_fini frees the window. */
@@ -120,6 +122,7 @@ void frame_peer_set_boot(struct frame_peer *peer, uint64_t boot);
 
 /* Reads the header only; nothing of it is authentic yet. FRAME_OK, FRAME_SHORT, FRAME_VERSION_UNKNOWN or FRAME_SENDER.
  * Class FRAME_CLASS_ADMISSION gives FRAME_OK with only the class set. */
+enum frame_verdict frame_peek_up_to(const void *packet, size_t len, unsigned version_max, struct frame_header *ret_header);
 enum frame_verdict frame_peek(const void *packet, size_t len, struct frame_header *ret_header);
 
 /* Seals `plain` for host `to`. Returns the packet's length, 0 when len > FRAME_PLAIN_MAX or the ring is empty (nothing is sent

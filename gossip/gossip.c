@@ -90,8 +90,10 @@ void core_send_to(struct gossip *g, const struct member *m, const struct gossip_
 	const struct proto_packet *packet)
 {
 	uint8_t sealed[GOSSIP_PACKET_MAX];
-	size_t len = frame_seal(&g->sender, &g->ring, class, &m->host_id, packet->bytes, packet->len, sealed);
+	size_t len;
 
+	g->sender.version = m->wire;
+	len = frame_seal(&g->sender, &g->ring, class, &m->host_id, packet->bytes, packet->len, sealed);
 	if (class == FRAME_CLASS_PUSH || class == FRAME_CLASS_SYNC)
 		g->bucket -= (int64_t)len;
 	core_transmit(g, to, sealed, len);
@@ -263,8 +265,8 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 		return;
 	}
 	if (key_len == 1 && *(const uint8_t *)key == KEYS_RECORD_KEY[0])
-		return; /* read where it is when keys change */
-	if (key_len == 1 && *(const uint8_t *)key == MARK_RECORD_KEY[0])
+		keys_record(g, shard->id.origin, val, val_len);
+	else if (key_len == 1 && *(const uint8_t *)key == MARK_RECORD_KEY[0])
 		standing_mark_record(g, shard->id.origin, val, val_len);
 	else if (key_len == 1)
 		admit_host_record(g, shard->id.origin, shard->epoch, val, val_len);
@@ -562,7 +564,7 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 	core_enter(g, now_ms);
 	g->counters.packets_in++;
 	g->counters.bytes_in += len;
-	verdict = frame_peek(packet, len, &header);
+	verdict = frame_peek_up_to(packet, len, g->sender.version_max, &header);
 	m = verdict == FRAME_OK && header.class != FRAME_CLASS_ADMISSION ? members_find(g, header.hostno) : NULL;
 	if (verdict != FRAME_OK)
 		count_verdict(g, verdict);
@@ -601,7 +603,8 @@ struct gossip *gossip_new(const struct gossip_config *config, const struct gossi
 	g->sender = (struct frame_sender){.hostno = config->hostno,
 		.host_id = config->identity->id,
 		.cluster_id = config->cluster_id,
-		.boot = config->boot_tag};
+		.boot = config->boot_tag,
+		.version_max = config->wire_max ? config->wire_max : FRAME_VERSION};
 	keys_init(g);
 	shards_init(&g->shards, config->hostno, config->epoch, &shards_ops, g);
 	self.host_id = config->identity->id;

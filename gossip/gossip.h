@@ -63,6 +63,7 @@ struct gossip_member {
 	struct gossip_addr addr;
 	struct ip vtep; /* where it takes VXLAN */
 	char name[GOSSIP_NAME_MAX + 1];
+	uint8_t wire;	      /* the wire version that we send to it */
 	uint32_t rtt_us;      /* smoothed, 0 = never measured */
 	uint64_t heard_ms;    /* when anything authentic came from it, 0 = never */
 	uint64_t answered_ms; /* when it last answered something of ours, 0 = never */
@@ -81,6 +82,7 @@ struct gossip_config {
 	char name[GOSSIP_NAME_MAX + 1];
 	struct gossip_addr addr; /* as others reach us */
 	struct ip vtep;
+	uint8_t wire_max; /* 0, or to act as a later release, which speaks this wire version too and says what nobody knows yet */
 	/* Set at the first start after being admitted, when this identity never ran in this cluster before: who admitted it. From
 	 * there it gets to know the others. Zero at any later start. */
 	struct id128 source;

@@ -22,13 +22,13 @@
 #include <string.h>
 
 #define WIRE_MIN FRAME_VERSION
-#define WIRE_MAX FRAME_VERSION
 #define WANTED_VERSION 1
-#define LOOK_MS 200	     /* between two looks at the records while keys change */
-#define HAND_AGAIN_MS 600    /* a key to a member that does not list it yet */
-#define HAND_PER_LOOK 64     /* a box costs about 100 us */
-#define HELP_ONE_MS 1000     /* the maker alone hands out before */
-#define HELP_ALL_MS 5000     /* so long without success, and every holder hands it out */
+#define NEXT_EXTENSION 3  /* bytes behind the record of a host that speaks a later version: the test of what others make of it */
+#define LOOK_MS 200	  /* between two looks at the records while keys change */
+#define HAND_AGAIN_MS 600 /* a key to a member that does not list it yet */
+#define HAND_PER_LOOK 64  /* a box costs about 100 us */
+#define HELP_ONE_MS 1000  /* the maker alone hands out before */
+#define HELP_ALL_MS 5000  /* so long without success, and every holder hands it out */
 #define RETIRE_AFTER_MS 3000 /* packets sealed with the old key before its sender changed */
 #define TELL_KEY KEYS_TELL
 
@@ -70,15 +70,31 @@ int keys_restore(struct gossip *g, const void *val, size_t len, struct err *err)
 
 void keys_publish(struct gossip *g)
 {
-	struct keyring_view view = {.wire_min = WIRE_MIN, .wire_max = WIRE_MAX, .count = g->keys.kept.count};
-	uint8_t val[KEYRING_VIEW_MAX];
+	struct keyring_view view = {.wire_min = WIRE_MIN, .wire_max = g->sender.version_max, .count = g->keys.kept.count};
+	uint8_t val[KEYRING_VIEW_MAX + NEXT_EXTENSION] = {0};
+	size_t len;
 
 	if (!g->started)
 		return;
 	keyring_fingerprint(keyring_active(&g->keys.kept), view.active);
 	for (unsigned i = 0; i < view.count; i++)
 		keyring_fingerprint(&g->keys.kept.keys[i], view.keys[i]);
-	core_put(g, 0, KEYS_RECORD_KEY, 1, val, keyring_view_encode(&view, val));
+	len = keyring_view_encode(&view, val);
+	if (g->sender.version_max > FRAME_VERSION)
+		len += NEXT_EXTENSION;
+	core_put(g, 0, KEYS_RECORD_KEY, 1, val, len);
+}
+
+/* What it says of its keys is read where it is when keys change; what it speaks, now. */
+void keys_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t len)
+{
+	struct member *m = members_find(g, origin);
+	struct keyring_view view;
+
+	if (!m || m == g->self || !keyring_view_decode(val, len, &view) || view.wire_min > g->sender.version_max ||
+		view.wire_max < WIRE_MIN)
+		return;
+	m->wire = view.wire_max < g->sender.version_max ? view.wire_max : g->sender.version_max;
 }
 
 static void kept(struct gossip *g, uint64_t ticket)

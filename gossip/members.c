@@ -52,6 +52,9 @@ void members_show(const struct gossip *g, const struct member *m, struct gossip_
 		.since_ms = m->since_ms,
 		.addr = m->addr,
 		.vtep = m->vtep,
+		.wire = m == g->self ? g->sender.version_max
+			: m->wire    ? m->wire
+				     : FRAME_VERSION,
 		.rtt_us = m->srtt_us,
 		.heard_ms = m->heard_ms,
 		.answered_ms = m->answered_ms,

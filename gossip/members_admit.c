@@ -82,6 +82,9 @@ static void new_member(struct gossip *g, const struct member_save *save)
 	r = shard ? shards_record(shard, &g->shards, HOST_RECORD_KEY, 1) : NULL;
 	if (r)
 		admit_host_record(g, m->hostno, shard->epoch, record_val(r), r->val_len);
+	r = shard ? shards_record(shard, &g->shards, KEYS_RECORD_KEY, 1) : NULL;
+	if (r)
+		keys_record(g, m->hostno, record_val(r), r->val_len);
 	sooner(&g->unheard_ms, g->now + STRANGER_MS);
 }
 

@@ -81,6 +81,8 @@ static struct ping *send_ping(struct gossip *g, struct member *m, enum ping_kind
 		accuse(&packet, m);
 	fill_ping(g, &body, ping->seq);
 	proto_put_ping(&packet, PROTO_PING, &body);
+	if (g->sender.version_max > FRAME_VERSION)
+		proto_put_next(&packet);
 	members_piggyback(g, m, &packet);
 	g->counters.probes++;
 	core_send(g, m, FRAME_CLASS_PROBE, &packet);

@@ -91,6 +91,13 @@ bool proto_get_ping_req(struct bytes_reader *body, struct proto_ping_req *ret)
 	return true;
 }
 
+bool proto_put_next(struct proto_packet *packet)
+{
+	static const uint8_t body[] = {1, 2, 3, 4};
+
+	return append(packet, PROTO_TYPE_NEXT, body, sizeof(body));
+}
+
 bool proto_put_seq(struct proto_packet *packet, enum proto_type nack_or_indirect_ack, uint32_t seq)
 {
 	uint8_t body[4];

@@ -42,7 +42,8 @@ enum proto_type {
 	PROTO_SKETCH,	    /* symbols, see sketch_internal.h */
 	PROTO_BUSY,	    /* I serve others in bulk: ask somebody else */
 	PROTO_AUDIT,	    /* sums over the records of the sender's own shards */
-	PROTO_TYPE_MAX
+	PROTO_TYPE_MAX,
+	PROTO_TYPE_NEXT = 200 /* of no release: skipped */
 };
 
 /* What fits: plain values, and one writer. */
@@ -171,6 +172,7 @@ struct proto_list {
 /* All false (and nothing written) when it does not fit. */
 bool proto_put_ping(struct proto_packet *packet, enum proto_type ping_or_ack, const struct proto_ping *ping);
 bool proto_put_ping_req(struct proto_packet *packet, const struct proto_ping_req *req);
+bool proto_put_next(struct proto_packet *packet); /* of a type that no release knows */
 bool proto_put_seq(struct proto_packet *packet, enum proto_type nack_or_indirect_ack, uint32_t seq);
 bool proto_put_verify(struct proto_packet *packet, const struct proto_entry *suspect);
 bool proto_put_verdict(struct proto_packet *packet, const struct proto_verdict *verdict);

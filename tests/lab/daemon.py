@@ -21,6 +21,7 @@ class Daemon:
     def __init__(self, host, *options, start=True, log_level="debug"):
         self.host, self.options, self.log_level = host, [str(o) for o in options], log_level
         self.process = None
+        self.env = None  # besides ours
         listen = f"[{host.address}]:{PORT}" if ":" in host.address else f"{host.address}:{PORT}"
         self.underlay = ["--listen", listen, "--vtep", host.address]
         self.state = os.path.join(host.dir, "state")
@@ -40,7 +41,7 @@ class Daemon:
     def start(self, *options, wait=True):
         argv = [self.binary, "--name", self.host.name, *self.underlay, "--state-dir", self.state,
                 "--boot-id", f"boot-{self.host.number}-{self.host.boot_id}", "--log-level", self.log_level, *self.options, *options]
-        self.process = self.host.start(*argv, name="trestled")
+        self.process = self.host.start(*argv, name="trestled", env=self.env)
         if wait:
             self.wait_ready()
         return self
