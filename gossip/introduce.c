@@ -24,6 +24,7 @@
 #define WAIT_MS 3000	      /* at most so long; it may be a slow host */
 #define EARLY_LIVES_MS 2000
 #define PACKETS 8
+#define ASK_AFTER_MS 20	   /* from an introduction to the question who knows of it, and as long again at random */
 #define DIRECT_MEMBERS 256 /* above, others help to tell them all */
 
 struct early {
@@ -198,6 +199,22 @@ bool introduce_waits(const struct gossip *g, uint32_t origin)
 	return m && m->introduce_until_ms != 0 && m->state == GOSSIP_ALIVE;
 }
 
+/* A newcomer gets no addresses before enough others are known to have its admission. In a mesh their acks tell; by a tree few
+ * acknowledge to us, so some are compared with. */
+static void ask_who_knows(struct gossip *g)
+{
+	unsigned asked = 0;
+
+	for (unsigned i = 0; tree_grown(g) && i < g->member_count && asked < ADMISSION_ENOUGH; i++) {
+		struct member *m = g->slots[i];
+
+		if (!member_usable(g, m) || m->unheard || m->had_seq >= g->shards.seq)
+			continue;
+		member_due(g, &m->sync_ms, g->now + ASK_AFTER_MS + core_random(g, ASK_AFTER_MS));
+		asked++;
+	}
+}
+
 static void introduce_waiting(struct gossip *g)
 {
 	static struct round r;
@@ -229,6 +246,7 @@ static void introduce_waiting(struct gossip *g)
 	g->introduced_ms = g->now;
 	push_gathered(g); /* the admissions go first */
 	send_round(g, &r);
+	ask_who_knows(g);
 }
 
 /* ---- time ---- */

@@ -418,6 +418,8 @@ static void compare_own(struct comparison *c, const struct proto_head *theirs, s
 			shards_confirm_settled(&g->shards, ours);
 		push_changed(g, ours);
 	}
+	if (theirs->topic == 0 && theirs->epoch == ours->epoch && theirs->head > c->m->had_admissions)
+		c->m->had_admissions = theirs->head;
 	if (theirs->epoch == ours->epoch && theirs->head == ours->head)
 		compare_settled(c, theirs, ours);
 	if (tree_grown(g))
