@@ -384,10 +384,191 @@ static void measure_memory(struct world *w)
 	end(w);
 }
 
+/* ---- in company of the sick ---- */
+
+struct sick {
+	bool is[SIM_HOSTS_MAX];
+	unsigned changes[SIM_HOSTS_MAX]; /* of a sick host's state, at the observer who saw most */
+	unsigned false_deaths;
+	uint16_t *seen; /* [observer * hosts + sick host]: changes */
+};
+
+static void count_sick(struct sim_host *host, const struct gossip_member *member, enum gossip_state old)
+{
+	struct world *w = host->world;
+	struct sick *sick = w->scenario;
+	unsigned of = member->hostno - 1;
+	bool was = old == GOSSIP_DEAD, is = member->state == GOSSIP_DEAD;
+
+	if (was == is || sick->is[host->index])
+		return;
+	if (!sick->is[of]) {
+		sick->false_deaths += is;
+		return;
+	}
+	if (++sick->seen[host->index * w->host_count + of] > sick->changes[of])
+		sick->changes[of] = sick->seen[host->index * w->host_count + of];
+}
+
+static struct sick *begin_sick(struct world *w, unsigned count)
+{
+	struct sick *sick = calloc(1, sizeof(*sick));
+
+	begin(w);
+	free(w->scenario);
+	if (!sick)
+		abort();
+	sick->seen = calloc((size_t)w->host_count * w->host_count, sizeof(*sick->seen));
+	if (!sick->seen)
+		abort();
+	for (unsigned i = 0; i < count; i++)
+		sick->is[i] = true;
+	w->scenario = sick;
+	w->hooks.member = count_sick;
+	return sick;
+}
+
+static void end_sick(struct world *w)
+{
+	struct sick *sick = w->scenario;
+
+	w->hooks.member = NULL;
+	free(sick->seen);
+	free(sick);
+	w->scenario = NULL;
+}
+
+#define STARVED 4
+#define STARVED_HOURS 1
+
+/* Four hosts get a fifth of the time. Nobody may take a healthy host for dead because of them. */
+static void measure_starved(struct world *w)
+{
+	struct sick *sick = begin_sick(w, STARVED);
+
+	w->unchecked = true;
+	for (unsigned s = 0; s < STARVED_HOURS * 3600 && !w->failure[0]; s++) {
+		for (unsigned i = 0; i < STARVED; i++)
+			world_pause(w, i);
+		world_run_ms(w, 800);
+		for (unsigned i = 0; i < STARVED; i++)
+			world_resume(w, i);
+		world_run_ms(w, 200);
+	}
+	printf("     starved: %u of %u hosts, %u host hours: %u false deaths of healthy hosts\n", STARVED, w->host_count,
+		w->host_count * STARVED_HOURS, sick->false_deaths);
+	if (sick->false_deaths > 0)
+		world_fail(w, "healthy hosts are taken for dead");
+	end_sick(w);
+}
+
+#define SICK_MINUTES 5
+
+/* Four of five packets of one host in a hundred are lost, or all that it sends. */
+static void measure_sick(struct world *w)
+{
+	unsigned count = w->host_count / 100 ? w->host_count / 100 : 1, worst = 0;
+	struct sick *sick = begin_sick(w, count);
+
+	for (unsigned i = 0; i < count; i++) {
+		w->hosts[i].loss_out = i % 2 ? 1000 : 800;
+		w->hosts[i].loss_in = i % 2 ? 0 : 800;
+	}
+	world_run_ms(w, SICK_MINUTES * 60000);
+	for (unsigned i = 0; i < count; i++)
+		worst = sick->changes[i] > worst ? sick->changes[i] : worst;
+	printf("     sick: %u of %u hosts: at most %.2f changes of one's state a minute, %u false deaths of healthy hosts\n",
+		count, w->host_count, (double)worst / SICK_MINUTES, sick->false_deaths);
+	if (worst > 2 * SICK_MINUTES)
+		world_fail(w, "a view that changes all the time");
+	end_sick(w);
+}
+
+/* ---- newcomers ---- */
+
+static bool all_joined(struct world *w)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (!w->hosts[i].gossip || gossip_member_count(w->hosts[i].gossip, GOSSIP_ALIVE) != w->host_count)
+			return false;
+	return true;
+}
+
+/* All join at once, by a token of the first. */
+static void measure_join(struct world *w)
+{
+	uint64_t bytes;
+
+	w->unchecked = true;
+	world_start(w, 0);
+	world_run_ms(w, 3000);
+	bytes = w->bytes;
+	for (unsigned i = 1; i < w->host_count; i++)
+		world_join(w, i, 0);
+	w->scenario = calloc(1, sizeof(struct samples));
+	if (!w->scenario)
+		abort();
+	((struct samples *)w->scenario)->since_us = w->now_us;
+	if (!world_run_until(w, 120000, 10, all_joined))
+		world_fail(w, "not joined after 120 s");
+	sample(w);
+	report(w, "all join at one host, to all seeing all");
+	printf("     join, %u hosts: %.0f bytes sent by a host\n", w->host_count, (double)(w->bytes - bytes) / w->host_count);
+	end(w);
+}
+
+static bool last_is_equal(struct world *w)
+{
+	const struct sim_host *last = &w->hosts[w->host_count - 1];
+
+	return last->gossip->shards.root == w->hosts[0].gossip->shards.root && gossip_in_step(last->gossip);
+}
+
+/* 100,000 records in one topic, and one host that has none of them. */
+static void measure_newcomer(struct world *w)
+{
+	const unsigned records = 100000;
+	struct samples *s;
+	uint64_t bytes;
+
+	begin(w);
+	s = w->scenario;
+	w->unchecked = true;
+	for (unsigned i = 0; i < records; i++) {
+		unsigned host = i % (w->host_count - 1);
+		char key[24], value[48];
+
+		memset(value, 'v', sizeof(value));
+		snprintf(key, sizeof(key), "endpoint-%u", i);
+		gossip_put(w->hosts[host].gossip, 3, key, 16, value, sizeof(value), world_now_ms(w), NULL);
+		if (i % 1000 == 999) {
+			for (unsigned j = 0; j < w->host_count; j++)
+				world_touch(w, j);
+			world_run_ms(w, 100);
+		}
+	}
+	expect_quiet(w, 30000);
+	world_crash(w, w->host_count - 1);
+	world_run_ms(w, 20000);
+	bytes = w->bytes;
+	s->since_us = w->now_us;
+	world_restart(w, w->host_count - 1, true);
+	if (!world_run_until(w, 60000, 10, last_is_equal))
+		world_fail(w, "not equal after 60 s");
+	sample(w);
+	report(w, "a host without any of 100,000 records, to having them all");
+	printf("     newcomer: %.0f bytes sent by all\n", (double)(w->bytes - bytes));
+	end(w);
+}
+
 /* Only by name: they take long. */
 const struct scenario long_scenarios[] = {
 	{"measure_hour", 50, false, measure_hour},
 	{"measure_event_in_trouble", 1000, false, measure_event_in_trouble},
+	{"measure_starved", 100, false, measure_starved},
+	{"measure_sick", 1000, false, measure_sick},
+	{"measure_join", 200, false, measure_join},
+	{"measure_newcomer", 50, false, measure_newcomer},
 	{"measure_storm", 50, false, measure_storm},
 	{NULL, 0, false, NULL},
 };
