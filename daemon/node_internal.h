@@ -15,6 +15,7 @@
  *   datapath.c   desired state to the driver, on the worker
  *   api.c        the control API's answers
  *   node.c       construction in order, timers, end
+ *   purge.c      `trestled --purge`, where no daemon runs: not a part of the node
  */
 #ifndef DAEMON_NODE_INTERNAL_H
 #define DAEMON_NODE_INTERNAL_H
