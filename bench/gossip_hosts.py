@@ -250,6 +250,15 @@ class Fleet:
     def heal(self):
         self._nft("delete table bridge cut")
 
+    def lose(self, percent):
+        """So many of a hundred packets, at random."""
+        self._nft(f"""add table bridge loss
+            add chain bridge loss forward {{ type filter hook forward priority 0; }}
+            add rule bridge loss forward numgen random mod 100 < {percent} drop""")
+
+    def lose_nothing(self):
+        self._nft("delete table bridge loss")
+
     def _nft(self, commands):
         run("nsenter", f"--net=/run/netns/{self.switch}", "nft", "-f", "-", stdin=commands + "\n")
 
