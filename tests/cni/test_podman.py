@@ -69,7 +69,7 @@ class Runs(PluginTest):
         """Mode l2: the container's way out is its host's end of the network, and so is the way in."""
         one, (host, other) = self.podmen[0], self.lab.hosts
         engine = Runtime(self.daemons[1], *self.daemons[1].plugin().create_network("shared", "10.39.0.0/24"))
-        wait_for(lambda: self.daemon.call("GET", "/v1/networks")["networks"], 5, "the network is known here")
+        self.know_network("shared")
         one.network("shared")
         one.run("web", "shared", "-p", "8098:80", command=self.SERVE)
         docker = engine.attach()

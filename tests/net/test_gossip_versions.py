@@ -65,9 +65,11 @@ class Versions(unittest.TestCase):
             name = os.urandom(32).hex()
             made.append(name)
             d.plugin().create_endpoint(network, name, d.plugin().request_address(pool))
+            for other in self.daemons:
+                wait_for(lambda o=other: o.call("GET", "/v1/networks/application-network"), 10, f"{other.host.name} knows the network")
         for d in (two, three):
             wait_for(lambda: len(d.endpoints()) == 2, 10, f"{d.host.name} knows both endpoints")
-        one.trestle("keys", "rotate")
+        wait_for(lambda: one.trestle("keys", "rotate"), 10, "a rotation")  # refused while it has not heard of everybody's keys
         for d in self.daemons:
             wait_for(lambda: [k["generation"] for k in d.call("GET", "/v1/keys")["keys"]] == [2], 30, f"{d.host.name} has the new key alone")
         packets = self.packets(taps, 3)
