@@ -62,7 +62,7 @@
 #define PUSH_TRIES 3
 #define PUSH_COALESCE_MS 5
 #define PUSH_GATHER_MS 40  /* admissions wait for each other, at most so long */
-#define STRANGER_MS 300	   /* for who should be introduced: then it is asked itself */
+#define STRANGER_MS 600	   /* for who should be introduced: then it is asked itself */
 #define TREE_ABOVE 64	   /* alive hosts: up to here each change goes straight to each */
 #define TREE_WIDE 32	   /* children of a host in clusters of up to TREE_WIDE_MAX: two hops */
 #define TREE_WIDE_MAX 1057 /* 1 + 32 + 32 * 32 */
