@@ -32,13 +32,14 @@ struct host_end {
 	struct network *network;
 	struct endpoint *ep; /* NULL: not made yet, or taken away */
 	struct prefix addresses[2];
-	struct id128 pool;		    /* being asked */
-	unsigned family;		    /* 0, 1: being looked after */
-	unsigned users;			    /* attachments that have their way out here */
-	bool busy;			    /* a step is under way */
-	bool ready;			    /* link, addresses and routes are set */
-	bool closing;			    /* goes when the step is done */
-	bool complained;		    /* its last comparison failed, and that was said */
+	struct id128 pool; /* being asked */
+	unsigned family;   /* 0, 1: being looked after */
+	unsigned users;	   /* attachments that have their way out here */
+	bool busy;	   /* a step is under way */
+	bool ready;	   /* link, addresses and routes are set */
+	bool told;	   /* was ready once: the driver knows it, and a step that fails later does not change that */
+	bool closing;	   /* goes when the step is done */
+	bool complained;   /* its last comparison failed, and that was said */
 	uint64_t compare_ms, idle_since_ms; /* when next; without users */
 	struct end_wait *waiting;
 };
@@ -94,7 +95,7 @@ static void tell_driver(struct node *node)
 	if (!list)
 		abort();
 	HASH_ITER(hh, node->networks, n, next)
-	if (n->host_end && n->host_end->ep && n->host_end->ready)
+	if (n->host_end && n->host_end->ep && n->host_end->told)
 		list[count++] = exit_of(n->host_end);
 	if (count == node->exit_count && (!count || memcmp(list, node->exits, count * sizeof(*list)) == 0)) {
 		free(list);
@@ -198,6 +199,7 @@ static void finish(struct host_end *end, const struct err *err)
 		return;
 	}
 	end->ready = !err;
+	end->told |= !err;
 	tell_driver(end->node);
 	end->compare_ms = clock_boot_ms() + COMPARE_MS;
 	end->busy = true; /* who is answered may let go of it */
@@ -207,6 +209,12 @@ static void finish(struct host_end *end, const struct err *err)
 		free(end);
 	else if (!end->users && !end->ready)
 		take_away(end);
+}
+
+/* A pool that other hosts gave the network later can be where this host goes otherwise; what was there first stays. */
+static bool stands_in_the_way(const struct host_end *end, const struct prefix *pool)
+{
+	return route_overlaps(pool, end->ep->state.peer_name);
 }
 
 static void wanted_link(const struct host_end *end, struct workload_link *link)
@@ -226,7 +234,8 @@ static void wanted_link(const struct host_end *end, struct workload_link *link)
 	for (unsigned i = 0; i < def->pool_count; i++) {
 		const struct prefix *own = &end->addresses[def->pools[i].ip.family == 6];
 
-		if (prefix_is_set(own) && !prefix_contains(&def->pools[i], &own->ip)) /* the kernel makes the other */
+		if (prefix_is_set(own) && !prefix_contains(&def->pools[i], &own->ip) && /* the kernel makes the other */
+			!stands_in_the_way(end, &def->pools[i]))
 			link->routes[link->route_count++].to = def->pools[i];
 	}
 }
@@ -261,6 +270,7 @@ static void made(void *arg, const struct err *err)
 		if (end->ep) /* its creation removes it */
 			end->ep->host_end = NULL;
 		end->ep = NULL;
+		end->told = false;
 		memset(end->addresses, 0, sizeof(end->addresses));
 		if (!end->closing)
 			release_strays(end->node, end->network);
@@ -320,6 +330,11 @@ static void given(void *arg, const struct ipam_result *result)
 		finish(end, &err);
 		return;
 	}
+	if (result->code != IPAM_GRANTED && end->ep) { /* a family gained later: asked for again, the other one works on */
+		end->family++;
+		next_family(end);
+		return;
+	}
 	if (result->code != IPAM_GRANTED) {
 		custody_explain(end->node, result, &none, &p->state.def.prefix, &err);
 		err_prefix(&err, "an address for this host, by which containers have their way out of network \"%s\"",
@@ -341,7 +356,7 @@ static void next_family(struct host_end *end)
 
 	for (; end->family < 2; end->family++) {
 		p = prefix_is_set(&end->addresses[end->family]) ? NULL : pool_of(end->node, end->network, end->family);
-		if (!p)
+		if (!p || (end->ep && stands_in_the_way(end, &p->state.def.prefix)))
 			continue;
 		end->pool = want.pool = p->id;
 		custody_ask(end->node, &want, given, end);
@@ -492,7 +507,7 @@ void host_end_adopt(struct node *node, struct endpoint *ep)
 	host_end_has(end, ep);
 	end->addresses[0] = ep->state.address4;
 	end->addresses[1] = ep->state.address6;
-	end->ready = true;
+	end->ready = end->told = true;
 	tell_driver(node);
 }
 
