@@ -224,8 +224,9 @@ void vx_routed_nat(struct vxlan *vx, bool *ret_wrote, struct err *err)
 		fill(n, &list[count++]);
 	for (size_t i = 0; i < vx->exit_count; i++)
 		fill_exit(&vx->exits[i], &list[count++]);
-	vx->guard_dirty = prepare_exits(vx, &found, err) < 0 || let_forward(vx, 4, &wrote, err) < 0 ||
-			  let_forward(vx, 6, &wrote, err) < 0 || nat_apply(vx->nat, list, count, ret_wrote, err) < 0 ||
+	/* The filters first: what is refused after them leaves nothing open. */
+	vx->guard_dirty = nat_apply(vx->nat, list, count, ret_wrote, err) < 0 || prepare_exits(vx, &found, err) < 0 ||
+			  let_forward(vx, 4, &wrote, err) < 0 || let_forward(vx, 6, &wrote, err) < 0 ||
 			  look_for_drops(vx, err) < 0;
 	*ret_wrote |= wrote;
 	free(list);
