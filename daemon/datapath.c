@@ -526,6 +526,10 @@ static void submit(struct job *j)
 		put_back(dp, j->commands);
 	j->commands = NULL;
 	j->result = -1;
+	if (j->endpoint_id[0]) {
+		j->endpoint_failed = true;
+		j->endpoint_err = j->err;
+	}
 	job_done(j);
 }
 
