@@ -853,10 +853,16 @@ static void network_rm(struct node *node, struct control_call *call, const char 
 	struct err err = {0};
 	struct network *n = need_network(node, name, &err);
 	struct later_answer *l;
+	struct id128 id;
 
-	if (n)
-		host_end_drop(node, n);
-	if (!n || may_remove(node, n, &err) < 0) {
+	if (!n) {
+		control_fail(call, &err);
+		return;
+	}
+	id = n->id;
+	host_end_drop(node, n);
+	n = network_by_id(node, &id); /* NULL: the end was all that kept it */
+	if (n && may_remove(node, n, &err) < 0) {
 		control_fail(call, &err);
 		return;
 	}
@@ -864,10 +870,12 @@ static void network_rm(struct node *node, struct control_call *call, const char 
 	if (!l)
 		abort();
 	l->call = call;
-	l->answer = json_pack("{s:o}", "removed", id_json(&n->id));
-	unpin_pools(node, n);
-	n->pinned = false;
-	network_unuse(node, n);
+	l->answer = json_pack("{s:o}", "removed", id_json(&id));
+	if (n) {
+		unpin_pools(node, n);
+		n->pinned = false;
+		network_unuse(node, n);
+	}
 	outbox_call(node->outbox, answer_later, l);
 }
 
