@@ -591,7 +591,7 @@ bool ipam_has_retired(const struct ipam *ipam)
 	const struct pool *pool, *next;
 
 	HASH_ITER(hh, ipam->pools, pool, next)
-	if (pool->known && pool->retiring && !ipam->hold && !handback_is_over(ipam, pool))
+	if (pool->known && pool->retiring && ipam->hold != IPAM_HOLD_FOR_GOOD && !handback_is_over(ipam, pool))
 		return false;
 	return true;
 }
