@@ -347,7 +347,7 @@ static void tick_one(struct node *node, struct pending_claim *p, uint64_t now)
 
 	if (p->patience_ms && now >= p->patience_ms) {
 		finish(node, p, NULL, 0);
-	} else if (now >= p->deadline_ms) {
+	} else if (now >= p->deadline_ms && !p->patience_ms) { /* else its maker is known: asked until patience ends */
 		log_warn("claims", "host %s did not answer about \"%s\" within %d ms, creating it alone",
 			host_label(node, p->home, name, sizeof(name)), p->key, CLAIM_MS);
 		finish(node, p, p->value, p->len);
