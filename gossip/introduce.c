@@ -186,7 +186,7 @@ static void send_round(struct gossip *g, const struct round *r)
 
 		if (!member_usable(g, m) || m->unheard || m == r->only)
 			continue;
-		for (unsigned p = 0; p < r->count; p++)
+		for (unsigned p = 0; p < r->count && r->packets[p].len; p++)
 			core_send(g, m, FRAME_CLASS_MEMBERSHIP, &r->packets[p]);
 	}
 }
@@ -237,6 +237,11 @@ static void introduce_waiting(struct gossip *g)
 			tree_introduce(g, shard);
 			members_tell(g, m, NEWS_ALL);
 		} else if (shard && !add_to_round(&r, m, shard)) {
+			/* More than a packet holds is left to the comparisons; what did not fit beside others goes next. */
+			if (r.members == 0) {
+				members_tell(g, m, NEWS_ALL);
+				continue;
+			}
 			m->introduce_until_ms = g->now + WAIT_MS;
 			g->introduce_ms = g->now;
 		}
