@@ -233,7 +233,8 @@ static int finish_leaving(struct node *node, struct err *err)
 	if (store_wipe(node->store, STORE_BOOT, STORE_LEASE, err) < 0)
 		return -1;
 	if (store_wipe(node->store, STORE_STATE, STORE_IDENTITY, err) < 0 ||
-		store_wipe(node->store, STORE_STATE, STORE_CLUSTER, err) < 0)
+		store_wipe(node->store, STORE_STATE, STORE_CLUSTER, err) < 0 ||
+		store_wipe(node->store, STORE_STATE, STORE_MARK, err) < 0)
 		return -1;
 	/* The note last: until here a kill leads back to this place. */
 	return store_replace(node->store, STORE_STATE, of_a_member, OF_A_MEMBER, NULL, err);

@@ -20,6 +20,7 @@
 #define MARK_SIZE 34
 
 struct saved_mark {
+	const struct id128 *of; /* marks of other identities are not looked at; NULL: any */
 	bool found;
 	struct gossip_mark mark, base;
 	bool set_back;
@@ -38,7 +39,12 @@ static void save(struct node *node, enum store_area area, bool durable)
 	bw_u64(&w, s->base.count);
 	bw_u64(&w, s->base.tag);
 	bw_u8(&w, s->set_back);
-	outbox_save(node->outbox, store_change_new(area, STORE_MARK, "", 0, val, w.len, durable));
+	/* The boot file outlives a state directory that is moved away or brought in: there the mark is its identity's. */
+	if (area == STORE_BOOT)
+		outbox_save(node->outbox,
+			store_change_new(area, STORE_MARK, &node->identity.id, sizeof(node->identity.id), val, w.len, durable));
+	else
+		outbox_save(node->outbox, store_change_new(area, STORE_MARK, "", 0, val, w.len, durable));
 }
 
 static int take_mark(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
@@ -47,7 +53,8 @@ static int take_mark(void *ctx, const void *key, size_t key_len, const void *val
 	struct bytes_reader r;
 	uint8_t format;
 
-	(void)key, (void)key_len;
+	if (m->of && (key_len != sizeof(*m->of) || memcmp(key, m->of, key_len) != 0))
+		return 0;
 	br_init(&r, val, len);
 	format = br_u8(&r);
 	if (!r.bad && format > MARK_FORMAT)
@@ -64,7 +71,7 @@ static int take_mark(void *ctx, const void *key, size_t key_len, const void *val
 int standing_start(struct node *node, struct err *err)
 {
 	struct standing *s = &node->standing;
-	struct saved_mark state = {0}, boot = {0};
+	struct saved_mark state = {0}, boot = {.of = &node->identity.id};
 	bool later;
 
 	if (store_each(node->store, STORE_STATE, STORE_MARK, take_mark, &state, err) < 0 ||

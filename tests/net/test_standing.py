@@ -91,6 +91,13 @@ class SetBack(Standing):
         self.daemon.start()
         self.gives_nothing()
 
+    def test_a_new_host_in_the_place_of_an_old_one_gives_addresses(self):
+        shutil.rmtree(self.daemon.state)  # what this boot remembers is of the former identity
+        self.daemon.start()
+        new = Runtime(self.daemon, *self.daemon.plugin().create_network("other", "10.10.0.0/27"))
+        wait_for(lambda: self.take(new), 10, "an address")
+        self.assertEqual(self.warnings(self.daemon), "")
+
     def test_a_reboot_is_no_setting_back(self):
         self.lab.hosts[0].boot()
         self.daemon.start()
