@@ -1001,6 +1001,23 @@ bool cluster_alone(const struct node *node)
 	return HASH_COUNT(node->hosts) == 0;
 }
 
+static void own_spares(void *ctx, const struct ipam_share *share)
+{
+	struct node *node = ((void **)ctx)[0];
+	unsigned *count = ((void **)ctx)[1];
+
+	if (share->hostno == node->cluster.hostno)
+		*count = (unsigned)share->free_held;
+}
+
+unsigned cluster_spare_numbers(struct node *node)
+{
+	unsigned count = 0;
+
+	ipam_each_share(node->ipam, &node->cluster.hostno_pool, own_spares, (void *[]){node, &count});
+	return count;
+}
+
 struct seed_list {
 	struct token *token;
 };
@@ -1319,19 +1336,34 @@ static void say_goodbye(void *arg)
 	cluster_start_over(l->node, left, l);
 }
 
+/* Hosts that came in a moment ago take part in the pool of host numbers only when joining has gone quiet: until then nobody takes
+ * these numbers, and without them nobody could join any more. */
+static bool numbers_wait_for_others(struct node *node)
+{
+	struct host *host, *next;
+
+	if (!cluster_spare_numbers(node))
+		return false;
+	HASH_ITER(hh, node->hosts, host, next)
+	if (host->state == GOSSIP_ALIVE)
+		return true;
+	return false;
+}
+
 /* What this host held has been handed over, or nobody takes it in time: goodbye. */
 static void on_leave_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct leave *l = arg;
 	struct node *node = l->node;
 	struct timeval soon = {.tv_usec = 50000};
+	bool keeps = !cluster_alone(node) && (!ipam_has_retired(node->ipam) || numbers_wait_for_others(node));
 
 	(void)fd, (void)what;
-	if (!cluster_alone(node) && !ipam_has_retired(node->ipam) && clock_boot_ms() < l->deadline_ms) {
+	if (keeps && clock_boot_ms() < l->deadline_ms) {
 		event_add(l->timer, &soon);
 		return;
 	}
-	if (!ipam_has_retired(node->ipam) && !cluster_alone(node))
+	if (keeps)
 		log_warn("cluster", "leaving with addresses in custody that no other host took: they are lost to the cluster "
 				    "until it forgets this host");
 	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_LEAVING, "", 0, "1", 1, true));

@@ -285,6 +285,7 @@ int cluster_run_gossip(struct node *node, struct err *err); /* core restored and
 void cluster_stop(struct node *node);
 void cluster_poke(struct node *node); /* after anything that may have changed gossip's next deadline */
 bool cluster_alone(const struct node *node);
+unsigned cluster_spare_numbers(struct node *node); /* host numbers that this host can give away by itself */
 int cluster_token(struct node *node, int64_t ttl_s, char ret_text[512], int64_t *ret_expires_s, struct err *err);
 /* fn is called once: err NULL = joined. */
 int cluster_join(

@@ -101,7 +101,12 @@ class Daemon:
     def token(self):
         return self.call("POST", "/v1/token", {})["token"]
 
+    def wait_sponsor(self):
+        """A host that is new itself has no host numbers to give yet, and can get none from a host that is down."""
+        wait_for(lambda: self.call("GET", "/v1/status")["spare_numbers"], 30, f"{self.host.name} has host numbers to give")
+
     def join(self, other):
+        other.wait_sponsor()
         self.trestle("join", other.token())
         wait_for(lambda: self.call("GET", "/v1/status")["state"] == "running", 10, f"{self.host.name} is in")
 

@@ -75,6 +75,7 @@ class Between(Hosts):
         """The note that it says goodbye was written, and not yet what it is now."""
         one, two = self.daemons
         one.plugin().create_network("app", "10.9.0.0/24")
+        two.wait_sponsor()
         before = one.call("GET", "/v1/status")
         one.kill9()
         one.host.run("python3", "-c", INSERT, f"{one.state}/state.db", LEAVING.hex())

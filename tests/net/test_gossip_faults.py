@@ -176,7 +176,7 @@ class Deaths(Faults):
         """The one host that all joined at is gone for good, and all others but one are killed with it and start again."""
         last = self.daemons[-1]
         # A sponsor gives host numbers out of its own reserve, which comes to it once the others know that it is a member.
-        wait_for(lambda: last.call("GET", "/v1/status")["counters"]["ipam"]["transfers_in"], 30, f"{last.host.name} has host numbers")
+        last.wait_sponsor()
         self.kill_all(self.daemons[:-1])
         rest = self.daemons[1:]
         for d in rest[:-1]:

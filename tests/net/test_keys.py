@@ -166,7 +166,7 @@ class Away(Hosts):
     def test_joining_where_udp_is_filtered(self):
         joiner = self.daemons[2]
         # Either seed of the token may be the sponsor; h2, which is not to hear from h1 then, needs host numbers of its own for that.
-        wait_for(lambda: self.daemons[1].call("GET", "/v1/status")["counters"]["ipam"]["transfers_in"], 30, "h2 has host numbers")
+        self.daemons[1].wait_sponsor()
         joiner.trestle("leave")
         token = self.daemons[0].token()
         pass_again = self.no_udp(0)

@@ -59,6 +59,7 @@ class Purge(Hosts):
 
     def test_it_goes_without_a_goodbye_and_with_damaged_files(self):
         self.runtimes()[0].attach()
+        self.two.wait_sponsor()
         self.one.kill9()
         with open(f"{self.one.state}/state.db", "wb") as f:
             f.write(b"no database")
