@@ -184,6 +184,8 @@ struct member {
 	uint64_t twin_ms;	 /* when two hosts last spoke as this one, 0 = never */
 	uint64_t twin_later;	 /* the boot tag of the one that we met later */
 	struct gossip_mark mark; /* the highest that it published since we run */
+	bool said_less;		 /* what it published since is less than `mark` */
+	uint64_t remind_ms;	 /* when to tell it so again */
 	bool stood;		 /* it knows of no later state of ours */
 
 	/* News about it. */
@@ -487,6 +489,7 @@ void forget_told(struct gossip *g, const void *packet, size_t len);
 void standing_open(struct gossip *g);
 void standing_met(struct gossip *g, struct member *m); /* it has started, or we have */
 void standing_mark_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t len);
+void standing_remind(struct gossip *g, struct member *m);
 bool standing_on_recall(struct gossip *g, struct member *m, struct bytes_reader *body);
 bool standing_on_verdict(struct gossip *g, struct member *m, struct bytes_reader *body);
 void standing_twin_seen(struct gossip *g, struct member *m, const struct gossip_addr *from);

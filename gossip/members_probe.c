@@ -498,6 +498,7 @@ static void compare(struct gossip *g, struct member *m, const struct proto_ping 
 	members_claim(g, m, &alive);
 	members_compare(g, m, ping->members);
 	sync_compare(g, m, ping->root);
+	standing_remind(g, m);
 }
 
 void probe_on_ping(struct gossip *g, struct member *m, const struct proto_ping *ping)

@@ -25,6 +25,7 @@
 #define NOBODY_MS 10000	   /* by then who does not answer is suspected at least */
 #define ASK_AGAIN_MS 300
 #define ASK_AT_ONCE 8
+#define REMIND_MS 1000
 #define FIRM_AFTER_MS 60000 /* who has stood sound for so long is not the later one */
 
 const char *gossip_standing_name(enum gossip_standing standing)
@@ -118,10 +119,21 @@ void standing_mark_record(struct gossip *g, uint32_t origin, const uint8_t *val,
 	}
 	if (!m || m == g->self)
 		return;
+	m->said_less = mark.count <= m->mark.count && outranks(&m->mark, &mark);
 	if (mark.count > m->mark.count)
 		m->mark = mark;
-	else if (outranks(&m->mark, &mark) && member_usable(g, m))
-		tell(g, m, &m->addr, PROTO_SET_BACK);
+	m->remind_ms = g->now;
+	standing_remind(g, m);
+}
+
+/* The word may be lost, and a state that was set back may lack the key that it is said with: again while it probes and answers.
+ */
+void standing_remind(struct gossip *g, struct member *m)
+{
+	if (!m->said_less || g->now < m->remind_ms || !member_usable(g, m))
+		return;
+	m->remind_ms = g->now + REMIND_MS;
+	tell(g, m, &m->addr, PROTO_SET_BACK);
 }
 
 /* ---- asking ---- */
