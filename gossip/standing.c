@@ -126,11 +126,19 @@ void standing_mark_record(struct gossip *g, uint32_t origin, const uint8_t *val,
 	standing_remind(g, m);
 }
 
-/* The word may be lost, and a state that was set back may lack the key that it is said with: again while it probes and answers.
- */
+/* It uses an epoch a second time, for something else (R6): its disk was set back to before it had used it first. It need not have
+ * forgotten anything that a mark tells of; what it has to do is to take a later epoch. */
+static bool repeats_epoch(const struct gossip *g, const struct member *m)
+{
+	const struct origin *origin = shards_origin(&g->shards, m->hostno);
+
+	return origin && origin->refused && origin->epoch == m->epoch;
+}
+
+/* Again while it probes and answers: the word may be lost, and who was set back may lack the key that it is said with. */
 void standing_remind(struct gossip *g, struct member *m)
 {
-	if (!m->said_less || g->now < m->remind_ms || !member_usable(g, m))
+	if (g->now < m->remind_ms || !member_usable(g, m) || !(m->said_less || repeats_epoch(g, m)))
 		return;
 	m->remind_ms = g->now + REMIND_MS;
 	tell(g, m, &m->addr, PROTO_SET_BACK);
