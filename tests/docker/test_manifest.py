@@ -6,6 +6,7 @@ that the installed plugin is called for, with the installed configuration. What 
 """
 import json
 import os
+import secrets
 import subprocess
 import unittest
 
@@ -15,7 +16,7 @@ from tests.cni.runtime import Cni, Sandbox
 from tests.lab import BUILD, ROOT, Daemon, Engine, Lab, wait_for
 
 MANIFEST = os.path.join(ROOT, "packaging/kubernetes/trestle.yaml")
-KEPT = ("/run/", "/etc/machine-id")  # of the node itself; everything else it has in a directory of its own
+KEPT = "/run/"  # of the node itself; everything else it has in a directory of its own
 PROPAGATION = {None: "private", "HostToContainer": "rslave", "Bidirectional": "rshared"}
 # --privileged asks for every capability that the kernel has; this machine may itself have fewer to give.
 PRIVILEGED = ["--security-opt", "systempaths=unconfined", "--security-opt", "seccomp=unconfined", "--cap-add=NET_ADMIN", "--cap-add=SYS_ADMIN"]
@@ -49,6 +50,11 @@ class Node:
             source = self.where(volume["hostPath"]["path"])
         if "secret" in volume or volume["hostPath"]["type"] == "DirectoryOrCreate":
             self.host.run("mkdir", "-p", source)
+        elif volume["hostPath"]["type"] == "File" and not os.path.exists(source):
+            # An engine would make a directory of it.
+            os.makedirs(os.path.dirname(source), exist_ok=True)
+            with open(source, "w") as f:
+                f.write(secrets.token_hex(16) + "\n")
         mode = "ro" if m.get("readOnly") else "rw"
         return ["-v", f"{source}:{m['mountPath']}:{mode},{PROPAGATION[m.get('mountPropagation')]}"]
 

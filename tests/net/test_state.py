@@ -93,7 +93,7 @@ class State(Hosts):
         try:
             with open("/etc/machine-id") as f:
                 own = f.read().strip()
-        except FileNotFoundError:
+        except OSError:
             own = ""
         return ("--adopt", own) if own else ()
 
