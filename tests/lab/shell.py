@@ -39,14 +39,14 @@ def wait_for(condition, timeout=10.0, what="condition", every=0.05):
     deadline = time.monotonic() + timeout * PATIENCE
     while True:
         try:
-            value = condition()
-            if value:
-                return value
-            last = value
+            last, error = condition(), None
+            if last:
+                return last
         except NOT_YET as e:
-            last = e
+            last = error = e
         if time.monotonic() > deadline:
-            raise Failed(f"{what}: not so after {timeout * PATIENCE} s (last seen: {last!r})")
+            # With where it came from: a mistake in the condition looks like something that is not yet so.
+            raise Failed(f"{what}: not so after {timeout * PATIENCE} s (last seen: {last!r})") from error
         time.sleep(every)
 
 
