@@ -9,11 +9,10 @@ with 1 and with 1,000 endpoints on the host.
 """
 import os
 import secrets
-import sys
 import time
 
 from bench.report import Report
-from tests.lab import Daemon, Engine, Failed, Lab, Runtime, wait_for
+from tests.lab import Daemon, Engine, Lab, Runtime, program, wait_for
 
 ROUNDS = int(os.environ.get("TRESTLE_BENCH_ROUNDS", "30"))
 CROWD = int(os.environ.get("TRESTLE_BENCH_CROWD", "1000"))
@@ -133,9 +132,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (Failed, OSError, RuntimeError) as e:
-        sys.exit(f"bench: failed: {e}")
-    except KeyboardInterrupt:
-        sys.exit("bench: interrupted; everything is removed")
+    program("bench", main)

@@ -9,12 +9,11 @@ CPU is the plugin's with its children's and, for Trestle, the daemon's until the
 once until the last has ended.
 """
 import os
-import sys
 import time
 
 from bench.report import Report
 from tests.cni.runtime import Runner
-from tests.lab import BUILD, Daemon, Failed, Lab, wait_for
+from tests.lab import BUILD, Daemon, Lab, program, wait_for
 
 ROUNDS = int(os.environ.get("TRESTLE_BENCH_ROUNDS", "100"))
 CROWD = int(os.environ.get("TRESTLE_BENCH_CROWD", "1000"))
@@ -154,9 +153,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (Failed, OSError, RuntimeError) as e:
-        sys.exit(f"bench: failed: {e}")
-    except KeyboardInterrupt:
-        sys.exit("bench: interrupted; everything is removed")
+    program("bench", main)

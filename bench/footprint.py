@@ -5,13 +5,12 @@ the plugin's socket of this host and of the other, spread over ten networks, sin
 of the programs as they are shipped, without debug symbols.
 """
 import os
-import sys
 import tempfile
 import time
 
 from bench.attach import Crowd
 from bench.report import Report
-from tests.lab import BUILD, Daemon, Failed, Lab, run, wait_for
+from tests.lab import BUILD, Daemon, Lab, program, run, wait_for
 
 LOCAL = int(os.environ.get("TRESTLE_BENCH_LOCAL", "1000"))
 REMOTE = int(os.environ.get("TRESTLE_BENCH_REMOTE", "10000"))
@@ -55,9 +54,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (Failed, OSError, RuntimeError) as e:
-        sys.exit(f"bench: failed: {e}")
-    except KeyboardInterrupt:
-        sys.exit("bench: interrupted; everything is removed")
+    program("bench", main)

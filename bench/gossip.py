@@ -22,11 +22,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 
 from bench.gossip_hosts import Fleet, now, require
 from bench.report import Report, percentile
-from tests.lab import BUILD, Failed, Neighbours, Plugin, Refused
+from tests.lab import BUILD, Neighbours, Plugin, program
 
 SHORT = bool(os.environ.get("SHORT"))
 COUNTS = [int(n) for n in os.environ.get("BENCH_N", "10" if SHORT else "10,50,100").split(",")]
@@ -358,18 +357,12 @@ METRICS = {
 class GossipReport(Report):
     """With what to reach beside each figure."""
 
-    def _print(self, path):
-        lines = [("metric", "subject", "figure", "min", "max", "n", "moonshot", "over others")]
-        for r in self.rows:
-            base, _, count = r["metric"].rpartition("_n")
-            goal = MOONSHOTS.get((base, int(count)), MOONSHOTS.get((base, 0))) if r["subject"] == Trestle.NAME else None
-            verdict = "" if goal is None else f"{goal:g} {'reached' if r['median'] <= goal else 'missed'}"
-            lines.append((r["metric"], r["subject"], f"{r['median']:g} {r['unit']}", f"{r['min']:g}", f"{r['max']:g}", str(r["n"]), verdict,
-                          "  ".join(f"{v:g} x {k}" for k, v in r["ratios"].items())))
-        widths = [max(len(l[i]) for l in lines) for i in range(len(lines[0]))]
-        for l in lines:
-            print("  ".join(word.ljust(w) for word, w in zip(l, widths)).rstrip())
-        print(f"written to {path}\nbench: ok")
+    MORE = ("moonshot",)
+
+    def more(self, row):
+        base, _, count = row["metric"].rpartition("_n")
+        goal = MOONSHOTS.get((base, int(count)), MOONSHOTS.get((base, 0))) if row["subject"] == Trestle.NAME else None
+        return ("" if goal is None else f"{goal:g} {'reached' if row['median'] <= goal else 'missed'}",)
 
 
 def report(samples):
@@ -396,11 +389,4 @@ def main():
 
 
 if __name__ == "__main__":
-    # SIGTERM unwinds like ^C: namespaces and programs are removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        main()
-    except (Failed, Refused, OSError, RuntimeError) as e:
-        sys.exit(f"bench: failed: {e}")
-    except KeyboardInterrupt:
-        sys.exit("bench: interrupted; everything is removed")
+    program("bench", main)

@@ -6,8 +6,11 @@ of the same metric, taken in the same run.
 """
 import json
 import os
+import time
 
 from tests.lab import ROOT
+
+BEGAN = time.monotonic()
 
 
 def percentile(samples, p):
@@ -17,6 +20,8 @@ def percentile(samples, p):
 
 
 class Report:
+    MORE = ()  # headings of the columns that a kind of report adds to the table
+
     def __init__(self, name):
         self.name, self.rows = name, []
 
@@ -40,12 +45,17 @@ class Report:
         os.rename(path + ".tmp", path)
         self._print(path)
 
+    def more(self, row):
+        """The cells below MORE."""
+        return ()
+
     def _print(self, path):
-        lines = [("metric", "subject", "figure", "min", "max", "n", "over others")]
+        lines = [("metric", "subject", "figure", "min", "max", "n", *self.MORE, "over others")]
         for r in self.rows:
             ratios = "  ".join(f"{v:g} x {k}" for k, v in r["ratios"].items())
-            lines.append((r["metric"], r["subject"], f"{r['median']:g} {r['unit']}", f"{r['min']:g}", f"{r['max']:g}", str(r["n"]), ratios))
+            lines.append((r["metric"], r["subject"], f"{r['median']:g} {r['unit']}", f"{r['min']:g}", f"{r['max']:g}", str(r["n"]), *self.more(r),
+                          ratios))
         widths = [max(len(l[i]) for l in lines) for i in range(len(lines[0]))]
         for l in lines:
             print("  ".join(word.ljust(w) for word, w in zip(l, widths)).rstrip())
-        print(f"written to {os.path.relpath(path, ROOT)}\nbench: ok")
+        print(f"written to {os.path.relpath(path, ROOT)}, after {time.monotonic() - BEGAN:.0f} s\nbench: ok")

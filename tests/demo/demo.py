@@ -6,10 +6,9 @@ network, a container on each host. The lines that begin with "h1#" are the comma
 """
 import itertools
 import shlex
-import sys
 import time
 
-from tests.lab import Daemon, Engine, Failed, Lab, leaks, wait_for
+from tests.lab import Daemon, Engine, Failed, Lab, leaks, program, wait_for
 from tests.lab.engine import IMAGE
 from tests.lab.podman import Podman
 
@@ -146,9 +145,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (Failed, OSError, RuntimeError) as e:
-        sys.exit(f"demo: failed: {e}")
-    except KeyboardInterrupt:
-        sys.exit("demo: interrupted; everything is removed")
+    program("demo", main)

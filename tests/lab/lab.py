@@ -333,6 +333,17 @@ def stories():
             yield from host.story()
 
 
+def program(name, main):
+    """Runs main() as a program: what failed is told in one line, and by then every lab has removed what it made."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # unwinds like ^C
+    try:
+        main()
+    except (Failed, OSError, RuntimeError) as e:
+        sys.exit(f"{name}: failed: {e}")
+    except KeyboardInterrupt:
+        sys.exit(f"{name}: interrupted; everything is removed")
+
+
 def _tail(path, count):
     try:
         with open(path, "rb") as f:
