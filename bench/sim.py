@@ -37,7 +37,6 @@ TIMES = {
     "measure_newcomer": ("newcomer_1e5", {50: (None, 150)}, 50),
 }
 JOIN_SIZES = {50: 150, 200: None, 500: None}  # hosts: goal in ms
-FAIL = "FAIL"
 
 
 def seeds(hosts):
@@ -45,13 +44,13 @@ def seeds(hosts):
 
 
 def run(scenario, hosts, seed=1):
-    """What it printed and how long it took; what goes wrong in one scenario is told and does not end the others."""
+    """What it printed and how long it took. A bound of the test that is not kept is told, and does not end the others."""
     began = time.monotonic()
     done = subprocess.run([SIM, "--hosts", str(hosts), "--seed", str(seed), scenario], capture_output=True, text=True)
     if done.returncode < 0 or not done.stdout:
         sys.exit(f"{scenario} with {hosts} hosts: ended with {done.returncode}\n{done.stdout}{done.stderr}")
     for line in done.stdout.splitlines():
-        if line.startswith(FAIL):
+        if line.startswith("FAIL"):
             print(f"above the bound of the test: {line}", flush=True)
     return done.stdout, time.monotonic() - began
 
@@ -67,7 +66,7 @@ def number(out, pattern):
 
 def percentiles(out, last_one):
     last = LAST.search(out) if last_one else None
-    found = last or next((m for line in out.splitlines() if "to the last one" not in line and (m := PERCENTILES.search(line))), None)
+    found = last or next((m for line in out.splitlines() if not LAST.search(line) and (m := PERCENTILES.search(line))), None)
     if not found:
         sys.exit(f"no figures in:\n{out}")
     return [float(x) for x in found.groups()]
@@ -123,7 +122,7 @@ def joins(report):
 
 def addresses(report):
     out, _ = run("fill_to_the_last_address", 50)
-    report.add("trestle", "usable_of_a_slash_24_n50", "addresses", [254.0 if FAIL not in out else 0.0])
+    report.add("trestle", "usable_of_a_slash_24_n50", "addresses", [number(out, r"filled: (\d+) addresses")])
     goal(report, "usable_of_a_slash_24_n50", "addresses", 254)
 
 

@@ -179,6 +179,7 @@ static void fill_to_the_last_address(struct world *w)
 		world_run_ms(w, 20);
 	}
 	world_run_ms(w, 5000);
+	printf("     filled: %u addresses of a /24 given by %u hosts\n", l->granted, w->host_count);
 	if (l->granted != 254)
 		world_fail(w, "254 addresses were asked for one after the other, %u given, %u exhausted, %u other", l->granted,
 			l->exhausted, l->other);
