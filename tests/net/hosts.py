@@ -39,6 +39,22 @@ class Hosts(unittest.TestCase):
     def reach(self, a, container, address, timeout=3):
         wait_for(lambda: a.ping(container, address), timeout, f"{container.name} on {a.host.name} reaches {address}")
 
+    def small_disk(self, daemon):
+        """The daemon goes on with its state on a disk of its own, which is soon full."""
+        state = daemon.state
+        daemon.stop()
+        daemon.host.run("sh", "-ec", f"""
+            mv {state} {state}.old; mkdir -m 700 {state}
+            mount -t tmpfs -o size=2m,mode=700 tmpfs {state}; cp -a {state}.old/. {state}""")
+        daemon.start()
+        Daemon.wait_members(self.daemons)
+
+    def fill_disk(self, daemon):
+        """The file that takes what was free."""
+        path = f"{daemon.state}/fill"
+        daemon.host.run("sh", "-c", f"cat /dev/zero >{path}", check=False)
+        return path
+
     def endpoints(self, daemon):
         """{address: host} as one daemon sees it."""
         return {e["ipv4"]: e["host"] for e in daemon.endpoints()}

@@ -94,19 +94,13 @@ class Between(Hosts):
 class FullDisk(Hosts):
     def test_nobody_hears_a_goodbye_that_is_not_on_disk(self):
         one, two = self.daemons
-        one.stop()
-        # The file moves to a disk of its own, which is then filled up.
-        one.host.run("sh", "-ec", f"""
-            mv {one.state} {one.state}.old; mkdir -m 700 {one.state}
-            mount -t tmpfs -o size=2m,mode=700 tmpfs {one.state}; cp -a {one.state}.old/. {one.state}""")
-        one.start()
-        Daemon.wait_members(self.daemons)
+        self.small_disk(one)
         host_id = one.call("GET", "/v1/status")["host_id"]
-        one.host.run("sh", "-c", f"cat /dev/zero >{one.state}/fill", check=False)
+        full = self.fill_disk(one)
         self.assertRaises(OSError, one.call, "POST", "/v1/leave", {}, timeout=7)  # its patience for handing over is 5 s
         members = {m["host_id"]: m["state"] for m in two.call("GET", "/v1/members")["members"]}
         self.assertIn(members[host_id], ("alive", "suspect"))
-        one.host.run("rm", f"{one.state}/fill")
+        one.host.run("rm", full)
         wait_for(lambda: one.call("GET", "/v1/status")["host_id"] != host_id, 10, "it has left")
         wait_for(lambda: [m["state"] for m in two.call("GET", "/v1/members")["members"] if m["host_id"] == host_id] in ([], ["left"]), 5,
                  "and the other has heard it")

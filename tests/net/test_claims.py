@@ -39,13 +39,8 @@ class Unmade(Hosts):
     def test_a_maker_that_dies(self):
         """Its disk is full, so that it stays before the moment at which the pool is made."""
         one, two, three = self.daemons
-        one.stop()
-        one.host.run("sh", "-ec", f"""
-            mv {one.state} {one.state}.old; mkdir -m 700 {one.state}
-            mount -t tmpfs -o size=2m,mode=700 tmpfs {one.state}; cp -a {one.state}.old/. {one.state}""")
-        one.start()
-        Daemon.wait_members(self.daemons)
-        one.host.run("sh", "-c", f"cat /dev/zero >{one.state}/fill", check=False)
+        self.small_disk(one)
+        self.fill_disk(one)
         subnets = [f"10.{number}.0.0/24" for number in range(40, 46)]
 
         def make(subnet):
