@@ -1,6 +1,6 @@
-"""Programs of others that run the plugin: the Go library that the runtimes link (through cnitool), and containerd by `ctr run --cni`.
+"""The Go library that the runtimes link runs the plugin, through cnitool.
 
-The plugin has its installed name and place; the plugins behind it in a list are Debian's. What each client calls is in its own words,
+The plugin has its installed name and place; the plugins behind it in a list are Debian's. What the library calls is in its own words,
 so these cases look at what came of it: in the container, at the daemon, and that nothing is left.
 """
 import json
@@ -10,18 +10,11 @@ import unittest
 
 from tests.cni.runtime import BINARY, PluginTest
 from tests.lab import BUILD, ROOT, run, wait_for
+from tests.lab.podman import own_cni_dirs
 
 DEBIAN = "/usr/lib/cni"
 TOOL = os.path.join(BUILD, "tests/cni/cnitool")
 LIBRARY = "/usr/share/gocode"
-BUSYBOX = "/bin/busybox"
-
-
-def install(host):
-    """The plugin where a runtime looks for it, in the host's own /opt."""
-    host.run("mount", "-t", "tmpfs", "tmpfs", "/opt")
-    host.run("mkdir", "-p", "/opt/cni/bin")
-    host.run("cp", BINARY, "/opt/cni/bin/trestle")
 
 
 def conflist(name, *plugins, version="1.0.0"):
@@ -40,7 +33,8 @@ class Cnitool(PluginTest):
         run("go", "build", "-o", TOOL, os.path.join(ROOT, "tests/cni/cnitool/main.go"), timeout=300,
             env={**os.environ, "GO111MODULE": "off", "GOPATH": LIBRARY, "GOCACHE": os.path.join(BUILD, "go"), "GOFLAGS": ""})
         super().setUpClass()
-        install(cls.host)
+        own_cni_dirs(cls.host)
+        cls.host.run("cp", BINARY, "/opt/cni/bin/trestle")
         cls.dir = f"{cls.host.dir}/cnitool"
         os.makedirs(f"{cls.dir}/net.d")
 
@@ -129,98 +123,6 @@ class Cnitool(PluginTest):
         done = self.tool("add", name, self.sandbox(), check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("subnet", done.stderr)
-
-
-CONFIG = """version = 2
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
-"""
-SOCKET = "/run/containerd/containerd.sock"
-
-
-@unittest.skipUnless(shutil.which("ctr") and shutil.which("containerd") and shutil.which("runc") and os.path.exists(BUSYBOX),
-                     "needs the packages containerd, runc and busybox-static")
-class Ctr(PluginTest):
-    HOSTS = 2
-    OPTIONS = ("--lease-grace", 3)
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        for host in cls.lab.hosts:
-            install(host)
-            host.run("mount", "-t", "tmpfs", "tmpfs", "/etc/cni")
-            host.run("mkdir", "-p", "/etc/cni/net.d")
-            cls.network(host)
-            cls.root(host)
-            with open(f"{host.dir}/containerd.toml", "w") as f:
-                f.write(CONFIG)
-            host.start("containerd", "--config", f"{host.dir}/containerd.toml", "--root", f"{host.dir}/containerd", "--state", "/run/containerd",
-                       "--address", SOCKET)
-            wait_for(lambda h=host: cls.ctr(h, "version"), 20, "containerd answers")
-
-    @staticmethod
-    def network(host):
-        path = host.path("/etc/cni/net.d/10-app.conflist")
-        with open(path, "w") as f:
-            json.dump(conflist("app", {"type": "trestle", "subnet": "10.80.0.0/24"}), f)
-
-    @staticmethod
-    def root(host):
-        for name in ("bin", "proc", "sys", "dev", "etc", "tmp", "run"):
-            os.makedirs(f"{host.dir}/root/{name}")
-        shutil.copy(BUSYBOX, f"{host.dir}/root/bin/busybox")
-        for name in ("sh", "sleep", "ip", "ping"):
-            os.symlink("busybox", f"{host.dir}/root/bin/{name}")
-
-    @staticmethod
-    def ctr(host, *argv, check=True):
-        return host.run("ctr", "-a", SOCKET, *argv, check=check, timeout=60)
-
-    def start(self, host, name, *options, command=("/bin/sleep", "1000"), check=True):
-        return self.ctr(host, "run", "--cni", "--cgroup", f"/{host.netns}/{name}", *options, "--rootfs", f"{host.dir}/root", name,
-                        *command, check=check)
-
-    def end(self, host, name):
-        self.ctr(host, "task", "rm", "-f", name, check=False)
-        self.ctr(host, "container", "rm", name, check=False)
-
-    def address(self, host, name):
-        """ctr may lose what a short command says."""
-        words = lambda: self.ctr(host, "task", "exec", "--exec-id", "look", name, "/bin/ip", "-o", "-4", "addr", "show", "dev", "eth0").stdout.split()
-        return wait_for(lambda: words()[3], 10, f"address of {name}").split("/")[0]
-
-    def test_a_container_that_ends(self):
-        """ctr says DEL with an empty CNI_NETNS when the task has ended."""
-        before = self.state()
-        short = lambda: self.start(self.host, "short", "--rm", command=("/bin/ip", "-o", "-4", "addr", "show", "dev", "eth0"))
-        wait_for(lambda: "10.80.0." in short().stdout, 10, "what the container said of its address")  # ctr may lose it
-        self.nothing_left(before)
-
-    def test_containers_of_two_hosts(self):
-        """ctr never says DEL for what it started with -d: the ended container is collected."""
-        before = self.state()
-        for host in self.lab.hosts:
-            self.start(host, "web", "-d")
-            self.addCleanup(self.end, host, "web")
-            self.know_network("app")
-        one, two = (self.address(h, "web") for h in self.lab.hosts)
-        self.assertNotEqual(one, two)
-        wait_for(lambda: self.ctr(self.host, "task", "exec", "--exec-id", "ping", "web", "/bin/ping", "-c", "1", "-W", "1", two), 5, "one reaches two")
-        self.assertEqual({e["container_id"] for e in self.daemon.local_endpoints()}, {"default-web"})
-        self.end(self.host, "web")
-        wait_for(lambda: self.state() == before, 15, "collected")
-
-    def test_an_add_that_fails(self):
-        """ctr says DEL, leaves task and container behind, and shows what the daemon said."""
-        before = self.state()
-        self.daemon.stop()
-        failed = self.start(self.host, "late", "-d", check=False)
-        self.end(self.host, "late")
-        self.daemon.start()
-        self.assertNotEqual(failed.returncode, 0)
-        self.assertIn("no daemon answers", failed.stderr)
-        self.nothing_left(before)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ class Containerd:
     def ctr(self, *argv, check=True):
         return self.host.run("ctr", "--address", CONTAINERD, *argv, check=check, timeout=60)
 
-    def run(self, name):
-        self.ctr("run", "-d", "--cni", "--cgroup", f"/{self.host.netns}/{name}", "--rootfs", self.root, name, "/bin/sleep", "100000")
+    def run(self, name, *options, command=("/bin/sleep", "100000"), check=True):
+        return self.ctr("run", "--cni", "--cgroup", f"/{self.host.netns}/{name}", *options, "--rootfs", self.root, name, *command, check=check)
 
     def exec(self, name, *argv, check=True):
         return self.ctr("task", "exec", "--exec-id", "x", name, *argv, check=check)
