@@ -1,4 +1,4 @@
-/* Between cli.c (command line, help), commands.c (what each command asks and shows) cni_install.c (the plugin's files) and
+/* Between cli.c (command line, help), commands.c (what each command asks and shows), cni_install.c (the plugin's files) and
  * uninstall.c. */
 #ifndef CLI_CLI_INTERNAL_H
 #define CLI_CLI_INTERNAL_H
