@@ -40,10 +40,10 @@ endif
 # ---- What there is to build ----
 
 sources = $(wildcard $(1)/*.c $(1)/*/*.c)
-objects = $(patsubst %.c,$(B)/%.o,$(filter-out daemon/main.c cli/main.c cni/main.c,$(call sources,$(1))))
+objects = $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(call sources,$(1))))
 programs_of = $(patsubst %.c,$(B)/%,$(wildcard $(1)))
-ARCHIVES := $(foreach m,$(MODULES),$(if $(call objects,$(m)),$(B)/lib$(m).a))
-PROGRAMS := $(if $(wildcard daemon/main.c),$(B)/trestled) $(if $(wildcard cli/main.c),$(B)/trestle) $(if $(wildcard cni/main.c),$(B)/trestle-cni)
+ARCHIVES := $(MODULES:%=$(B)/lib%.a)
+PROGRAMS := $(addprefix $(B)/,trestled trestle trestle-cni)
 UNIT := $(call programs_of,tests/unit/test_*.c)
 SIM_MAINS := $(shell grep -ls '^int main\>' tests/sim/*.c)
 SIM := $(call programs_of,$(SIM_MAINS))
@@ -81,6 +81,8 @@ $(B)/%.o: %.c $(B)/flags | deps
 	$(Q)$(CC) $(OWN_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 $(UNIT:%=%.o) $(SIM:%=%.o) $(SIM_SHARED): | deps-test
 
+# What a runtime starts for every operation brings its libraries along instead of having them looked up; the sanitizers cannot.
+STATIC := $(if $(SANITIZE),$(OWN_LDFLAGS),-static -Wl,-z,relro,-z,now)
 link = $(Q)$(CC) $(OWN_LDFLAGS) $(LDFLAGS) -o $@ $(1) -Wl,--start-group $(ARCHIVES) -Wl,--end-group $(LIBS) $(2)
 
 $(B)/trestled: $(B)/daemon/main.o $(ARCHIVES)
@@ -89,11 +91,9 @@ $(B)/trestled: $(B)/daemon/main.o $(ARCHIVES)
 $(B)/trestle: $(B)/cli/main.o $(ARCHIVES)
 	$(call say,LINK  $@)
 	$(call link,$<)
-# A runtime starts it for every operation, so it brings its libraries along instead of having them looked up; the sanitizers cannot.
 $(B)/trestle-cni: $(B)/cni/main.o $(B)/libcni.a $(B)/libcontrol.a $(B)/libbase.a
 	$(call say,LINK  $@)
-	$(Q)$(CC) $(if $(SANITIZE),$(OWN_LDFLAGS),-static -Wl,-z,relro,-z,now) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) \
-		-Wl,--end-group -ljansson
+	$(Q)$(CC) $(STATIC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -ljansson
 $(B)/tests/unit/%: $(B)/tests/unit/%.o $(ARCHIVES)
 	$(call say,LINK  $@)
 	$(call link,$<,-lcmocka)
@@ -109,7 +109,7 @@ $(B)/tests/load/%: $(B)/tests/load/%.o $(ARCHIVES)
 # Measured beside the plugin, so linked as it is.
 $(B)/tests/load/objects: $(B)/tests/load/objects.o
 	$(call say,LINK  $@)
-	$(Q)$(CC) $(if $(SANITIZE),$(OWN_LDFLAGS),-static -Wl,-z,relro,-z,now) $(LDFLAGS) -o $@ $<
+	$(Q)$(CC) $(STATIC) $(LDFLAGS) -o $@ $<
 # With a fuzzer, clang's runtime brings main(); without one, replay.c does.
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(ARCHIVES)
 	$(call say,LINK  $@)
@@ -184,8 +184,7 @@ demo: deps-docker deps-cni all ## the main job on real engines; ends with "demo:
 
 # ---- Benchmarks ----
 
-bench: $(BENCHES:%=bench-%) ## all benchmarks; figures and charts in build/bench
-	$(Q)$(if $(wildcard bench/charts.py),python3 -m bench.charts)
+bench: $(BENCHES:%=bench-%) ## all benchmarks; figures in build/bench
 	@echo "bench: ok"
 bench-attach: ## attaching a container: ours beside Docker's overlay and bridge
 bench-cni: deps-cni load ## ADD and DEL: ours beside Debian's bridge and ptp, and beside a program that only makes the objects
