@@ -231,7 +231,15 @@ static enum vx_kind kind_of(enum nl_link_kind kind)
 	return kinds[kind];
 }
 
-static void translate(const struct nl_link *nl, struct vx_link *link)
+/* Mode l3: a container that lives in the host's namespace has its end there too, under the tag of the pair. It is not the
+ * driver's: it is in no group, and has not the MAC of our ends. Both, so that one that is ours stays so when somebody changes
+ * either. */
+static bool is_containers(const struct vx_link *link)
+{
+	return link->kind == VX_VETH && link->group == 0 && !mac_equal(&link->mac, &DRIVER_GATEWAY_MAC);
+}
+
+static void translate(const struct vxlan *vx, const struct nl_link *nl, struct vx_link *link)
 {
 	memset(link, 0, sizeof(*link));
 	link->index = nl->index;
@@ -242,7 +250,8 @@ static void translate(const struct nl_link *nl, struct vx_link *link)
 	link->up = nl->flags & IFF_UP;
 	link->mac = nl->mac;
 	memcpy(link->name, nl->name, sizeof(link->name));
-	link->tagged = vx_tag_parse(nl->alias, &link->tag);
+	if (!vx->routed || !is_containers(link))
+		link->tagged = vx_tag_parse(nl->alias, &link->tag);
 	link->port_known = nl->port_known;
 	link->port_flags = nl->port_flags;
 	if (link->kind == VX_VXLAN) {
@@ -344,7 +353,7 @@ static void link_seen(struct vxlan *vx, const struct nl_link *nl)
 
 	if (!l->generation)
 		memset(&old, 0, sizeof(old)); /* new to us */
-	translate(nl, &l->link);
+	translate(vx, nl, &l->link);
 	l->generation = vx->generation;
 	l->running = nl->flags & IFF_LOWER_UP;
 	l->peer_index = nl->peer_index;

@@ -309,6 +309,45 @@ static void what_nobody_wants_any_more_goes(void **state)
 	assert_int_equal(ours(), 0);
 }
 
+/* A container may live in the host's namespace: its end is there under the tag of the pair, and found before the host's. */
+static void a_containers_end_in_the_hosts_namespace_is_not_ours(void **state)
+{
+	struct driver_endpoint e = endpoint_of(1);
+	char name[DRIVER_IFNAME_SIZE], again[DRIVER_IFNAME_SIZE], id[ID_TEXT_SIZE];
+
+	(void)state;
+	REQUIRE_KERNEL();
+	open_driver();
+	e.peer_netns = 0;
+	driver->ops->put_network(driver, &net);
+	driver->ops->put_endpoint(driver, &e, true);
+	sync_driver();
+	assert_true(driver->ops->endpoint_ifname(driver, &net.id, e.id, name));
+	RUN(host, "ip link set c1 up alias trestle:%s:%s", id_format(&net.id, id), e.id);
+	assert_int_equal(lines("ip link show | grep 'alias trestle:%s:%s'", id, e.id), 2);
+	assert_int_equal(drift(), 0);
+	close_driver();
+	open_driver();
+	driver->ops->put_network(driver, &net);
+	driver->ops->put_endpoint(driver, &e, false);
+	assert_int_equal(drift(), 0);
+	assert_true(driver->ops->endpoint_ifname(driver, &net.id, e.id, again));
+	assert_string_equal(again, name);
+	assert_int_equal(lines("ip -o link show c1 | grep 'UP.* state UP .*group default'"), 1);
+	/* One that is ours stays so when somebody changes one of the two. */
+	RUN(host, "ip link set %s group default", name);
+	close_driver();
+	open_driver();
+	driver->ops->put_network(driver, &net);
+	driver->ops->put_endpoint(driver, &e, false);
+	assert_int_equal(drift(), 1);
+	assert_int_equal(drift(), 0);
+	driver->ops->del_endpoint(driver, &net.id, e.id);
+	sync_driver();
+	reap();
+	assert_int_equal(lines("ip -o link | grep -E ': (c1|%s)'", name), 0);
+}
+
 static void held_routes_stay_until_records_are_there(void **state)
 {
 	struct driver_endpoint e = endpoint_of(1);
@@ -525,6 +564,7 @@ int main(void)
 		cmocka_unit_test_teardown(the_hosts_forwarding_keeps_its_advertisements, teardown),
 		cmocka_unit_test_teardown(reopening_adopts_and_writes_nothing, teardown),
 		cmocka_unit_test_teardown(what_nobody_wants_any_more_goes, teardown),
+		cmocka_unit_test_teardown(a_containers_end_in_the_hosts_namespace_is_not_ours, teardown),
 		cmocka_unit_test_teardown(held_routes_stay_until_records_are_there, teardown),
 		cmocka_unit_test_teardown(an_address_moves, teardown),
 		cmocka_unit_test_teardown(a_remote_changes_its_host, teardown),
