@@ -131,8 +131,8 @@ struct driver_ops {
 	/* The last failure to make this endpoint real; false when there is none. */
 	bool (*endpoint_error)(struct driver *d, const struct id128 *network, const char *id, struct err *ret_err);
 	const struct driver_counters *(*counters)(const struct driver *d);
-	/* What of the host's stands in the way of its networks, and what to do, as of the last full comparison; "" for nothing.
-	 */
+	/* What of the host's stands in the way of its networks, and what to do; "" for nothing. Looked for at each full
+	 * comparison and when networks come or go. */
 	const char *(*warning)(const struct driver *d);
 	/* Dropped by the driver's filters, from the kernel's counters. Mode l2: frames of no member, and such as a workload
 	 * forged; mode l3: packets with another's source, and such as went from network to network. */

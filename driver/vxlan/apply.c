@@ -317,7 +317,7 @@ static void conf(struct vxlan *vx, size_t i)
 {
 	const struct vx_op *op = &vx->plan->ops[i];
 	struct err err = {0};
-	bool wrote, failed = vx_routed_conf(op->name, op->pair, op->has_ip6, &wrote, &err) < 0;
+	bool wrote = false, failed = vx_routed_conf(op->name, op->pair, op->has_ip6, &wrote, &err) < 0;
 
 	on_result(vx, (uint32_t)i, failed ? err.sys_errno : 0, failed ? err.text : "");
 }

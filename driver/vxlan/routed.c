@@ -44,15 +44,19 @@ static bool read_value(const char *path, char buf[16])
 	return got >= 0;
 }
 
-/* Writing a setting takes the kernel's lock, and makes notices: only what differs is written. */
+/* Writing a setting takes the kernel's lock, and makes notices: only what differs is written. What is not there (a host without
+ * IPv6, a link that went) is not to be put right. */
 static int conform(const char *path, const char *value, bool *wrote, struct err *err)
 {
 	char have[16];
+	bool absent;
 
 	if (read_value(path, have) && strcmp(have, value) == 0)
 		return 0;
-	*wrote = true;
-	return netns_sysctl(path, value, NULL, err);
+	if (netns_sysctl(path, value, &absent, err) < 0)
+		return -1;
+	*wrote |= !absent;
+	return 0;
 }
 
 static const struct setting {
@@ -70,18 +74,17 @@ static const struct setting {
 	{CONF6, "accept_ra", "0", false, false},
 };
 
-int vx_routed_conf(const char *name, bool pair, bool has_ip6, bool *ret_wrote, struct err *err)
+int vx_routed_conf(const char *name, bool pair, bool has_ip6, bool *wrote, struct err *err)
 {
 	char path[96];
 
-	*ret_wrote = false;
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
 		const struct setting *s = &settings[i];
 
 		if ((s->pair && !pair) || (s->ip6 && !has_ip6))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s/%s", s->directory, name, s->name);
-		if (conform(path, s->value, ret_wrote, err) < 0)
+		if (conform(path, s->value, wrote, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -105,18 +108,10 @@ static int keep_advertisements(struct err *err)
 	return ret;
 }
 
-static bool wants_family(const struct vx_network *n, uint8_t family)
+bool vx_routed_has(const struct prefix *pools, unsigned count, uint8_t family)
 {
-	for (unsigned i = 0; n->live && n->routed && i < n->routed->pool_count; i++)
-		if (n->routed->pools[i].ip.family == family)
-			return true;
-	return false;
-}
-
-static bool exit_has(const struct driver_exit *e, uint8_t family)
-{
-	for (unsigned i = 0; i < e->pool_count; i++)
-		if (e->pools[i].ip.family == family)
+	for (unsigned i = 0; i < count; i++)
+		if (pools[i].ip.family == family)
 			return true;
 	return false;
 }
@@ -126,21 +121,20 @@ static int let_forward(struct vxlan *vx, uint8_t family, bool *wrote, struct err
 {
 	const char *path = family == 4 ? FORWARD4 : FORWARD6;
 	struct vx_network *n, *next;
-	bool wanted = false, changed = false;
+	bool wanted = false;
 	char have[16];
 
 	HASH_ITER(hh, vx->networks, n, next)
-	wanted |= wants_family(n, family);
+	wanted |= n->live && n->routed && vx_routed_has(n->routed->pools, n->routed->pool_count, family);
 	for (size_t i = 0; i < vx->exit_count; i++)
-		wanted |= exit_has(&vx->exits[i], family);
+		wanted |= vx_routed_has(vx->exits[i].pools, vx->exits[i].pool_count, family);
 	if (!wanted || !read_value(path, have) || strcmp(have, "1") == 0)
 		return 0;
-	if ((family == 6 && keep_advertisements(err) < 0) || conform(path, "1", &changed, err) < 0)
+	if ((family == 6 && keep_advertisements(err) < 0) || conform(path, "1", wrote, err) < 0)
 		return err_prefix(
 			err, "let the host forward IPv%u, which networks of mode l3 and ways out of mode l2 need", family);
 	log_info("vxlan", "%s was %s: networks of mode l3 and ways out of mode l2 need 1, so it is 1 now, and stays so", path,
 		have);
-	*wrote = true;
 	return 0;
 }
 
@@ -194,15 +188,13 @@ static void fill_exit(const struct driver_exit *e, struct nat_network *to)
 }
 
 /* They are made by others, but the host routes through them all the same. */
-static int prepare_exits(struct vxlan *vx, unsigned *ret_found, struct err *err)
+static int prepare_exits(struct vxlan *vx, bool *wrote, struct err *err)
 {
 	for (size_t i = 0; i < vx->exit_count; i++) {
 		const struct driver_exit *e = &vx->exits[i];
-		bool wrote = false;
 
-		if (vx_routed_conf(e->ifname, true, exit_has(e, 6), &wrote, err) < 0)
+		if (vx_routed_conf(e->ifname, true, vx_routed_has(e->pools, e->pool_count, 6), wrote, err) < 0)
 			return err_prefix(err, "settings of link %s", e->ifname);
-		*ret_found += wrote;
 	}
 	return 0;
 }
@@ -213,8 +205,6 @@ void vx_routed_nat(struct vxlan *vx, bool *ret_wrote, struct err *err)
 {
 	struct nat_network *list = calloc(HASH_COUNT(vx->networks) + vx->exit_count + 1, sizeof(*list));
 	struct vx_network *n, *next;
-	unsigned found = 0;
-	bool wrote = false;
 	size_t count = 0;
 
 	if (!list)
@@ -225,37 +215,32 @@ void vx_routed_nat(struct vxlan *vx, bool *ret_wrote, struct err *err)
 	for (size_t i = 0; i < vx->exit_count; i++)
 		fill_exit(&vx->exits[i], &list[count++]);
 	/* The filters first: what is refused after them leaves nothing open. */
-	vx->guard_dirty = nat_apply(vx->nat, list, count, ret_wrote, err) < 0 || prepare_exits(vx, &found, err) < 0 ||
-			  let_forward(vx, 4, &wrote, err) < 0 || let_forward(vx, 6, &wrote, err) < 0 ||
+	vx->guard_dirty = nat_apply(vx->nat, list, count, ret_wrote, err) < 0 || prepare_exits(vx, ret_wrote, err) < 0 ||
+			  let_forward(vx, 4, ret_wrote, err) < 0 || let_forward(vx, 6, ret_wrote, err) < 0 ||
 			  look_for_drops(vx, err) < 0;
-	*ret_wrote |= wrote;
 	free(list);
 }
 
-/* ---- all of it ---- */
+/* ---- our links ---- */
 
 int vx_routed_prepare(struct vxlan *vx, struct err *err)
 {
 	struct vx_have_link *l, *next;
-	unsigned found = 0;
-	bool wrote = false;
 
-	if (let_forward(vx, 4, &wrote, err) < 0 || let_forward(vx, 6, &wrote, err) < 0)
-		return -1;
-	found += wrote;
 	HASH_ITER(hh, vx->links, l, next)
 	{
-		if (!l->assigned || !l->network->live || !l->link.up)
+		const struct vx_routed *routed = l->network ? l->network->routed : NULL;
+		bool wrote = false;
+
+		if (!l->assigned || !routed || !l->network->live || !l->link.up)
 			continue;
-		if (vx_routed_conf(l->link.name, l->endpoint != NULL, wants_family(l->network, 6), &wrote, err) < 0)
+		if (vx_routed_conf(l->link.name, l->endpoint != NULL, vx_routed_has(routed->pools, routed->pool_count, 6), &wrote,
+			    err) < 0)
 			return err_prefix(err, "settings of link %s", l->link.name);
-		found += wrote;
+		vx->counters.repairs += wrote;
+		vx->counters.last_drift.different += wrote;
 	}
-	if (prepare_exits(vx, &found, err) < 0)
-		return -1;
-	vx->counters.repairs += found;
-	vx->counters.last_drift.different += found;
-	return look_for_drops(vx, err);
+	return 0;
 }
 
 /* ---- routes ---- */

@@ -131,10 +131,7 @@ struct mac vxlan_tunnel_mac(uint32_t hostno)
 
 static bool has_ip6(const struct vx_network *n)
 {
-	for (unsigned i = 0; i < n->routed->pool_count; i++)
-		if (n->routed->pools[i].ip.family == 6)
-			return true;
-	return false;
+	return vx_routed_has(n->routed->pools, n->routed->pool_count, 6);
 }
 
 static void want_network(struct vxlan *vx, struct vx_network *n, struct vx_want_network *want)

@@ -261,9 +261,12 @@ void vx_reap_wait(struct vxlan *vx); /* until no deletion is under way */
 int vx_purge(struct vxlan *vx, struct err *err);
 
 /* routed.c: mode l3 */
-int vx_routed_conf(const char *name, bool pair, bool has_ip6, bool *ret_wrote, struct err *err); /* a link's sysctls */
-int vx_routed_prepare(struct vxlan *vx, struct err *err); /* the host's sysctls, those of all our links; at each comparison */
+bool vx_routed_has(const struct prefix *pools, unsigned count, uint8_t family);
+/* A link's sysctls. *wrote becomes true when one was otherwise. */
+int vx_routed_conf(const char *name, bool pair, bool has_ip6, bool *wrote, struct err *err);
+int vx_routed_prepare(struct vxlan *vx, struct err *err);			 /* those of all our links; at each comparison */
 struct vx_network *vx_routed_network(struct vxlan *vx, const struct prefix *to); /* with a pool that covers this; NULL: none */
+/* The table, the settings of the host and of driver_exit's links, the warning; until it succeeds vx->guard_dirty stays. */
 void vx_routed_nat(struct vxlan *vx, bool *ret_wrote, struct err *err);
 int vx_routed_purge(struct vxlan *vx, struct err *err); /* routes that go with no device */
 

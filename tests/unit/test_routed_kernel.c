@@ -267,6 +267,32 @@ static void the_hosts_forwarding_keeps_its_advertisements(void **state)
 	RUN(host, "test $(cat /proc/sys/net/ipv4/ip_forward) = 1");
 }
 
+static void ways_out_are_kept_as_they_should_be(void **state)
+{
+	struct driver_exit e = {.ifname = "way-out",
+		.vni = 5,
+		.pool_count = 2,
+		.pools = {{.ip = {.family = 4, .bytes = {10, 92}}, .length = 16},
+			{.ip = {.family = 6, .bytes = {0x20, 1, 0xd, 0xb8, 0, 92}}, .length = 64}}};
+
+	(void)state;
+	REQUIRE_KERNEL();
+	open_driver();
+	driver->ops->set_exits(driver, &e, 1);
+	sync_driver();
+	assert_int_equal(drift(), 0); /* a link that is not there has no settings to be found wrong */
+	RUN(host, "ip link add way-out type veth peer name way-far");
+	assert_int_equal(drift(), 1);
+	assert_int_equal(drift(), 0);
+	RUN(host, "echo 0 >/proc/sys/net/ipv4/conf/way-out/rp_filter");
+	assert_int_equal(drift(), 1);
+	assert_int_equal(drift(), 0);
+	RUN(host, "test $(cat /proc/sys/net/ipv4/conf/way-out/rp_filter) = 1");
+	driver->ops->set_exits(driver, NULL, 0);
+	sync_driver();
+	RUN(host, "ip link del way-out");
+}
+
 static void reopening_adopts_and_writes_nothing(void **state)
 {
 	uint64_t messages;
@@ -562,6 +588,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(all_of_it_is_made, teardown),
 		cmocka_unit_test_teardown(the_hosts_forwarding_keeps_its_advertisements, teardown),
+		cmocka_unit_test_teardown(ways_out_are_kept_as_they_should_be, teardown),
 		cmocka_unit_test_teardown(reopening_adopts_and_writes_nothing, teardown),
 		cmocka_unit_test_teardown(what_nobody_wants_any_more_goes, teardown),
 		cmocka_unit_test_teardown(a_containers_end_in_the_hosts_namespace_is_not_ours, teardown),
