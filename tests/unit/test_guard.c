@@ -9,26 +9,16 @@
 #include "driver/vxlan/guard.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sched.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <cmocka.h>
+#include "tests/unit/kernel.h"
 
 #define TABLE "guardtest"
 #define PORT 4789
@@ -37,15 +27,6 @@
 #define DEADLINE_MS 60000
 
 static int sender_ns = -1, host_ns = -1, peer_ns = -1;
-static const char *skip_reason;
-
-#define REQUIRE_KERNEL()                                                                                                         \
-	do {                                                                                                                     \
-		if (skip_reason) {                                                                                               \
-			print_message("skipped: %s\n", skip_reason);                                                             \
-			skip();                                                                                                  \
-		}                                                                                                                \
-	} while (0)
 
 static void run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
@@ -59,24 +40,6 @@ static void run(const char *fmt, ...)
 	va_end(ap);
 	if (system(command) != 0)
 		fail_msg("command failed: %s", command);
-}
-
-static void enter(int ns)
-{
-	if (setns(ns, CLONE_NEWNET) < 0)
-		fail_msg("setns: %s", strerror(errno));
-}
-
-static int new_ns(void)
-{
-	int fd;
-
-	if (unshare(CLONE_NEWNET) < 0)
-		return -1;
-	fd = open("/proc/self/ns/net", O_RDONLY);
-	if (fd >= 0 && system("ip link set lo up") != 0)
-		return -1;
-	return fd;
 }
 
 static void address(const char *dev, const char *prefix)

@@ -1,24 +1,12 @@
 /* Netlink sockets and namespaces against the real kernel, in a namespace of a child process. */
 #include "netlink/socket.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/if.h>
 #include <linux/rtnetlink.h>
 #include <poll.h>
-#include <sched.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 
 #include "netlink/addr.h"
 #include "netlink/build.h"
@@ -26,32 +14,17 @@
 #include "netlink/neigh.h"
 #include "netlink/netns.h"
 #include "netlink/route.h"
+#include "tests/unit/kernel.h"
 
 #define BRIDGE 500
 
-static const char *skip_reason;
 static char dir[] = "/tmp/trestle-unit-XXXXXX";
-
-#define REQUIRE_KERNEL()                                                                                                         \
-	do {                                                                                                                     \
-		if (skip_reason) {                                                                                               \
-			print_message("skipped: %s\n", skip_reason);                                                             \
-			skip();                                                                                                  \
-		}                                                                                                                \
-	} while (0)
-
-#define OK(call)                                                                                                                 \
-	do {                                                                                                                     \
-		struct err ok_err = {0}, *perr = &ok_err;                                                                        \
-		if ((call) < 0)                                                                                                  \
-			fail_msg("%s: %s", #call, ok_err.text);                                                                  \
-	} while (0)
 
 static struct nl_socket *open_here(void)
 {
 	struct nl_socket *s = NULL;
 
-	OK(nl_open(-1, NULL, 0, &s, perr));
+	OK(nl_open(-1, NULL, 0, &s, &err));
 	return s;
 }
 
@@ -61,7 +34,7 @@ static void add_bridge(struct nl_socket *s, uint32_t index, const char *name)
 	struct nlb b;
 
 	nl_bridge_new_request(&b, &link);
-	OK(nl_transact(s, &b, perr));
+	OK(nl_transact(s, &b, &err));
 }
 
 static void del_link(struct nl_socket *s, uint32_t index)
@@ -69,7 +42,7 @@ static void del_link(struct nl_socket *s, uint32_t index)
 	struct nlb b;
 
 	nl_link_del_request(&b, index);
-	OK(nl_transact(s, &b, perr));
+	OK(nl_transact(s, &b, &err));
 }
 
 static int count(void *arg, const struct nlmsghdr *h, struct err *err)
@@ -86,7 +59,7 @@ static unsigned count_links(struct nl_socket *s)
 	struct nlb b;
 
 	nl_link_dump_request(&b);
-	OK(nl_dump(s, &b, count, NULL, &links, NULL, perr));
+	OK(nl_dump(s, &b, count, NULL, &links, NULL, &err));
 	return links;
 }
 
@@ -234,7 +207,7 @@ static void a_batch_reports_each_message_by_itself(void **state)
 	assert_true(nl_batch_add(batch, &b, 2));
 	nl_link_del_request(&b, 4242);
 	assert_true(nl_batch_add(batch, &b, 3));
-	OK(nl_batch_send(s, batch, on_result, &r, perr));
+	OK(nl_batch_send(s, batch, on_result, &r, &err));
 	assert_int_equal(r.called, 4);
 	assert_int_equal(r.errors[0], 0);
 	assert_int_equal(r.errors[1], EEXIST);
@@ -279,12 +252,12 @@ static void a_namespace_is_made_entered_and_removed_while_we_stay(void **state)
 	REQUIRE_KERNEL();
 	snprintf(path, sizeof(path), "%s/deeper/ns", dir);
 	assert_int_equal(stat("/proc/thread-self/ns/net", &before), 0);
-	OK(netns_create(path, perr));
-	OK(netns_open(path, &fd, perr));
+	OK(netns_create(path, &err));
+	OK(netns_open(path, &fd, &err));
 	assert_true(netns_is_live(fd));
-	OK(rc = netns_run(fd, own_ns_is_other, &before, perr));
+	OK(rc = netns_run(fd, own_ns_is_other, &before, &err));
 	assert_int_equal(rc, 1);
-	OK(nl_open(fd, NULL, 0, &s, perr));
+	OK(nl_open(fd, NULL, 0, &s, &err));
 	add_bridge(s, BRIDGE, "inside");
 	assert_int_equal(count_links(s), 2);
 	nl_close(s);
@@ -294,8 +267,8 @@ static void a_namespace_is_made_entered_and_removed_while_we_stay(void **state)
 	assert_int_equal(stat("/proc/thread-self/ns/net", &after), 0);
 	assert_int_equal(before.st_ino, after.st_ino);
 	close(fd);
-	OK(netns_remove(path, perr));
-	OK(netns_remove(path, perr)); /* already so */
+	OK(netns_remove(path, &err));
+	OK(netns_remove(path, &err)); /* already so */
 	assert_int_equal(access(path, F_OK), -1);
 }
 
@@ -314,7 +287,7 @@ static void a_leftover_file_is_no_namespace(void **state)
 	assert_int_equal(fd, -2);
 	assert_int_equal(netns_create(path, &err), -1);
 	assert_int_equal(err.code, ERR_EXISTS);
-	OK(netns_remove(path, perr));
+	assert_int_equal(netns_remove(path, &err), 0);
 	assert_int_equal(netns_open(path, &fd, &err), -1);
 	assert_int_equal(err.code, ERR_NOT_FOUND);
 }
@@ -373,13 +346,13 @@ static void addresses_and_routes_are_read_back(void **state)
 	s = open_here();
 	add_bridge(s, BRIDGE, "b0");
 	nl_addr_put_request(&b, BRIDGE, &own);
-	OK(nl_transact(s, &b, perr));
+	OK(nl_transact(s, &b, &err));
 	nl_route_put_request(&b, &route);
-	OK(nl_transact(s, &b, perr));
+	OK(nl_transact(s, &b, &err));
 	nl_addr_dump_request(&b);
-	OK(nl_dump(s, &b, on_addr, NULL, &seen, NULL, perr));
+	OK(nl_dump(s, &b, on_addr, NULL, &seen, NULL, &err));
 	nl_route_dump_request(&b, 4);
-	OK(nl_dump(s, &b, on_route, NULL, &seen, NULL, perr));
+	OK(nl_dump(s, &b, on_route, NULL, &seen, NULL, &err));
 	assert_int_equal(seen.addresses, 1);
 	assert_true(prefix_equal(&seen.address, &own));
 	assert_int_equal(seen.routes, 1);
@@ -387,9 +360,9 @@ static void addresses_and_routes_are_read_back(void **state)
 	assert_int_equal(seen.route.mtu, 1400);
 	assert_int_equal(seen.route.metric, 50);
 	nl_route_del_request(&b, &route);
-	OK(nl_transact(s, &b, perr));
+	OK(nl_transact(s, &b, &err));
 	nl_addr_del_request(&b, BRIDGE, &own);
-	OK(nl_transact(s, &b, perr));
+	OK(nl_transact(s, &b, &err));
 	del_link(s, BRIDGE);
 	nl_close(s);
 }
@@ -405,19 +378,19 @@ static void notices_are_read_until_none_is_left(void **state)
 	(void)state;
 	REQUIRE_KERNEL();
 	s = open_here();
-	OK(nl_open(-1, groups, 1, &notices, perr));
-	OK(rc = nl_receive(notices, count, &n, &bad, perr));
+	OK(nl_open(-1, groups, 1, &notices, &err));
+	OK(rc = nl_receive(notices, count, &n, &bad, &err));
 	assert_int_equal(rc, NL_RECEIVE_EMPTY);
 	assert_int_equal(n, 0);
 	add_bridge(s, BRIDGE, "b0");
 	del_link(s, BRIDGE);
-	OK(rc = nl_receive(notices, count, &n, &bad, perr));
+	OK(rc = nl_receive(notices, count, &n, &bad, &err));
 	assert_true(n >= 2);
 	n = 0;
 	add_bridge(s, BRIDGE, "b0");
-	OK(nl_receive(notices, refuse, &n, &bad, perr)); /* what cannot be read does not stop the rest */
+	OK(nl_receive(notices, refuse, &n, &bad, &err)); /* what cannot be read does not stop the rest */
 	assert_true(bad > 0);
-	OK(nl_receive(notices, count, &n, &bad, perr));
+	OK(nl_receive(notices, count, &n, &bad, &err));
 	assert_int_equal(n, 0);
 	del_link(s, BRIDGE);
 	nl_close(notices);
@@ -464,12 +437,5 @@ static int run(void)
 /* In a child: its namespaces go with it however it ends. */
 int main(void)
 {
-	pid_t child = fork();
-	int status;
-
-	if (child == 0)
-		exit(run() ? 1 : 0);
-	if (child < 0 || waitpid(child, &status, 0) != child)
-		return 1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+	return in_child(run);
 }

@@ -2,30 +2,18 @@
  * are network namespaces of a child process. That packets arrive is for tests/net/test_l3.py. */
 #include "driver/vxlan/vxlan.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 
 #include "base/clock.h"
 #include "driver/vxlan/nat.h"
 #include "netlink/netns.h"
+#include "tests/unit/kernel.h"
 
 #define MANY_ENDPOINTS 500
 #define MANY_REMOTES 10000
 
 static int host, container;
 static struct driver *driver;
-static const char *skip_reason;
 
 static const struct driver_network net = {.id = {{1, 2, 3}},
 	.vni = 9,
@@ -36,46 +24,6 @@ static const struct driver_network net = {.id = {{1, 2, 3}},
 	.pool_count = 2,
 	.pools = {{.ip = {.family = 4, .bytes = {10, 91}}, .length = 16},
 		{.ip = {.family = 6, .bytes = {0x20, 1, 0xd, 0xb8, 0, 91}}, .length = 64}}};
-
-#define REQUIRE_KERNEL()                                                                                                         \
-	do {                                                                                                                     \
-		if (skip_reason) {                                                                                               \
-			print_message("skipped: %s\n", skip_reason);                                                             \
-			skip();                                                                                                  \
-		}                                                                                                                \
-	} while (0)
-
-#define OK(call)                                                                                                                 \
-	do {                                                                                                                     \
-		struct err err = {0};                                                                                            \
-		if ((call) < 0)                                                                                                  \
-			fail_msg("%s: %s", #call, err.text);                                                                     \
-	} while (0)
-
-static void enter(int ns)
-{
-	if (setns(ns, CLONE_NEWNET) < 0)
-		fail_msg("setns: %s", strerror(errno));
-}
-
-static int shell(int ns, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static int shell(int ns, const char *fmt, ...)
-{
-	char command[512];
-	va_list ap;
-	int status;
-
-	va_start(ap, fmt);
-	vsnprintf(command, sizeof(command), fmt, ap);
-	va_end(ap);
-	enter(ns);
-	status = system(command);
-	enter(host);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define RUN(ns, ...) assert_int_equal(shell(ns, __VA_ARGS__), 0)
 
 /* The number of lines that a command prints. */
 static int lines(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -555,16 +503,6 @@ static void many_are_quick(void **state)
 	assert_int_equal(routes(), 2 * (MANY_ENDPOINTS + MANY_REMOTES) + 2);
 }
 
-static int new_ns(void)
-{
-	int fd;
-
-	if (unshare(CLONE_NEWNET) < 0)
-		return -1;
-	fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	return fd >= 0 && system("ip link set lo up") == 0 ? fd : -1;
-}
-
 static void build(void)
 {
 	if (geteuid() != 0) {
@@ -582,8 +520,7 @@ static void build(void)
 		exit(1);
 }
 
-/* In a child: its namespaces go with it however it ends. */
-int main(void)
+static int run(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(all_of_it_is_made, teardown),
@@ -600,14 +537,12 @@ int main(void)
 		cmocka_unit_test_teardown(pools_become_ranges, teardown),
 		cmocka_unit_test_teardown(many_are_quick, teardown),
 	};
-	pid_t child = fork();
-	int status;
 
-	if (child == 0) {
-		build();
-		exit(cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0);
-	}
-	if (child < 0 || waitpid(child, &status, 0) != child)
-		return 1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+	build();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+int main(void)
+{
+	return in_child(run);
 }

@@ -6,25 +6,13 @@
 #include "driver/vxlan/vxlan.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <poll.h>
-#include <sched.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 
 #include "base/clock.h"
 #include "driver/vxlan/vxlan_internal.h"
@@ -34,6 +22,7 @@
 #include "netlink/neigh.h"
 #include "netlink/netns.h"
 #include "netlink/socket.h"
+#include "tests/unit/kernel.h"
 
 #define DEADLINE_MS 60000
 #define MTU 1450
@@ -51,48 +40,7 @@ struct host {
 static struct host hosts[2];
 static int containers[2];
 static char dir[64];
-static const char *skip_reason;
 static const struct driver_network net = {.id = {{1, 2, 3}}, .vni = VNI, .mtu = MTU};
-
-#define REQUIRE_KERNEL()                                                                                                         \
-	do {                                                                                                                     \
-		if (skip_reason) {                                                                                               \
-			print_message("skipped: %s\n", skip_reason);                                                             \
-			skip();                                                                                                  \
-		}                                                                                                                \
-	} while (0)
-
-#define OK(call)                                                                                                                 \
-	do {                                                                                                                     \
-		struct err err = {0};                                                                                            \
-		if ((call) < 0)                                                                                                  \
-			fail_msg("%s: %s", #call, err.text);                                                                     \
-	} while (0)
-
-static void enter(int ns)
-{
-	if (setns(ns, CLONE_NEWNET) < 0)
-		fail_msg("setns: %s", strerror(errno));
-}
-
-static int shell(int ns, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-/* Runs a command in a namespace and returns its exit status. */
-static int shell(int ns, const char *fmt, ...)
-{
-	char command[512];
-	va_list ap;
-	int status;
-
-	va_start(ap, fmt);
-	vsnprintf(command, sizeof(command), fmt, ap);
-	va_end(ap);
-	enter(ns);
-	status = system(command);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define RUN(ns, ...) assert_int_equal(shell(ns, __VA_ARGS__), 0)
 
 static int fabric_fd(const struct host *h)
 {
@@ -197,18 +145,6 @@ static void desire(struct host *h, bool make)
 	h->driver->ops->put_remote(h->driver, &r);
 	h->driver->ops->set_flood(h->driver, &net.id, members, 2);
 	h->driver->ops->set_members(h->driver, members, 2);
-}
-
-static int new_ns(void)
-{
-	int fd;
-
-	if (unshare(CLONE_NEWNET) < 0)
-		return -1;
-	fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && system("ip link set lo up") != 0)
-		return -1;
-	return fd;
 }
 
 /* What the engine does with the peer: into the container, renamed, addressed, up. */
@@ -1351,12 +1287,5 @@ static int run(void)
 /* In a child: its namespaces, and the mounts of the fabrics, go with it however it ends. */
 int main(void)
 {
-	pid_t child = fork();
-	int status;
-
-	if (child == 0)
-		exit(run() ? 1 : 0);
-	if (child < 0 || waitpid(child, &status, 0) != child)
-		return 1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+	return in_child(run);
 }
