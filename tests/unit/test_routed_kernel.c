@@ -119,14 +119,25 @@ static unsigned drift(void)
 	return d->missing + d->foreign + d->different;
 }
 
+static void desire_here(const struct driver_endpoint *e, bool make)
+{
+	driver->ops->put_network(driver, &net);
+	driver->ops->put_endpoint(driver, e, make);
+}
+
 static void desire(bool make)
 {
 	struct driver_endpoint e = endpoint_of(1);
 	struct driver_remote r = remote_of(1);
 
-	driver->ops->put_network(driver, &net);
-	driver->ops->put_endpoint(driver, &e, make);
+	desire_here(&e, make);
 	driver->ops->put_remote(driver, &r);
+}
+
+static void reopen_driver(void)
+{
+	close_driver();
+	open_driver();
 }
 
 static void begin(void)
@@ -248,8 +259,7 @@ static void reopening_adopts_and_writes_nothing(void **state)
 	(void)state;
 	REQUIRE_KERNEL();
 	begin();
-	close_driver();
-	open_driver();
+	reopen_driver();
 	driver->ops->hold_removals(driver, true);
 	desire(false);
 	assert_int_equal(drift(), 0);
@@ -265,8 +275,7 @@ static void what_nobody_wants_any_more_goes(void **state)
 	(void)state;
 	REQUIRE_KERNEL();
 	begin();
-	close_driver();
-	open_driver();
+	reopen_driver();
 	assert_int_not_equal(drift(), 0);
 	reap();
 	assert_int_equal(ours(), 0);
@@ -293,27 +302,22 @@ static void a_containers_end_in_the_hosts_namespace_is_not_ours(void **state)
 	REQUIRE_KERNEL();
 	open_driver();
 	e.peer_netns = 0;
-	driver->ops->put_network(driver, &net);
-	driver->ops->put_endpoint(driver, &e, true);
+	desire_here(&e, true);
 	sync_driver();
 	assert_true(driver->ops->endpoint_ifname(driver, &net.id, e.id, name));
 	RUN(host, "ip link set c1 up alias trestle:%s:%s", id_format(&net.id, id), e.id);
 	assert_int_equal(lines("ip link show | grep 'alias trestle:%s:%s'", id, e.id), 2);
 	assert_int_equal(drift(), 0);
-	close_driver();
-	open_driver();
-	driver->ops->put_network(driver, &net);
-	driver->ops->put_endpoint(driver, &e, false);
+	reopen_driver();
+	desire_here(&e, false);
 	assert_int_equal(drift(), 0);
 	assert_true(driver->ops->endpoint_ifname(driver, &net.id, e.id, again));
 	assert_string_equal(again, name);
 	assert_int_equal(lines("ip -o link show c1 | grep 'UP.* state UP .*group default'"), 1);
 	/* One that is ours stays so when somebody changes one of the two. */
 	RUN(host, "ip link set %s group default", name);
-	close_driver();
-	open_driver();
-	driver->ops->put_network(driver, &net);
-	driver->ops->put_endpoint(driver, &e, false);
+	reopen_driver();
+	desire_here(&e, false);
 	assert_int_equal(drift(), 1);
 	assert_int_equal(drift(), 0);
 	driver->ops->del_endpoint(driver, &net.id, e.id);
@@ -329,16 +333,21 @@ static void held_routes_stay_until_records_are_there(void **state)
 	(void)state;
 	REQUIRE_KERNEL();
 	begin();
-	close_driver();
-	open_driver();
+	reopen_driver();
 	driver->ops->hold_removals(driver, true);
-	driver->ops->put_network(driver, &net);
-	driver->ops->put_endpoint(driver, &e, false);
+	desire_here(&e, false);
 	OK(driver->ops->resync(driver, &err));
 	RUN(host, "ip route show 10.91.128.1 | grep -q 'dev tx'");
 	driver->ops->hold_removals(driver, false);
 	sync_driver();
 	assert_int_equal(lines("ip route show 10.91.128.1; ip neigh show 10.91.128.1"), 0);
+}
+
+static void moved_behind(const char *link)
+{
+	RUN(host, "ip route show 10.91.128.5 | grep -q 'dev %s'", link);
+	assert_int_equal(lines("ip neigh show 10.91.128.5"), 1);
+	assert_int_equal(drift(), 0);
 }
 
 static void an_address_moves(void **state)
@@ -362,15 +371,11 @@ static void an_address_moves(void **state)
 	RUN(host, "ip route show 10.91.128.5 | grep -q 'dev %s'", name);
 	driver->ops->del_remote(driver, &net.id, &r.mac);
 	sync_driver();
-	RUN(host, "ip route show 10.91.128.5 | grep -q 'dev %s'", name);
-	assert_int_equal(lines("ip neigh show 10.91.128.5"), 1);
-	assert_int_equal(drift(), 0);
+	moved_behind(name);
 	driver->ops->put_remote(driver, &r);
 	driver->ops->del_endpoint(driver, &net.id, e.id);
 	sync_driver();
-	RUN(host, "ip route show 10.91.128.5 | grep -q 'dev tx'");
-	assert_int_equal(lines("ip neigh show 10.91.128.5"), 1);
-	assert_int_equal(drift(), 0);
+	moved_behind("tx");
 }
 
 static void a_remote_changes_its_host(void **state)
