@@ -21,8 +21,7 @@ class Churn(PluginTest):
     CONFIG = {"cniVersion": "1.0.0", "name": "churn", "type": "trestle-cni", "mode": "l2", "subnet": "10.70.0.0/24", "subnet6": "2001:db8:70::/64"}
 
     def setUp(self):
-        self.faults, self.stop = [], threading.Event()
-        self.runners = []
+        self.faults, self.runners = [], []
         for host in self.lab.hosts:
             runner = Runner(host, BINARY, self.CONFIG, "/usr/lib/cni")
             self.addCleanup(runner.close)
@@ -77,9 +76,9 @@ class Churn(PluginTest):
             wait_for(lambda d=d: d.trestle("ipam", "check"), 5, f"{d.host.name} finds nothing")
 
 
-if __name__ == "__main__":
-    unittest.main()
-
-
 class Routed(Churn):
     CONFIG = {**Churn.CONFIG, "mode": "l3"}
+
+
+if __name__ == "__main__":
+    unittest.main()
