@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/version.h"
 #include "control/client.h"
@@ -18,6 +19,19 @@ const char *cli_option(const struct cli *cli, const char *name)
 		if (!strcmp(cli->command->options[i].name, name))
 			return cli->options[i];
 	return NULL;
+}
+
+bool cli_beside(char buf[PATH_MAX], const char *name)
+{
+	ssize_t n = readlink("/proc/self/exe", buf, PATH_MAX - 1);
+	size_t dir, room;
+
+	if (n <= 0)
+		return false;
+	buf[n] = '\0';
+	dir = (size_t)(strrchr(buf, '/') + 1 - buf);
+	room = PATH_MAX - dir;
+	return (size_t)snprintf(buf + dir, room, "%s", name) < room;
 }
 
 int cli_complain(const struct cli *cli, int status, const char *fmt, ...)

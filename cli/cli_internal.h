@@ -4,6 +4,7 @@
 #define CLI_CLI_INTERNAL_H
 
 #include <jansson.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -48,6 +49,8 @@ struct cli {
 extern const struct cli_command cli_commands[]; /* ends with a NULL name */
 
 const char *cli_option(const struct cli *cli, const char *name); /* NULL: not given */
+/* Where a file is whose path goes out from this program's directory; false: that cannot be told. */
+bool cli_beside(char buf[PATH_MAX], const char *name);
 /* "trestle: <sentence>" on the error stream. */
 int cli_complain(const struct cli *cli, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void cli_help(FILE *out);

@@ -9,7 +9,6 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -283,19 +282,11 @@ struct install {
 static int find_source(struct cli *cli, char buf[PATH_MAX])
 {
 	const char *from = cli_option(cli, "--from");
-	ssize_t n;
-	char *slash;
 
-	if (from) {
+	if (from)
 		snprintf(buf, PATH_MAX, "%s", from);
-		return 0;
-	}
-	n = readlink("/proc/self/exe", buf, PATH_MAX - sizeof "/trestle-cni");
-	if (n <= 0)
+	else if (!cli_beside(buf, "trestle-cni"))
 		return cli_complain(cli, -1, "where this program is cannot be read: say where trestle-cni is with --from FILE");
-	buf[n] = '\0';
-	slash = strrchr(buf, '/');
-	snprintf(slash, PATH_MAX - (size_t)(slash - buf), "/trestle-cni");
 	return 0;
 }
 

@@ -3,7 +3,6 @@
 #include "cli/cli_internal.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <string.h>
@@ -17,20 +16,8 @@
 /* Beside this program, as the build puts it, or as `make install` does. */
 static bool find_daemon(char buf[PATH_MAX])
 {
-	static const char *const places[] = {"/trestled", "/../sbin/trestled"};
-	char own[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", own, sizeof own - 1);
-	char *slash;
-
-	if (n <= 0)
-		return false;
-	own[n] = '\0';
-	slash = strrchr(own, '/');
-	*slash = '\0';
-	for (unsigned i = 0; i < sizeof places / sizeof *places; i++)
-		if ((size_t)snprintf(buf, PATH_MAX, "%s%s", own, places[i]) < PATH_MAX && access(buf, X_OK) == 0)
-			return true;
-	return false;
+	return (cli_beside(buf, "trestled") && access(buf, X_OK) == 0) ||
+	       (cli_beside(buf, "../sbin/trestled") && access(buf, X_OK) == 0);
 }
 
 static int run_purge(struct cli *cli)
