@@ -236,16 +236,7 @@ class PluginTest(unittest.TestCase):
 
     def nothing_left(self, before):
         """As before(): attachments, leases, pairs in the fabric."""
-        seen = None
-
-        def same():
-            nonlocal seen
-            seen = self.state()
-            return seen == before
-        try:
-            wait_for(same, 5)
-        except Failed:
-            self.fail(f"something is left: now {seen}, before {before}")
+        wait_for(lambda: self.state() == before, 5, lambda: f"as before: {before}; now {self.state()}")
 
     def state(self):
         fabric = self.host.run("ip", "netns", "exec", "trestle", "ip", "-j", "link", check=False).stdout or "[]"

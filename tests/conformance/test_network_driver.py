@@ -476,7 +476,7 @@ class Killed(Conformance):
             self.daemon.start()
             self.create_endpoint(network, endpoint=endpoint)
             link = self.join(network, endpoint)["InterfaceName"]["SrcName"]
-            wait_for(lambda: self.pairs() == [link] and len(self.ports()) == 1, 10, f"one pair: {self.pairs()} {self.ports()}")
+            wait_for(lambda: self.pairs() == [link] and len(self.ports()) == 1, 10, lambda: f"one pair: {self.pairs()} {self.ports()}")
             self.assertEqual(len(self.daemon.endpoints()), 1)
             self.detach(network, endpoint)
 

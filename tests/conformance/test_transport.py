@@ -96,7 +96,7 @@ class Transport(Conformance):
         before = self.fds()
         for _ in range(100):
             Wire(self.socket.path).socket.close()
-        wait_for(lambda: self.fds() <= before, 10, f"descriptors as before ({before}), not {self.fds()}")
+        wait_for(lambda: self.fds() <= before, 10, lambda: f"descriptors as before ({before}), not {self.fds()}")
         self.alive()
 
     def test_T13_one_byte_at_a_time(self):

@@ -226,11 +226,11 @@ class Conformance(unittest.TestCase):
 
     def no_links(self):
         """Devices go in groups a little after the answer."""
-        wait_for(lambda: not self.pairs() and not self.ports(), 10, f"end of the links: {self.pairs()} {self.ports()}")
+        wait_for(lambda: not self.pairs() and not self.ports(), 10, lambda: f"end of the links: {self.pairs()} {self.ports()}")
 
     def nothing_left(self):
         wait_for(lambda: not leaks.difference(self.before, leaks.host(self.host)), 10,
-                 f"nothing left: {leaks.difference(self.before, leaks.host(self.host))}")
+                 lambda: f"nothing left: {leaks.difference(self.before, leaks.host(self.host))}")
         self.assertEqual(self.daemon.endpoints(), [])
 
     def move_into(self, link, name):

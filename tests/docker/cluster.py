@@ -53,7 +53,7 @@ class Cluster(unittest.TestCase):
         for h, d, before in zip(self.hosts, self.daemons, self.before):
             wait_for(lambda d=d: not d.endpoints(), 5, f"{h.name} knows no endpoint any more")
             wait_for(lambda h=h, b=before: not leaks.difference(b, self.still(h)), 10,
-                     f"{h.name} is as before: {leaks.difference(before, self.still(h))}")
+                     lambda h=h, b=before: f"{h.name} is as before: {leaks.difference(b, self.still(h))}")
         new = {d.host.name: d.complaints()[self.complaints[d]:] for d in self.daemons}
         self.complaints.update({d: len(d.complaints()) for d in self.daemons})
         self.assertEqual(new, {name: [] for name in new}, "errors in a daemon's log")

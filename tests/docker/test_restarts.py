@@ -30,7 +30,7 @@ class Restarts(Cluster):
             addresses.append(self.engines[0].address(name, network))
         self.assertEqual(len({*addresses, self.watch}), len(addresses) + 1, (addresses, self.watch))
         want = {**{a: "h1" for a in addresses}, self.watch: "h2"}
-        wait_for(lambda: self.known(network) == want, 10, f"exactly {want} are known: {self.known(network)}")
+        wait_for(lambda: self.known(network) == want, 10, lambda: f"exactly {want} are known: {self.known(network)}")
         for name, address in zip(self.names, addresses):
             self.reaches(0, name, self.watch)
             self.reaches(1, "watch", address)

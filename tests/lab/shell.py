@@ -34,7 +34,7 @@ def run(*argv, check=True, timeout=60, stdin=None, env=None):
 def wait_for(condition, timeout=10.0, what="condition", every=0.05):
     """Waits until condition() is true and returns its value. What NOT_YET names counts as not yet true when it comes out of it.
 
-    timeout: seconds on an idle machine; PATIENCE times as long is waited.
+    timeout: seconds on an idle machine; PATIENCE times as long is waited. what: words, or a function that finds them when it failed.
     """
     deadline = time.monotonic() + timeout * PATIENCE
     while True:
@@ -46,7 +46,8 @@ def wait_for(condition, timeout=10.0, what="condition", every=0.05):
             last = error = e
         if time.monotonic() > deadline:
             # With where it came from: a mistake in the condition looks like something that is not yet so.
-            raise Failed(f"{what}: not so after {timeout * PATIENCE} s (last seen: {last!r})") from error
+            words = what() if callable(what) else what
+            raise Failed(f"{words}: not so after {timeout * PATIENCE} s (last seen: {last!r})") from error
         time.sleep(every)
 
 

@@ -153,7 +153,7 @@ class Pods(unittest.TestCase):
 
     def at_rest(self):
         for i in range(2):
-            wait_for(lambda i=i: not any(self.status(i)["drift"].values()), 10, f"no drift on host {i + 1}: {self.status(i)['drift']}")
+            wait_for(lambda i=i: not any(self.status(i)["drift"].values()), 10, lambda i=i: f"no drift on host {i + 1}: {self.status(i)['drift']}")
 
     def repaired(self, i, do, check, what):
         """Somebody else breaks it: it is found, put right, and counted."""
@@ -491,11 +491,11 @@ class Lives(Pods):
             self.end(pod)
         wait_for(lambda: b.ip4 not in self.one.run("ip", "route").stdout, 5, "host 1 drops the routes")
         wait_for(lambda: self.objects(self.two) == self.before[1], 5,
-                 f"nothing left: {leaks.difference(self.before[1], self.objects(self.two))}")
+                 lambda: f"nothing left: {leaks.difference(self.before[1], self.objects(self.two))}")
         for pod in self.pods[0]:
             self.end(pod)
         wait_for(lambda: self.objects(self.one) == self.before[0], 5,
-                 f"nothing left: {leaks.difference(self.before[0], self.objects(self.one))}")
+                 lambda: f"nothing left: {leaks.difference(self.before[0], self.objects(self.one))}")
         for d in self.daemons:
             self.assertFalse(d.complaints())
             wait_for(lambda d=d: [p["leases"] for p in d.call("GET", "/v1/ipam")["pools"]] == [0, 0], 5, f"no lease on {d.host.name}")
@@ -514,7 +514,7 @@ class Leaves(Pods):
         wait_for(lambda: b.ip4 not in self.one.run("ip", "route").stdout and b.ip6 not in self.one.run("ip", "-6", "route").stdout, 5,
                  "its routes are gone")
         wait_for(lambda: self.objects(self.two) == self.before[1], 5,
-                 f"nothing left there: {leaks.difference(self.before[1], self.objects(self.two))}")
+                 lambda: f"nothing left there: {leaks.difference(self.before[1], self.objects(self.two))}")
         self.at_rest()
 
 
