@@ -268,7 +268,10 @@ const struct listed *listed_find(const struct pool *pool, u128 offset);
 /* Who has the address, by our own facts and by what others publish: 0 = nobody says. */
 uint32_t map_holder(const struct ipam *ipam, const struct pool *pool, u128 offset, uint32_t *ret_reign, uint64_t *ret_version);
 uint32_t heir_of(const struct ipam *ipam, uint32_t hostno); /* itself, when it is not forgotten */
-u128 map_known(const struct pool *pool, uint32_t self);	    /* addresses somebody is known to hold or to have been offered */
+/* Who was given something of the range, by our own facts or a published offer, and does not show it yet: on its way, or in use
+ * there already. 0 = nobody. One that is not dead, if there is any. */
+uint32_t map_awaited(const struct ipam *ipam, const struct pool *pool, u128 start, u128 len);
+u128 map_known(const struct pool *pool, uint32_t self); /* addresses somebody is known to hold or to have been offered */
 uint32_t owner_tag(const char *owner);
 void publish(struct ipam *ipam, struct pool *pool);
 void unpublish(struct ipam *ipam, struct pool *pool);

@@ -300,6 +300,64 @@ uint32_t map_holder(const struct ipam *ipam, const struct pool *pool, u128 offse
 	return best.hostno;
 }
 
+struct awaited {
+	const struct ipam *ipam;
+	const struct pool *pool;
+	u128 start, end;
+	uint32_t hostno;
+};
+
+/* Somebody shows that it has got the gift, or who had it since; returns how far from `at` on, `at` when nobody does. */
+static u128 shown_until(const struct pool *pool, const struct custody *gift, u128 at)
+{
+	const struct custody *c = custody_at(&pool->custody, at);
+	const struct view *view, *next;
+
+	if (c && custody_newer(c->reign, c->version, gift->reign, gift->version))
+		return c->start + c->len; /* ours since, or a later gift, which counts itself */
+	HASH_ITER(hh, pool->views, view, next)
+	{
+		if (view->chunk_count == IPAM_CHUNKS_MAX)
+			return gift->start + gift->len; /* full: it may be in the part that is left out, for ever */
+		c = view_at(view, at);
+		if (c && !custody_newer(gift->reign, gift->version, c->reign, c->version))
+			return c->start + c->len;
+	}
+	return at;
+}
+
+static void await_gift(struct awaited *a, const struct custody *gift)
+{
+	u128 at = gift->start > a->start ? gift->start : a->start, stop;
+	u128 end = gift->start + gift->len < a->end ? gift->start + gift->len : a->end;
+	uint32_t to = heir_of(a->ipam, gift->to);
+
+	if (to == a->pool->self || (a->hostno && peer_life(a->ipam, to) == PEER_DEAD))
+		return;
+	while (at < end && (stop = shown_until(a->pool, gift, at)) > at)
+		at = stop;
+	if (at < end)
+		a->hostno = to;
+}
+
+uint32_t map_awaited(const struct ipam *ipam, const struct pool *pool, u128 start, u128 len)
+{
+	struct awaited a = {.ipam = ipam, .pool = pool, .start = start, .end = start + len};
+	const struct custody_map *map = &pool->custody;
+	const struct view *view, *next;
+
+	for (size_t i = custody_index(map, start); i < map->count && map->entries[i].start < a.end; i++)
+		await_gift(&a, &map->entries[i]);
+	HASH_ITER(hh, pool->views, view, next)
+	for (unsigned i = 0; i < view->chunk_count; i++) {
+		const struct ipam_chunk *chunk = view->chunks[i];
+
+		for (unsigned j = 0; chunk && j < chunk->offer_count; j++)
+			await_gift(&a, &chunk->offers[j]);
+	}
+	return a.hostno;
+}
+
 static int by_start(const void *a, const void *b)
 {
 	const struct custody *x = a, *y = b;

@@ -313,10 +313,12 @@ static bool awaits_first_answer(const struct request *r, uint64_t now_ms)
 	return false;
 }
 
-/* Who could still have free addresses but did not say: 0 when everybody who could has answered. */
-static uint32_t silent_holder(const struct pool *pool, const struct request *r)
+/* Who could still have free addresses but did not say: 0 when everybody who could has answered. Whoever was given some and does
+ * not show them yet has not: it may have answered before they arrived. One that is not dead, if there is any. */
+static uint32_t silent_holder(const struct ipam *ipam, const struct pool *pool, const struct request *r)
 {
 	const struct view *view, *next, *best = NULL;
+	uint32_t awaited = map_awaited(ipam, pool, r->start, r->len);
 
 	HASH_ITER(hh, pool->views, view, next)
 	{
@@ -327,7 +329,7 @@ static uint32_t silent_holder(const struct pool *pool, const struct request *r)
 		if (!best || view_bucket(view) > view_bucket(best))
 			best = view;
 	}
-	return best ? best->hostno : 0;
+	return awaited && (!best || peer_life(ipam, awaited) != PEER_DEAD) ? awaited : best ? best->hostno : 0;
 }
 
 static bool any_answered(const struct request *r)
@@ -338,18 +340,18 @@ static bool any_answered(const struct request *r)
 	return false;
 }
 
-static void give_up_any(const struct pool *pool, const struct request *r, struct ipam_result *result)
+static void give_up_any(const struct ipam *ipam, const struct pool *pool, const struct request *r, struct ipam_result *result)
 {
 	bool gap = map_known(pool, pool->self) < pool->usable;
 
-	result->holder_hostno = silent_holder(pool, r);
+	result->holder_hostno = silent_holder(ipam, pool, r);
 	result->not_yet = r->not_yet;
 	result->code = result->holder_hostno || (gap && !any_answered(r)) ? IPAM_UNREACHABLE : IPAM_EXHAUSTED;
 }
 
 static bool hopeful(const struct ipam *ipam, const struct pool *pool, const struct request *r)
 {
-	uint32_t silent = silent_holder(pool, r);
+	uint32_t silent = silent_holder(ipam, pool, r);
 
 	if (silent && peer_life(ipam, silent) != PEER_DEAD)
 		return true;
@@ -388,7 +390,7 @@ static bool ask_donors(struct ipam *ipam, struct pool *pool, struct request *r, 
 static bool step_any(struct ipam *ipam, struct pool *pool, struct request *r, uint64_t now_ms, struct ipam_result *result)
 {
 	if (now_ms >= r->deadline_ms) {
-		give_up_any(pool, r, result);
+		give_up_any(ipam, pool, r, result);
 		return true;
 	}
 	r->due_ms = r->deadline_ms;
@@ -403,7 +405,7 @@ static bool step_any(struct ipam *ipam, struct pool *pool, struct request *r, ui
 		return false;
 	if (hopeful(ipam, pool, r))
 		return false; /* records may still be on their way; the deadline ends it */
-	give_up_any(pool, r, result);
+	give_up_any(ipam, pool, r, result);
 	return true;
 }
 

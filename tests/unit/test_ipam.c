@@ -1255,6 +1255,104 @@ static void everybody_is_asked_before_a_pool_counts_as_exhausted(void **state)
 	shell_free(s);
 }
 
+/* Two addresses: one is leased here, the other was given to host 2. */
+static struct shell *shell_that_gave_its_last(void)
+{
+	struct shell *s = shell_new("10.1.0.0/31");
+	struct ipam_message req = {
+		.type = IPAM_MSG_REQ, .pool = pool_id, .xid = 5, .flags = IPAM_REQ_URGENT, .start = 0, .len = 2, .count = 1};
+
+	ipam_peer_alive(s->ipam, 2, true, 0);
+	assert_string_equal(ask_any(s, 0), "10.1.0.0");
+	deliver(s, 2, &req, 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_GRANT);
+	s->completed = s->sent_count = 0;
+	return s;
+}
+
+/* Whoever got it may have it free: it is asked as soon as it shows it, though it said before that it has nothing. */
+static void a_pool_is_not_exhausted_while_a_gift_is_on_its_way(void **state)
+{
+	struct shell *s = shell_that_gave_its_last();
+	struct ipam_want want = {.pool = pool_id, .owner = "x"};
+	struct custody given = {.start = 1, .len = 1, .version = 1}, other = {.start = 0, .len = 1};
+	struct ipam_message ack = {.type = IPAM_MSG_ACK, .pool = pool_id, .xid = 5, .range_count = 1, .ranges = {given}};
+	struct ipam_message deny = {.type = IPAM_MSG_DENY, .pool = pool_id, .reason = IPAM_DENY_NONE};
+	uint8_t buf[IPAM_MESSAGE_MAX];
+
+	(void)state;
+	ipam_peer_chunk(s->ipam, 2, &pool_id, 0, buf, peer_chunk(buf, NULL, 0, &other, 1, 0), 0);
+	ipam_request(s->ipam, &want, 1, 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_REQ);
+	deny.xid = s->sent.xid;
+	deliver(s, 2, &deny, 0);
+	assert_int_equal(s->completed, 0);
+	deliver(s, 2, &ack, 0); /* no longer an offer, and not to be seen anywhere */
+	assert_int_equal(s->completed, 0);
+	s->sent_count = 0;
+	ipam_peer_chunk(s->ipam, 2, &pool_id, 0, buf, peer_chunk(buf, NULL, 0, &given, 1, 1), 0);
+	assert_int_equal(s->sent_count, 1);
+	assert_int_equal(s->sent_to, 2);
+	deliver(s, 2, &deny, 0);
+	assert_int_equal(s->completed, 1);
+	assert_int_equal(s->last.code, IPAM_EXHAUSTED);
+	shell_free(s);
+}
+
+static void a_gift_that_cannot_be_waited_for_is_out_of_reach(void **state)
+{
+	struct shell *s = shell_that_gave_its_last();
+	struct ipam_want want = {.pool = pool_id, .owner = "x"};
+
+	(void)state;
+	ipam_request(s->ipam, &want, 1, 0);
+	assert_int_equal(s->completed, 0);
+	ipam_tick(s->ipam, IPAM_REQUEST_MS);
+	assert_int_equal(s->completed, 1);
+	assert_int_equal(s->last.code, IPAM_UNREACHABLE);
+	assert_int_equal(s->last.holder_hostno, 2);
+	ipam_peer_alive(s->ipam, 2, false, IPAM_REQUEST_MS);
+	assert_int_equal(ask_with(s, want, IPAM_REQUEST_MS), IPAM_UNREACHABLE);
+	assert_int_equal(s->last.holder_hostno, 2);
+	shell_free(s);
+}
+
+/* Host 2 published that it gave the other address to host 3. */
+static void a_gift_between_two_others_is_waited_for_too(void **state)
+{
+	struct shell *s = shell_that_gave_its_last();
+	struct ipam_want want = {.pool = pool_id, .owner = "x"};
+	struct custody passed_on = {.start = 1, .len = 1, .version = 2, .to = 3, .xid = 6}, got = passed_on;
+	uint8_t buf[IPAM_MESSAGE_MAX];
+	struct chunk_writer w;
+
+	(void)state;
+	ipam_peer_alive(s->ipam, 3, true, 0);
+	chunk_begin(&w, true, 0);
+	assert_true(chunk_put_offer(&w, &passed_on));
+	ipam_peer_chunk(s->ipam, 2, &pool_id, 0, w.buf, w.len, 0);
+	ipam_peer_alive(s->ipam, 2, false, 0); /* it has done its part */
+	ipam_request(s->ipam, &want, 1, 0);
+	assert_int_equal(s->completed, 0);
+	ipam_peer_chunk(s->ipam, 3, &pool_id, 0, buf, peer_chunk(buf, NULL, 0, &got, 1, 1), 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_REQ);
+	assert_int_equal(s->sent_to, 3);
+	shell_free(s);
+}
+
+/* A record without room left does not show all: what may be in the rest is not waited for, or it would be for ever. */
+static void what_a_full_record_may_leave_out_is_not_waited_for(void **state)
+{
+	struct shell *s = shell_that_gave_its_last();
+	struct custody other = {.start = 0, .len = 1};
+	uint8_t buf[IPAM_MESSAGE_MAX];
+
+	(void)state;
+	ipam_peer_chunk(s->ipam, 3, &pool_id, IPAM_CHUNKS_MAX - 1, buf, peer_chunk(buf, NULL, 0, &other, 1, 0), 0);
+	assert_int_equal(ask_with(s, (struct ipam_want){.owner = "x"}, 0), IPAM_EXHAUSTED);
+	shell_free(s);
+}
+
 static void a_cancelled_request_is_not_answered_and_its_address_stays_free(void **state)
 {
 	struct shell *s = shell_beside(&all_of_24, 8);
@@ -1821,6 +1919,10 @@ int main(void)
 		cmocka_unit_test(a_used_address_names_its_host_and_owner),
 		cmocka_unit_test(a_pool_in_a_thousand_pieces_is_published_whole),
 		cmocka_unit_test(everybody_is_asked_before_a_pool_counts_as_exhausted),
+		cmocka_unit_test(a_pool_is_not_exhausted_while_a_gift_is_on_its_way),
+		cmocka_unit_test(a_gift_that_cannot_be_waited_for_is_out_of_reach),
+		cmocka_unit_test(a_gift_between_two_others_is_waited_for_too),
+		cmocka_unit_test(what_a_full_record_may_leave_out_is_not_waited_for),
 		cmocka_unit_test(a_cancelled_request_is_not_answered_and_its_address_stays_free),
 		cmocka_unit_test(grants_outside_the_pool_are_counted_and_ignored),
 		cmocka_unit_test(a_host_asks_ahead_before_it_runs_out),

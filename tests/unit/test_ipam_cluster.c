@@ -1132,6 +1132,19 @@ static void random_histories_keep_every_invariant(void **state)
 	}
 }
 
+/* The host that asks had just given the last free address away, and called the pool exhausted while it was on its way. */
+static void histories_that_failed_once_keep_every_invariant(void **state)
+{
+	static const uint64_t seeds[] = {20265976, 20288002};
+	char violation[256];
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(seeds) / sizeof(seeds[0]); i++) {
+		if (history_fails(seeds[i], IPAM_FAULT_NONE, violation))
+			fail_msg("TRESTLE_SEED=%llu TRESTLE_HISTORIES=1: %s", (unsigned long long)seeds[i], violation);
+	}
+}
+
 static void assert_caught(enum ipam_fault fault, unsigned at_most)
 {
 	char violation[256] = "";
@@ -1421,6 +1434,7 @@ int main(void)
 		cmocka_unit_test(checker_catches_an_heir_that_takes_what_it_believes),
 		cmocka_unit_test(checker_catches_promises_that_tell_only_what_is_held),
 		cmocka_unit_test(checker_catches_an_heir_that_does_without_a_promise),
+		cmocka_unit_test(histories_that_failed_once_keep_every_invariant),
 		cmocka_unit_test(random_histories_keep_every_invariant),
 	};
 
