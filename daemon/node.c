@@ -220,6 +220,7 @@ int node_start(struct node *node, const struct options *options, struct event_ba
 	pools_free_orphans(node);
 	networks_collect(node);
 	housekeeping_soon(node);
+	join_by_option(node, node->start_ms);
 	return open_doors(node, err);
 }
 

@@ -128,7 +128,11 @@ bool introduce_established(struct gossip *g, struct member *m)
 	if (!m->unheard || m->at_start || m->epoch > EPOCH_FIRST || m->greeted)
 		return false;
 	m->introduce_until_ms = g->now + WAIT_MS;
-	m->table_now = true;
+	/* What it was told with its welcome may make its digest equal to ours, and it has not heard anybody yet. */
+	if (g->member_count <= TREE_ABOVE)
+		members_table(g, m);
+	else
+		m->table_now = true;
 	m->vector_ms = g->now; /* it compares with us, not we with it */
 	probe_ping(g, m, PING_OTHER);
 	member_due(g, &m->sync_ms, g->now + STRANGER_MS);
