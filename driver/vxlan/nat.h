@@ -2,12 +2,13 @@
  * (`inet <name>`), in the network namespace where nat_open was called. Devices are told by their group, which is made of the
  * network's VNI (plan.h), so no rule depends on a name.
  *
- *   prerouting   a container's packet whose source is not an address of that container: counted as spoofed, dropped (strict
- *                reverse path; IPv4 has rp_filter too, IPv6 has nothing else)
- *   forward      from one routed network to another, from the tunnel back into it, and into or out of an internal network:
- * counted as strayed, dropped postrouting  into the tunnel with a source that is no address of a pool (the host after DNAT, or
- * whoever the host forwards for): translated to this host's own address in that network, which the other hosts have a route to.
- * Out of the pools to anywhere else: translated to the address of the device it leaves by
+ * - prerouting: a container's packet whose source is not an address of that container is counted as spoofed and dropped (strict
+ *   reverse path; IPv4 has rp_filter too, IPv6 has nothing else).
+ * - forward: from one routed network to another, from the tunnel back into it, and into or out of an internal network: counted as
+ *   strayed, dropped.
+ * - postrouting: what goes into the tunnel with a source that is no address of a pool (the host after DNAT, or whoever the host
+ *   forwards for) is translated to this host's own address in that network, which the other hosts have a route to. What goes out
+ *   of the pools to anywhere else is translated to the address of the device it leaves by.
  *
  * The postrouting chain comes behind those of iptables, so a translation that others ask for counts first. Chains of others that
  * drop what is forwarded stay in force: nothing here can overrule them.

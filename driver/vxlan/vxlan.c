@@ -1,4 +1,4 @@
-/* Mode l2 on kernel VXLAN. Theory of operation.
+/* Networks on kernel VXLAN. Theory of operation. First mode l2:
  *
  *   container's namespace      the fabric namespace                          the host's namespace
  *   eth0 ------------- veth -- tv<hash> --+
@@ -13,6 +13,10 @@
  * needs to answer ARP and ND itself (neigh_suppress); for each endpoint here a row MAC -> its port, and the neighbour.
  * Containers' ports are locked: a frame whose source MAC has no row on the port is dropped. Broadcast is replicated to the hosts
  * of the network. Containers here are told when an address gets another MAC (announce.c), since what they learnt would last.
+ *
+ * Mode l3 has no bridge and no fabric: pairs and vxlan device are in the host's own namespace, which routes. There is a route and
+ * a neighbour for each endpoint, of this host's through its pair and of the others' through the vxlan device; rows MAC -> host
+ * are those of the hosts' vxlan devices. What it needs of the host beside is in routed.c and nat.h.
  *
  * State flows one way. desired.c holds what is wanted, have.c what the kernel has, both by object, rows.c both for rows; plan.c
  * compares, apply.c sends. Any difference, whether by a change of what is wanted, a notice of what someone did, or a full

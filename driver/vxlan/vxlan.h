@@ -18,8 +18,7 @@ struct vxlan_config {
 };
 
 /* Opens sockets in the caller's and the fabric's network namespace, adopts what carries our tag. The host's namespace is the one
- * the calling thread is in. */
-/* The driver of mode l2 keeps the members-only filter for both, so it is told of every network. */
+ * the calling thread is in. The driver of mode l2 keeps the members-only filter for both, so it is told of every network. */
 int vxlan_open(const struct vxlan_config *config, struct driver **ret_driver, struct err *err);
 /* Makes the fabric when it is absent and sets its sysctls, which takes more rights than the rest: a daemon in a container without
  * privileges finds it done. */
