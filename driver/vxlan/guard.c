@@ -13,7 +13,6 @@
 
 #include "driver/vxlan/nft.h"
 
-#define VNI_OFFSET 12 /* from the UDP header: its 8 bytes, flags, 24 reserved bits (RFC 7348 section 5) */
 #define VNI_SIZE 3
 
 enum set_index { SET_VNIS, SET_MEM4, SET_MEM6, SET_MAX };
@@ -83,7 +82,7 @@ static void match_our_vni(struct nft_batch *batch, struct nftnl_rule *rule, uint
 	nft_match(rule, NFT_CMP_EQ, &udp, sizeof(udp));
 	nft_load_payload(rule, NFT_PAYLOAD_TRANSPORT_HEADER, 2, sizeof(dport));
 	nft_match(rule, NFT_CMP_EQ, &dport, sizeof(dport));
-	nft_load_payload(rule, NFT_PAYLOAD_TRANSPORT_HEADER, VNI_OFFSET, VNI_SIZE);
+	nft_load_payload(rule, NFT_PAYLOAD_TRANSPORT_HEADER, NFT_VNI_OFFSET, VNI_SIZE);
 	nft_match_set(batch, rule, SET_VNIS, false);
 }
 

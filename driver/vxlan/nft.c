@@ -40,7 +40,6 @@
 #define TABLE_NAME_MAX 31
 #define ATTEMPTS_POLITE 4 /* rounds lost to others, before one is written unconditionally */
 #define ATTEMPTS_MAX 16	  /* before it is an error */
-#define VNI_OFFSET 12	  /* from the UDP header: its 8 bytes, flags, 24 reserved bits (RFC 7348 section 5) */
 #define ELEMENTS_PER_MESSAGE 1000
 #define MESSAGE_ROOM 65536 /* kept free in front of each message: more than the largest one we build */
 #define MESSAGES_MAX 512   /* of a batch; the limits in guard.h and nat.h need at most 200 */
@@ -437,7 +436,7 @@ static void describe_vni_key(struct nftnl_set *set)
 	nftnl_udata_put_u32(buf, DESC, RAW_DESC);
 	nftnl_udata_put_u32(buf, TYPE, RAW_TYPE);
 	nftnl_udata_put_u32(buf, BASE, 3); /* nft's own number of the transport header */
-	nftnl_udata_put_u32(buf, OFFSET_BITS, VNI_OFFSET * 8);
+	nftnl_udata_put_u32(buf, OFFSET_BITS, NFT_VNI_OFFSET * 8);
 	nftnl_udata_put_u32(buf, LENGTH_BITS, 3 * 8);
 	nftnl_udata_nest_end(buf, payload);
 	nftnl_udata_nest_end(buf, type);

@@ -19,6 +19,7 @@ struct nftnl_rule;
 #define NFT_KEY_MAX 16	 /* bytes */
 #define NFT_RULES_MAX 32 /* of a table */
 #define NFT_COUNTERS_MAX 4
+#define NFT_VNI_OFFSET 12 /* from the UDP header: its 8 bytes, flags, 24 reserved bits (RFC 7348 section 5) */
 
 struct nft_set_def {
 	const char *name;

@@ -212,7 +212,8 @@ static void fix_vxlan(struct vx_plan *plan, const struct vx_want_network *want, 
 {
 	struct vx_op *op;
 
-	fix_link(plan, have, want->mtu, bridge, want->vxlan.group, NULL);
+	/* Routed, the other hosts' neighbour rows say its MAC; in a bridge nobody speaks to it. */
+	fix_link(plan, have, want->mtu, bridge, want->vxlan.group, bridge ? NULL : &want->vxlan.mac);
 	if (!have->options_ok || !ip_equal(&have->tunnel.local, &want->tunnel.local)) {
 		op = add(plan, VX_OP_VXLAN_SET, have->index, have->name);
 		op->tunnel = want->tunnel;
@@ -265,9 +266,6 @@ void vx_plan_routed(struct vx_plan *plan, const struct vx_want_network *want, co
 		make_routed_vxlan(plan, want);
 		return;
 	}
-	/* The other hosts' neighbour rows say this MAC. */
-	if (!mac_equal(&vxlan->mac, &want->vxlan.mac))
-		fix_link(plan, vxlan, 0, 0, want->vxlan.group, &want->vxlan.mac);
 	if (!vxlan->up)
 		add_conf(plan, vxlan->index, vxlan->name, false, want->has_ip6);
 	fix_vxlan(plan, want, vxlan, 0);

@@ -65,14 +65,24 @@ struct vx_row vx_entry_row(const struct vx_entry *e, const union vx_value *value
 	} else {
 		memcpy(row.mac.bytes, e->key.bytes, sizeof(row.mac.bytes));
 	}
-	if (row.kind == VX_ROW_REMOTE)
+	switch (row.kind) {
+	case VX_ROW_FLOOD:
+	case VX_ROW_ADDR:
+		break;
+	case VX_ROW_REMOTE:
 		row.ip = value->ip;
-	else if (row.kind == VX_ROW_PORT || row.kind == VX_ROW_ROUTE)
-		row.port = value->port;
-	if (row.kind == VX_ROW_ROUTE)
+		break;
+	case VX_ROW_ROUTE:
+		row.port = value->route.port;
 		row.source = value->route.source;
-	else if (row.kind == VX_ROW_NEIGH)
+		break;
+	case VX_ROW_PORT:
+		row.port = value->port;
+		break;
+	case VX_ROW_NEIGH:
 		row.mac = value->mac;
+		break;
+	}
 	return row;
 }
 

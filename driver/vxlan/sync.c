@@ -38,10 +38,16 @@ static void account(struct vxlan *vx, bool pending, unsigned *drift)
 		(*drift)++;
 }
 
+/* It serves, or waits for its deletion already, or is none of ours. */
+static bool link_agrees(const struct vx_have_link *l)
+{
+	return l->assigned || l->link.group == VX_GROUP_REAP || !(l->link.tagged || l->link.group == VX_GROUP_NEW);
+}
+
 static void review_link(struct vxlan *vx, struct vx_have_link *l)
 {
 	vx_link_adopt(vx, l);
-	if (l->assigned || l->link.group == VX_GROUP_REAP || !(l->link.tagged || l->link.group == VX_GROUP_NEW))
+	if (link_agrees(l))
 		return;
 	account(vx, l->expected, &vx->counters.last_drift.foreign);
 	vx_plan_mark(vx->plan, &l->link);
@@ -327,7 +333,7 @@ static bool held(const struct vxlan *vx, const struct vx_entry *e)
 /* What leads nowhere needs no device, and goes with none. */
 static bool has_device(const struct vx_entry *e)
 {
-	return ready(e->network) || (e->key.kind == VX_ROW_ROUTE && !e->claims && e->have.port == VX_PORT_NONE);
+	return ready(e->network) || (e->key.kind == VX_ROW_ROUTE && !e->claims && e->have.route.port == VX_PORT_NONE);
 }
 
 /* The link that has the row. */
@@ -464,11 +470,6 @@ static bool row_agrees(const struct vxlan *vx, const struct vx_entry *e)
 	if (!has_device(e) || held(vx, e))
 		return true;
 	return e->has ? e->claims && memcmp(&e->want, &e->have, sizeof(e->want)) == 0 : !e->claims;
-}
-
-static bool link_agrees(const struct vx_have_link *l)
-{
-	return l->assigned || l->link.group == VX_GROUP_REAP || !(l->link.tagged || l->link.group == VX_GROUP_NEW);
 }
 
 bool vx_differs(struct vxlan *vx)
