@@ -196,6 +196,26 @@ struct pool *endpoint_pool(struct node *node, const struct network *n, const str
 	return NULL;
 }
 
+struct pool *network_pool(struct node *node, const struct network *n, unsigned which, unsigned except)
+{
+	for (unsigned i = 0; i < n->def.pool_count; i++) {
+		bool counts = n->def.pools[i].ip.family == (which ? 6 : 4) && !(except & 1u << i);
+		struct pool *p = counts ? endpoint_pool(node, n, &n->def.pools[i].ip) : NULL;
+
+		if (p && p->joined)
+			return p;
+	}
+	return NULL;
+}
+
+const struct prefix *network_subnet(const struct network *n, const struct ip *ip)
+{
+	for (unsigned i = 0; i < n->def.pool_count; i++)
+		if (prefix_contains(&n->def.pools[i], ip))
+			return &n->def.pools[i];
+	return NULL;
+}
+
 static const struct ip *address_of(const struct endpoint *ep, unsigned which)
 {
 	return which == 0 ? &ep->state.address4.ip : &ep->state.address6.ip;
@@ -526,11 +546,8 @@ static int check_address(const struct network *n, const struct prefix *address, 
 {
 	char text[PREFIX_TEXT_SIZE];
 
-	if (!prefix_is_set(address))
+	if (!prefix_is_set(address) || network_subnet(n, &address->ip))
 		return 0;
-	for (unsigned i = 0; i < n->def.pool_count; i++)
-		if (prefix_contains(&n->def.pools[i], &address->ip))
-			return 0;
 	return err_set(
 		err, ERR_INVALID, "address %s lies in no subnet of network \"%s\"", prefix_format(address, text), n->def.name);
 }

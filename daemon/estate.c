@@ -488,12 +488,9 @@ static void audit_pool(struct audit *a)
 static void add_duplicate(struct audit *a, const struct network *n, const struct ip *ip, const char *what)
 {
 	struct prefix none = {.ip = *ip, .length = (uint8_t)ip_bits(ip)};
-	const struct prefix *pool = &none;
+	const struct prefix *pool = network_subnet(n, ip);
 
-	for (unsigned i = 0; i < n->def.pool_count; i++)
-		if (prefix_contains(&n->def.pools[i], ip))
-			pool = &n->def.pools[i];
-	json_array_append_new(a->duplicates, finding(ip, pool, what));
+	json_array_append_new(a->duplicates, finding(ip, pool ? pool : &none, what));
 }
 
 static void compare_remotes(struct audit *a, const struct network *n, const struct segment *s, bool six)

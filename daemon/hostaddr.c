@@ -67,19 +67,6 @@ void host_addresses_publish(struct node *node)
 
 /* ---- the lease ---- */
 
-/* The first pool of the family that is served here. */
-static struct pool *pool_of(struct node *node, const struct network *n, unsigned which)
-{
-	for (unsigned i = 0; i < n->def.pool_count; i++) {
-		struct pool *p =
-			n->def.pools[i].ip.family == (which ? 6 : 4) ? endpoint_pool(node, n, &n->def.pools[i].ip) : NULL;
-
-		if (p && p->joined)
-			return p;
-	}
-	return NULL;
-}
-
 static void have(struct node *node, struct network *n, unsigned which, const struct id128 *pool, const struct ip *address)
 {
 	n->own[which].address = *address;
@@ -146,7 +133,7 @@ static void find_own(void *ctx, const struct ipam_lease *lease)
 
 static void secure(struct node *node, struct network *n, unsigned which)
 {
-	struct pool *p = pool_of(node, n, which);
+	struct pool *p = network_pool(node, n, which, 0);
 	struct search s = {0};
 
 	if (!p || n->own[which].ticket || ip_is_set(&n->own[which].address) || clock_boot_ms() < n->own[which].again_ms)

@@ -34,6 +34,7 @@ struct host_end {
 	struct prefix addresses[2];
 	struct id128 pool; /* being asked */
 	unsigned family;   /* 0, 1: being looked after */
+	unsigned left_out; /* 1 << index of a pool that a route of this host stands in the way of */
 	unsigned users;	   /* attachments that have their way out here */
 	bool busy;	   /* a step is under way */
 	bool ready;	   /* link, addresses and routes are set */
@@ -59,19 +60,6 @@ const struct prefix *host_end_addresses(const struct network *n)
 unsigned network_endpoints(const struct network *n)
 {
 	return n->local_count - (n->host_end && n->host_end->ep ? 1 : 0);
-}
-
-/* The first pool of the family that is served here. */
-static struct pool *pool_of(struct node *node, const struct network *n, unsigned which)
-{
-	for (unsigned i = 0; i < n->def.pool_count; i++) {
-		struct pool *p =
-			n->def.pools[i].ip.family == (which ? 6 : 4) ? endpoint_pool(node, n, &n->def.pools[i].ip) : NULL;
-
-		if (p && p->joined)
-			return p;
-	}
-	return NULL;
 }
 
 /* ---- what the driver is told ---- */
@@ -128,7 +116,7 @@ static void release_strays(struct node *node, const struct network *n)
 	struct strays s = {0};
 
 	for (unsigned which = 0; !n->def.routed && which < 2; which++) {
-		struct pool *p = pool_of(node, n, which);
+		struct pool *p = network_pool(node, n, which, 0);
 
 		if (p)
 			ipam_each_lease(node->ipam, &p->id, collect_stray, &s);
@@ -211,10 +199,34 @@ static void finish(struct host_end *end, const struct err *err)
 		take_away(end);
 }
 
-/* A pool that other hosts gave the network later can be where this host goes otherwise; what was there first stays. */
-static bool stands_in_the_way(const struct host_end *end, const struct prefix *pool)
+/* Its own address lies there, so the kernel makes the route. */
+static bool is_at_home(const struct host_end *end, const struct prefix *pool)
 {
-	return route_overlaps(pool, end->ep->state.peer_name);
+	const struct prefix *own = &end->addresses[pool->ip.family == 6];
+
+	return prefix_is_set(own) && prefix_contains(pool, &own->ip);
+}
+
+/* A pool that the network gains later can be where this host goes otherwise; what was there first stays. */
+static void look_at_routes(struct host_end *end)
+{
+	const struct network_def *def = &end->network->def;
+	unsigned others = 0, before = end->left_out;
+	char text[PREFIX_TEXT_SIZE];
+
+	if (!end->ep) /* nothing was made while one stood in the way */
+		return;
+	for (unsigned i = 0; i < def->pool_count; i++)
+		others |= is_at_home(end, &def->pools[i]) ? 0 : 1u << i;
+	end->left_out = others ? others & routes_overlap(def->pools, def->pool_count, end->ep->state.peer_name) : 0;
+	for (unsigned i = 0; i < def->pool_count; i++)
+		if (end->left_out & ~before & 1u << i)
+			log_warn("hostend",
+				"subnet %s, which network \"%s\" has gained, overlaps a route of this host: the route stays, and "
+				"this host, and containers whose way out it is, do not reach the subnet by the network; remove "
+				"the "
+				"route to change that",
+				prefix_format(&def->pools[i], text), def->name);
 }
 
 static void wanted_link(const struct host_end *end, struct workload_link *link)
@@ -234,8 +246,7 @@ static void wanted_link(const struct host_end *end, struct workload_link *link)
 	for (unsigned i = 0; i < def->pool_count; i++) {
 		const struct prefix *own = &end->addresses[def->pools[i].ip.family == 6];
 
-		if (prefix_is_set(own) && !prefix_contains(&def->pools[i], &own->ip) && /* the kernel makes the other */
-			!stands_in_the_way(end, &def->pools[i]))
+		if (prefix_is_set(own) && !is_at_home(end, &def->pools[i]) && !(end->left_out & 1u << i))
 			link->routes[link->route_count++].to = def->pools[i];
 	}
 }
@@ -349,14 +360,22 @@ static void given(void *arg, const struct ipam_result *result)
 	next_family(end);
 }
 
+/* Where an address of a family that it has none of would come from. */
+static struct pool *lacked_pool(const struct host_end *end, unsigned which)
+{
+	if (prefix_is_set(&end->addresses[which]))
+		return NULL;
+	return network_pool(end->node, end->network, which, end->left_out);
+}
+
 static void next_family(struct host_end *end)
 {
 	struct ipam_want want = {.owner = HOST_END_OWNER};
 	struct pool *p;
 
 	for (; end->family < 2; end->family++) {
-		p = prefix_is_set(&end->addresses[end->family]) ? NULL : pool_of(end->node, end->network, end->family);
-		if (!p || (end->ep && stands_in_the_way(end, &p->state.def.prefix)))
+		p = lacked_pool(end, end->family);
+		if (!p)
 			continue;
 		end->pool = want.pool = p->id;
 		custody_ask(end->node, &want, given, end);
@@ -377,10 +396,7 @@ static void begin(struct host_end *end)
 
 static bool lacks_family(const struct host_end *end)
 {
-	for (unsigned which = 0; which < 2; which++)
-		if (!prefix_is_set(&end->addresses[which]) && pool_of(end->node, end->network, which))
-			return true;
-	return false;
+	return lacked_pool(end, 0) || lacked_pool(end, 1);
 }
 
 static struct host_end *end_new(struct node *node, struct network *n)
@@ -398,16 +414,17 @@ static struct host_end *end_new(struct node *node, struct network *n)
 static int check_routes(const struct network *n, struct err *err)
 {
 	char text[PREFIX_TEXT_SIZE], ifname[DRIVER_IFNAME_SIZE];
+	unsigned taken;
 
 	make_ifname(n, ifname); /* a former end may not have been deleted yet */
-	for (unsigned i = 0; i < n->def.pool_count; i++)
-		if (route_overlaps(&n->def.pools[i], ifname))
-			return err_set(err, ERR_CONFLICT,
-				"subnet %s of network \"%s\" overlaps a route of this host, which would lose its way there: use "
-				"another "
-				"subnet, or \"isDefaultGateway\": false for a network without a way out",
-				prefix_format(&n->def.pools[i], text), n->def.name);
-	return 0;
+	taken = routes_overlap(n->def.pools, n->def.pool_count, ifname);
+	if (!taken)
+		return 0;
+	return err_set(err, ERR_CONFLICT,
+		"subnet %s of network \"%s\" overlaps a route of this host, which would lose its way there: use another subnet, "
+		"or "
+		"\"isDefaultGateway\": false for a network without a way out",
+		prefix_format(&n->def.pools[__builtin_ctz(taken)], text), n->def.name);
 }
 
 void host_end_obtain(
@@ -436,8 +453,10 @@ void host_end_obtain(
 		abort();
 	*wait = (struct end_wait){.fn = fn, .arg = arg, .next = end->waiting};
 	end->waiting = wait;
-	if (!end->busy)
-		begin(end);
+	if (end->busy)
+		return;
+	look_at_routes(end);
+	begin(end);
 }
 
 void host_end_release(struct node *node, struct workload *w)
@@ -472,6 +491,17 @@ static void compared(void *arg, const struct err *err)
 	run_link(end, workload_link_repair, set_up);
 }
 
+static void look_at(struct host_end *end)
+{
+	look_at_routes(end);
+	if (!end->ready || lacks_family(end)) {
+		begin(end);
+		return;
+	}
+	end->busy = true;
+	run_link(end, workload_link_check, compared);
+}
+
 void host_ends_tick(struct node *node)
 {
 	struct network *n, *next;
@@ -483,16 +513,10 @@ void host_ends_tick(struct node *node)
 
 		if (!end || end->busy)
 			continue;
-		if (!end->users && now - end->idle_since_ms >= LINGER_MS) {
+		if (!end->users && now - end->idle_since_ms >= LINGER_MS)
 			take_away(end);
-		} else if (!end->users) {
-			continue;
-		} else if (!end->ready || (now >= end->compare_ms && lacks_family(end))) {
-			begin(end);
-		} else if (now >= end->compare_ms) {
-			end->busy = true;
-			run_link(end, workload_link_check, compared);
-		}
+		else if (end->users && (!end->ready || now >= end->compare_ms))
+			look_at(end);
 	}
 	tell_driver(node);
 }

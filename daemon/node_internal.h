@@ -411,8 +411,9 @@ bool pool_in_use(const struct pool *pool);
 /* A network's gateway or auxiliary address: when a pool of ours leases it here, no endpoint gets it, and hosts share it. */
 void pools_reserve(struct node *node, const struct prefix *pool, const struct ip *ip, bool gateway);
 void pools_tick(struct node *node);
-/* With a route of this host, a default route aside, and those through the device `except`; NULL: none. */
-bool route_overlaps(const struct prefix *prefix, const char *except);
+/* Which of these do, 1 << index, with a route of this host: a default route aside, and those through the device `except`; NULL:
+ * none. */
+unsigned routes_overlap(const struct prefix *prefixes, unsigned count, const char *except);
 void pools_join_all(struct node *node); /* also those that nobody here uses */
 void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err),
 	void *arg);
@@ -460,7 +461,11 @@ void endpoint_make(struct node *node, const struct endpoint_want *want, void (*f
 void endpoint_gain_address(struct node *node, struct endpoint *ep, const struct prefix *address);
 struct pool *endpoint_pool(
 	struct node *node, const struct network *n, const struct ip *ip); /* the one in use here; NULL: none covers it */
-void endpoints_links_seen(struct node *node);				  /* fresh `link` members: collect what nobody uses */
+/* The first one of IPv4 (0) or IPv6 (1) that is served here, but for those in `except`, 1 << index. */
+struct pool *network_pool(struct node *node, const struct network *n, unsigned which, unsigned except);
+/* The network's subnet that it lies in; NULL: in none. */
+const struct prefix *network_subnet(const struct network *n, const struct ip *ip);
+void endpoints_links_seen(struct node *node); /* fresh `link` members: collect what nobody uses */
 void endpoints_stop(struct node *node);
 
 /* workloads.c */
@@ -493,6 +498,7 @@ struct workload_link;
 extern const struct ip workload_gateways[2];
 /* Routes are the caller's to free. */
 void workload_fill_link(const struct workload *w, struct workload_link *link);
+bool workload_has_default(const struct workload *w, uint8_t family);	  /* a default route of its configuration's */
 const struct ip *workload_exit(const struct workload *w, unsigned which); /* mode l2: the gateway of its IPv4, IPv6; NULL: none */
 
 /* hostaddr.c */

@@ -419,15 +419,22 @@ static bool overlaps_route(const struct route_list *list, const struct prefix *p
 	return false;
 }
 
-bool route_overlaps(const struct prefix *prefix, const char *except)
+unsigned routes_overlap(const struct prefix *prefixes, unsigned count, const char *except)
 {
 	struct route_list list = {0};
-	bool overlaps;
+	bool read[2] = {false};
+	unsigned found = 0;
 
-	read_routes(&list, prefix->ip.family, except);
-	overlaps = overlaps_route(&list, prefix);
+	for (unsigned i = 0; i < count; i++) {
+		bool *done = &read[prefixes[i].ip.family == 6];
+
+		if (!*done)
+			read_routes(&list, prefixes[i].ip.family, except);
+		*done = true;
+		found |= overlaps_route(&list, &prefixes[i]) ? 1u << i : 0;
+	}
 	free(list.routes);
-	return overlaps;
+	return found;
 }
 
 /* The first prefix of that length in the supernet that overlaps no pool in use, no route of this host, and is not among the
@@ -525,7 +532,7 @@ static void succeed(struct obtain *o, struct pool *p, bool mine)
 		return;
 	}
 	/* The engine asks again and again for a pool that overlaps its routes, without a pause: a refusal ends that. */
-	if (o->chosen && !mine && route_overlaps(&p->state.def.prefix, NULL)) {
+	if (o->chosen && !mine && routes_overlap(&p->state.def.prefix, 1, NULL)) {
 		err_set(&err, ERR_CONFLICT,
 			"pool %s of network \"%s\" overlaps a route of this host; create the network with another --subnet on "
 			"all hosts",

@@ -267,15 +267,10 @@ static void make_endpoint(struct workload_add *a)
 
 static bool wants_exit(const struct workload_add *a)
 {
-	bool own[2] = {false};
-
 	if (a->network->def.routed || a->network->def.internal || a->given || a->w->no_exit)
 		return false;
-	for (unsigned i = 0; i < a->w->route_count; i++)
-		if (a->w->routes[i].to.length == 0)
-			own[a->w->routes[i].to.ip.family == 6] = true;
 	for (unsigned i = 0; i < 2; i++)
-		if (prefix_is_set(&a->addresses[i]) && !own[i])
+		if (prefix_is_set(&a->addresses[i]) && !workload_has_default(a->w, i ? 6 : 4))
 			return true;
 	return false;
 }
@@ -489,14 +484,6 @@ static void next_family(struct workload_add *a)
 	have_addresses(a);
 }
 
-static bool lies_in_pool(const struct network *n, const struct ip *ip)
-{
-	for (unsigned i = 0; i < n->def.pool_count; i++)
-		if (prefix_contains(&n->def.pools[i], ip))
-			return true;
-	return false;
-}
-
 /* Addresses that another plugin gave: no lease, but nobody else of the network may have them. */
 static int take_given(struct workload_add *a, struct err *err)
 {
@@ -515,7 +502,7 @@ static int take_given(struct workload_add *a, struct err *err)
 		if (prefix_is_set(to))
 			return err_set(err, ERR_INVALID,
 				"an attachment has one IPv%u address at most, the IPAM plugin gave several", prefix.ip.family);
-		if (a->network->def.routed && !lies_in_pool(a->network, &prefix.ip))
+		if (a->network->def.routed && !network_subnet(a->network, &prefix.ip))
 			return err_set(err, ERR_INVALID,
 				"address %s, given by the IPAM plugin, lies in no subnet of network \"%s\", and in mode l3 the "
 				"hosts "

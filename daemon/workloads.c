@@ -751,15 +751,7 @@ static void add_routes(const struct workload *w, struct workload_link *link)
 	}
 }
 
-static bool lies_in(const struct network *n, const struct ip *ip)
-{
-	for (unsigned i = 0; i < n->def.pool_count; i++)
-		if (prefix_contains(&n->def.pools[i], ip))
-			return true;
-	return false;
-}
-
-static bool has_default_route(const struct workload *w, uint8_t family)
+bool workload_has_default(const struct workload *w, uint8_t family)
 {
 	for (unsigned i = 0; i < w->route_count; i++)
 		if (w->routes[i].to.ip.family == family && w->routes[i].to.length == 0)
@@ -772,7 +764,7 @@ const struct ip *workload_exit(const struct workload *w, unsigned which)
 	const struct prefix *own = w->exits && w->ep ? &host_end_addresses(w->ep->network)[which] : NULL;
 	const struct prefix *address = !w->ep ? NULL : which ? &w->ep->state.address6 : &w->ep->state.address4;
 
-	if (!own || !prefix_is_set(own) || !prefix_is_set(address) || has_default_route(w, which ? 6 : 4))
+	if (!own || !prefix_is_set(own) || !prefix_is_set(address) || workload_has_default(w, which ? 6 : 4))
 		return NULL;
 	return &own->ip;
 }
@@ -795,7 +787,7 @@ static void add_asked_route(const struct network *n, const struct workload_route
 {
 	struct workload_route route = *asked;
 
-	if (link->routed && (!ip_is_set(&route.gateway) || lies_in(n, &route.gateway)))
+	if (link->routed && (!ip_is_set(&route.gateway) || network_subnet(n, &route.gateway)))
 		route.gateway = workload_gateways[route.to.ip.family == 6];
 	route.onlink = link->routed;
 	for (unsigned i = 0; i < link->route_count; i++)

@@ -161,6 +161,23 @@ class Exit(PluginTest):
         self.assertEqual(self.whole(), self.before)
         self.add("s", s, {**config, "isDefaultGateway": False})
 
+    def test_a_subnet_gained_later_gives_way_to_a_route(self):
+        a, b = self.sandbox(), self.sandbox()
+        config = self.cni.config(name="yields", subnet="10.71.0.0/24", mode="l2")
+        self.host.run("ip", "-6", "route", "add", "2001:db8:71::/48", "dev", "eth0")
+        self.add("a", a, config)
+        done = self.add("b", b, {**config, "subnet6": "2001:db8:71::/64"})
+        name, own = self.end()
+        self.assertEqual((self.gateways(done)[4], self.gateways(done)[6], len(own)), (own[0], None, 1))
+        said = lambda: [l for l in self.daemon.log_text().splitlines() if "2001:db8:71::/64" in l and "overlaps a route of this host" in l]
+        self.assertEqual(len(said()), 1)
+        # Looked at again with each comparison: said once, and let in when the route is gone. One that was changed is put right by then.
+        self.host.run("ip", "addr", "flush", "dev", name)
+        wait_for(lambda: self.end()[1] == own, COMPARED_S, "the next comparison")
+        self.assertEqual(len(said()), 1)
+        self.host.run("ip", "-6", "route", "del", "2001:db8:71::/48", "dev", "eth0")
+        wait_for(lambda: len(self.end()[1]) == 2, COMPARED_S, "its IPv6 address")
+
     def test_a_network_that_gains_a_family_gains_a_way_out(self):
         a, b = self.sandbox(), self.sandbox()
         four = self.cni.config(name="gains", subnet="10.70.0.0/24", mode="l2")
