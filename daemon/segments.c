@@ -252,36 +252,39 @@ static void yield_ip(struct node *node, struct segment *s, struct remote *r, boo
 
 /* ---- records ---- */
 
-static void count_host(struct node *node, struct segment *s, uint32_t hostno, int change)
-{
-	struct segment_host *sh;
-
-	HASH_FIND(hh, s->hosts, &hostno, sizeof(hostno), sh);
-	if (!sh) {
-		sh = calloc(1, sizeof(*sh));
-		if (!sh)
-			abort();
-		sh->hostno = hostno;
-		HASH_ADD(hh, s->hosts, hostno, sizeof(sh->hostno), sh);
-		sh->endpoints = 1;
-		program_flood(node, s);
-		return;
-	}
-	sh->endpoints = (unsigned)((int)sh->endpoints + change);
-	if (sh->endpoints)
-		return;
-	HASH_DEL(s->hosts, sh);
-	free(sh);
-	program_flood(node, s);
-}
-
-static void count_own(const struct segment *s, uint32_t hostno, int change)
+static struct segment_host *host_get(struct segment *s, uint32_t hostno)
 {
 	struct segment_host *sh;
 
 	HASH_FIND(hh, s->hosts, &hostno, sizeof(hostno), sh);
 	if (sh)
-		sh->own = (unsigned)((int)sh->own + change);
+		return sh;
+	sh = calloc(1, sizeof(*sh));
+	if (!sh)
+		abort();
+	sh->hostno = hostno;
+	HASH_ADD(hh, s->hosts, hostno, sizeof(sh->hostno), sh);
+	return sh;
+}
+
+/* change: 1 or -1. What is flooded goes to each host that has a record here. */
+static void count(struct node *node, struct segment *s, const struct remote *r, int change)
+{
+	struct segment_host *sh = host_get(s, r->key.origin);
+	int own = remote_is_host(r) ? change : 0;
+	bool had = sh->endpoints;
+
+	sh->endpoints += (unsigned)change;
+	sh->own += (unsigned)own;
+	s->host_addresses += (unsigned)own;
+	node->remote_count += (unsigned)(change - own);
+	if (had && sh->endpoints)
+		return;
+	if (!sh->endpoints) {
+		HASH_DEL(s->hosts, sh);
+		free(sh);
+	}
+	program_flood(node, s);
 }
 
 /* MACs that we make carry the number of their host; one that a user fixed can have moved to another host already. */
@@ -312,13 +315,9 @@ static void remove_remote(struct node *node, struct segment *s, struct remote *r
 	if (n)
 		datapath_del_remote(node, &n->id, &r->record.mac);
 	HASH_DEL(s->remotes, r);
-	s->host_addresses -= remote_is_host(r);
-	if (remote_is_host(r))
-		count_own(s, r->key.origin, -1);
 	if (n && !is_own_mac(&r->record.mac, r->key.origin))
 		program_same_mac(node, s, &r->record.mac);
-	count_host(node, s, r->key.origin, -1);
-	node->remote_count -= !remote_is_host(r);
+	count(node, s, r, -1);
 	free(r);
 	if (!s->remotes) {
 		HASH_DEL(node->segments, s);
@@ -335,15 +334,11 @@ static void add_remote(struct node *node, struct segment *s, const struct remote
 	r->key = *key;
 	r->record = *record;
 	HASH_ADD(hh, s->remotes, key, sizeof(r->key), r);
-	s->host_addresses += remote_is_host(r);
-	node->remote_count += !remote_is_host(r);
 	log_debug("segments", "endpoint %s of host number %u known at %" PRIu64 " us since boot", record->short_id, key->origin,
 		clock_boot_us());
 	claim_ip(node, s, r, false);
 	claim_ip(node, s, r, true);
-	count_host(node, s, key->origin, 1);
-	if (remote_is_host(r))
-		count_own(s, key->origin, 1);
+	count(node, s, r, 1);
 	program(node, s, r);
 }
 
