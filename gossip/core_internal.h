@@ -601,6 +601,8 @@ void push_changed(struct gossip *g, struct shard *shard); /* an own shard has a 
 void push_flush(struct gossip *g);
 void push_member(struct gossip *g, struct member *m);
 void push_given(struct gossip *g, struct member *m, const struct member *by);
+/* How far it has `own`, our shard of topic 0 with the admissions, by its own word. */
+uint64_t push_admissions(const struct shard *own, const struct member *m);
 void push_gather(struct gossip *g);
 void push_gathered(struct gossip *g);
 void push_reset(struct gossip *g, struct member *m, bool from_zero);

@@ -328,12 +328,6 @@ void gossip_admit_again(struct gossip *g, uint64_t now_ms)
 	core_leave(g);
 }
 
-static bool has_seen(const struct shard *shard, const struct member *m, uint64_t seq)
-{
-	return m->had_seq >= seq || m->had_admissions >= seq ||
-	       (m->slot < shard->cursor_count && shard->cursors[m->slot].acked >= seq);
-}
-
 bool gossip_admission_spread(const struct gossip *g, uint32_t hostno)
 {
 	const struct member *admitted = members_find(g, hostno);
@@ -354,7 +348,7 @@ bool gossip_admission_spread(const struct gossip *g, uint32_t hostno)
 		if (m == admitted || m->state == GOSSIP_LEFT)
 			continue;
 		all++;
-		have += m == g->self || has_seen(shard, m, r->seq);
+		have += m == g->self || push_admissions(shard, m) >= r->seq;
 	}
 	return 2 * have > all || have >= ADMISSION_ENOUGH;
 }

@@ -76,6 +76,7 @@ struct shard_cursor {
 	uint64_t sent_ms;
 	uint8_t tries; /* of the packets on their way */
 	bool given_up; /* silent: left to anti-entropy */
+	bool given;    /* `acked` is not its own word, see push_given */
 };
 
 struct shard {

@@ -219,7 +219,9 @@ void push_flush(struct gossip *g)
 	}
 }
 
-/* `by` has our shards and gives them to `m`: only what changes from here on goes to it directly. */
+/* `by` has our shards and gives them to `m`: only what changes from here on goes to it directly. That `m` has them is the word of
+ * another, and what was sent to that one may have been lost: where it matters who has what, it does not count (push_admissions).
+ */
 void push_given(struct gossip *g, struct member *m, const struct member *by)
 {
 	struct origin *us = shards_origin(&g->shards, g->self->hostno);
@@ -232,6 +234,7 @@ void push_given(struct gossip *g, struct member *m, const struct member *by)
 		if (!c || c->sent > c->acked || c->acked >= head)
 			continue;
 		c->acked = c->sent = head;
+		c->given = true;
 	}
 }
 
@@ -258,8 +261,10 @@ void push_reset(struct gossip *g, struct member *m, bool from_zero)
 
 		if (!c)
 			continue;
-		if (from_zero)
+		if (from_zero) {
 			c->acked = 0;
+			c->given = false;
+		}
 		c->sent = c->acked;
 		c->tries = 0;
 		c->given_up = false;
@@ -293,6 +298,8 @@ void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_
 
 	if (!c)
 		return;
+	if (exact || head >= c->acked)
+		c->given = false;
 	if (exact && head < c->acked)
 		c->sent = c->acked = head; /* it restarted, or lost it some other way */
 	if (head > c->acked)
@@ -309,6 +316,14 @@ void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_
 	}
 	if (c->acked == shard->head)
 		maybe_raise_floor(g, shard);
+}
+
+uint64_t push_admissions(const struct shard *own, const struct member *m)
+{
+	const struct shard_cursor *c = m->slot < own->cursor_count ? &own->cursors[m->slot] : NULL;
+	uint64_t had = m->had_seq > m->had_admissions ? m->had_seq : m->had_admissions;
+
+	return c && !c->given && c->acked > had ? c->acked : had;
 }
 
 bool push_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body)

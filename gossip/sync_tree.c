@@ -309,14 +309,10 @@ bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body
 /* Our own changes of topic 0, admissions among them, without a gap behind what it is known to have. */
 static void note_admissions(const struct gossip *g, struct member *m, const struct tree_packet *p)
 {
-	const struct shard *shard = shards_find(&g->shards, g->self->hostno, 0);
-	uint64_t had = m->had_seq > m->had_admissions ? m->had_seq : m->had_admissions;
+	const struct shard *own = p->origin == g->self->hostno && p->topic == 0 ? shards_find(&g->shards, p->origin, 0) : NULL;
+	uint64_t had = own ? push_admissions(own, m) : 0;
 
-	if (p->origin != g->self->hostno || p->topic != 0)
-		return;
-	if (shard && m->slot < shard->cursor_count && shard->cursors[m->slot].acked > had)
-		had = shard->cursors[m->slot].acked;
-	if (p->from <= had && p->to > had)
+	if (own && p->from <= had && p->to > had)
 		m->had_admissions = p->to;
 }
 

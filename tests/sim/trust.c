@@ -64,6 +64,32 @@ static void an_admission_counts_when_a_majority_has_it(struct world *w)
 	expect(w, gossip_admission_spread(g, w->hosts[joins].hostno), "three are");
 }
 
+/* Host 0's admission of host 2 is lost on its way to host 1, which admits host 3 and introduces it to host 0: what host 3 was
+ * given is host 0's guess. */
+static void an_admission_that_was_only_sent_counts_for_nobody(struct world *w)
+{
+	const struct gossip *g;
+
+	world_start(w, 0);
+	world_join(w, 1, 0);
+	world_run_ms(w, 3000);
+	g = w->hosts[0].gossip;
+	world_cut(w, 0, 1, true);
+	cut_both_ways(w, 2, 1, true);
+	cut_both_ways(w, 3, 0, true);
+	cut_both_ways(w, 3, 2, true);
+	world_join(w, 2, 0);
+	world_run_ms(w, 300);
+	expect(w, view(w, 0, 2).hostno == w->hosts[2].hostno, "it is admitted");
+	world_join(w, 3, 1);
+	world_run_ms(w, 300);
+	expect(w, view(w, 0, 3).state == GOSSIP_ALIVE, "another one is introduced");
+	expect(w, !gossip_admission_spread(g, w->hosts[2].hostno), "and does not count, nor does who introduced it");
+	world_heal(w);
+	world_run_ms(w, 3000);
+	expect(w, gossip_admission_spread(g, w->hosts[2].hostno), "until they say so themselves");
+}
+
 static bool late_is_spread(struct world *w)
 {
 	return gossip_admission_spread(w->hosts[0].gossip, w->hosts[w->host_count - 2].hostno);
@@ -271,6 +297,7 @@ static void a_copy_of_a_host_falls_silent(struct world *w)
 const struct scenario trust_scenarios[] = {
 	{"a_copy_of_a_host_falls_silent", 6, false, a_copy_of_a_host_falls_silent},
 	{"an_admission_counts_when_a_majority_has_it", 5, false, an_admission_counts_when_a_majority_has_it},
+	{"an_admission_that_was_only_sent_counts_for_nobody", 4, false, an_admission_that_was_only_sent_counts_for_nobody},
 	{"an_admission_counts_when_enough_of_many_have_it", 72, false, an_admission_counts_when_enough_of_many_have_it},
 	{"a_slow_host_says_so_itself", 3, false, a_slow_host_says_so_itself},
 	{"a_dead_daemon_is_told_from_a_dead_host", 6, false, a_dead_daemon_is_told_from_a_dead_host},
