@@ -9,12 +9,6 @@
 #define RECORDS 1500
 #define VALUE 900
 
-static void expect(struct world *w, bool fact, const char *what)
-{
-	if (!fact)
-		world_fail(w, "expected: %s", what);
-}
-
 static unsigned records_of(struct world *w, unsigned host, unsigned origin)
 {
 	struct shard *shard = shards_find(&w->hosts[host].gossip->shards, w->hosts[origin].hostno, 9);
@@ -101,14 +95,6 @@ static void count_sketches(struct world *w, uint64_t *ret_made, uint64_t *ret_fa
 	}
 }
 
-static void cut_off_first(struct world *w)
-{
-	for (unsigned i = 1; i < w->host_count; i++) {
-		world_cut(w, i, 0, true);
-		world_cut(w, 0, i, true);
-	}
-}
-
 static void a_difference_costs_what_it_is(struct world *w)
 {
 	static const unsigned differences[] = {1, 20};
@@ -122,7 +108,7 @@ static void a_difference_costs_what_it_is(struct world *w)
 	for (size_t d = 0; d < sizeof(differences) / sizeof(differences[0]); d++) {
 		count_sketches(w, &made_before, &failed_before);
 		count = differences[d];
-		cut_off_first(w);
+		world_partition_at(w, 1);
 		for (unsigned i = 1; i <= count; i++) {
 			char key[16];
 

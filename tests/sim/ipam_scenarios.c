@@ -50,8 +50,7 @@ static void on_complete(struct sim_host *host, uint64_t ticket, const struct ipa
 
 static void check_custody(struct world *w)
 {
-	if (!w->rolled_back)
-		custody_check(w, &leases_of(w)->view);
+	custody_check(w, &leases_of(w)->view);
 }
 
 void pool_begin(struct world *w)
@@ -95,11 +94,6 @@ void pool_end(struct world *w)
 	w->hooks.complete = NULL;
 	free(w->scenario);
 	w->scenario = NULL;
-}
-
-static void end(struct world *w)
-{
-	pool_end(w);
 }
 
 static void request(struct world *w, unsigned host)
@@ -188,7 +182,7 @@ static void fill_to_the_last_address(struct world *w)
 	if (l->granted == 254 && l->exhausted != 1)
 		world_fail(w, "the 255th is not refused as exhausted");
 	expect_none_lost(w);
-	end(w);
+	pool_end(w);
 }
 
 static void fill_at_once(struct world *w)
@@ -204,7 +198,7 @@ static void fill_at_once(struct world *w)
 		world_fail(w, "200 addresses were asked for at once, %u given, %u exhausted, %u other", l->granted, l->exhausted,
 			l->other);
 	expect_none_lost(w);
-	end(w);
+	pool_end(w);
 }
 
 static void both_sides_of_a_cut_allocate(struct world *w)
@@ -239,7 +233,7 @@ static void both_sides_of_a_cut_allocate(struct world *w)
 	if (l->granted != before)
 		world_fail(w, "after the heal %u of %u free addresses can be given", before - l->granted, before);
 	expect_none_lost(w);
-	end(w);
+	pool_end(w);
 }
 
 static void messages_may_be_lost(struct world *w)
@@ -260,7 +254,7 @@ static void messages_may_be_lost(struct world *w)
 	if (l->granted + l->exhausted + l->other != 200)
 		world_fail(w, "200 requests, %u answers", l->granted + l->exhausted + l->other);
 	expect_none_lost(w);
-	end(w);
+	pool_end(w);
 }
 
 /* ---- random ---- */
@@ -379,7 +373,7 @@ static void checker_notices_addresses_without_custody(struct world *w)
 		world_run_ms(w, 100);
 	}
 	if (w->failure[0]) {
-		end(w);
+		pool_end(w);
 		return;
 	}
 	world_partition_at(w, w->host_count / 2);
@@ -390,7 +384,7 @@ static void checker_notices_addresses_without_custody(struct world *w)
 	w->failure[0] = '\0';
 	if (!noticed)
 		world_fail(w, "one address was given on both sides of a cut and the checker did not say so");
-	end(w);
+	pool_end(w);
 }
 
 /* ---- a disk that was set back ---- */
@@ -431,7 +425,7 @@ static void a_state_that_was_set_back_gives_nothing(struct world *w)
 	give_away_and_go_back(w);
 	if (ipam_holds(w->hosts[0].ipam) != IPAM_HOLD_FOR_GOOD)
 		world_fail(w, "host 1 was set back and goes on giving addresses");
-	end(w);
+	pool_end(w);
 }
 
 /* The checker must notice what comes of it when nobody asks. */
@@ -446,7 +440,7 @@ static void checker_notices_a_state_that_was_set_back(struct world *w)
 	if (!noticed)
 		world_fail(w,
 			"a host gave addresses that it had handed away before it was set back, and the checker did not say so");
-	end(w);
+	pool_end(w);
 }
 
 /* What it does alone raises its own mark above what the others know. They know better all the same. */
@@ -480,7 +474,7 @@ static void set_back_and_alone_is_found_later(struct world *w)
 	world_run_ms(w, 15000);
 	if (ipam_holds(w->hosts[0].ipam) != IPAM_HOLD_FOR_GOOD)
 		world_fail(w, "others can be reached again, and the host that was set back was not told");
-	end(w);
+	pool_end(w);
 }
 
 static void a_restart_is_not_taken_for_going_back(struct world *w)
@@ -499,7 +493,7 @@ static void a_restart_is_not_taken_for_going_back(struct world *w)
 			world_fail(w, "host %u is on hold a second after a plain restart", w->hosts[host].hostno);
 	}
 	expect_none_lost(w);
-	end(w);
+	pool_end(w);
 }
 
 const struct scenario ipam_scenarios[] = {

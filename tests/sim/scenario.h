@@ -17,6 +17,7 @@ extern const struct scenario gossip_scenarios[], bulk_scenarios[], trust_scenari
 /* One run of random operations and faults over a world of w->host_count hosts, with addresses if it has ipam cores. */
 void explore(struct world *w);
 
+void expect(struct world *w, bool fact, const char *what);
 /* Fails unless members and records are as they must be within deadline_ms. Returns how long it took. */
 uint64_t expect_quiet(struct world *w, uint64_t deadline_ms);
 

@@ -47,7 +47,7 @@ static void put_many(struct world *w, unsigned host, uint64_t topic, unsigned co
 	}
 }
 
-static void expect(struct world *w, bool fact, const char *what)
+void expect(struct world *w, bool fact, const char *what)
 {
 	if (!fact)
 		world_fail(w, "expected: %s", what);

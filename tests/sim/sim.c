@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/number.h"
+#include "tests/sim/arena.h"
 #include "tests/sim/scenario.h"
 
 #define RUNS 100 /* about ten seconds */
@@ -196,7 +197,7 @@ int main(int argc, char **argv)
 	if (sodium_init() < 0 || parse(argc, argv, &o) < 0)
 		return usage();
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
-		for (const struct scenario *s = lists[i]; s->name; s++)
+		for (const struct scenario *s = lists[i]; s->name && (lists[i] != warm_scenarios || arena_possible()); s++)
 			if (o.scenario ? strcmp(s->name, o.scenario) == 0 : lists[i] != long_scenarios)
 				run_scenario(s, &o, &totals);
 	exploring = !o.scenario || strcmp(o.scenario, "explore") == 0;

@@ -13,12 +13,6 @@ static void begin(struct world *w)
 	expect_quiet(w, 20000);
 }
 
-static void expect(struct world *w, bool fact, const char *what)
-{
-	if (!fact)
-		world_fail(w, "expected: %s", what);
-}
-
 static unsigned lacking(struct world *w, uint32_t origin, const char *key)
 {
 	unsigned count = 0;

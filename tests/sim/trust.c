@@ -13,12 +13,6 @@ static void begin(struct world *w)
 	expect_quiet(w, 5000);
 }
 
-static void expect(struct world *w, bool fact, const char *what)
-{
-	if (!fact)
-		world_fail(w, "expected: %s", what);
-}
-
 static struct gossip_member view(struct world *w, unsigned observer, unsigned of)
 {
 	struct gossip_member member = {.state = GOSSIP_LEFT};
@@ -263,9 +257,7 @@ static void start_copy(struct world *w)
 	copy->identity = w->hosts[0].identity;
 	copy->hostno = w->hosts[0].hostno;
 	copy->epoch = w->hosts[0].epoch + 1;
-	sim_disk_clear(&copy->disk);
-	for (struct sim_pair *pair = w->hosts[0].disk.first; pair; pair = pair->hh.next)
-		sim_disk_save(&copy->disk, pair->key, pair->key_len, pair->val, pair->val_len);
+	sim_disk_copy(&copy->disk, &w->hosts[0].disk);
 	world_start(w, w->host_count - 1);
 }
 

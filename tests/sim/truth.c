@@ -159,6 +159,14 @@ void truth_on_record(
 
 /* ---- any time ---- */
 
+static bool same_key(const struct record *a, const struct record *b)
+{
+	uint8_t of_a[GOSSIP_KEY_MAX], of_b[GOSSIP_KEY_MAX];
+	size_t len = record_key(a, of_a);
+
+	return len == record_key(b, of_b) && memcmp(of_a, of_b, len) == 0;
+}
+
 /* Deletions too, which shards_record hides. */
 static const struct record *raw_record(const struct shards *s, const struct shard *shard, const struct record *like)
 {
@@ -166,15 +174,15 @@ static const struct record *raw_record(const struct shards *s, const struct shar
 	const struct record *found = shards_record(shard, s, key, record_key(like, key));
 
 	for (const struct record *r = shard->live.last; !found && shard->deleted_count > 0 && r; r = r->prev)
-		if (r->key_len == like->key_len && memcmp(r->bytes, like->bytes, r->key_len) == 0)
+		if (same_key(r, like))
 			found = r;
 	return found && !found->old_epoch ? found : NULL;
 }
 
 static bool same_record(const struct record *a, const struct record *b)
 {
-	return a->seq == b->seq && a->deleted == b->deleted && a->val_len == b->val_len && a->key_len == b->key_len &&
-	       memcmp(a->bytes, b->bytes, (size_t)a->key_len + a->val_len) == 0;
+	return a->seq == b->seq && a->deleted == b->deleted && a->val_len == b->val_len && same_key(a, b) &&
+	       memcmp(a->bytes + a->key_len, b->bytes + b->key_len, a->val_len) == 0;
 }
 
 /* R2 and R3: up to its head, a copy is its origin. */

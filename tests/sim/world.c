@@ -925,7 +925,6 @@ void world_roll_back(struct world *w, unsigned index)
 	struct sim_host *host = &w->hosts[index];
 
 	world_trace(w, "host %u gets its disk of epoch %u back", host->hostno, host->image->epoch);
-	w->rolled_back = true;
 	forget_undo(host);
 	sim_disk_copy(&host->disk, &host->image->disk);
 	sim_disk_copy(&host->ipam_disk, &host->image->ipam_disk);

@@ -132,12 +132,11 @@ struct world {
 	size_t heap_count, heap_capacity;
 	struct sim_hooks hooks;
 	bool with_ipam;
-	bool ipam_saved;  /* hooks.saved is due */
-	bool warm;	  /* hosts live in an arena, see warm.h: only the host that was entered may be looked at */
-	bool power_cuts;  /* writes that nobody waited for may be lost */
-	bool rolled_back; /* some host's disk was set back: what it believes to hold contradicts the others */
-	bool unchecked;	  /* measured runs of many hosts: what was delivered is checked, not all copies all the time */
-	bool refusals;	  /* a host without a daemon answers with ICMP port unreachable */
+	bool ipam_saved; /* hooks.saved is due */
+	bool warm;	 /* hosts live in an arena, see warm.h: only the host that was entered may be looked at */
+	bool power_cuts; /* writes that nobody waited for may be lost */
+	bool unchecked;	 /* measured runs of many hosts: what was delivered is checked, not all copies all the time */
+	bool refusals;	 /* a host without a daemon answers with ICMP port unreachable */
 	struct truth *truth;
 	enum sim_breakage breakage;
 	bool trace;	   /* prints what happens to hosts and records */

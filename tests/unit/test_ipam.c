@@ -1761,8 +1761,6 @@ static double cpu_seconds(void)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* 100,000 leases, then as many releases and new ones: microseconds each. The bound is far above, for slow and instrumented
- * builds. */
 /* More leases end at once than are remembered as resting: the oldest of those make room meanwhile. */
 static void leaving_with_a_full_queue_of_resting_addresses_ends_every_lease(void **state)
 {
@@ -1787,6 +1785,8 @@ static void leaving_with_a_full_queue_of_resting_addresses_ends_every_lease(void
 	shell_free(s);
 }
 
+/* 100,000 leases, then as many releases and new ones: microseconds each. The bound is far above, for slow and instrumented
+ * builds. */
 static void a_hundred_thousand_leases_stay_quick(void **state)
 {
 	struct shell *s = shell_new("10.0.0.0/15"); /* 131,070 usable: well filled */
