@@ -274,12 +274,14 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 		g->admissions_open = true;
 }
 
+/* While our own probes fail we may be the one that is not heard: others say that the origin is alive, and our questions for what
+ * it has in its new epoch do not arrive. */
 static bool expires(void *ctx, uint32_t origin)
 {
 	const struct gossip *g = ctx;
 	const struct member *m = members_find(g, origin);
 
-	return !m || m->state == GOSSIP_ALIVE || m->state == GOSSIP_LEFT;
+	return !m || m->state == GOSSIP_LEFT || (m->state == GOSSIP_ALIVE && g->lifeguard == 0);
 }
 
 static void on_conflict(void *ctx, const struct shard *shard, uint64_t seq)

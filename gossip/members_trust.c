@@ -5,8 +5,8 @@
  * such samples the tenth worst of a hundred counts, so that one hiccup does not, and a host that is starved says so before it
  * has accused anybody.
  *
- * A host that died and came back gets a point, which fades; each point doubles the time it is given to refute, and the time for
- * which names should not lead to it again. So a host behind a bad link ends up in one state instead of changing it every minute.
+ * A host that died and came back gets a point, which fades; each point doubles the time it is given to refute. So a host behind a
+ * bad link ends up in one state instead of changing it every minute.
  *
  * Many suspicions at once are far more often a cut than many crashes: for a while nobody should draw conclusions from them. */
 #include "gossip/core_internal.h"

@@ -21,6 +21,25 @@ static struct gossip_member view(struct world *w, unsigned observer, unsigned of
 	return member;
 }
 
+/* The last host hears, but is not heard. It learns that host 0 has a new epoch, and can ask nobody for what there is in it. */
+static void who_is_not_heard_takes_nothing_for_gone(struct world *w)
+{
+	const unsigned last = w->host_count - 1;
+	size_t len;
+
+	begin(w);
+	world_put(w, 0, 3, "k1");
+	world_run_ms(w, 1000);
+	w->hosts[last].loss_out = 1000;
+	world_run_ms(w, 15000);
+	world_restart(w, 0, true);
+	world_run_ms(w, 90000);
+	expect(w, view(w, last, 0).epoch == 2, "it knows of the new epoch");
+	expect(w, gossip_get(w->hosts[last].gossip, w->hosts[0].hostno, 3, "k1", 2, &len), "what it had of the old one is there");
+	w->hosts[last].loss_out = 0;
+	expect_quiet(w, 10000);
+}
+
 static void cut_both_ways(struct world *w, unsigned a, unsigned b, bool cut)
 {
 	world_cut(w, a, b, cut);
@@ -288,6 +307,7 @@ static void a_copy_of_a_host_falls_silent(struct world *w)
 
 const struct scenario trust_scenarios[] = {
 	{"a_copy_of_a_host_falls_silent", 6, false, a_copy_of_a_host_falls_silent},
+	{"who_is_not_heard_takes_nothing_for_gone", 48, false, who_is_not_heard_takes_nothing_for_gone},
 	{"an_admission_counts_when_a_majority_has_it", 5, false, an_admission_counts_when_a_majority_has_it},
 	{"an_admission_that_was_only_sent_counts_for_nobody", 4, false, an_admission_that_was_only_sent_counts_for_nobody},
 	{"an_admission_counts_when_enough_of_many_have_it", 72, false, an_admission_counts_when_enough_of_many_have_it},
