@@ -36,9 +36,9 @@ struct early {
 
 /* ---- those who are introduced to us ---- */
 
-static bool boot_proves(const struct gossip *g, const struct member *m)
+static bool boot_proves(const struct gossip *g, const struct member *m, uint32_t epoch)
 {
-	return g->newcomer || (m->boot_epoch == EPOCH_FIRST && !m->at_start);
+	return g->newcomer || (epoch == EPOCH_FIRST && !m->at_start);
 }
 
 static bool keep_early(struct gossip *g, const struct member *from, const struct proto_entry *claim)
@@ -71,7 +71,7 @@ bool introduce_claim(struct gossip *g, struct member *from, struct member *m, co
 		return keep_early(g, from, claim);
 	if (claim->state != GOSSIP_ALIVE || !m->unheard || m->heard_ms != 0)
 		return false;
-	if (!m->frame.boot_known && (g->newcomer || (claim->epoch == EPOCH_FIRST && !m->at_start)))
+	if (!m->frame.boot_known && boot_proves(g, m, claim->epoch))
 		return keep_early(g, from, claim);
 	if (!m->frame.boot_known || m->boot_epoch != claim->epoch)
 		return false;
@@ -88,7 +88,7 @@ void introduce_boot(struct gossip *g, struct member *m, uint32_t epoch, uint64_t
 	if (boot == 0 || m->frame.boot_known || m->heard_ms != 0 || epoch < m->epoch)
 		return;
 	m->boot_epoch = epoch;
-	if (!boot_proves(g, m))
+	if (!boot_proves(g, m, epoch))
 		return;
 	frame_peer_set_boot(&m->frame, boot);
 	HASH_FIND(hh, g->early, &m->hostno, sizeof(m->hostno), e);

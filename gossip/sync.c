@@ -372,11 +372,15 @@ struct comparison {
 	unsigned pull_count;
 };
 
+static bool ran_into_a_limit(const struct gossip *g, const struct shard *shard)
+{
+	return shard->refused_ms != 0 && g->now < shard->refused_ms + SHARDS_REFUSED_MS;
+}
+
 /* Many peers offer the same shard at once when we are new: one is asked. */
 static void want(struct comparison *c, struct shard *shard, const struct proto_pull *pull)
 {
-	if (shard && (c->g->now < shard->pulled_ms + PULL_EVERY_MS ||
-			     (shard->refused_ms != 0 && c->g->now < shard->refused_ms + SHARDS_REFUSED_MS)))
+	if (shard && (c->g->now < shard->pulled_ms + PULL_EVERY_MS || ran_into_a_limit(c->g, shard)))
 		return;
 	if (!proto_pull_add(&c->pull_list, pull))
 		return;
@@ -575,8 +579,7 @@ static void pull_more(struct gossip *g, struct sync_answer *answer, const struct
 	if (!shard)
 		return;
 	shards_pull(shard, &pull);
-	if (pull.after.head >= batch->head || (shard->refused_ms != 0 && g->now < shard->refused_ms + SHARDS_REFUSED_MS) ||
-		!proto_pull_add(&answer->pull_list, &pull))
+	if (pull.after.head >= batch->head || ran_into_a_limit(g, shard) || !proto_pull_add(&answer->pull_list, &pull))
 		return;
 	answer->pull_count++;
 	shard->pulled_ms = g->now;
