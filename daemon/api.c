@@ -573,18 +573,24 @@ static json_t *pools_json(const struct network *n)
 	return array;
 }
 
-/* This host's own, in either mode. */
-static json_t *host_addresses_json(const struct network *n)
+static json_t *ips_json(const struct ip ips[2])
 {
 	json_t *list = json_array();
 
-	for (unsigned i = 0; i < 2; i++) {
-		const struct ip *ip = n->def.routed ? &n->own[i].address : &host_end_addresses(n)[i].ip;
-
-		if (ip_is_set(ip))
-			json_array_append_new(list, ip_json(ip));
-	}
+	for (unsigned i = 0; i < 2; i++)
+		if (ip_is_set(&ips[i]))
+			json_array_append_new(list, ip_json(&ips[i]));
 	return list;
+}
+
+/* This host's own, in either mode. */
+static json_t *host_addresses_json(const struct network *n)
+{
+	const struct prefix *end = host_end_addresses(n);
+
+	if (n->def.routed)
+		return ips_json((const struct ip[]){n->own[0].address, n->own[1].address});
+	return ips_json((const struct ip[]){end[0].ip, end[1].ip});
 }
 
 static json_t *network_json(struct node *node, const struct network *n)
@@ -624,23 +630,18 @@ static json_t *networks(struct node *node)
 static json_t *own_addresses(struct node *node, const struct network *n, uint32_t hostno)
 {
 	struct segment *s = segment_find(node, n->topic);
-	const struct prefix *end = host_end_addresses(n);
-	struct ip own[2] = {n->def.routed ? n->own[0].address : end[0].ip, n->def.routed ? n->own[1].address : end[1].ip};
-	json_t *array = json_array();
+	struct ip ips[2] = {0};
 	struct remote *r, *next;
 
-	if (hostno != node->cluster.hostno)
-		memset(own, 0, sizeof(own));
+	if (hostno == node->cluster.hostno)
+		return host_addresses_json(n);
 	if (s && s->host_addresses)
 		HASH_ITER(hh, s->remotes, r, next)
 	if (r->key.origin == hostno && remote_is_host(r)) {
-		own[0] = r->record.ip4;
-		own[1] = r->record.ip6;
+		ips[0] = r->record.ip4;
+		ips[1] = r->record.ip6;
 	}
-	for (unsigned i = 0; i < 2; i++)
-		if (ip_is_set(&own[i]))
-			json_array_append_new(array, ip_json(&own[i]));
-	return array;
+	return ips_json(ips);
 }
 
 static void add_network_member(void *ctx, const struct gossip_member *m)

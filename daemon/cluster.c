@@ -617,30 +617,22 @@ static void grants_look(struct node *node)
 
 static const struct prefix hostno_prefix = {.ip = {.family = 4}, .length = 12}; /* 2^20 numbers: gossip's limit */
 
-struct grant_save {
-	struct node *node;
-	struct id128 host_id;
-};
-
-static void grant_saved(void *arg)
+static void grant_saved(struct node *node, const struct id128 *host_id)
 {
-	struct grant_save *s = arg;
 	struct hostno_grant *g;
 
-	HASH_FIND(hh, s->node->grants, &s->host_id, sizeof(s->host_id), g);
-	if (g) {
-		g->saved = true;
-		gossip_admit_again(s->node->gossip, clock_boot_ms());
-		cluster_poke(s->node);
-	}
-	free(s);
+	HASH_FIND(hh, node->grants, host_id, sizeof(*host_id), g);
+	if (!g)
+		return;
+	g->saved = true;
+	gossip_admit_again(node->gossip, clock_boot_ms());
+	cluster_poke(node);
 }
 
 static void grant_result(void *arg, const struct ipam_result *result)
 {
 	struct hostno_grant *g = arg;
 	struct node *node = g->node;
-	struct grant_save *save;
 	uint32_t hostno;
 
 	if (result->code != IPAM_GRANTED) {
@@ -656,11 +648,7 @@ static void grant_result(void *arg, const struct ipam_result *result)
 	g->spread = id_equal(&g->host_id, &node->identity.id);
 	node->grants_unspread += !g->spread;
 	grant_save(node, g, true);
-	save = calloc(1, sizeof(*save));
-	if (!save)
-		abort();
-	*save = (struct grant_save){.node = node, .host_id = g->host_id};
-	outbox_call(node->outbox, grant_saved, save);
+	call_behind_saves(node, &g->host_id, grant_saved);
 }
 
 static struct hostno_grant *grant_new(struct node *node, const struct id128 *host_id)

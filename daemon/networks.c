@@ -127,35 +127,23 @@ static void publish_network(struct node *node, const struct network *n)
 		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), NULL, 0);
 }
 
-struct later {
-	struct node *node;
-	struct id128 id;
-};
-
-static void publish_saved(void *arg)
+static void publish_saved(struct node *node, const struct id128 *id)
 {
-	struct later *l = arg;
-	struct network *n = network_by_id(l->node, &l->id);
+	struct network *n = network_by_id(node, id);
 
 	if (n)
-		publish_network(l->node, n);
-	free(l);
+		publish_network(node, n);
 }
 
 void network_keep(struct node *node, struct network *n)
 {
 	struct network_state state = {.def = n->def, .pinned = n->pinned};
 	uint8_t buf[RECORD_MAX];
-	struct later *l = calloc(1, sizeof(*l));
 
-	if (!l)
-		abort();
 	n->mine = true;
 	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_NETWORK, &n->id, sizeof(n->id), buf,
 					  network_state_encode(&state, buf, sizeof(buf)), true));
-	l->node = node;
-	l->id = n->id;
-	outbox_call(node->outbox, publish_saved, l);
+	call_behind_saves(node, &n->id, publish_saved);
 }
 
 void networks_publish(struct node *node)

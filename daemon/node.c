@@ -162,6 +162,30 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 		event_add(node->housekeeping, &tv);
 }
 
+struct behind_saves {
+	struct node *node;
+	struct id128 id;
+	void (*fn)(struct node *node, const struct id128 *id);
+};
+
+static void saves_done(void *arg)
+{
+	struct behind_saves *b = arg;
+
+	b->fn(b->node, &b->id);
+	free(b);
+}
+
+void call_behind_saves(struct node *node, const struct id128 *id, void (*fn)(struct node *node, const struct id128 *id))
+{
+	struct behind_saves *b = calloc(1, sizeof(*b));
+
+	if (!b)
+		abort();
+	*b = (struct behind_saves){node, *id, fn};
+	outbox_call(node->outbox, saves_done, b);
+}
+
 static int load_state(struct node *node, struct err *err)
 {
 	if (store_open(node->options.state_dir, node->options.run_dir, node->options.boot_id, &node->store, &node->new_boot,

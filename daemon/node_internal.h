@@ -605,6 +605,8 @@ extern const struct control_backend api_backend;
 
 /* node.c */
 void housekeeping_soon(struct node *node);
+/* Calls fn when what was saved so far is on disk. What `id` names may be gone by then. */
+void call_behind_saves(struct node *node, const struct id128 *id, void (*fn)(struct node *node, const struct id128 *id));
 int node_start(struct node *node, const struct options *options, struct event_base *base, struct err *err);
 void node_stop(struct node *node);
 

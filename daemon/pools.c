@@ -110,34 +110,22 @@ static void publish_pool(struct node *node, struct pool *p)
 		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), NULL, 0);
 }
 
-struct later {
-	struct node *node;
-	struct id128 id;
-};
-
-static void publish_saved(void *arg)
+static void publish_saved(struct node *node, const struct id128 *id)
 {
-	struct later *l = arg;
-	struct pool *p = pool_by_id(l->node, &l->id);
+	struct pool *p = pool_by_id(node, id);
 
 	if (p)
-		publish_pool(l->node, p);
-	free(l);
+		publish_pool(node, p);
 }
 
 void pool_keep(struct node *node, struct pool *p)
 {
 	uint8_t buf[RECORD_MAX];
-	struct later *l = calloc(1, sizeof(*l));
 
-	if (!l)
-		abort();
 	p->state.def.wanted = referenced(p);
 	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_POOL, &p->id, sizeof(p->id), buf,
 					  pool_state_encode(&p->state, buf, sizeof(buf)), true));
-	l->node = node;
-	l->id = p->id;
-	outbox_call(node->outbox, publish_saved, l);
+	call_behind_saves(node, &p->id, publish_saved);
 	ipam_pool_want(node->ipam, &p->id, referenced(p), 0, clock_boot_ms());
 	custody_poke(node);
 }

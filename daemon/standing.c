@@ -80,8 +80,7 @@ int standing_start(struct node *node, struct err *err)
 	s->mark = state.mark;
 	s->base = state.base;
 	s->proven = boot.found;
-	later = boot.found &&
-		(boot.mark.count > s->mark.count || (boot.mark.count == s->mark.count && boot.mark.tag != s->mark.tag));
+	later = boot.found && gossip_mark_outranks(&boot.mark, &s->mark);
 	if (later)
 		log_error("standing",
 			"the state in %s is older than what this host did since it booted (change %llu, found %llu): it was set "
@@ -195,7 +194,7 @@ static void found_sound(struct node *node)
 
 	if (s->set_back)
 		return;
-	if (s->base.count != s->mark.count || s->base.tag != s->mark.tag) {
+	if (gossip_mark_outranks(&s->mark, &s->base)) {
 		s->base = s->mark;
 		save(node, STORE_STATE, true);
 	}

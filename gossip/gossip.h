@@ -93,6 +93,9 @@ struct gossip_mark {
 	uint64_t count, tag;
 };
 
+/* Whether `known` is of a state that `said` does not include. */
+bool gossip_mark_outranks(const struct gossip_mark *known, const struct gossip_mark *said);
+
 /* How others know us, see standing.c. */
 enum gossip_standing {
 	GOSSIP_STANDING_ASKING,	  /* nobody has said yet: act on nothing that others may know better */

@@ -60,8 +60,7 @@ static void become(struct gossip *g, enum gossip_standing standing, uint32_t by)
 
 /* ---- marks ---- */
 
-/* Whether `known` is of a state that `said` does not include. */
-static bool outranks(const struct gossip_mark *known, const struct gossip_mark *said)
+bool gossip_mark_outranks(const struct gossip_mark *known, const struct gossip_mark *said)
 {
 	return known->count > said->count || (known->count == said->count && known->tag != said->tag);
 }
@@ -119,7 +118,7 @@ void standing_mark_record(struct gossip *g, uint32_t origin, const uint8_t *val,
 	}
 	if (!m || m == g->self)
 		return;
-	m->said_less = mark.count <= m->mark.count && outranks(&m->mark, &mark);
+	m->said_less = mark.count <= m->mark.count && gossip_mark_outranks(&m->mark, &mark);
 	if (mark.count > m->mark.count)
 		m->mark = mark;
 	m->remind_ms = g->now;
@@ -226,7 +225,7 @@ bool standing_on_recall(struct gossip *g, struct member *m, struct bytes_reader 
 
 	if (!proto_get_recall(body, &said))
 		return false;
-	tell(g, m, &m->addr, outranks(&m->mark, &said) ? PROTO_SET_BACK : PROTO_SOUND);
+	tell(g, m, &m->addr, gossip_mark_outranks(&m->mark, &said) ? PROTO_SET_BACK : PROTO_SOUND);
 	return true;
 }
 
@@ -269,7 +268,7 @@ bool standing_on_verdict(struct gossip *g, struct member *m, struct bytes_reader
 		on_sound(g, m);
 		break;
 	case PROTO_SET_BACK:
-		if (outranks(&s.mark, &g->standing.base))
+		if (gossip_mark_outranks(&s.mark, &g->standing.base))
 			become(g, GOSSIP_STANDING_SET_BACK, m->hostno);
 		break;
 	case PROTO_TWIN:
