@@ -298,7 +298,8 @@ void pool_recount(struct ipam *ipam, struct pool *pool);
 /* Prefetch when wanted, hand-back when not. Return when to call again. */
 uint64_t fetch_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms);
 uint64_t handback_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms);
-void fetch_answered(struct pool *pool, uint64_t xid, bool granted, uint64_t now_ms);
+enum fetch_answer { FETCH_GRANTED, FETCH_REFUSED /* or no answer */, FETCH_NOT_YET };
+void fetch_answered(struct pool *pool, uint64_t xid, enum fetch_answer answer, uint64_t now_ms);
 
 /* request.c */
 void request_begin(struct ipam *ipam, struct pool *pool, const struct request *request, uint64_t now_ms);

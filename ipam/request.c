@@ -678,7 +678,7 @@ void on_deny(struct ipam *ipam, uint32_t from, const struct ipam_message *messag
 	uint64_t ticket;
 
 	if (pool)
-		fetch_answered(pool, message->xid, false, now_ms);
+		fetch_answered(pool, message->xid, message->reason == IPAM_DENY_NOT_YET ? FETCH_NOT_YET : FETCH_REFUSED, now_ms);
 	if (!r)
 		return;
 	r->not_yet |= message->reason == IPAM_DENY_NOT_YET;

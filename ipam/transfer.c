@@ -598,20 +598,22 @@ static struct view *best_donor(const struct ipam *ipam, const struct pool *pool)
 	return best;
 }
 
-void fetch_answered(struct pool *pool, uint64_t xid, bool granted, uint64_t now_ms)
+/* Who refuses because we are new has some, and will give them as soon as more hosts know us: that is no reason to ask less often.
+ */
+void fetch_answered(struct pool *pool, uint64_t xid, enum fetch_answer answer, uint64_t now_ms)
 {
 	struct fetch *fetch = &pool->fetch;
 
 	if (!xid || fetch->xid != xid)
 		return;
 	fetch->xid = 0;
-	if (granted) {
+	if (answer == FETCH_GRANTED) {
 		donors_anew(pool);
 		fetch->next_ms = 0;
 		fetch->backoff_ms = 0;
 		return;
 	}
-	fetch->backoff_ms = fetch->backoff_ms ? fetch->backoff_ms * 2 : IPAM_FETCH_RETRY_MS;
+	fetch->backoff_ms = fetch->backoff_ms && answer == FETCH_REFUSED ? fetch->backoff_ms * 2 : IPAM_FETCH_RETRY_MS;
 	if (fetch->backoff_ms > IPAM_FETCH_RETRY_MAX_MS)
 		fetch->backoff_ms = IPAM_FETCH_RETRY_MAX_MS;
 	fetch->next_ms = now_ms + fetch->backoff_ms;
@@ -631,7 +633,7 @@ uint64_t fetch_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 	struct view *donor;
 
 	if (fetch->xid && now_ms >= fetch->next_ms)
-		fetch_answered(pool, fetch->xid, false, now_ms);
+		fetch_answered(pool, fetch->xid, FETCH_REFUSED, now_ms);
 	if (fetch->xid)
 		return fetch->next_ms;
 	if (pool->wanted != WANT_YES || ipam->hold || !runs_low(pool))

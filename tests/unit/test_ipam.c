@@ -1493,6 +1493,26 @@ static void all_who_have_some_are_asked_ahead_in_turn(void **state)
 	shell_free(s);
 }
 
+static void who_is_new_asks_ahead_every_second_until_it_may_have_some(void **state)
+{
+	struct shell *s = shell_beside(&all_of_24, 8);
+	struct ipam_message deny = {.type = IPAM_MSG_DENY, .pool = pool_id, .reason = IPAM_DENY_NOT_YET};
+	uint64_t now = 0;
+
+	(void)state;
+	ipam_peer_alive(s->ipam, 2, true, 0);
+	ipam_pool_want(s->ipam, &pool_id, true, 0, 0);
+	for (unsigned i = 1; i <= 10; i++) {
+		assert_int_equal(s->sent_count, i);
+		deny.xid = s->sent.xid;
+		deny.reason = i == 5 ? IPAM_DENY_NONE : IPAM_DENY_NOT_YET; /* what others say does not add up with it */
+		deliver(s, 2, &deny, now);
+		now += IPAM_FETCH_RETRY_MS * (i == 5 ? 2 : 1);
+		ipam_tick(s->ipam, now);
+	}
+	shell_free(s);
+}
+
 static void spares_are_fetched_up_to_their_number(void **state)
 {
 	struct shell *s = shell_beside(&all_of_24, 8);
@@ -1929,6 +1949,7 @@ int main(void)
 		cmocka_unit_test(who_may_have_no_addresses_yet_asks_again),
 		cmocka_unit_test(who_may_have_no_addresses_until_its_deadline_is_told_so),
 		cmocka_unit_test(all_who_have_some_are_asked_ahead_in_turn),
+		cmocka_unit_test(who_is_new_asks_ahead_every_second_until_it_may_have_some),
 		cmocka_unit_test(spares_are_fetched_up_to_their_number),
 		cmocka_unit_test(leases_survive_a_restart_and_end_with_the_boot),
 		cmocka_unit_test(what_was_read_back_is_made_durable_before_others_hear_of_it),
