@@ -6,8 +6,8 @@
  *
  * A claim is not yet the thing: its maker may fail, or die before it has published. Of a network that does no harm, its
  * definition is all of it. A pool that nobody made has no address in anybody's custody, so an asker that would join one waits
- * until it is published
- * (`patient`). A maker that fails tells the home; the claim of one that died, or has started anew since, is void.
+ * until it is published (`patient`). A maker that fails tells the home; the claim of one that died, or has started anew since, is
+ * void.
  *
  *   CLAIM         xid u32, key text, definition
  *   CLAIM_ANSWER  xid u32, settled u8 (0: another's, which nobody has published), definition that counts

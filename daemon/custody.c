@@ -312,10 +312,8 @@ static void explain_not_yet(struct node *node, const char *address, const char *
 
 	err_set(err, ERR_UNREACHABLE,
 		"%s of pool %s: host %s may not give addresses to this host before more than half of the cluster know that it "
-		"has "
-		"come in, and %u of %u hosts are dead. Bring them back, or say `trestle forget HOST --fenced` for each that is "
-		"gone "
-		"for good",
+		"has come in, and %u of %u hosts are dead. Bring them back, or say `trestle forget HOST --fenced` for each that "
+		"is gone for good",
 		address, pool, holder, dead, dead + here);
 }
 

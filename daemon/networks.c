@@ -440,8 +440,7 @@ static int check_ipv6_mtu(const struct network_def *def, struct err *err)
 		if (def->pools[i].ip.family == 6 && def->mtu < IPV6_MTU_MIN)
 			return err_set(err, ERR_INVALID,
 				"network \"%s\" with MTU %u cannot have the subnet %s: IPv6 needs %u. Raise the underlay's MTU, "
-				"or "
-				"leave IPv6 out",
+				"or leave IPv6 out",
 				def->name, def->mtu, prefix_format(&def->pools[i], text), IPV6_MTU_MIN);
 	return 0;
 }

@@ -309,13 +309,11 @@ const char *standing_sentence(struct node *node, char *buf, size_t size)
 	else if (s->now == GOSSIP_STANDING_ALONE && !s->proven)
 		snprintf(buf, size,
 			"no other host answered since this one started: whether its state is the latest is not known. If it was "
-			"restored "
-			"from a backup, start no containers before another host can be reached");
+			"restored from a backup, start no containers before another host can be reached");
 	else if (node->ipam && ipam_holds(node->ipam))
 		snprintf(buf, size,
 			"this host has just started and waits for others to say whether they know a later state of it; it gives "
-			"addresses "
-			"then");
+			"addresses then");
 	else
 		return NULL;
 	return buf;

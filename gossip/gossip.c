@@ -167,20 +167,17 @@ static int say_limit(const struct gossip *g, uint64_t topic, struct err *err)
 	case SHARDS_LIMIT_HOST:
 		return err_set(err, ERR_EXHAUSTED,
 			"gossip records: this host publishes %llu already, the most that one may; the record is not published: "
-			"move "
-			"some of its endpoints to other hosts",
+			"move some of its endpoints to other hosts",
 			limit);
 	case SHARDS_LIMIT_TOPIC:
 		return err_set(err, ERR_EXHAUSTED,
 			"gossip records: all hosts together publish %llu for one network (%016llx) already, the most that there "
-			"may "
-			"be; the record is not published: use several networks",
+			"may be; the record is not published: use several networks",
 			limit, (unsigned long long)topic);
 	case SHARDS_LIMIT_ALL:
 		return err_set(err, ERR_EXHAUSTED,
 			"gossip records: %llu of all hosts are kept here, the most that there may be; the record is not "
-			"published: "
-			"the cluster is too big",
+			"published: the cluster is too big",
 			limit);
 	default:
 		return err_set(err, ERR_EXHAUSTED,

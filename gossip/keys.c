@@ -390,8 +390,7 @@ int gossip_rotate(struct gossip *g, uint64_t now_ms, struct err *err)
 		if (counts(g->slots[i]) && g->slots[i] != g->self && !view_of(g, g->slots[i], &view))
 			return err_set(err, ERR_CONFLICT,
 				"key rotation: host %s (number %u) does not say which keys it has: it has just joined, or runs a "
-				"release "
-				"that cannot rotate; try again, or upgrade it",
+				"release that cannot rotate; try again, or upgrade it",
 				g->slots[i]->name, g->slots[i]->hostno);
 	}
 	core_enter(g, now_ms);

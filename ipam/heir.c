@@ -674,8 +674,7 @@ int ipam_forget(struct ipam *ipam, uint32_t victim, const struct id128 *victim_i
 	if (!is_free(ipam, decree, &d))
 		return err_set(err, ERR_CONFLICT,
 			"the estate of host number %u is promised to host number %u, which collects it: ask that host, or assume "
-			"it "
-			"fenced too",
+			"it fenced too",
 			victim, decree->d.heir);
 	if (decree && decree->claim && same_assumed(&decree->d, &d))
 		return 0;
