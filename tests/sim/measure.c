@@ -330,8 +330,23 @@ static void measure_storm(struct world *w)
 /* For the clock on the wall: an hour in which nothing happens. */
 static void measure_hour(struct world *w)
 {
+	uint64_t suspicions = 0, syncs = 0, audits = 0, failed = 0;
+
 	begin(w);
 	world_run_ms(w, 3600000);
+	for (unsigned i = 0; i < w->host_count; i++) {
+		const struct gossip_counters *c = gossip_counters(w->hosts[i].gossip);
+
+		suspicions += c->suspicions;
+		syncs += c->syncs;
+		audits += c->audits;
+		failed += c->audits_failed + c->conflicts;
+	}
+	printf("     an hour, %u hosts: %" PRIu64 " suspicions, %" PRIu64 " comparisons, %" PRIu64 " audits\n", w->host_count,
+		suspicions, syncs, audits);
+	if (suspicions + failed > 0 || audits == 0)
+		world_fail(w, "an hour without any fault: %" PRIu64 " suspicions, %" PRIu64 " copies that went bad", suspicions,
+			failed);
 	end(w);
 }
 
