@@ -319,17 +319,21 @@ static uint32_t silent_holder(const struct ipam *ipam, const struct pool *pool, 
 {
 	const struct view *view, *next, *best = NULL;
 	uint32_t awaited = map_awaited(ipam, pool, r->start, r->len);
+	bool best_dead = true;
 
 	HASH_ITER(hh, pool->views, view, next)
 	{
 		const struct asked *asked = asked_find(r, view->hostno);
+		bool dead = peer_life(ipam, view->hostno) == PEER_DEAD;
 
 		if ((asked && asked->answered) || view_bucket(view) == 0 || !view_holds_some(view, r->start, r->len))
 			continue;
-		if (!best || view_bucket(view) > view_bucket(best))
+		if (!best || dead < best_dead || (dead == best_dead && view_bucket(view) > view_bucket(best))) {
 			best = view;
+			best_dead = dead;
+		}
 	}
-	return awaited && (!best || peer_life(ipam, awaited) != PEER_DEAD) ? awaited : best ? best->hostno : 0;
+	return awaited && best_dead ? awaited : best ? best->hostno : 0;
 }
 
 static bool any_answered(const struct request *r)

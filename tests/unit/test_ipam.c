@@ -1353,6 +1353,28 @@ static void what_a_full_record_may_leave_out_is_not_waited_for(void **state)
 	shell_free(s);
 }
 
+/* After a start some are known to be dead before others are known to be alive. */
+static void the_dead_with_the_most_do_not_hide_one_that_may_come(void **state)
+{
+	struct shell *s = shell_new(NULL);
+	struct ipam_pool_def def = def_of("10.1.0.0/24");
+	struct ipam_want want = {.pool = pool_id, .owner = "x"};
+	struct custody most = {.start = 1, .len = 200}, rest = {.start = 201, .len = 54};
+	uint8_t buf[IPAM_MESSAGE_MAX];
+
+	(void)state;
+	assert_int_equal(ipam_pool_join(s->ipam, &def, 0, NULL), 0);
+	ipam_peer_chunk(s->ipam, 2, &pool_id, 0, buf, peer_chunk(buf, NULL, 0, &most, 1, 8), 0);
+	ipam_peer_chunk(s->ipam, 3, &pool_id, 0, buf, peer_chunk(buf, NULL, 0, &rest, 1, 1), 0);
+	ipam_peer_alive(s->ipam, 2, false, 0);
+	ipam_request(s->ipam, &want, 1, 0);
+	assert_int_equal(s->completed, 0);
+	ipam_peer_alive(s->ipam, 3, true, 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_REQ);
+	assert_int_equal(s->sent_to, 3);
+	shell_free(s);
+}
+
 static void a_cancelled_request_is_not_answered_and_its_address_stays_free(void **state)
 {
 	struct shell *s = shell_beside(&all_of_24, 8);
@@ -1943,6 +1965,7 @@ int main(void)
 		cmocka_unit_test(a_gift_that_cannot_be_waited_for_is_out_of_reach),
 		cmocka_unit_test(a_gift_between_two_others_is_waited_for_too),
 		cmocka_unit_test(what_a_full_record_may_leave_out_is_not_waited_for),
+		cmocka_unit_test(the_dead_with_the_most_do_not_hide_one_that_may_come),
 		cmocka_unit_test(a_cancelled_request_is_not_answered_and_its_address_stays_free),
 		cmocka_unit_test(grants_outside_the_pool_are_counted_and_ignored),
 		cmocka_unit_test(a_host_asks_ahead_before_it_runs_out),
