@@ -399,6 +399,17 @@ static u128 chunk_size(const struct pool *pool, uint32_t requester)
 	return size < 1 ? 1 : min_u128(size, IPAM_CHUNK_MAX);
 }
 
+/* What this host was given and has not shown yet may arrive behind our answer: instead of "nothing" it gets that once more. */
+static bool give_again(struct ipam *ipam, struct pool *pool, uint32_t to, u128 first, u128 end, uint64_t now_ms)
+{
+	const struct offer *offer;
+
+	DL_FOREACH(pool->offers, offer)
+	if (offer->range.to == to && offer->range.start < end && offer->range.start + offer->range.len > first)
+		return grant_send(ipam, pool, to, offer->range.xid, now_ms);
+	return false;
+}
+
 /* Ahead of need only what is above our own low-water mark is given, and nothing that still rests. When someone waits over there,
  * the last one goes: a free address on a reachable host must mean success. */
 static void on_req_any(struct ipam *ipam, struct pool *pool, uint32_t from, const struct ipam_message *req, uint64_t now_ms)
@@ -416,7 +427,7 @@ static void on_req_any(struct ipam *ipam, struct pool *pool, uint32_t from, cons
 		picked = free_pick(pool, first, end - first, count, urgent, ranges);
 	if (picked)
 		give(ipam, pool, from, req->xid, ranges, picked, now_ms);
-	else
+	else if (!urgent || !give_again(ipam, pool, from, first, end, now_ms))
 		deny(ipam, pool, from, req, IPAM_DENY_NONE, NULL);
 }
 

@@ -127,7 +127,8 @@ static void op_random(void *ctx, void *buf, size_t len)
 	memset(buf, 0x55, len);
 }
 
-static const struct ipam_ops ops = {op_save, op_publish, op_send, op_complete, op_random, NULL, NULL};
+static const struct ipam_ops ops = {
+	.save = op_save, .publish = op_publish, .send = op_send, .complete = op_complete, .random = op_random};
 static const struct ipam_config config = {.hostno = 1};
 static const struct id128 pool_id = {{0xaa, 1}};
 
@@ -833,6 +834,7 @@ static void the_last_free_address_goes_to_who_waits_and_not_to_who_stocks_up(voi
 {
 	struct shell *s = shell_new("10.1.0.0/30");
 	struct ipam_message req = {.type = IPAM_MSG_REQ, .pool = pool_id, .xid = 79, .start = 1, .len = 2, .count = 256};
+	struct ipam_message ack = {.type = IPAM_MSG_ACK, .pool = pool_id, .xid = 80, .range_count = 1};
 
 	(void)state;
 	ipam_pool_want(s->ipam, &pool_id, true, 0, 0);
@@ -845,7 +847,13 @@ static void the_last_free_address_goes_to_who_waits_and_not_to_who_stocks_up(voi
 		assert_int_equal(s->sent.type, IPAM_MSG_GRANT);
 		assert_true(s->sent.ranges[0].len == 1);
 	}
+	/* "Nothing left" is no answer for who has something on its way to it. */
 	req.xid++;
+	deliver(s, 2, &req, 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_GRANT);
+	assert_int_equal(s->sent.xid, 80);
+	ack.ranges[0] = (struct custody){.start = 1, .len = 2, .version = 1};
+	deliver(s, 2, &ack, 0);
 	deliver(s, 2, &req, 0);
 	assert_int_equal(s->sent.type, IPAM_MSG_DENY);
 	shell_free(s);
