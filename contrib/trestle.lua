@@ -476,7 +476,7 @@ local BODIES = {
 	end,
 	repeated(function(c, tree) c:add(tree, f.flags, 1); head(c, tree) end),
 	function(c, tree)
-		c:add(tree, f.topic, 8); c:add(tree, f.topic, 8); c:add_varint(tree, "Epoch")
+		c:add(tree, f.topic, 8); c:add(tree, f.topic, 8); c:add_varint(tree, "Epoch"); c:add_varint(tree, "Seq")
 		repeated(function(h, t) h:add(t, f.topic, 8); h:add_varint(t, "Head") end)(c, tree)
 	end,
 	function(c, tree) c:add(tree, f.tell, 1); c:add(tree, f.body, c:left()) end,

@@ -509,6 +509,7 @@ void proto_heads_open(struct proto_list *list, struct proto_packet *packet, cons
 	bw_u64(&list->w, heads->topic_lo);
 	bw_u64(&list->w, heads->topic_hi);
 	bw_varint(&list->w, heads->epoch);
+	bw_varint(&list->w, heads->seq);
 }
 
 bool proto_heads_add(struct proto_list *list, uint64_t topic, uint64_t head)
@@ -536,6 +537,7 @@ bool proto_get_heads_open(struct bytes_reader *body, struct proto_heads *ret)
 	heads.topic_lo = br_u64(body);
 	heads.topic_hi = br_u64(body);
 	heads.epoch = get_varint32(body);
+	heads.seq = br_varint(body);
 	if (body->bad)
 		return false;
 	*ret = heads;

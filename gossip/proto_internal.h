@@ -158,6 +158,7 @@ struct proto_range {
 
 struct proto_heads {
 	uint32_t epoch;
+	uint64_t seq; /* the sender's last one: what follows is all that it has up to here */
 	uint64_t topic_lo, topic_hi;
 };
 

@@ -448,7 +448,7 @@ static void begin_epoch(struct shards *s, struct shard *shard, uint64_t now_ms)
 	shard->epoch = shard->of->epoch;
 	shard->head = shard->floor = shard->floor_next = 0;
 	shard->range_count = 0;
-	shard->listing = shard->relist = shard->sweep_due = shard->settled = false;
+	shard->listing = shard->relist = shard->sweep_due = shard->settled = shard->vacant = false;
 	update_root(s, shard);
 }
 
@@ -890,6 +890,7 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 		count_refusal(s, SHARDS_LIMIT_MEMORY);
 		return SHARDS_REFUSED;
 	}
+	shards_offered(s, shard);
 	head_before = shard->head;
 	if (!(batch->flags & PROTO_BATCH_SETTLED) && batch->head > shard->head)
 		unsettle(s, shard, now_ms);
@@ -906,6 +907,44 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 	if (verdict == SHARDS_REFUSED && !origin->refused)
 		shard->refused_ms = now_ms;
 	return verdict;
+}
+
+void shards_offered(struct shards *s, struct shard *shard)
+{
+	shard->vacant = false;
+	update_root(s, shard);
+}
+
+static bool shows_something(const struct shard *shard)
+{
+	const struct record *r = shard->old.first;
+
+	for (r = r ? r : shard->live.first; r && r->deleted; r = r->next)
+		;
+	return r != NULL;
+}
+
+/* The origin has nothing in it up to `seq`. */
+static void vacate(struct shards *s, struct shard *shard, uint64_t seq, uint64_t now_ms)
+{
+	bool earlier = shard->epoch < shard->of->epoch;
+
+	if (earlier && !shows_something(shard)) {
+		drop_shard(s, shard);
+		return;
+	}
+	if (!earlier && shard->head > seq)
+		return;
+	if (earlier) {
+		begin_epoch(s, shard, now_ms);
+		shard->vacant = true;
+	}
+	while (shard->live.first && shard->live.first->seq <= seq)
+		expire(s, shard->live.first);
+	shard->head = shard->floor = shard->floor_next = seq;
+	shard->listing = shard->relist = false;
+	absorb_ranges(shard);
+	shards_confirm_settled(s, shard);
 }
 
 void shards_settle(struct shards *s, const struct shards_settled *all, uint64_t now_ms)
@@ -925,12 +964,9 @@ void shards_settle(struct shards *s, const struct shards_settled *all, uint64_t 
 		next = shard->next_of_origin;
 		if (shard->id.topic < all->topic_lo || shard->id.topic > all->topic_hi)
 			continue;
-		if (!all->has(all->ctx, shard->id.topic, &head)) {
-			if (shard->epoch < all->epoch)
-				drop_shard(s, shard);
-			continue;
-		}
-		if (shard->epoch == all->epoch && shard->head >= head)
+		if (!all->has(all->ctx, shard->id.topic, &head))
+			vacate(s, shard, all->seq, now_ms);
+		else if (shard->epoch == all->epoch && shard->head >= head && shard->head <= all->seq)
 			shards_confirm_settled(s, shard);
 	}
 }

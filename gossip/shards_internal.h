@@ -14,6 +14,8 @@
  * records from 0, packet by packet; what a complete listing did not confirm goes, the rest never flickers. See "Listings" below.
  * R5 A higher epoch of the origin replaces its shards: records of the old epoch stay visible until the new one is complete and
  *    *settled* (the origin has put what it had before), at most SHARDS_OLD_EPOCH_MS; then what was not put again goes.
+ *    The origin's word for it, HEADS, names all its shards up to a seq of its own: by R3 a copy that is not named is empty up to
+ *    there. What has seen a later seq knows better than a late HEADS.
  * R6 Equal (epoch, seq) with different content is corruption or a cloned identity: counted, and the origin is refused until its
  *    epoch rises.
  *
@@ -91,6 +93,7 @@ struct shard {
 	uint64_t floor_next, floor_at_ms; /* floor rises to floor_next at floor_at_ms */
 	uint64_t old_until_ms;		  /* R5: when records of the old epoch go at the latest, 0 = there are none */
 	bool settled;
+	bool vacant;	/* its origin had nothing in it up to head: nobody is told of that who does not ask, see shards_offered */
 	bool sweep_due; /* listing complete, waiting for settled */
 	bool listing;
 	bool relist; /* an audit failed: the next listing counts although nothing seems to be missing */
@@ -203,14 +206,18 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 
 /* A higher epoch of a host is known: its shards of lower ones leave the root and go after SHARDS_OLD_EPOCH_MS. */
 void shards_saw_epoch(struct shards *s, uint32_t hostno, uint32_t epoch, uint64_t now_ms);
-/* The origin says: in this epoch these are all my topics in [topic_lo, topic_hi], and they are settled. Shards of earlier epochs
- * that it does not name go. (One of the same epoch cannot go: with its head, R3 would be forgotten. See shards_adopt.) */
+/* The origin says: in this epoch, up to this seq, these are all my topics in [topic_lo, topic_hi], and they are settled. In those
+ * that it does not name nothing is left. What such a copy knew must be kept as a head nevertheless: an earlier process of the
+ * same epoch may have put there what it had in the epoch before, and a peer still have that. See shards_adopt too. */
 struct shards_settled {
 	uint32_t hostno, epoch;
+	uint64_t seq;
 	uint64_t topic_lo, topic_hi;
 	bool (*has)(void *ctx, uint64_t topic, uint64_t *ret_head);
 	void *ctx;
 };
+/* Somebody has this shard in its current epoch: from now on it counts here too, vacant or not. */
+void shards_offered(struct shards *s, struct shard *shard);
 void shards_settle(struct shards *s, const struct shards_settled *all, uint64_t now_ms);
 /* Own shards count as settled from here on. */
 void shards_settle_own(struct shards *s);
@@ -223,7 +230,7 @@ struct shard *shards_adopt(struct shards *s, uint64_t topic, uint64_t now_ms);
 /* Whether a shard can be compared and given away: it is of its origin's current epoch and knows something. */
 static inline bool shard_current(const struct shard *shard)
 {
-	return shard->head > 0 && shard->epoch == shard->of->epoch && !shard->of->refused;
+	return shard->head > 0 && shard->epoch == shard->of->epoch && !shard->of->refused && !shard->vacant;
 }
 
 /* Nothing beyond the head is known. Else some key may be missing up to the head only because it was seen changed later, and

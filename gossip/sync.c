@@ -451,6 +451,8 @@ static void compare_entry(struct comparison *c, const struct proto_head *theirs)
 			give(&c->gift, ours, 0, false);
 		return;
 	}
+	if (ours && ours->epoch == theirs->epoch)
+		shards_offered(&g->shards, ours);
 	if (!ours || ours->epoch < theirs->epoch) {
 		pull.after.head = 0;
 		want(c, ours ? ours : shards_make(&g->shards, theirs->origin, theirs->topic, theirs->epoch, g->now), &pull);
@@ -703,7 +705,7 @@ static void step_audit(struct gossip *g)
 /* Sent when we are settled (R5): what others still hold of us from an earlier life goes. */
 void sync_heads(struct gossip *g, struct member *m)
 {
-	struct proto_heads heads = {.epoch = g->self->epoch, .topic_hi = UINT64_MAX};
+	struct proto_heads heads = {.epoch = g->self->epoch, .seq = g->shards.seq, .topic_hi = UINT64_MAX};
 	struct proto_packet packet = {0};
 	struct proto_list list;
 
@@ -728,7 +730,7 @@ void sync_heads(struct gossip *g, struct member *m)
 	core_send(g, m, FRAME_CLASS_SYNC, &packet);
 }
 
-#define HEADS_MAX 128 /* entries of one packet: 1,167 / 9 */
+#define HEADS_MAX 128 /* entries of one packet: (1,167 - 18) / 9, or fewer */
 
 struct named {
 	unsigned count;
@@ -767,6 +769,7 @@ bool sync_on_heads(struct gossip *g, struct member *m, struct bytes_reader *body
 	shards_settle(&g->shards,
 		&(struct shards_settled){.hostno = m->hostno,
 			.epoch = heads.epoch,
+			.seq = heads.seq,
 			.topic_lo = heads.topic_lo,
 			.topic_hi = heads.topic_hi,
 			.has = is_named,

@@ -253,6 +253,32 @@ static void restart_in_the_same_epoch_does_not_flicker(struct world *w)
 	restart(w, false);
 }
 
+/* Host 0 lives twice in one epoch. In the first life it puts the record again that it had before, and only host 1 hears of it; in
+ * the second it no longer has it, and host 1 does not hear of that. */
+static void what_one_life_of_an_epoch_put_does_not_come_back_after_the_next(struct world *w)
+{
+	size_t len;
+
+	begin(w);
+	put_many(w, 0, 3, 1);
+	expect_quiet(w, 2000);
+	world_partition(w, 0x3); /* 0 1 | 2 3 */
+	world_restart(w, 0, true);
+	world_run_ms(w, 3000);
+	world_crash(w, 0);
+	truth_write(w->truth, 1, 3, "k0", false);
+	world_partition(w, 0x2); /* 1 | 0 2 3 */
+	world_restart(w, 0, false);
+	world_run_ms(w, 20000);
+	expect(w, !gossip_get(w->hosts[2].gossip, 1, 3, "k0", 2, &len), "host 2 knows that it is gone");
+	expect(w, gossip_get(w->hosts[1].gossip, 1, 3, "k0", 2, &len), "host 1 does not");
+	world_partition(w, 0x9); /* 0 3 | 1 2 */
+	world_run_ms(w, 20000);
+	expect(w, !gossip_get(w->hosts[1].gossip, 1, 3, "k0", 2, &len), "host 2 has told host 1");
+	world_heal(w);
+	expect_quiet(w, 10000);
+}
+
 /* A state that was set back: the daemon comes with an epoch that the others know to be old. */
 static void older_state_goes_past_what_others_know(struct world *w)
 {
@@ -751,6 +777,8 @@ const struct scenario gossip_scenarios[] = {
 	{"acknowledged_deletions_are_forgotten", 4, false, acknowledged_deletions_are_forgotten},
 	{"restart_in_a_new_epoch_does_not_flicker", 4, false, restart_in_a_new_epoch_does_not_flicker},
 	{"restart_in_the_same_epoch_does_not_flicker", 4, false, restart_in_the_same_epoch_does_not_flicker},
+	{"what_one_life_of_an_epoch_put_does_not_come_back_after_the_next", 4, false,
+		what_one_life_of_an_epoch_put_does_not_come_back_after_the_next},
 	{"older_state_goes_past_what_others_know", 3, false, older_state_goes_past_what_others_know},
 	{"everybody_restarts_at_once", 12, false, everybody_restarts_at_once},
 	{"old_batch_brings_nothing_back", 3, false, old_batch_brings_nothing_back},

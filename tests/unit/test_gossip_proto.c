@@ -163,7 +163,7 @@ static void put_batch(struct proto_packet *packet)
 static void put_one(struct proto_packet *packet, uint8_t type)
 {
 	struct proto_range range = {.topic_lo = 1, .origin_lo = 2, .topic_hi = 3, .origin_hi = 4};
-	struct proto_heads heads = {.epoch = 5, .topic_lo = 1, .topic_hi = 9};
+	struct proto_heads heads = {.epoch = 5, .seq = 1002, .topic_lo = 1, .topic_hi = 9};
 	struct proto_pull pull = {.after = head, .flags = PROTO_PULL_LISTING};
 	uint8_t sum[SKETCH_ITEM_SIZE];
 	struct proto_list list;
@@ -347,7 +347,7 @@ static void lists_come_back(void **state)
 	put_one(&packet, PROTO_HEADS);
 	body = only_message(&packet, PROTO_HEADS);
 	assert_true(proto_get_heads_open(&body, &heads));
-	assert_true(heads.epoch == 5 && heads.topic_lo == 1 && heads.topic_hi == 9);
+	assert_true(heads.epoch == 5 && heads.seq == 1002 && heads.topic_lo == 1 && heads.topic_hi == 9);
 	assert_true(proto_get_heads_entry(&body, &topic, &at));
 	assert_true(topic == 4 && at == 1000);
 }
@@ -395,7 +395,7 @@ static bool may_be_cut(uint8_t type, size_t len)
 	case PROTO_VECTOR:
 		return len == 22;
 	case PROTO_HEADS:
-		return len == 17;
+		return len == 19;
 	case PROTO_BATCH:
 	case PROTO_RELAY:
 		return len == 19 || len == 29 || len == 35; /* header, and behind each record but the last */

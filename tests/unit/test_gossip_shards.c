@@ -217,6 +217,119 @@ static void what_a_listing_left_out_may_return_with_the_next_epoch(void **state)
 	shards_fini(&c.s);
 }
 
+static void deliver(struct copy *to, const struct proto_packet *packet)
+{
+	struct bytes_reader r, body;
+	struct proto_batch batch;
+	uint8_t type;
+
+	br_init(&r, packet->bytes, packet->len);
+	if (!proto_next(&r, &type, &body) || !proto_get_batch(&body, &batch))
+		fail_msg("a batch of ours does not decode");
+	assert_int_not_equal(shards_apply(&to->s, &batch, 1000), SHARDS_REFUSED);
+}
+
+/* HEADS: either it names TOPIC, with `named` as head, or it names nothing (0). */
+static bool names_topic(void *ctx, uint64_t topic, uint64_t *ret_head)
+{
+	const uint64_t *named = ctx;
+
+	*ret_head = *named;
+	return topic == TOPIC && *named > 0;
+}
+
+static void settle(struct copy *c, uint32_t epoch, uint64_t seq, uint64_t named, uint64_t now)
+{
+	shards_settle(&c->s,
+		&(struct shards_settled){
+			.hostno = ORIGIN, .epoch = epoch, .seq = seq, .topic_hi = UINT64_MAX, .has = names_topic, .ctx = &named},
+		now);
+	assert_null(shards_check(&c->s));
+}
+
+static const struct change one_a[] = {{1, "a", "1"}};
+
+/* Two lives of the origin within epoch 2: the first put the record again that it had in epoch 1, the second no longer had it. */
+static void what_an_earlier_life_put_does_not_return_after_the_later_one_did_not_name_it(void **state)
+{
+	struct proto_batch before = {.epoch = 1, .flags = SETTLED, .to = 1, .head = 1},
+			   first_life = {.epoch = 2, .flags = SETTLED, .to = 3, .head = 3},
+			   second_life = {.epoch = 2, .flags = LISTING, .to = 205, .floor = 100, .head = 205};
+	struct copy c, peer;
+	struct proto_packet packet = {0};
+	struct shard *shard;
+
+	(void)state;
+	copy_init(&c);
+	copy_init(&peer);
+	offer(&c, &before, one_a, 1, 1000);
+	offer(&peer, &first_life, (struct change[]){{3, "a", "1"}}, 1, 1000);
+	c.events[0] = '\0';
+	settle(&c, 2, 110, 0, 2000);
+	assert_string_equal(c.events, "-a ");
+	assert_true(c.s.root == 0); /* others may have dropped it: nobody is to ask why ours is there */
+	assert_int_equal(offer(&c, &first_life, (struct change[]){{3, "a", "1"}}, 1, 3000), SHARDS_KNOWN);
+	assert_string_equal(c.events, "-a ");
+
+	/* It is the peer that learns. */
+	shard = shards_find(&c.s, ORIGIN, TOPIC);
+	assert_int_equal(shard->head, 110);
+	assert_int_equal(shards_encode(shard, 0, true, 0, &packet), 110);
+	peer.events[0] = '\0';
+	deliver(&peer, &packet);
+	assert_string_equal(peer.events, "-a ");
+	assert_true(peer.s.root == c.s.root && c.s.root != 0);
+
+	/* And what the origin puts from then on is new. */
+	offer(&c, &second_life, (struct change[]){{205, "a", "2"}}, 1, 4000);
+	assert_string_equal(c.events, "-a +a=2 ");
+	assert_null(shards_check(&c.s));
+	shards_fini(&c.s);
+	shards_fini(&peer.s);
+}
+
+static void a_late_heads_does_not_speak_of_what_came_after_it(void **state)
+{
+	struct proto_batch before = {.epoch = 1, .flags = SETTLED, .to = 1, .head = 1},
+			   second_life = {.epoch = 2, .flags = PROTO_BATCH_LISTING, .to = 205, .floor = 100, .head = 205},
+			   second_life_too = {.epoch = 2, .from = 205, .to = 206, .floor = 100, .head = 206};
+	struct copy c;
+
+	(void)state;
+	copy_init(&c);
+	offer(&c, &before, one_a, 1, 1000);
+	offer(&c, &second_life, (struct change[]){{205, "b", "1"}}, 1, 2000);
+	c.events[0] = '\0';
+	settle(&c, 2, 7, 5, 2000); /* of the first life: "a" was put again there, and will be here */
+	settle(&c, 2, 7, 0, 2000);
+	assert_string_equal(c.events, "");
+	offer(&c, &second_life_too, (struct change[]){{206, "a", "1"}}, 1, 2100);
+	assert_string_equal(c.events, "");
+	settle(&c, 2, 206, 206, 2200);
+	assert_true(shards_find(&c.s, ORIGIN, TOPIC)->settled);
+	assert_string_equal(c.events, "");
+	settle(&c, 2, 207, 0, 2300); /* now it says that all of it is gone */
+	assert_int_equal(shards_find(&c.s, ORIGIN, TOPIC)->head, 207);
+	assert_events("gone", c.events, "-a -b ");
+	shards_fini(&c.s);
+}
+
+/* What nobody could see return is not worth an entry: else each network that a host ever had would leave one for good. */
+static void a_vacant_shard_ends_with_its_epoch(void **state)
+{
+	struct proto_batch before = {.epoch = 1, .flags = SETTLED, .to = 1, .head = 1};
+	struct copy c;
+
+	(void)state;
+	copy_init(&c);
+	offer(&c, &before, one_a, 1, 1000);
+	settle(&c, 2, 10, 0, 2000);
+	assert_non_null(shards_find(&c.s, ORIGIN, TOPIC));
+	settle(&c, 3, 20, 0, 3000);
+	assert_null(shards_find(&c.s, ORIGIN, TOPIC));
+	shards_fini(&c.s);
+}
+
 static void old_epoch_goes_after_30_seconds(void **state)
 {
 	struct proto_batch old = {.epoch = 1, .flags = SETTLED, .to = 1, .head = 1}, new = {.epoch = 2, .to = 1, .head = 1};
@@ -467,18 +580,6 @@ static bool random_batch(const struct shards *giver, uint64_t *seed, struct prot
 	return shards_encode(shard, from, false, 0, packet) > from;
 }
 
-static void deliver(struct copy *to, const struct proto_packet *packet)
-{
-	struct bytes_reader r, body;
-	struct proto_batch batch;
-	uint8_t type;
-
-	br_init(&r, packet->bytes, packet->len);
-	if (!proto_next(&r, &type, &body) || !proto_get_batch(&body, &batch))
-		fail_msg("a batch of ours does not decode");
-	assert_int_not_equal(shards_apply(&to->s, &batch, 1000), SHARDS_REFUSED);
-}
-
 #define COPIES 3
 #define DELAYED 8
 
@@ -542,6 +643,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rules_step_by_step),
 		cmocka_unit_test(what_a_listing_left_out_may_return_with_the_next_epoch),
+		cmocka_unit_test(what_an_earlier_life_put_does_not_return_after_the_later_one_did_not_name_it),
+		cmocka_unit_test(a_late_heads_does_not_speak_of_what_came_after_it),
+		cmocka_unit_test(a_vacant_shard_ends_with_its_epoch),
 		cmocka_unit_test(old_epoch_goes_after_30_seconds),
 		cmocka_unit_test(ranges_have_a_limit),
 		cmocka_unit_test(record_limit_is_counted),
