@@ -465,6 +465,11 @@ static void on_record(
 	const uint8_t *k = key;
 	struct id128 id;
 
+	if (key_len > 0 && k[0] == RECORD_ENDPOINT) {
+		if (!val || !estate_is_buried(node, origin))
+			segments_record(node, origin, topic, key, key_len, val, val_len);
+		return;
+	}
 	if (key_len < 1 + sizeof(id))
 		return;
 	memcpy(&id, k + 1, sizeof(id));
@@ -480,11 +485,6 @@ static void on_record(
 		break;
 	case RECORD_DECREE:
 		estate_record(node, origin, val, val_len);
-		break;
-	case RECORD_ENDPOINT:
-		if (val && estate_is_buried(node, origin))
-			break;
-		segments_record(node, origin, topic, key, key_len, val, val_len);
 		break;
 	default: /* of a newer release */
 		break;

@@ -20,8 +20,6 @@
 
 #include "daemon/node_internal.h"
 
-#define ENDPOINT_KEY_SIZE 33
-
 struct create_wait {
 	struct plugin_call *call; /* an engine's, or: */
 	void (*fn)(void *arg, const struct err *err);
@@ -57,11 +55,14 @@ struct endpoint *endpoint_with_ip(struct node *node, const struct id128 *network
 	return NULL;
 }
 
-static void record_key(const struct endpoint *ep, uint8_t key[ENDPOINT_KEY_SIZE])
+/* The topic names the network, the shard the host: 64 bits tell the endpoints of one host in one network apart. */
+void endpoint_record_key(const char *id, uint8_t key[ENDPOINT_KEY_SIZE])
 {
+	uint8_t hash[16];
+
+	crypto_generichash(hash, sizeof(hash), (const uint8_t *)id, strlen(id), NULL, 0);
 	key[0] = RECORD_ENDPOINT;
-	memcpy(key + 1, &ep->state.network, 16);
-	crypto_generichash(key + 17, 16, (const uint8_t *)ep->id, strlen(ep->id), NULL, 0);
+	memcpy(key + 1, hash, ENDPOINT_KEY_SIZE - 1);
 }
 
 static void publish_endpoint(struct node *node, const struct endpoint *ep)
@@ -71,7 +72,7 @@ static void publish_endpoint(struct node *node, const struct endpoint *ep)
 	uint8_t key[ENDPOINT_KEY_SIZE], buf[GOSSIP_VALUE_MAX];
 
 	snprintf(r.short_id, sizeof(r.short_id), "%.*s", ENDPOINT_SHORT_MAX, ep->host_end ? HOST_SHORT_ID : ep->id);
-	record_key(ep, key);
+	endpoint_record_key(ep->id, key);
 	log_debug("endpoints", "endpoint %s published at %" PRIu64 " us since boot", r.short_id, clock_boot_us());
 	cluster_publish(node, topic_of(&ep->state.network), key, sizeof(key), buf, endpoint_record_encode(&r, buf, sizeof(buf)));
 }
@@ -319,7 +320,7 @@ void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *ar
 	workload_endpoint_gone(node, ep);
 	host_end_lost(ep);
 	publish_never(node, ep);
-	record_key(ep, key);
+	endpoint_record_key(ep->id, key);
 	if (ep->network) {
 		unbind_lease(node, ep, 0);
 		unbind_lease(node, ep, 1);

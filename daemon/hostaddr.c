@@ -8,7 +8,6 @@
  * with the last one. It is published as an endpoint's record is, so that routes to it come and go as to any address; the record's
  * MAC is that of our vxlan device. A container does not wait for it, and a network whose addresses are all given away works
  * without: only the host itself then reaches no container elsewhere. */
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +15,6 @@
 #include "daemon/node_internal.h"
 
 #define OWNER "the host itself"
-#define KEY_SIZE 33
 #define AGAIN_MS 30000 /* what no host could give is not asked for at each turn */
 #define LEFT_MAX 64    /* leases of one sweep; a host has two in a network */
 
@@ -34,13 +32,6 @@ const struct network *host_address_of(const struct node *node, const struct id12
 
 /* ---- the record ---- */
 
-static void record_key(const struct network *n, uint8_t key[KEY_SIZE])
-{
-	key[0] = RECORD_ENDPOINT;
-	memcpy(key + 1, &n->id, 16);
-	crypto_generichash(key + 17, 16, (const uint8_t *)HOST_SHORT_ID, strlen(HOST_SHORT_ID), NULL, 0);
-}
-
 static void publish(struct node *node, const struct network *n)
 {
 	struct endpoint_record r = {.short_id = HOST_SHORT_ID,
@@ -48,10 +39,10 @@ static void publish(struct node *node, const struct network *n)
 		.ip4 = n->own[0].address,
 		.ip6 = n->own[1].address,
 		.since_s = (uint64_t)clock_wall_s()};
-	uint8_t key[KEY_SIZE], buf[GOSSIP_VALUE_MAX];
+	uint8_t key[ENDPOINT_KEY_SIZE], buf[GOSSIP_VALUE_MAX];
 	bool any = ip_is_set(&r.ip4) || ip_is_set(&r.ip6);
 
-	record_key(n, key);
+	endpoint_record_key(HOST_SHORT_ID, key);
 	cluster_publish(
 		node, n->topic, key, sizeof(key), any ? buf : NULL, any ? endpoint_record_encode(&r, buf, sizeof(buf)) : 0);
 }

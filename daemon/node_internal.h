@@ -49,7 +49,8 @@ enum tell_kind { TELL_IPAM = 1, TELL_CLAIM = 2, TELL_CLAIM_ANSWER = 3, TELL_CLAI
 enum record_kind { RECORD_NETWORK = 'N', RECORD_POOL = 'P', RECORD_CUSTODY = 'C', RECORD_ENDPOINT = 'E', RECORD_DECREE = 'F' };
 
 #define TOPIC_CLUSTER 0
-#define IPV6_MTU_MIN 1280 /* RFC 8200 section 5; the kernel takes IPv6 off a link with less */
+#define ENDPOINT_KEY_SIZE 9 /* of a record: the kind, 8 bytes of a hash */
+#define IPV6_MTU_MIN 1280   /* RFC 8200 section 5; the kernel takes IPv6 off a link with less */
 #define WORKLOAD_KEY_SIZE (CONTROL_CNI_CONFIG_MAX + CONTROL_CNI_ID_MAX + DRIVER_IFNAME_SIZE + 3)
 #define ROWS_GRACE_MS (10 * 60 * 1000) /* a dead host's rows stay so long: they lead only to a host that may be back */
 #define HOLD_MAX_MS 30000	       /* after a start, rows of unknown endpoints are kept at most so long */
@@ -116,7 +117,7 @@ struct endpoint {
 struct remote {
 	struct remote_key {
 		uint32_t origin;
-		uint8_t hash[16];
+		uint8_t hash[ENDPOINT_KEY_SIZE - 1];
 	} key;
 	struct endpoint_record record;
 	bool shadowed4, shadowed6; /* another endpoint has this address and wins */
@@ -431,6 +432,7 @@ void pools_release_address(void *ctx, struct plugin_call *call, const char *pool
 
 /* endpoints.c */
 int endpoints_start(struct node *node, struct err *err);
+void endpoint_record_key(const char *id, uint8_t key[ENDPOINT_KEY_SIZE]);
 void endpoints_publish(struct node *node);
 void endpoints_create(void *ctx, struct plugin_call *call, const struct plugin_create_endpoint *req);
 void endpoints_delete(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);

@@ -1,6 +1,7 @@
 /* Each value has one put_ and one get_ function that name the same members in the same order: the layout is what they say. */
 #include "daemon/records.h"
 
+#include <sodium.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -215,9 +216,51 @@ static void get_pool_def(struct bytes_reader *r, struct pool_def *d)
 }
 CODEC(pool_def, "pool definition")
 
+/* The engine's ids are hexadecimal: two digits to a byte, behind a length that says so. */
+#define SHORT_ID_HEX 0x80
+
+static bool is_hex(const char *id, size_t len)
+{
+	return len > 0 && len % 2 == 0 && strspn(id, "0123456789abcdef") == len;
+}
+
+static void put_short_id(struct bytes_writer *w, const char *id)
+{
+	uint8_t bytes[ENDPOINT_SHORT_MAX / 2];
+	size_t len = strlen(id);
+
+	if (!is_hex(id, len) || sodium_hex2bin(bytes, sizeof(bytes), id, len, NULL, NULL, NULL) != 0) {
+		bw_text(w, id);
+		return;
+	}
+	bw_u8(w, (uint8_t)(SHORT_ID_HEX | len / 2));
+	bw_bytes(w, bytes, len / 2);
+}
+
+static void get_short_id(struct bytes_reader *r, char id[ENDPOINT_SHORT_MAX + 1])
+{
+	uint8_t first = br_u8(r);
+	bool hex = first & SHORT_ID_HEX;
+	size_t len = first & ~SHORT_ID_HEX;
+	const uint8_t *bytes = br_bytes(r, len);
+
+	id[0] = '\0';
+	if (r->bad || len > (hex ? ENDPOINT_SHORT_MAX / 2 : ENDPOINT_SHORT_MAX) || (hex && len == 0)) {
+		r->bad = true;
+	} else if (hex) {
+		sodium_bin2hex(id, ENDPOINT_SHORT_MAX + 1, bytes, len);
+	} else {
+		memcpy(id, bytes, len);
+		id[len] = '\0';
+		for (size_t i = 0; i < len; i++)
+			r->bad |= bytes[i] <= ' ' || bytes[i] > '~';
+		r->bad |= is_hex(id, len); /* one value has one form */
+	}
+}
+
 static void put_endpoint_record(struct bytes_writer *w, const struct endpoint_record *e)
 {
-	bw_text(w, e->short_id);
+	put_short_id(w, e->short_id);
 	bw_mac(w, &e->mac);
 	bw_ip(w, &e->ip4);
 	bw_ip(w, &e->ip6);
@@ -226,7 +269,7 @@ static void put_endpoint_record(struct bytes_writer *w, const struct endpoint_re
 
 static void get_endpoint_record(struct bytes_reader *r, struct endpoint_record *e)
 {
-	get_word(r, e->short_id, sizeof(e->short_id));
+	get_short_id(r, e->short_id);
 	get_station(r, &e->mac);
 	br_ip(r, &e->ip4);
 	br_ip(r, &e->ip6);

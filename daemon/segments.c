@@ -9,9 +9,6 @@
 
 #include "daemon/node_internal.h"
 
-#define ENDPOINT_KEY_SIZE 33
-#define HASH_OFFSET 17
-
 struct segment *segment_find(struct node *node, uint64_t topic)
 {
 	struct segment *s;
@@ -354,7 +351,7 @@ void segments_record(
 		return;
 	memset(&rk, 0, sizeof(rk));
 	rk.origin = origin;
-	memcpy(rk.hash, (const uint8_t *)key + HASH_OFFSET, sizeof(rk.hash));
+	memcpy(rk.hash, (const uint8_t *)key + 1, sizeof(rk.hash));
 	if (s)
 		HASH_FIND(hh, s->remotes, &rk, sizeof(rk), r);
 	if (val && endpoint_record_decode(val, len, &record, NULL) < 0)

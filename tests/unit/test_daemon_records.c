@@ -465,6 +465,28 @@ static void impossible_bytes_are_refused(void **state)
 	}
 }
 
+static void hexadecimal_ids_take_half_the_room(void **state)
+{
+	uint8_t hex[RECORD_MAX], buf[RECORD_MAX];
+	struct endpoint_record e = {.mac = {{2, 0, 0, 0, 0, 1}}, .short_id = "0123456789ab"}, e2;
+	size_t len, hex_len = endpoint_record_encode(&e, hex, sizeof(hex));
+
+	(void)state;
+	assert_int_equal(endpoint_record_decode(hex, hex_len, &e2, NULL), 0);
+	assert_string_equal(e2.short_id, "0123456789ab");
+	e.short_id[11] = 'B';
+	len = endpoint_record_encode(&e, buf, sizeof(buf));
+	assert_int_equal(len, hex_len + 6);
+	assert_int_equal(endpoint_record_decode(buf, len, &e2, NULL), 0);
+	assert_string_equal(e2.short_id, "0123456789aB");
+	for (size_t i = 0; i < len; i++)
+		if (buf[i] == 'B')
+			buf[i] = 'b';
+	assert_int_equal(endpoint_record_decode(buf, len, &e2, NULL), -1); /* the longer form of the same value */
+	hex[1] = 0x80 | 7;
+	assert_int_equal(endpoint_record_decode(hex, hex_len, &e2, NULL), -1);
+}
+
 static void absent_addresses_are_fine(void **state)
 {
 	uint8_t buf[RECORD_MAX];
@@ -540,6 +562,7 @@ int main(void)
 		cmocka_unit_test(impossible_endpoints_are_refused),
 		cmocka_unit_test(impossible_clusters_are_refused),
 		cmocka_unit_test(impossible_bytes_are_refused),
+		cmocka_unit_test(hexadecimal_ids_take_half_the_room),
 		cmocka_unit_test(absent_addresses_are_fine),
 		cmocka_unit_test(of_two_definitions_one_counts),
 	};
