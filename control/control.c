@@ -495,10 +495,8 @@ static int find_route(const char *path, enum httpd_method method, const struct r
 	return 404;
 }
 
-static int read_body(const struct route *route, struct httpd_request *http, json_t **ret_body, struct err *err)
+static int read_body(const struct route *route, const void *bytes, size_t len, json_t **ret_body, struct err *err)
 {
-	size_t len;
-	const void *bytes = httpd_body(http, &len);
 	json_t *body;
 
 	if (!route->check) {
@@ -516,12 +514,23 @@ static int read_body(const struct route *route, struct httpd_request *http, json
 	return 0;
 }
 
+int control_body(enum control_verb verb, const void *bytes, size_t len, json_t **ret_body, struct err *err)
+{
+	const struct route *route = routes;
+
+	while (route->verb != verb)
+		route++;
+	return read_body(route, bytes, len, ret_body, err);
+}
+
 /* 0, or the status of the refusal. The strings of the request belong to http. */
 static int read_request(struct httpd_request *http, struct control_request *ret_request, struct err *err)
 {
 	const char *path = httpd_path(http);
 	const struct route *route;
 	struct control_request request;
+	const void *body;
+	size_t len;
 	int status = find_route(path, httpd_method(http), &route, err);
 
 	if (status)
@@ -535,7 +544,8 @@ static int read_request(struct httpd_request *http, struct control_request *ret_
 		err_set(err, ERR_INVALID, "expected a name, id or address of at most %d bytes, found more", OBJECT_MAX);
 		return 400;
 	}
-	if (read_body(route, http, &request.body, err) < 0)
+	body = httpd_body(http, &len);
+	if (read_body(route, body, len, &request.body, err) < 0)
 		return 400;
 	*ret_request = request;
 	return 0;

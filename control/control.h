@@ -59,6 +59,9 @@ void control_fail(struct control_call *call,
 	const struct err *err);			    /* {"error": {"code", "message"}}; 400, 403, 404, 409, 503 or 500 by code */
 bool control_gone(const struct control_call *call); /* the client has hung up: nobody will read the answer */
 
+/* The body of a call, parsed and checked as if it had come by the socket: for such a body that comes another way. */
+int control_body(enum control_verb verb, const void *bytes, size_t len, json_t **ret_body, struct err *err);
+
 struct control;
 int control_open(struct event_base *base, const char *socket_path, const struct control_backend *backend, void *ctx,
 	struct control **ret_control, struct err *err);

@@ -251,6 +251,8 @@ static int read_file(struct options *o, const char *path, bool must_exist, struc
 		return 0;
 	if (file_read(path, CONFIG_FILE_MAX, &data, &len, err) < 0)
 		return -1;
+	if (strlen(data) != len) /* what is behind it would be ignored */
+		result = err_set(err, ERR_INVALID, "%s: expected text, found a NUL byte at %zu", path, strlen(data));
 	for (char *line = data; line && result == 0; line = next) {
 		char where[OPTIONS_PATH_MAX + 16];
 		next = strchr(line, '\n');

@@ -18,7 +18,9 @@ TITLE = f"{'target':14}{'seconds':>8}{'executions':>12}{'edges':>7}{'features':>
 # What each target is there to break: the parsers and what they hand their values to. Behind a colon, where a file does more than that: the
 # functions meant.
 SOURCES = {
+    "claims": "daemon/claims.c:on_|decide|existing|remember|heard|claims_told|finish",
     "cni": "cni/config.c cni/env.c cni/request.c cni/result.c cni/version.c",
+    "control": "control/control.c:check_|is_name|read_body|control_body",
     "gossip": "gossip/proto.c gossip/sync.c gossip/sync_push.c gossip/sync_tree.c gossip/sync_sketch.c gossip/sketch.c gossip/shards.c gossip/members.c "
               "gossip/members_probe.c",
     "handshake": "gossip/handshake.c gossip/keyring.c",
@@ -28,6 +30,7 @@ SOURCES = {
                   "ipam/lease.c:slot_(?!rest) ipam/custody.c",
     "join": "gossip/admission.c gossip/frame.c gossip/token.c",
     "netlink_reply": "netlink/parse.c netlink/addr.c:parse netlink/link.c:parse|kind_of netlink/neigh.c:parse|kind_of netlink/route.c:parse",
+    "options": "daemon/options.c:read_|is_multicast|copy_text|find_row|set_row|fill_defaults",
     "plugin": "plugin/decode.c base/jd.c",
     "state": "daemon/records.c base/bytes.c",
     "text": "base/addr.c base/bytes.c base/id.c base/jd.c base/number.c",
