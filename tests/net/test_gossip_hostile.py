@@ -23,8 +23,9 @@ MEMBERS = 5
 OVERHEARD = 60
 RSS_SLACK = 1 << 20
 CHANGE = re.compile(r"cluster: host \S+ \(number \d+\) is \w+, was \w+")
-# What each kind is refused as, at those it was sent to.
-COUNTERS = {"replay": ["refused_replay"], "forge": ["refused_key"], "boot": ["refused_boot"], "truncate": ["refused_short", "refused_key"],
+# What each kind is refused as, at those it was sent to. Of two, either: what was overheard long ago is behind the window of counters,
+# which is looked at before the key.
+COUNTERS = {"replay": ["refused_replay"], "forge": ["refused_key"], "boot": ["refused_boot"], "truncate": ["refused_short", "refused_key refused_replay"],
             "reflect": ["refused_sender"], "wrongkey": ["refused_key"], "noise": ["refused_version"]}
 
 
@@ -115,7 +116,7 @@ class Hostile(unittest.TestCase):
                 sent, refused = self.attack(mode)
                 self.assertGreater(sent, 1000 * SECONDS, "no flood")
                 for name in counters:
-                    self.assertGreater(refused.get(name, 0), 100 * SECONDS, f"{mode} is counted as {name}: {refused}")
+                    self.assertGreater(sum(refused.get(n, 0) for n in name.split()), 100 * SECONDS, f"{mode} is counted as {name}: {refused}")
         for d, old in zip(self.daemons, self.complained):
             self.assertEqual(d.complaints()[old:], [])
         # And the cluster works.
