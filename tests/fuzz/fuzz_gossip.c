@@ -13,6 +13,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+#define HOSTS 4
+#define TICKS_AFTER 16
+
 static void on_send(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
 {
 	(void)ctx;
@@ -83,36 +86,42 @@ static const struct gossip_ops ops = {.send = on_send,
 	.admit = on_admit,
 	.save = on_save};
 
+/* Keys are made once: their arithmetic would take as long as all the rest. */
+static struct identity identities[HOSTS];
+
+static void make_identities(void)
+{
+	if (sodium_init() < 0)
+		abort();
+	for (unsigned i = 0; i < HOSTS; i++)
+		identity_from_seed(&identities[i], (const uint8_t[IDENTITY_SEED_SIZE]){(uint8_t)(1 + i)});
+}
+
 static void add_member(struct gossip *g, uint32_t hostno)
 {
+	const struct identity *identity = &identities[hostno - 1];
 	struct member_save save = {
 		.hostno = hostno, .epoch = 1, .name = "m", .addr = {.port = 1, .ip = {.family = 4, .bytes = {192, 0, 2, 1}}}};
-	struct identity identity;
-	uint8_t seed[IDENTITY_SEED_SIZE] = {(uint8_t)hostno}, key[SAVED_KEY_SIZE], val[MEMBER_SAVE_MAX];
+	uint8_t key[SAVED_KEY_SIZE], val[MEMBER_SAVE_MAX];
 	size_t len;
 
-	identity_from_seed(&identity, seed);
-	save.host_id = identity.id;
-	memcpy(save.public_key, identity.public_key, sizeof(save.public_key));
+	save.host_id = identity->id;
+	memcpy(save.public_key, identity->public_key, sizeof(save.public_key));
 	save.vtep = save.addr.ip;
 	len = member_save_encode(&save, key, val);
 	if (gossip_restore(g, key, sizeof(key), val, len, NULL) < 0)
 		abort();
 }
 
-static struct gossip *make_core(uint32_t *seed, struct identity *identity)
+static struct gossip *make_core(uint32_t *seed)
 {
-	uint8_t identity_seed[IDENTITY_SEED_SIZE] = {1};
-	struct gossip_config config = {.identity = identity, .hostno = 1, .epoch = 1, .boot_tag = 5, .name = "self"};
-	struct gossip *g;
+	struct gossip_config config = {.identity = &identities[0], .hostno = 1, .epoch = 1, .boot_tag = 5, .name = "self"};
+	struct gossip *g = gossip_new(&config, &ops, seed, 1000);
 
-	identity_from_seed(identity, identity_seed);
-	g = gossip_new(&config, &ops, seed, 1000);
 	if (!g)
 		abort();
-	add_member(g, 2);
-	add_member(g, 3);
-	add_member(g, 4);
+	for (uint32_t hostno = 2; hostno <= HOSTS; hostno++)
+		add_member(g, hostno);
 	gossip_start(g, 1000);
 	for (uint8_t i = 0; i < 5; i++)
 		gossip_put(g, i % 2, &i, 1, "value", 5, 1000, NULL);
@@ -122,15 +131,14 @@ static struct gossip *make_core(uint32_t *seed, struct identity *identity)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct identity identity;
 	uint32_t seed = 1;
 	uint64_t now = 2000;
 	struct gossip *g;
 	struct bytes_reader r;
 
-	if (sodium_init() < 0)
-		abort();
-	g = make_core(&seed, &identity);
+	if (id_is_zero(&identities[0].id))
+		make_identities();
+	g = make_core(&seed);
 	br_init(&r, data, size);
 	for (unsigned packets = 0; br_left(&r) > 0 && packets < 64; packets++) {
 		size_t len = br_u16(&r);
@@ -145,7 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		core_messages(g, members_find(g, sender), bytes, len);
 		gossip_tick(g, now += 7);
 	}
-	for (unsigned i = 0; i < 40; i++)
+	for (unsigned i = 0; i < TICKS_AFTER; i++)
 		now = gossip_tick(g, now);
 	if (shards_check(&g->shards))
 		abort();
