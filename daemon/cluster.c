@@ -301,14 +301,17 @@ static void on_refused(void *ctx, const struct sockaddr_storage *ss)
 		gossip_unreachable(node->gossip, &addr, clock_boot_ms());
 }
 
-/* Whether it came by UDP or by a stream. */
-static void receive(struct node *node, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now)
+static void receive(struct node *node, const struct gossip_addr *from, const void *packet, size_t len, bool stream, uint64_t now)
 {
 	if (node->join && !node->join->ended) {
 		joiner_packet(node->join->joiner, from, packet, len, now);
 		event_active(node->join->timer, EV_TIMEOUT, 0); /* what it heard may let it ask again sooner */
-	} else if (node->gossip && !node->left)
-		gossip_packet(node->gossip, from, packet, len, now);
+	} else if (node->gossip && !node->left) {
+		if (stream)
+			gossip_stream_packet(node->gossip, from, packet, len, now);
+		else
+			gossip_packet(node->gossip, from, packet, len, now);
+	}
 }
 
 /* Returns whether there may be more. */
@@ -339,7 +342,7 @@ static bool receive_batch(struct node *node, int fd)
 		struct gossip_addr addr;
 		cluster_from_sockaddr(&from[i], &addr);
 		udp_note_datagram(&node->udp_measure, &msgs[i].msg_hdr);
-		receive(node, &addr, buffers[i], msgs[i].msg_len, now);
+		receive(node, &addr, buffers[i], msgs[i].msg_len, false, now);
 	}
 	return count == RECEIVE_BATCH;
 }
@@ -357,7 +360,7 @@ static void on_packets(evutil_socket_t fd, short what, void *arg)
 
 void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len)
 {
-	receive(node, from, packet, len, clock_boot_ms());
+	receive(node, from, packet, len, true, clock_boot_ms());
 	cluster_poke(node);
 	custody_poke(node);
 }

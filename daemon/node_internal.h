@@ -301,11 +301,11 @@ struct host *cluster_host(struct node *node, uint32_t hostno);
 void cluster_publish(
 	struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len); /* val NULL: withdraw */
 
-void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len); /* as if it came by UDP */
+void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len); /* came by a stream */
 socklen_t cluster_to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss);
 void cluster_from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr *ret);
 
-/* stream.c: gossip's port over TCP, for single packets of admission and recovery */
+/* stream.c: gossip's port over TCP, where UDP does not pass */
 int streams_open(struct node *node, struct err *err);
 void streams_close(struct node *node);
 void streams_send(

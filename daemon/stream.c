@@ -1,8 +1,10 @@
-/* The TCP side of gossip's port: packets of admission and recovery where UDP does not pass.
+/* The TCP side of gossip's port, where UDP does not pass.
  *
- * A connection carries the very packets that UDP would, each behind its length (u16, big endian); whoever connects asks, and one
- * answer ends it. The packets bring their own encryption, so nothing here is trusted or secret. What comes from outside is
- * bounded: so many connections each way, one packet of at most GOSSIP_PACKET_MAX at a time, and a deadline for the whole of it.
+ * A connection carries the very packets that UDP would, each behind its length (u16, big endian). A packet of admission or
+ * recovery is a question: one answer ends the connection. Members' packets go both ways as long as the connection lives; when it
+ * has ended, the next packet makes another. The packets bring their own encryption, so nothing here is trusted or secret. What
+ * comes from outside is bounded: so many connections each way, one packet of at most GOSSIP_PACKET_MAX at a time, and a deadline
+ * for the whole of it, so that nobody keeps a place for longer by saying something.
  * The core answers to the address that it was given, within its call or a moment later: an answer to an address that a connection
  * waits at goes there. */
 #include <arpa/inet.h>
@@ -18,11 +20,14 @@
 
 #include "daemon/node_internal.h"
 
-#define INBOUND_MAX 32
-#define OUTBOUND_MAX 8
+#define INBOUND_MAX 64
+#define OUTBOUND_MAX 64
 #define DEADLINE_S 5
 #define ANSWER_MS 500 /* for the core, from a packet to its answer: silence is an answer too */
 #define PREFIX_SIZE 2
+#define OUTPUT_MAX 65536 /* not taken by the peer: what comes behind it is lost, as with a full socket of UDP */
+#define CLASSES 4	 /* of ordinary frames */
+#define CLASS_HELLO 14
 #define CLASS_ADMISSION 15
 
 struct stream {
@@ -30,7 +35,9 @@ struct stream {
 	struct bufferevent *bev;
 	struct event *deadline; /* of the whole connection: a byte now and then does not extend it */
 	struct gossip_addr peer;
-	bool inbound, ending, answered;
+	bool inbound;
+	bool ending; /* it brought a question, or the answer to one */
+	bool answered;
 	struct stream *prev, *next;
 };
 
@@ -106,32 +113,49 @@ static bool take_packet(struct stream *s, uint8_t packet[GOSSIP_PACKET_MAX], siz
 	evbuffer_drain(in, PREFIX_SIZE);
 	evbuffer_remove(in, packet, len);
 	*ret_len = len;
+	return packet[0] >> 4 != 0 && ((packet[0] & 15) < CLASSES || (packet[0] & 15) >= CLASS_HELLO);
+}
+
+static bool is_question(const uint8_t *packet)
+{
 	return (packet[0] & 15) == CLASS_ADMISSION;
 }
 
-static void on_readable(struct bufferevent *bev, void *arg)
+/* What there is already, from a member. The call may end other connections, never this one. */
+static void take_all(struct stream *s)
 {
 	uint8_t packet[GOSSIP_PACKET_MAX];
-	struct stream *s = arg;
 	struct streams *all = s->streams;
 	size_t len;
 
-	if (s->ending)
-		return;
-	if (!take_packet(s, packet, &len)) {
-		all->refused++;
-		stream_free(s);
-		return;
+	for (;;) {
+		if (!take_packet(s, packet, &len)) {
+			all->refused++;
+			stream_free(s);
+			return;
+		}
+		if (len == 0)
+			return;
+		if (is_question(packet))
+			break;
+		cluster_packet(all->node, &s->peer, packet, len);
 	}
-	if (len == 0)
-		return;
 	s->ending = true;
-	bufferevent_disable(bev, EV_READ);
+	bufferevent_disable(s->bev, EV_READ);
 	if (s->inbound)
 		event_add(s->deadline, &(struct timeval){.tv_usec = ANSWER_MS * 1000});
 	cluster_packet(all->node, &s->peer, packet, len);
 	if (!s->inbound)
 		stream_free(s);
+}
+
+static void on_readable(struct bufferevent *bev, void *arg)
+{
+	struct stream *s = arg;
+
+	(void)bev;
+	if (!s->ending)
+		take_all(s);
 }
 
 /* A connection that ends without an answer ends at once, also when this process does: its kernel would else say goodbye for
@@ -223,14 +247,30 @@ void streams_close(struct node *node)
 	node->streams = NULL;
 }
 
+/* One that members' packets go by: whose peer has that address, or came from it. */
+static struct stream *find_open(const struct streams *all, const struct gossip_addr *to)
+{
+	struct stream *s;
+
+	DL_FOREACH(all->list, s)
+	if (!s->ending && to->port == s->peer.port && ip_equal(&to->ip, &s->peer.ip))
+		break;
+	return s;
+}
+
 void streams_send(struct node *node, const struct gossip_addr *to, const void *packet, size_t len)
 {
 	struct streams *all = node->streams;
+	struct stream *s = all && !is_question(packet) ? find_open(all, to) : NULL;
 	struct sockaddr_storage ss;
 	socklen_t ss_len;
-	struct stream *s;
 	int fd;
 
+	if (s) {
+		if (evbuffer_get_length(bufferevent_get_output(s->bev)) < OUTPUT_MAX)
+			write_packet(s, packet, len);
+		return;
+	}
 	if (!all || all->outbound >= OUTBOUND_MAX || to->ip.family != node->options.listen.ip.family)
 		return;
 	ss_len = cluster_to_sockaddr(to, &ss);

@@ -111,6 +111,9 @@
 #define FREEZE_MS 30000
 #define REFUSED_LASTS_MS 30000
 #define UNANSWERED_MANY 3
+#define UNANSWERED_STREAM 2 /* pings by UDP without an answer, and one by stream has one */
+#define UNANSWERED_DEAD 4   /* of so many pings to a host that is dead or was not heard yet, one goes by stream too */
+#define DOUBT_MS 1000
 
 enum ping_kind { PING_NONE, PING_PROBE, PING_HELP, PING_OTHER };
 
@@ -120,6 +123,7 @@ struct ping {
 	uint32_t seq;
 	uint32_t target;
 	uint64_t sent_us;
+	bool stream;
 	uint64_t deadline_ms;	      /* HELP: when to say NACK */
 	uint32_t for_hostno, for_seq; /* HELP */
 };
@@ -165,7 +169,9 @@ struct member {
 	uint64_t heard_ms;
 	uint32_t srtt_us, rttvar_us;
 	uint64_t answered_ms, unanswered_ms; /* the last answer; the first ping without one */
-	uint32_t unanswered;		     /* pings since the last answer */
+	uint32_t unanswered;		     /* pings by UDP since one was answered */
+	bool by_stream;			     /* what we send it by UDP is lost, by stream it arrives */
+	uint64_t doubt_ms;		     /* no look at that before */
 	uint32_t flaps;			     /* times FLAP_POINT */
 	uint32_t died_epoch;
 	uint64_t flaps_ms, died_ms, suspected_ms, refused_ms;
@@ -384,7 +390,9 @@ struct gossip {
 	uint64_t conflicts; /* besides those of shards */
 	struct kept *kept;  /* admissions to publish at start */
 	struct kept_left *kept_left;
-	unsigned depth; /* of entry: callbacks may come back in */
+	const struct gossip_addr *stream_from; /* what is being handled came by this stream, */
+	const struct member *stream_member;    /* from this member */
+	unsigned depth;			       /* of entry: callbacks may come back in */
 	int64_t bucket;
 	uint64_t bucket_ms;
 	struct shard **dirty;
@@ -407,6 +415,8 @@ void core_leave(struct gossip *g);
 void core_send(struct gossip *g, struct member *m, enum frame_class class, const struct proto_packet *packet);
 void core_send_to(struct gossip *g, const struct member *m, const struct gossip_addr *to, enum frame_class class,
 	const struct proto_packet *packet); /* elsewhere than where it says that it is */
+void core_send_by(
+	struct gossip *g, const struct member *m, enum frame_class class, const struct proto_packet *packet, bool stream);
 void core_hello(struct gossip *g, struct member *m);
 uint32_t core_random(struct gossip *g, uint32_t below);
 void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, size_t len);
@@ -538,6 +548,7 @@ void probe_start(struct gossip *g);
 uint64_t probe_tick(struct gossip *g);
 void probe_paused(struct gossip *g, uint64_t gap_ms);
 void probe_ping(struct gossip *g, struct member *m, enum ping_kind kind);
+void probe_doubt(struct gossip *g, struct member *m); /* does UDP get there? */
 void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool hearsay_dead);
 void probe_on_ping(struct gossip *g, struct member *m, const struct proto_ping *ping);
 void probe_on_ack(struct gossip *g, struct member *m, const struct proto_ping *ack);

@@ -77,17 +77,32 @@ static uint64_t fresh(struct gossip *g)
 	return value;
 }
 
-void core_transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len)
+static void transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len, bool stream)
 {
 	if (len == 0 || !ip_is_set(&to->ip) || g->standing.now == GOSSIP_STANDING_SILENT)
 		return;
 	g->counters.packets_out++;
 	g->counters.bytes_out += len;
-	g->ops.send(g->ctx, to, packet, len);
+	g->counters.streamed_out += stream;
+	if (stream)
+		g->ops.stream(g->ctx, to, packet, len);
+	else
+		g->ops.send(g->ctx, to, packet, len);
 }
 
-void core_send_to(struct gossip *g, const struct member *m, const struct gossip_addr *to, enum frame_class class,
-	const struct proto_packet *packet)
+static bool is_stream(const struct gossip *g, const struct gossip_addr *addr)
+{
+	return g->ops.stream && g->stream_from && addr->port == g->stream_from->port && ip_equal(&addr->ip, &g->stream_from->ip);
+}
+
+/* An answer takes the way of what it answers. */
+void core_transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len)
+{
+	transmit(g, to, packet, len, is_stream(g, to));
+}
+
+static void seal_and_send(struct gossip *g, const struct member *m, const struct gossip_addr *to, enum frame_class class,
+	const struct proto_packet *packet, bool stream)
 {
 	uint8_t sealed[GOSSIP_PACKET_MAX];
 	size_t len;
@@ -96,12 +111,27 @@ void core_send_to(struct gossip *g, const struct member *m, const struct gossip_
 	len = frame_seal(&g->sender, &g->ring, class, &m->host_id, packet->bytes, packet->len, sealed);
 	if (class == FRAME_CLASS_PUSH || class == FRAME_CLASS_SYNC)
 		g->bucket -= (int64_t)len;
-	core_transmit(g, to, sealed, len);
+	transmit(g, to, sealed, len, stream);
+}
+
+void core_send_to(struct gossip *g, const struct member *m, const struct gossip_addr *to, enum frame_class class,
+	const struct proto_packet *packet)
+{
+	seal_and_send(g, m, to, class, packet, is_stream(g, to));
+}
+
+void core_send_by(
+	struct gossip *g, const struct member *m, enum frame_class class, const struct proto_packet *packet, bool stream)
+{
+	seal_and_send(g, m, &m->addr, class, packet, stream);
 }
 
 void core_send(struct gossip *g, struct member *m, enum frame_class class, const struct proto_packet *packet)
 {
-	core_send_to(g, m, &m->addr, class, packet);
+	if (m == g->stream_member)
+		core_send_to(g, m, g->stream_from, class, packet);
+	else
+		core_send_by(g, m, class, packet, m->by_stream);
 }
 
 static void send_hello(struct gossip *g, struct member *m, const struct gossip_addr *to, const struct frame_hello *hello)
@@ -520,8 +550,9 @@ static void on_hello(struct gossip *g, struct member *m, const struct gossip_add
 	if (!outcome.established)
 		return;
 	/* Not before: until our number has come back, the packet may be an old one that somebody repeats from elsewhere. */
-	if (!ip_is_set(&m->addr.ip))
+	if (!ip_is_set(&m->addr.ip) && !g->stream_from)
 		m->addr = *from;
+	g->stream_member = g->stream_from ? m : NULL;
 	on_established(g, m);
 }
 
@@ -543,9 +574,10 @@ static void on_frame(struct gossip *g, struct member *m, const struct gossip_add
 	}
 	if (verdict != FRAME_OK)
 		return;
-	if (!ip_is_set(&m->addr.ip))
+	if (!ip_is_set(&m->addr.ip) && !g->stream_from)
 		m->addr = *from;
 	m->heard_ms = g->now;
+	g->stream_member = g->stream_from ? m : NULL;
 	note_key(g, packet);
 	core_messages(g, m, plain, plain_len);
 	if (g->begin_ms != NEVER && introduce_is_source(g, m))
@@ -579,6 +611,15 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 	else
 		on_frame(g, m, from, packet, len);
 	core_leave(g);
+}
+
+void gossip_stream_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms)
+{
+	g->counters.streamed_in++;
+	g->stream_from = from;
+	gossip_packet(g, from, packet, len, now_ms);
+	g->stream_from = NULL;
+	g->stream_member = NULL;
 }
 
 /* ---- life ---- */

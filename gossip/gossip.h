@@ -47,12 +47,13 @@ const char *gossip_state_name(enum gossip_state state); /* "alive", "suspect", "
 
 /* What we know of the way to a host, per direction, from our own packets. */
 enum gossip_reach {
-	GOSSIP_REACH_BOTH, /* it answers us */
-	GOSSIP_REACH_IN,   /* we hear it, and it does not answer us: what we send is lost */
-	GOSSIP_REACH_HOST, /* dead, but its kernel says that nobody listens: the host runs, its daemon does not */
-	GOSSIP_REACH_NONE  /* we hear nothing of it */
+	GOSSIP_REACH_BOTH,   /* it answers us */
+	GOSSIP_REACH_STREAM, /* it answers us by stream alone: what we send by UDP is lost */
+	GOSSIP_REACH_IN,     /* we hear it, and it does not answer us: what we send is lost */
+	GOSSIP_REACH_HOST,   /* dead, but its kernel says that nobody listens: the host runs, its daemon does not */
+	GOSSIP_REACH_NONE    /* we hear nothing of it */
 };
-const char *gossip_reach_name(enum gossip_reach reach); /* "both", "in", "no daemon", "none" */
+const char *gossip_reach_name(enum gossip_reach reach); /* "both", "tcp", "in", "no daemon", "none" */
 
 struct gossip_member {
 	uint32_t hostno;
@@ -129,7 +130,7 @@ struct gossip_ops {
 	 * May be NULL: `save` itself is durable. */
 	void (*sync)(void *ctx, uint64_t ticket);
 	/* The same packet over a stream to the same address: UDP seems not to get there. May be NULL. What comes back goes to
-	 * gossip_packet. */
+	 * gossip_stream_packet. An address that a packet came from by stream means that stream. */
 	void (*stream)(void *ctx, const struct gossip_addr *to, const void *packet, size_t len);
 	/* A member says that we are out of the cluster for good. Once. May be NULL. */
 	void (*forgotten)(void *ctx, uint32_t by_hostno);
@@ -147,6 +148,8 @@ void gossip_start(struct gossip *g, uint64_t now_ms);
 
 /* A datagram arrived. Anything at all may come: what is refused is counted by reason. */
 void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms);
+/* Likewise, by a stream. */
+void gossip_stream_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms);
 /* A number that `admit` did not have is there now: who waits for one is answered. */
 void gossip_admit_again(struct gossip *g, uint64_t now_ms);
 /* Timers. Returns when to call again at the latest; what other calls put off may be due earlier, so call it after those too
@@ -236,6 +239,7 @@ uint32_t gossip_forgotten_by(const struct gossip *g); /* the member that told us
 
 struct gossip_counters {
 	uint64_t packets_in, packets_out, bytes_in, bytes_out;
+	uint64_t streamed_in, streamed_out; /* packets of these that came or went by stream */
 	uint64_t refused_short, refused_version, refused_sender, refused_key, refused_replay, refused_boot, refused_decode,
 		refused_join;
 	uint64_t probes, probe_timeouts, suspicions, refutations, deaths;

@@ -66,7 +66,7 @@ static void accuse(struct proto_packet *packet, const struct member *m)
 	proto_list_close(&list);
 }
 
-static struct ping *send_ping(struct gossip *g, struct member *m, enum ping_kind kind)
+static struct ping *ping_by(struct gossip *g, struct member *m, enum ping_kind kind, bool stream)
 {
 	struct proto_packet packet = {0};
 	struct proto_ping body;
@@ -74,8 +74,8 @@ static struct ping *send_ping(struct gossip *g, struct member *m, enum ping_kind
 
 	if (ping->kind == PING_HELP)
 		g->helping--;
-	*ping = (struct ping){.kind = kind, .seq = g->ping_seq, .target = m->hostno, .sent_us = g->now_us};
-	if (m->unanswered++ == 0)
+	*ping = (struct ping){.kind = kind, .seq = g->ping_seq, .target = m->hostno, .sent_us = g->now_us, .stream = stream};
+	if (!stream && m->unanswered++ == 0)
 		m->unanswered_ms = g->now;
 	if (m->state != GOSSIP_ALIVE && !m->unheard)
 		accuse(&packet, m);
@@ -85,8 +85,34 @@ static struct ping *send_ping(struct gossip *g, struct member *m, enum ping_kind
 		proto_put_next(&packet);
 	members_piggyback(g, m, &packet);
 	g->counters.probes++;
-	core_send(g, m, FRAME_CLASS_PROBE, &packet);
+	core_send_by(g, m, FRAME_CLASS_PROBE, &packet, stream);
 	return ping;
+}
+
+static void try_stream(struct gossip *g, struct member *m)
+{
+	if (g->ops.stream && ip_is_set(&m->addr.ip))
+		ping_by(g, m, PING_OTHER, true);
+}
+
+/* By UDP, and by stream where only that arrives: when UDP arrives again, that is seen. */
+static struct ping *send_ping(struct gossip *g, struct member *m, enum ping_kind kind)
+{
+	if (m->by_stream || ((m->unheard || m->state == GOSSIP_DEAD) && m->unanswered % UNANSWERED_DEAD == UNANSWERED_DEAD - 1))
+		try_stream(g, m);
+	return ping_by(g, m, kind, false);
+}
+
+/* What we push to it is not acknowledged. Two pings by UDP, since one is easily lost, and one by stream, whose answer comes
+ * later. */
+void probe_doubt(struct gossip *g, struct member *m)
+{
+	if (m->by_stream || g->now < m->doubt_ms || !g->ops.stream)
+		return;
+	m->doubt_ms = g->now + DOUBT_MS;
+	send_ping(g, m, PING_OTHER);
+	send_ping(g, m, PING_OTHER);
+	try_stream(g, m);
 }
 
 void probe_ping(struct gossip *g, struct member *m, enum ping_kind kind)
@@ -212,6 +238,8 @@ static void ask_helpers(struct gossip *g, struct member *target)
 	g->probe.phase = PROBE_INDIRECT;
 	g->probe.deadline_ms = g->now + (2 * timeout > INDIRECT_MS ? 2 * timeout : INDIRECT_MS);
 	send_ping(g, target, PING_OTHER);
+	if (!target->by_stream)
+		try_stream(g, target);
 }
 
 static void probe_done(struct gossip *g, bool alive)
@@ -466,6 +494,8 @@ static uint64_t step_checks(struct gossip *g)
 				continue;
 			}
 			send_ping(g, m, PING_OTHER);
+			if (c->pings > 0 && !m->by_stream)
+				try_stream(g, m);
 			c->pings++;
 			c->next_ms = g->now + VERIFY_GAP_MS;
 		}
@@ -513,6 +543,8 @@ void probe_on_ping(struct gossip *g, struct member *m, const struct proto_ping *
 	proto_put_ping(&packet, PROTO_ACK, &ack);
 	members_piggyback(g, m, &packet);
 	core_send(g, m, FRAME_CLASS_PROBE, &packet);
+	if (m == g->stream_member) /* it had no answer by UDP */
+		probe_doubt(g, m);
 }
 
 static void help_done(struct gossip *g, struct ping *ping, enum proto_type answer)
@@ -534,9 +566,14 @@ void probe_on_ack(struct gossip *g, struct member *m, const struct proto_ping *a
 	compare(g, m, ack);
 	if (ping->kind == PING_NONE || ping->seq != ack->seq || ping->target != m->hostno)
 		return;
-	measured(m, g->now_us - ping->sent_us);
 	m->answered_ms = g->now;
-	m->unanswered = 0;
+	if (ping->stream) {
+		m->by_stream |= m->unanswered >= UNANSWERED_STREAM;
+	} else {
+		measured(m, g->now_us - ping->sent_us);
+		m->by_stream = false;
+		m->unanswered = 0;
+	}
 	if (ping->kind == PING_PROBE && g->probe.phase != PROBE_IDLE && g->probe.seq == ping->seq)
 		probe_done(g, true);
 	if (ping->kind == PING_HELP)
@@ -600,10 +637,13 @@ static uint64_t dead_period(const struct gossip *g)
 static void ask_unheard(struct gossip *g, struct member *m)
 {
 	m->greeted = true;
-	if (m->frame.boot_known)
+	if (m->frame.boot_known) {
 		send_ping(g, m, PING_OTHER);
-	else
-		core_hello(g, m);
+		return;
+	}
+	core_hello(g, m);
+	if (m->unanswered++ % UNANSWERED_DEAD == UNANSWERED_DEAD - 1)
+		try_stream(g, m); /* who does not know our boot answers with a question for it */
 }
 
 static void step_unheard(struct gossip *g)

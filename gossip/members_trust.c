@@ -181,6 +181,8 @@ enum gossip_reach trust_reach(const struct gossip *g, const struct member *m)
 		return GOSSIP_REACH_HOST;
 	if (m->heard_ms == 0 || (m->state == GOSSIP_DEAD && m->unanswered > 0))
 		return GOSSIP_REACH_NONE;
+	if (m->by_stream)
+		return GOSSIP_REACH_STREAM;
 	if (m->unanswered < UNANSWERED_MANY)
 		return GOSSIP_REACH_BOTH;
 	return m->heard_ms > m->unanswered_ms ? GOSSIP_REACH_IN : GOSSIP_REACH_NONE;
@@ -189,6 +191,7 @@ enum gossip_reach trust_reach(const struct gossip *g, const struct member *m)
 const char *gossip_reach_name(enum gossip_reach reach)
 {
 	static const char *const names[] = {[GOSSIP_REACH_BOTH] = "both",
+		[GOSSIP_REACH_STREAM] = "tcp",
 		[GOSSIP_REACH_IN] = "in",
 		[GOSSIP_REACH_HOST] = "no daemon",
 		[GOSSIP_REACH_NONE] = "none"};

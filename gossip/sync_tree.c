@@ -347,6 +347,8 @@ static void step_hop(struct gossip *g, struct tree_hop *hop)
 		struct tree_packet *p = hop->p;
 		unsigned index = hop->index;
 
+		if (usable)
+			probe_doubt(g, hop->m);
 		p->refs++;
 		drop_hop(g, hop);
 		if (build_ring(g))

@@ -2,9 +2,10 @@
 import secrets
 import socket
 import threading
+import time
 import unittest
 
-from tests.lab import Daemon, wait_for
+from tests.lab import Daemon, Runtime, wait_for
 from tests.lab.daemon import PORT, ControlError
 from tests.net.hosts import Hosts
 
@@ -119,10 +120,10 @@ class Away(Hosts):
         wait_for(lambda: others[0].trestle("keys", "rotate"), 10, "a rotation")
         wait_for(lambda: one_key(others, generation), 30, f"one key of generation {generation}", every=0.05)
 
-    def no_udp(self, number):
+    def no_udp(self, number, hooks=("input",)):
         host = self.lab.hosts[number]
-        host.run("nft", "add table ip filtered; add chain ip filtered in { type filter hook input priority 0; };"
-                 f"add rule ip filtered in udp dport {PORT} drop")
+        host.run("nft", "add table ip filtered;" + "".join(
+            f"add chain ip filtered {hook} {{ type filter hook {hook} priority 0; }}; add rule ip filtered {hook} udp dport {PORT} drop;" for hook in hooks))
         return lambda: host.run("nft", "delete table ip filtered")
 
     def test_a_stopped_host_fetches_what_it_missed(self):
@@ -173,6 +174,33 @@ class Away(Hosts):
         self.assertEqual(joiner.trestle("join", token)["cluster_id"], self.daemons[0].call("GET", "/v1/status")["cluster_id"])
         pass_again()
         Daemon.wait_members(self.daemons)
+
+    def reach(self, daemon, of):
+        return next(m["reach"] for m in daemon.call("GET", "/v1/members")["members"] if m["name"] == of.host.name)
+
+    def test_members_go_on_where_udp_is_filtered(self):
+        """Neither to h1 nor from it. It stays a member, and what is said comes through."""
+        one, two, three = self.daemons
+        deaths = sum(self.counters(d)["deaths"] for d in self.daemons)
+        self.assertEqual([self.counters(d)["streamed_out"] for d in (two, three)], [0, 0])
+        pass_again = self.no_udp(0, ("input", "output"))
+        for d in (two, three):
+            wait_for(lambda d=d: self.reach(d, one) == "tcp" and self.reach(one, d) == "tcp", 30, f"{d.host.name} and h1 reach each other by TCP")
+        self.assertEqual(self.reach(two, three), "both")
+        # A network made on one, which asks its home, and its containers' addresses, which h1 has in custody.
+        runtimes = [Runtime(d, *d.plugin().create_network("app", "10.9.0.0/24")) for d in (one, two)]
+        containers = [r.attach() for r in runtimes]
+        for d in self.daemons:
+            wait_for(lambda d=d: len(d.endpoints()) == 2, 10, f"{d.host.name} knows both containers")
+        wait_for(lambda: runtimes[0].ping(containers[0], containers[1].ip), 10, "they reach each other")
+        time.sleep(4)  # nothing is to happen: longer than a suspicion that verifiers confirm takes
+        self.assertEqual([d.call("GET", "/v1/status")["members"]["alive"] for d in self.daemons], [3, 3, 3])
+        one.kill9()  # and who starts there is met
+        one.start()
+        Daemon.wait_members(self.daemons, timeout=30)
+        pass_again()
+        wait_for(lambda: self.reach(two, one) == self.reach(one, two) == "both", 30, "UDP is taken again")
+        self.assertEqual(sum(self.counters(d)["deaths"] for d in (two, three)), deaths)
 
     def test_streams_that_bring_rubbish_change_nothing(self):
         target = self.daemons[0]

@@ -13,6 +13,12 @@ static void begin(struct world *w)
 	expect_quiet(w, 5000);
 }
 
+static void count_deaths(struct sim_host *host, const struct gossip_member *member, enum gossip_state old)
+{
+	if (member->state == GOSSIP_DEAD && old != GOSSIP_DEAD)
+		host->world->scenario = host->world;
+}
+
 static struct gossip_member view(struct world *w, unsigned observer, unsigned of)
 {
 	struct gossip_member member = {.state = GOSSIP_LEFT};
@@ -206,6 +212,82 @@ static void a_lost_direction_is_named(struct world *w)
 	expect(w, view(w, 0, 1).reach == GOSSIP_REACH_BOTH, "healed");
 }
 
+static void filter_all_of(struct world *w, unsigned host)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (i != host)
+			world_filter(w, host, i, true);
+}
+
+static uint64_t streamed(struct world *w)
+{
+	uint64_t packets = 0;
+
+	for (unsigned i = 0; i < w->host_count; i++)
+		packets += gossip_counters(w->hosts[i].gossip)->streamed_out;
+	return packets;
+}
+
+/* A firewall that lets no UDP to one host or from it. */
+static void without_udp_there_are_streams(struct world *w)
+{
+	size_t len;
+
+	begin(w);
+	expect(w, streamed(w) == 0, "where UDP passes nothing goes by stream");
+	w->hooks.member = count_deaths;
+	filter_all_of(w, 0);
+	world_put(w, 1, 3, "k1");
+	world_run_ms(w, 5000);
+	world_put(w, 1, 3, "k2");
+	world_put(w, 0, 4, "k3");
+	world_run_ms(w, 30000);
+	expect(w, view(w, 1, 0).reach == GOSSIP_REACH_STREAM, "it is known how it is reached");
+	expect(w, view(w, 1, 0).state == GOSSIP_ALIVE && view(w, 0, 1).state == GOSSIP_ALIVE,
+		"it is alive, and so are the others");
+	expect(w, gossip_get(w->hosts[0].gossip, 2, 3, "k2", 2, &len) && gossip_get(w->hosts[1].gossip, 1, 4, "k3", 2, &len),
+		"changes come through, either way");
+	world_put(w, 1, 3, "k4");
+	world_run_ms(w, 50);
+	expect(w, gossip_get(w->hosts[0].gossip, 2, 3, "k4", 2, &len), "at once, where it was found out");
+	world_heal(w);
+	world_run_ms(w, 30000);
+	expect(w, view(w, 1, 0).reach == GOSSIP_REACH_BOTH, "UDP is taken when it passes again");
+	expect_quiet(w, 5000);
+	expect(w, w->scenario == NULL, "nobody was taken for dead");
+}
+
+/* Restarted behind such a firewall: boot tags are exchanged by stream too. */
+static void who_starts_without_udp_is_met_by_stream(struct world *w)
+{
+	begin(w);
+	world_crash(w, 0);
+	world_run_ms(w, 10000);
+	filter_all_of(w, 0);
+	world_restart(w, 0, true);
+	world_put(w, 0, 4, "k1");
+	expect_quiet(w, 30000);
+}
+
+static void two_without_udp_between_them_talk(struct world *w)
+{
+	size_t len;
+
+	begin(w);
+	world_filter(w, 0, 1, true);
+	for (unsigned i = 0; i < 30; i++) {
+		world_put(w, 0, 3, i % 2 ? "k1" : "k2");
+		world_run_ms(w, 1000);
+	}
+	world_put(w, 0, 3, "k3");
+	world_run_ms(w, 20);
+	expect(w, gossip_get(w->hosts[1].gossip, 1, 3, "k3", 2, &len), "a change comes by stream, not by way of others");
+	expect(w, view(w, 0, 1).reach == GOSSIP_REACH_STREAM, "and that is shown");
+	expect(w, view(w, 0, 2).reach == GOSSIP_REACH_BOTH, "of these two alone");
+	world_heal(w);
+	expect_quiet(w, 5000);
+}
+
 static void one_death_is_no_cut_and_many_are(struct world *w)
 {
 	begin(w);
@@ -315,6 +397,10 @@ const struct scenario trust_scenarios[] = {
 	{"a_dead_daemon_is_told_from_a_dead_host", 6, false, a_dead_daemon_is_told_from_a_dead_host},
 	{"a_forged_refusal_kills_nobody", 3, false, a_forged_refusal_kills_nobody},
 	{"a_lost_direction_is_named", 3, false, a_lost_direction_is_named},
+	{"without_udp_there_are_streams", 8, false, without_udp_there_are_streams},
+	{"without_udp_there_are_streams", 2, false, without_udp_there_are_streams},
+	{"who_starts_without_udp_is_met_by_stream", 6, false, who_starts_without_udp_is_met_by_stream},
+	{"two_without_udp_between_them_talk", 6, false, two_without_udp_between_them_talk},
 	{"one_death_is_no_cut_and_many_are", 20, false, one_death_is_no_cut_and_many_are},
 	{"a_flapping_host_is_damped", 50, false, a_flapping_host_is_damped},
 	{NULL, 0, false, NULL},

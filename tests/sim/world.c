@@ -31,6 +31,7 @@ struct sim_event {
 struct sim_packet {
 	struct sim_packet *next;
 	struct gossip_addr from;
+	bool stream;
 	size_t len;
 	uint8_t bytes[];
 };
@@ -303,6 +304,11 @@ static bool is_cut(const struct world *w, unsigned from, unsigned to)
 	return w->hosts[from].side != w->hosts[to].side || (w->cut && w->cut[from * w->host_count + to]);
 }
 
+static bool is_filtered(const struct world *w, unsigned from, unsigned to)
+{
+	return w->filtered && w->filtered[from * w->host_count + to];
+}
+
 static void send_packet(struct sim_host *host, const struct gossip_addr *to, const void *bytes, size_t len)
 {
 	struct world *w = host->world;
@@ -313,8 +319,9 @@ static void send_packet(struct sim_host *host, const struct gossip_addr *to, con
 	w->bytes += len;
 	if (len > GOSSIP_PACKET_MAX)
 		world_fail(w, "host %u sent a packet of %zu bytes", host->hostno, len);
-	if (target >= w->host_count || is_cut(w, host->index, target) || sim_rng_permille(&w->rng, w->faults.loss) ||
-		sim_rng_permille(&w->rng, host->loss_out) || sim_rng_permille(&w->rng, w->hosts[target].loss_in))
+	if (target >= w->host_count || is_cut(w, host->index, target) || is_filtered(w, host->index, target) ||
+		sim_rng_permille(&w->rng, w->faults.loss) || sim_rng_permille(&w->rng, host->loss_out) ||
+		sim_rng_permille(&w->rng, w->hosts[target].loss_in))
 		return;
 	put_in_flight(w, target, copy_packet(&from, bytes, len));
 	if (sim_rng_permille(&w->rng, w->faults.duplicate))
@@ -326,6 +333,41 @@ static void op_send(void *ctx, const struct gossip_addr *to, const void *bytes, 
 	bool was = arena_pause();
 
 	send_packet(ctx, to, bytes, len);
+	arena_resume(was);
+}
+
+/* A connection is a packet there, one back and one there again, with time for each; one that fails is not tried again. */
+static void send_stream(struct sim_host *host, const struct gossip_addr *to, const void *bytes, size_t len)
+{
+	struct world *w = host->world;
+	struct gossip_addr from = sim_addr(host->index);
+	unsigned target = host_at(to);
+	struct sim_packet *packet;
+
+	w->packets++;
+	w->bytes += len;
+	if (target >= w->host_count || is_cut(w, host->index, target) || is_cut(w, target, host->index))
+		return;
+	for (unsigned i = 0; i < 3; i++) {
+		const struct sim_host *one = i == 1 ? &w->hosts[target] : host, *other = i == 1 ? host : &w->hosts[target];
+
+		if (sim_rng_permille(&w->rng, w->faults.loss) || sim_rng_permille(&w->rng, one->loss_out) ||
+			sim_rng_permille(&w->rng, other->loss_in))
+			return;
+	}
+	packet = copy_packet(&from, bytes, len);
+	packet->stream = true;
+	push_event(w, (struct sim_event){.at_us = w->now_us + 3 * (w->faults.latency_us + w->faults.jitter_us),
+			      .kind = EVENT_PACKET,
+			      .host = target,
+			      .packet = packet});
+}
+
+static void op_stream(void *ctx, const struct gossip_addr *to, const void *bytes, size_t len)
+{
+	bool was = arena_pause();
+
+	send_stream(ctx, to, bytes, len);
 	arena_resume(was);
 }
 
@@ -454,6 +496,7 @@ const struct gossip_ops world_gossip_ops = {.send = op_send,
 	.told = op_told,
 	.admit = op_admit,
 	.save = op_save,
+	.stream = op_stream,
 	.standing = op_standing};
 
 static void ipam_op_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable)
@@ -616,7 +659,10 @@ static void hand_to_core(struct world *w, struct sim_host *host, const struct si
 		digest_packet(w, host, packet);
 	world_enter(w, host->index);
 	gossip_clock_us(host->gossip, host_now_us(host));
-	gossip_packet(host->gossip, &packet->from, packet->bytes, packet->len, host_now_ms(host));
+	if (packet->stream)
+		gossip_stream_packet(host->gossip, &packet->from, packet->bytes, packet->len, host_now_ms(host));
+	else
+		gossip_packet(host->gossip, &packet->from, packet->bytes, packet->len, host_now_ms(host));
 	world_leave(w);
 }
 
@@ -968,10 +1014,20 @@ void world_cut(struct world *w, unsigned from, unsigned to, bool cut)
 	w->cut[from * w->host_count + to] = cut;
 }
 
+void world_filter(struct world *w, unsigned a, unsigned b, bool filtered)
+{
+	if (!w->filtered)
+		w->filtered = calloc(w->host_count, w->host_count);
+	if (!w->filtered)
+		abort();
+	w->filtered[a * w->host_count + b] = w->filtered[b * w->host_count + a] = filtered;
+}
+
 static void open_all(struct world *w)
 {
 	free(w->cut);
-	w->cut = NULL;
+	free(w->filtered);
+	w->cut = w->filtered = NULL;
 	for (unsigned i = 0; i < w->host_count; i++)
 		w->hosts[i].side = 0;
 }
@@ -1082,6 +1138,7 @@ void world_free(struct world *w)
 		free(w->heap[i].packet);
 	free(w->heap);
 	free(w->cut);
+	free(w->filtered);
 	free(w->hosts);
 	truth_free(w->truth);
 	free(w);

@@ -127,7 +127,8 @@ struct world {
 	unsigned host_count;
 	struct sim_host *hosts;
 	struct sim_faults faults;
-	uint8_t *cut; /* [from * host_count + to]; NULL: nothing is */
+	uint8_t *cut;	   /* [from * host_count + to]; NULL: nothing is */
+	uint8_t *filtered; /* likewise, of datagrams only: streams pass */
 	struct sim_event *heap;
 	size_t heap_count, heap_capacity;
 	struct sim_hooks hooks;
@@ -174,7 +175,8 @@ void world_keep_image(struct world *w, unsigned host);
 void world_roll_back(struct world *w, unsigned host);
 void world_pause(struct world *w, unsigned host);
 void world_resume(struct world *w, unsigned host);
-void world_cut(struct world *w, unsigned from, unsigned to, bool cut); /* one way */
+void world_cut(struct world *w, unsigned from, unsigned to, bool cut);	   /* one way */
+void world_filter(struct world *w, unsigned a, unsigned b, bool filtered); /* both ways */
 void world_partition(struct world *w, uint64_t side_a); /* hosts with their bit set against the others (up to 64 hosts) */
 void world_partition_at(struct world *w, unsigned first_of_b);
 void world_heal(struct world *w);
