@@ -8,6 +8,7 @@
 #include "gossip/core_internal.h"
 #include "tests/sim/arena.h"
 #include "tests/sim/scenario.h"
+#include "tests/sim/starve.h"
 #include "tests/sim/truth.h"
 #include "tests/sim/warm.h"
 
@@ -453,27 +454,56 @@ static void end_sick(struct world *w)
 	w->scenario = NULL;
 }
 
-#define STARVED 4
-#define STARVED_HOURS 1
+struct starved {
+	uint64_t next_us;
+	bool stands;
+};
 
-/* Four hosts get a fifth of the time. Nobody may take a healthy host for dead because of them. */
-static void measure_starved(struct world *w)
+static void starve(struct world *w, struct starved *s, unsigned host, enum starve how)
 {
-	struct sick *sick = begin_sick(w, STARVED);
+	s->stands = !s->stands;
+	s->next_us = w->now_us + starve_us(&w->rng, how, s->stands);
+	if (!s->stands)
+		world_resume(w, host);
+	else if (how == STARVE_MUTE)
+		world_mute(w, host);
+	else
+		world_pause(w, host);
+}
 
-	w->unchecked = true;
-	for (unsigned s = 0; s < STARVED_HOURS * 3600 && !w->failure[0]; s++) {
-		for (unsigned i = 0; i < STARVED; i++)
-			world_pause(w, i);
-		world_run_ms(w, 800);
-		for (unsigned i = 0; i < STARVED; i++)
-			world_resume(w, i);
-		world_run_ms(w, 200);
+/* Nobody may take a healthy host for dead because of four that starve. */
+static void starve_for(struct world *w, enum starve how, unsigned hours)
+{
+	struct sick *sick = w->scenario;
+	struct starved starved[STARVED] = {0};
+	uint64_t end_us = w->now_us + hours * 3600000ull * SIM_US_PER_MS;
+
+	sick->false_deaths = 0;
+	for (unsigned i = 0; i < STARVED; i++)
+		starved[i].next_us = w->now_us + sim_rng_below(&w->rng, 1000000);
+	while (w->now_us < end_us && !w->failure[0]) {
+		unsigned next = 0;
+
+		for (unsigned i = 1; i < STARVED; i++)
+			if (starved[i].next_us < starved[next].next_us)
+				next = i;
+		world_run_us(w, starved[next].next_us - w->now_us);
+		starve(w, &starved[next], next, how);
 	}
-	printf("     starved: %u of %u hosts, %u host hours: %u false deaths of healthy hosts\n", STARVED, w->host_count,
-		w->host_count * STARVED_HOURS, sick->false_deaths);
+	for (unsigned i = 0; i < STARVED; i++)
+		world_resume(w, i);
+	printf("     starved, %s: %u of %u hosts, %u host hours: %u false deaths of healthy hosts\n", starve_name(how), STARVED,
+		w->host_count, w->host_count * hours, sick->false_deaths);
 	if (sick->false_deaths > 0)
 		world_fail(w, "healthy hosts are taken for dead");
+}
+
+static void measure_starved(struct world *w)
+{
+	begin_sick(w, STARVED);
+	w->unchecked = true;
+	for (enum starve how = 0; how < STARVE_MAX; how++)
+		starve_for(w, how, w->hours ? w->hours : 1);
 	end_sick(w);
 }
 

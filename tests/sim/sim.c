@@ -1,6 +1,6 @@
 /* The simulator's program: named scenarios, then random ones.
  *
- *	sim [--seed S] [--runs N] [--hosts N] [--trace] [SCENARIO]
+ *	sim [--seed S] [--runs N] [--hosts N] [--hours H] [--trace] [SCENARIO]
  *
  * Without a scenario: all of them, then `runs` explorations from seeds S, S+1, ... Each run is a function of its seed and its
  *number of hosts; a failed one prints the command that repeats it. */
@@ -22,9 +22,10 @@
 #define RUNS_UNSAID UINT64_MAX
 #define RUNS_BRIEF 200 /* above, only what fails is told */
 #define JOBS_MAX 16
+#define HOURS_MAX 100000
 
 struct options {
-	uint64_t seed, runs, hosts;
+	uint64_t seed, runs, hosts, hours;
 	bool trace, brief;
 	const char *scenario;
 };
@@ -64,6 +65,7 @@ static void run_scenario(const struct scenario *s, const struct options *o, stru
 	struct world *w = world_new(o->seed, o->hosts ? (unsigned)o->hosts : s->hosts, s->with_ipam);
 
 	w->trace = o->trace;
+	w->hours = (unsigned)o->hours;
 	s->run(w);
 	finish(w, s->name, since, false, totals);
 }
@@ -148,11 +150,11 @@ static void explore_all(const struct options *o, struct totals *totals)
 }
 
 static const struct scenario *const lists[] = {gossip_scenarios, bulk_scenarios, trust_scenarios, tree_scenarios, warm_scenarios,
-	ipam_scenarios, explore_scenarios, measure_scenarios, long_scenarios};
+	ipam_scenarios, peers_scenarios, explore_scenarios, measure_scenarios, long_scenarios, peers_long_scenarios};
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [--seed S] [--runs N] [--hosts N] [--trace] [SCENARIO]\nscenarios: explore");
+	fprintf(stderr, "usage: sim [--seed S] [--runs N] [--hosts N] [--hours H] [--trace] [SCENARIO]\nscenarios: explore");
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
 		for (const struct scenario *s = lists[i]; s->name; s++)
 			fprintf(stderr, " %s", s->name);
@@ -166,6 +168,7 @@ static int parse(int argc, char **argv, struct options *o)
 		uint64_t *number = strcmp(argv[i], "--seed") == 0    ? &o->seed
 				   : strcmp(argv[i], "--runs") == 0  ? &o->runs
 				   : strcmp(argv[i], "--hosts") == 0 ? &o->hosts
+				   : strcmp(argv[i], "--hours") == 0 ? &o->hours
 								     : NULL;
 
 		if (strcmp(argv[i], "--trace") == 0)
@@ -175,7 +178,7 @@ static int parse(int argc, char **argv, struct options *o)
 		else if (!number || i + 1 == argc || number_parse(argv[++i], 0, UINT64_MAX, number) < 0)
 			return -1;
 	}
-	return o->hosts > SIM_HOSTS_MAX ? -1 : 0;
+	return o->hosts > SIM_HOSTS_MAX || o->hours > HOURS_MAX ? -1 : 0;
 }
 
 static uint64_t runs_wanted(void)
@@ -198,7 +201,8 @@ int main(int argc, char **argv)
 		return usage();
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
 		for (const struct scenario *s = lists[i]; s->name && (lists[i] != warm_scenarios || arena_possible()); s++)
-			if (o.scenario ? strcmp(s->name, o.scenario) == 0 : lists[i] != long_scenarios)
+			if (o.scenario ? strcmp(s->name, o.scenario) == 0
+				       : lists[i] != long_scenarios && lists[i] != peers_long_scenarios)
 				run_scenario(s, &o, &totals);
 	exploring = !o.scenario || strcmp(o.scenario, "explore") == 0;
 	if (o.runs == RUNS_UNSAID)

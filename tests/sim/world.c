@@ -30,6 +30,7 @@ struct sim_event {
 
 struct sim_packet {
 	struct sim_packet *next;
+	unsigned to; /* of one that its host did not get rid of yet */
 	struct gossip_addr from;
 	bool stream;
 	size_t len;
@@ -309,6 +310,53 @@ static bool is_filtered(const struct world *w, unsigned from, unsigned to)
 	return w->filtered && w->filtered[from * w->host_count + to];
 }
 
+/* As much as a socket's buffer holds. */
+static void keep_for_later(struct sim_packet **first, struct sim_packet **last, unsigned *count, struct sim_packet *packet)
+{
+	if (*count >= SIM_SOCKET_PACKETS) {
+		free(packet);
+		return;
+	}
+	packet->next = NULL;
+	if (*first)
+		(*last)->next = packet;
+	else
+		*first = packet;
+	*last = packet;
+	(*count)++;
+}
+
+static struct sim_packet *take_kept(struct sim_packet **first, unsigned *count)
+{
+	struct sim_packet *packet = *first;
+
+	if (packet) {
+		*first = packet->next;
+		(*count)--;
+	}
+	return packet;
+}
+
+/* A connection takes three ways. */
+static void dispatch(struct world *w, unsigned to, struct sim_packet *packet)
+{
+	uint64_t delay = 3 * (w->faults.latency_us + w->faults.jitter_us);
+
+	if (!packet->stream)
+		put_in_flight(w, to, packet);
+	else
+		push_event(w, (struct sim_event){.at_us = w->now_us + delay, .kind = EVENT_PACKET, .host = to, .packet = packet});
+}
+
+static void send_or_keep(struct sim_host *host, unsigned to, struct sim_packet *packet)
+{
+	packet->to = to;
+	if (host->mute)
+		keep_for_later(&host->unsent, &host->unsent_last, &host->unsent_count, packet);
+	else
+		dispatch(host->world, to, packet);
+}
+
 static void send_packet(struct sim_host *host, const struct gossip_addr *to, const void *bytes, size_t len)
 {
 	struct world *w = host->world;
@@ -323,9 +371,9 @@ static void send_packet(struct sim_host *host, const struct gossip_addr *to, con
 		sim_rng_permille(&w->rng, w->faults.loss) || sim_rng_permille(&w->rng, host->loss_out) ||
 		sim_rng_permille(&w->rng, w->hosts[target].loss_in))
 		return;
-	put_in_flight(w, target, copy_packet(&from, bytes, len));
+	send_or_keep(host, target, copy_packet(&from, bytes, len));
 	if (sim_rng_permille(&w->rng, w->faults.duplicate))
-		put_in_flight(w, target, copy_packet(&from, bytes, len));
+		send_or_keep(host, target, copy_packet(&from, bytes, len));
 }
 
 static void op_send(void *ctx, const struct gossip_addr *to, const void *bytes, size_t len)
@@ -357,10 +405,7 @@ static void send_stream(struct sim_host *host, const struct gossip_addr *to, con
 	}
 	packet = copy_packet(&from, bytes, len);
 	packet->stream = true;
-	push_event(w, (struct sim_event){.at_us = w->now_us + 3 * (w->faults.latency_us + w->faults.jitter_us),
-			      .kind = EVENT_PACKET,
-			      .host = target,
-			      .packet = packet});
+	send_or_keep(host, target, packet);
 }
 
 static void op_stream(void *ctx, const struct gossip_addr *to, const void *bytes, size_t len)
@@ -612,21 +657,6 @@ static void joiner_deliver(struct world *w, struct sim_host *host, const struct 
 	world_start(w, host->index);
 }
 
-static void keep_for_later(struct sim_host *host, struct sim_packet *packet)
-{
-	if (host->backlog_count >= SIM_SOCKET_PACKETS) {
-		free(packet);
-		return;
-	}
-	packet->next = NULL;
-	if (host->backlog)
-		host->backlog_last->next = packet;
-	else
-		host->backlog = packet;
-	host->backlog_last = packet;
-	host->backlog_count++;
-}
-
 static void refuse(struct world *w, unsigned by, const struct gossip_addr *from)
 {
 	unsigned to = host_at(from);
@@ -672,8 +702,8 @@ static void deliver(struct world *w, struct sim_host *host, struct sim_packet *p
 		refuse(w, host->index, &packet->from);
 	if (host->joiner)
 		joiner_deliver(w, host, packet);
-	if (host->gossip && host->paused) {
-		keep_for_later(host, packet);
+	if (host->gossip && (host->paused || host->mute)) {
+		keep_for_later(&host->backlog, &host->backlog_last, &host->backlog_count, packet);
 		return;
 	}
 	if (host->gossip) {
@@ -709,9 +739,14 @@ static void run_to(struct world *w, uint64_t end_us)
 	w->now_us = end_us;
 }
 
+void world_run_us(struct world *w, uint64_t us)
+{
+	run_to(w, w->now_us + us);
+}
+
 void world_run_ms(struct world *w, uint64_t ms)
 {
-	run_to(w, w->now_us + ms * SIM_US_PER_MS);
+	world_run_us(w, ms * SIM_US_PER_MS);
 }
 
 bool world_run_until(struct world *w, uint64_t deadline_ms, uint64_t step_ms, bool (*done)(struct world *w))
@@ -881,11 +916,10 @@ static void drop_backlog(struct sim_host *host)
 {
 	struct sim_packet *packet;
 
-	while ((packet = host->backlog)) {
-		host->backlog = packet->next;
+	while ((packet = take_kept(&host->backlog, &host->backlog_count)))
 		free(packet);
-	}
-	host->backlog_count = 0;
+	while ((packet = take_kept(&host->unsent, &host->unsent_count)))
+		free(packet);
 }
 
 void world_crash(struct world *w, unsigned index)
@@ -987,16 +1021,22 @@ void world_pause(struct world *w, unsigned index)
 	w->hosts[index].paused = true;
 }
 
+void world_mute(struct world *w, unsigned index)
+{
+	world_trace(w, "host %u falls mute", index + 1);
+	w->hosts[index].mute = true;
+}
+
 void world_resume(struct world *w, unsigned index)
 {
 	struct sim_host *host = &w->hosts[index];
 	struct sim_packet *packet;
 
 	world_trace(w, "host %u resumes", host->hostno);
-	host->paused = false;
-	while ((packet = host->backlog)) {
-		host->backlog = packet->next;
-		host->backlog_count--;
+	host->paused = host->mute = false;
+	while ((packet = take_kept(&host->unsent, &host->unsent_count)))
+		dispatch(w, packet->to, packet);
+	while ((packet = take_kept(&host->backlog, &host->backlog_count))) {
 		if (host->gossip)
 			hand_to_core(w, host, packet);
 		free(packet);

@@ -77,6 +77,7 @@ struct sim_host {
 	struct ipam *ipam;   /* NULL when the world has none, or while down */
 	uint32_t epoch;
 	bool paused;
+	bool mute;		    /* what it sends and what is for it waits */
 	unsigned loss_in, loss_out; /* per mille of what is sent to it and of what it sends, besides faults.loss */
 	unsigned side;		    /* hosts of different sides hear nothing of each other */
 	int32_t clock_ppm;	    /* how much faster than the world's its clock goes */
@@ -89,8 +90,10 @@ struct sim_host {
 	struct gossip_mark mark, base;		   /* of what is on ipam_disk; the latter as last found sound */
 	enum gossip_standing stood;		   /* as last looked at */
 	uint64_t tick_us;			   /* when the pending tick is due: older tick events are stale */
-	struct sim_packet *backlog, *backlog_last; /* while paused */
+	struct sim_packet *backlog, *backlog_last; /* while paused or mute */
 	unsigned backlog_count;
+	struct sim_packet *unsent, *unsent_last; /* while mute */
+	unsigned unsent_count;
 	struct truth_host *truth;
 	void *scenario; /* for the scenario's own use */
 };
@@ -125,6 +128,7 @@ struct world {
 	uint64_t seed, now_us, created;
 	struct sim_rng rng;
 	unsigned host_count;
+	unsigned hours; /* how long what is measured by the hour takes, 0 = as the scenario says */
 	struct sim_host *hosts;
 	struct sim_faults faults;
 	uint8_t *cut;	   /* [from * host_count + to]; NULL: nothing is */
@@ -157,6 +161,7 @@ void world_trace(struct world *w, const char *fmt, ...) __attribute__((format(pr
 uint64_t world_now_ms(const struct world *w);
 uint64_t host_now_ms(const struct sim_host *host); /* by its own clock */
 void world_run_ms(struct world *w, uint64_t ms);   /* stops early on failure */
+void world_run_us(struct world *w, uint64_t us);
 /* Runs until `done` (asked every step_ms) or the deadline. False: it did not come true. */
 bool world_run_until(struct world *w, uint64_t deadline_ms, uint64_t step_ms, bool (*done)(struct world *w));
 
@@ -174,6 +179,8 @@ void world_power_cut(struct world *w, unsigned host);
 void world_keep_image(struct world *w, unsigned host);
 void world_roll_back(struct world *w, unsigned host);
 void world_pause(struct world *w, unsigned host);
+/* Its core goes on, and neither hears nor says anything until it resumes. */
+void world_mute(struct world *w, unsigned host);
 void world_resume(struct world *w, unsigned host);
 void world_cut(struct world *w, unsigned from, unsigned to, bool cut);	   /* one way */
 void world_filter(struct world *w, unsigned a, unsigned b, bool filtered); /* both ways */
