@@ -75,6 +75,7 @@
 #define RING_NONE UINT32_MAX
 #define ADMISSION_ENOUGH 33 /* hosts that have an admission, ourselves included: a majority is not waited for beyond these */
 #define PUSH_WINDOW 16	    /* packets on their way to one peer */
+#define PUSH_QUANTUM 4	    /* of one shard, before the next has its turn */
 #define BUCKET_RATE 8000    /* bytes per ms for push and sync */
 #define BUCKET_BURST 1000000
 #define PULL_PACKETS 8	    /* of one shard for one pull */
@@ -621,5 +622,6 @@ void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_
 bool push_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body);
 void push_tick(struct gossip *g);
 bool push_afford(struct gossip *g);
+bool push_afford_relay(struct gossip *g); /* what others want passed on */
 
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define TABLE_FIRST 256
+#define TAIL_USUAL 32
 #define TABLE_LOAD 2 /* records for each pointer of the table, at most */
 
 static const uint8_t siphash_key[crypto_shorthash_siphashx24_KEYBYTES]; /* all hosts must agree: equality, not secrecy */
@@ -23,6 +24,8 @@ static void list_remove(struct record_list *list, struct record *r)
 		r->next->prev = r->prev;
 	else
 		list->last = r->prev;
+	if (list->at == r)
+		list->at = r->next;
 	r->next = r->prev = NULL;
 }
 
@@ -975,13 +978,21 @@ void shards_settle(struct shards *s, const struct shards_settled *all, uint64_t 
 
 static const struct record *first_after(const struct shard *shard, uint64_t seq)
 {
-	const struct record *r;
+	struct record_list *list = (struct record_list *)&shard->live; /* what is in it stays */
+	struct record *r = list->last;
 
-	if (shard->live.last && shard->live.last->seq <= seq)
+	if (!r || r->seq <= seq)
 		return NULL;
 	/* Usually the tail is wanted. */
-	for (r = shard->live.last; r && r->prev && r->prev->seq > seq; r = r->prev)
-		;
+	for (unsigned i = 0; i < TAIL_USUAL && r->prev && r->prev->seq > seq; i++)
+		r = r->prev;
+	if (r->prev && r->prev->seq > seq && list->at)
+		r = list->at;
+	while (r->seq <= seq)
+		r = r->next;
+	while (r->prev && r->prev->seq > seq)
+		r = r->prev;
+	list->at = r;
 	return r;
 }
 

@@ -63,6 +63,7 @@ struct record {
 
 struct record_list {
 	struct record *first, *last;
+	struct record *at; /* where the last search ended: a burst is read from there on, by one peer after the other */
 };
 
 struct seq_range {

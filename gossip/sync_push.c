@@ -6,20 +6,36 @@
  *
  * The first packet leaves at once. While a peer has something unacknowledged, further changes are gathered for PUSH_COALESCE_MS,
  * and at most PUSH_WINDOW packets are on their way: a burst goes out at the pace of the acks. A silent peer gets PUSH_TRIES
- * repetitions; after that anti-entropy has it, and only new changes are sent to it. */
+ * repetitions; after that anti-entropy has it, and only new changes are sent to it.
+ *
+ * What leaves is bounded by a budget of bytes, probes and membership excepted, which are few and never wait. A burst in one
+ * network must not hold up a change in another: the first packet of a shard that has none on its way to a peer leaves whatever
+ * window and budget say, which is at most one for each round trip; what others want passed on may run into debt; the rest of our
+ * own and answers of comparisons go when there is credit, PUSH_QUANTUM packets of a shard in turn. */
 #include "gossip/core_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* Push and sync share a token bucket per host; core_send takes from it. */
-bool push_afford(struct gossip *g)
+static void refill(struct gossip *g)
 {
 	g->bucket += (int64_t)(g->now - g->bucket_ms) * BUCKET_RATE;
 	g->bucket_ms = g->now;
 	if (g->bucket > BUCKET_BURST)
 		g->bucket = BUCKET_BURST;
+}
+
+bool push_afford(struct gossip *g)
+{
+	refill(g);
 	return g->bucket > 0;
+}
+
+bool push_afford_relay(struct gossip *g)
+{
+	refill(g);
+	return g->bucket > -BUCKET_BURST;
 }
 
 static struct shard_cursor *cursor_of(const struct gossip *g, struct shard *shard, const struct member *m)
@@ -84,26 +100,56 @@ static uint64_t load_listing(struct train *t, const struct shard *shard)
 	return shard->head;
 }
 
-static void load(struct train *t, struct shard *shard, struct shard_cursor *c)
+/* All that is left of a shard, in the packet if there is room: goes whatever window and budget say. */
+static bool load_rest(struct train *t, const struct shard *shard, uint64_t from)
 {
-	uint64_t from = c->acked > c->sent ? c->acked : c->sent, to;
+	for (unsigned i = 0; i < 2 && from >= shard->floor; i++) {
+		const size_t len = t->packet.len;
+
+		if (shards_encode(shard, from, false, PROTO_BATCH_PUSH, &t->packet) == shard->head)
+			return true;
+		t->packet.len = len;
+		depart(t);
+	}
+	return false;
+}
+
+/* Returns how far it came: `from`, when the packet was full and has left. */
+static uint64_t load_batch(struct train *t, const struct shard *shard, uint64_t from)
+{
+	uint64_t to;
+
+	if (from < shard->floor)
+		return load_listing(t, shard);
+	to = shards_encode(shard, from, false, PROTO_BATCH_PUSH, &t->packet);
+	if (to == from)
+		depart(t);
+	return to;
+}
+
+static void loaded(struct train *t, struct shard_cursor *c, uint64_t to)
+{
+	c->sent = to;
+	c->sent_ms = t->g->now;
+	c->tries = 0;
+}
+
+/* Returns whether it is worth coming back when the other shards have had their turn. */
+static bool load(struct train *t, struct shard *shard, struct shard_cursor *c)
+{
+	uint64_t from = c->acked > c->sent ? c->acked : c->sent;
+	unsigned batches = 0;
 
 	while (from < shard->head && may_send(t)) {
-		if (from < shard->floor) {
-			to = load_listing(t, shard);
-		} else {
-			to = shards_encode(shard, from, false, PROTO_BATCH_PUSH, &t->packet);
-			if (to == from) {
-				if (t->packet.len == 0)
-					return;
-				depart(t);
-				continue;
-			}
-		}
-		from = c->sent = to;
-		c->sent_ms = t->g->now;
-		c->tries = 0;
+		if (batches++ == PUSH_QUANTUM)
+			return true;
+		from = load_batch(t, shard, from);
+		if (from > c->sent)
+			loaded(t, c, from);
 	}
+	if (from < shard->head && from == c->acked && load_rest(t, shard, from))
+		loaded(t, c, shard->head);
+	return false;
 }
 
 static uint64_t rto(const struct member *m, const struct shard_cursor *c)
@@ -129,37 +175,44 @@ static void check_rto(struct gossip *g, struct member *m, struct shard_cursor *c
 	c->sent = c->acked;
 }
 
-static void load_checked(struct train *t, struct shard *shard)
+static bool load_checked(struct train *t, struct shard *shard)
 {
 	struct shard_cursor *c = cursor_of(t->g, shard, t->m);
+	bool more;
 	uint8_t tries;
 
 	if (!c)
-		return;
+		return false;
 	tries = c->tries;
 	if (c->sent > c->acked && !c->given_up && t->g->now >= c->sent_ms + rto(t->m, c)) {
 		check_rto(t->g, t->m, c);
-		load(t, shard, c);
+		more = load(t, shard, c);
 		if (c->sent > c->acked && !c->given_up)
 			c->tries = (uint8_t)(tries + 1);
 	} else {
 		if (c->given_up && c->sent < shard->head)
 			c->given_up = false;
-		load(t, shard, c);
+		more = load(t, shard, c);
 	}
 	if (c->sent > c->acked && !c->given_up)
 		member_due(t->g, &t->m->push_ms, c->sent_ms + rto(t->m, c));
+	return more;
 }
 
 void push_member(struct gossip *g, struct member *m)
 {
 	struct train t = {.g = g, .m = m};
+	bool more;
 
 	m->push_ms = NEVER;
 	if (!pushes_to(g, m) || !g->started)
 		return;
-	for (struct shard *shard = shards_origin(&g->shards, g->self->hostno)->shards; shard; shard = shard->next_of_origin)
-		load_checked(&t, shard);
+	do {
+		more = false;
+		for (struct shard *shard = shards_origin(&g->shards, g->self->hostno)->shards; shard;
+			shard = shard->next_of_origin)
+			more |= load_checked(&t, shard);
+	} while (more);
 	depart(&t);
 }
 
@@ -207,6 +260,7 @@ void push_flush(struct gossip *g)
 	for (unsigned i = 0; i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 		struct train t = {.g = g, .m = m};
+		bool more;
 
 		if (!pushes_to(g, m))
 			continue;
@@ -214,8 +268,11 @@ void push_flush(struct gossip *g)
 			member_due(g, &m->push_ms, m->push_last_ms + PUSH_COALESCE_MS);
 			continue;
 		}
-		for (unsigned s = 0; s < count; s++)
-			load_checked(&t, g->dirty[s]);
+		do {
+			more = false;
+			for (unsigned s = 0; s < count; s++)
+				more |= load_checked(&t, g->dirty[s]);
+		} while (more);
 		depart(&t);
 	}
 }

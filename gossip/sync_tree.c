@@ -22,6 +22,7 @@ struct tree_packet {
 	unsigned refs;
 	uint32_t origin, epoch;
 	uint64_t topic, from, to;
+	bool last; /* of its shard: no part of a burst */
 	struct proto_packet packet;
 };
 
@@ -164,7 +165,7 @@ static void add_hop(struct gossip *g, struct tree_packet *p, unsigned index, str
 {
 	struct tree_hop *hop;
 
-	if (g->hop_count >= TREE_HOPS_MAX || !push_afford(g) || !(hop = calloc(1, sizeof(*hop))))
+	if (g->hop_count >= TREE_HOPS_MAX || (!p->last && !push_afford_relay(g)) || !(hop = calloc(1, sizeof(*hop))))
 		return;
 	*hop = (struct tree_hop){.p = p, .m = m, .index = index};
 	p->refs++;
@@ -195,14 +196,50 @@ static struct tree_packet *make_packet(const struct proto_batch *batch)
 	struct tree_packet *p = calloc(1, sizeof(*p));
 
 	if (p)
-		*p = (struct tree_packet){
-			.refs = 1, .origin = batch->origin, .epoch = batch->epoch, .topic = batch->topic, .to = batch->to};
+		*p = (struct tree_packet){.refs = 1,
+			.origin = batch->origin,
+			.epoch = batch->epoch,
+			.topic = batch->topic,
+			.to = batch->to,
+			.last = batch->to == batch->head};
 	return p;
 }
 
 /* ---- origin ---- */
 
-/* Whether all of it is on its way. */
+static bool is_over(struct gossip *g)
+{
+	return g->hop_count >= TREE_OWN_HOPS_MAX || !push_afford(g) ||
+	       (g->hop_count > 0 && g->now < g->tree_sent_ms + PUSH_COALESCE_MS);
+}
+
+static bool is_on_its_way(const struct gossip *g, const struct shard *shard)
+{
+	const struct tree_hop *hop;
+
+	DL_FOREACH(g->hops, hop)
+	if (hop->p->origin == g->self->hostno && hop->p->topic == shard->id.topic)
+		return true;
+	return false;
+}
+
+static struct tree_packet *own_packet(const struct shard *shard)
+{
+	const struct proto_batch batch = {
+		.origin = shard->id.origin, .epoch = shard->epoch, .topic = shard->id.topic, .to = shard->pushed};
+	struct tree_packet *p = make_packet(&batch);
+
+	if (!p)
+		return NULL;
+	p->from = shard->pushed;
+	p->to = shards_encode(shard, shard->pushed, false, 0, &p->packet);
+	p->last = p->to == shard->head;
+	if (p->to > p->from)
+		proto_make_relay(&p->packet);
+	return p;
+}
+
+/* Whether all of it is on its way. A burst waits for credit; what one packet holds does not wait for bursts of others. */
 bool tree_push(struct gossip *g, struct shard *shard)
 {
 	if (!build_ring(g))
@@ -210,28 +247,24 @@ bool tree_push(struct gossip *g, struct shard *shard)
 	if (shard->pushed < shard->floor)
 		shard->pushed = shard->floor; /* who knows less pulls */
 	while (shard->pushed < shard->head) {
-		struct proto_batch batch = {.origin = g->self->hostno, .epoch = shard->epoch, .topic = shard->id.topic};
-		struct tree_packet *p;
-		uint64_t to;
+		bool over = is_over(g), goes = !over || !is_on_its_way(g, shard);
+		struct tree_packet *p = goes ? own_packet(shard) : NULL;
 
-		if (g->hop_count >= TREE_OWN_HOPS_MAX || !push_afford(g) ||
-			(g->hop_count > 0 && g->now < g->tree_sent_ms + PUSH_COALESCE_MS)) {
+		if (goes && !p)
+			return true;
+		if (!goes || (over && !p->last)) {
+			if (p)
+				release(p);
 			sooner(&g->tree_ms, g->now + PUSH_COALESCE_MS);
 			return false;
 		}
-		p = make_packet(&batch);
-		if (!p)
-			return true;
-		p->from = shard->pushed;
-		to = p->to = shards_encode(shard, shard->pushed, false, 0, &p->packet);
-		if (to > shard->pushed) {
-			proto_make_relay(&p->packet);
+		goes = p->to > p->from;
+		if (goes)
 			spread(g, p, 0);
-		}
+		shard->pushed = p->to;
 		release(p);
-		if (to <= shard->pushed)
+		if (!goes)
 			return true;
-		shard->pushed = to;
 		if (shard->pushed == shard->head)
 			g->tree_sent_ms = g->now;
 	}

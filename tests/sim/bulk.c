@@ -163,7 +163,102 @@ static void a_copy_that_went_bad_is_found_and_mended(struct world *w)
 	expect_quiet(w, 3000);
 }
 
+/* ---- a storm in one network ---- */
+
+#define STORM 10000
+#define STORM_TOPIC 9
+#define SINGLE_TOPIC 10
+#define HELD_UP_MS 40
+
+struct single {
+	unsigned origin;
+	char key[8];
+};
+
+static bool single_is_everywhere(struct world *w)
+{
+	const struct single *single = w->scenario;
+	size_t len;
+
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (!gossip_get(w->hosts[i].gossip, w->hosts[single->origin].hostno, SINGLE_TOPIC, single->key,
+			    strlen(single->key), &len))
+			return false;
+	return true;
+}
+
+/* How long a change in another network takes. */
+static uint64_t single_takes(struct world *w, unsigned origin, unsigned number)
+{
+	struct single single = {.origin = origin};
+	uint64_t began = w->now_us;
+
+	w->scenario = &single;
+	snprintf(single.key, sizeof(single.key), "i%u", number);
+	gossip_put(w->hosts[origin].gossip, SINGLE_TOPIC, single.key, strlen(single.key), "v", 1, world_now_ms(w), NULL);
+	world_touch(w, origin);
+	expect(w, world_run_until(w, 20000, 1, single_is_everywhere), "a change in another network arrives");
+	w->scenario = NULL;
+	return (w->now_us - began) / SIM_US_PER_MS;
+}
+
+static bool storm_is_over(struct world *w)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (records_of(w, i, 0) != STORM)
+			return false;
+	return true;
+}
+
+static uint64_t suspicions(struct world *w)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < w->host_count; i++)
+		sum += gossip_counters(w->hosts[i].gossip)->suspicions;
+	return sum;
+}
+
+/* 10,000 changes at once in one network, by a host that has a change in another one too. */
+static void a_storm_in_one_network_holds_up_no_other(struct world *w)
+{
+	uint64_t before, began, worst[2] = {0};
+	unsigned number = 0;
+
+	world_introduce_all(w);
+	world_start_all(w);
+	expect_quiet(w, 10000);
+	world_run_ms(w, 5000);
+	w->unchecked = true;
+	before = suspicions(w);
+	for (unsigned i = 0; i < STORM; i++) {
+		char key[40];
+
+		snprintf(key, sizeof(key), "i-of-some-network-%015u", i); /* as endpoints are */
+		gossip_put(w->hosts[0].gossip, STORM_TOPIC, key, 33, key, 32, world_now_ms(w), NULL);
+	}
+	world_touch(w, 0);
+	began = w->now_us;
+	while (!storm_is_over(w) && !w->failure[0] && w->now_us < began + 60000000) {
+		for (unsigned origin = 0; origin < 2; origin++) {
+			uint64_t ms = single_takes(w, origin, number++);
+
+			worst[origin] = ms > worst[origin] ? ms : worst[origin];
+		}
+		world_run_ms(w, 20);
+	}
+	printf("     %u changes at once are everywhere after %.1f s; of %u changes in another network the slowest took %llu ms, "
+	       "by another host %llu ms\n",
+		STORM, (double)(w->now_us - began) / 1e6, number, (unsigned long long)worst[0], (unsigned long long)worst[1]);
+	expect(w, storm_is_over(w), "the storm ends");
+	expect(w, number > 10, "it took long enough to be in somebody's way");
+	expect(w, worst[0] <= HELD_UP_MS && worst[1] <= HELD_UP_MS, "and was in nobody's");
+	expect(w, suspicions(w) == before, "nobody is suspected for it");
+}
+
 const struct scenario bulk_scenarios[] = {
+	{"a_storm_in_one_network_holds_up_no_other", 50, false, a_storm_in_one_network_holds_up_no_other},
+	{"a_storm_in_one_network_holds_up_no_other", 70, false, a_storm_in_one_network_holds_up_no_other},
 	{"a_copy_that_went_bad_is_found_and_mended", 4, false, a_copy_that_went_bad_is_found_and_mended},
 	{"a_difference_costs_what_it_is", 180, false, a_difference_costs_what_it_is},
 	{"many_that_lack_much_help_each_other", 24, false, many_that_lack_much_help_each_other},
