@@ -460,6 +460,16 @@ local function batch(c, tree)
 	records(c, tree)
 end
 
+local function push_ack(c, tree)
+	local first = c:add(tree, f.flags, 1)
+	local named = first and first:uint() >= 128
+	c:add_varint(tree, "Epoch")
+	while c:left() > 0 and not c.bad do
+		if named then c:add(tree, f.topic, 8) end
+		c:add_varint(tree, "Head")
+	end
+end
+
 local BODIES = {
 	ping, ping,
 	function(c, tree) seq(c, tree); c:add(tree, f.about, 3); c:add(tree, f.timeout, 2) end,
@@ -468,7 +478,7 @@ local BODIES = {
 	entry,
 	function(c, tree) c:add(tree, f.about, 3); c:add_varint(tree, "Epoch"); c:add_varint(tree, "Incarnation"); c:add(tree, f.alive, 1) end,
 	batch,
-	repeated(function(c, tree) c:add(tree, f.topic, 8); c:add_varint(tree, "Epoch"); c:add_varint(tree, "Head") end),
+	push_ack,
 	function(c, tree) c:add(tree, f.flags, 1); c:add(tree, f.root, 16); c:add(tree, f.members, 8) end,
 	function(c, tree)
 		for _ = 1, 2 do c:add(tree, f.topic, 8); c:add(tree, f.origin, 3) end

@@ -61,6 +61,7 @@
 #define PUSH_RTO_MS 15
 #define PUSH_TRIES 3
 #define PUSH_COALESCE_MS 5
+#define PUSH_ACK_MS 4	   /* an ack waits for others */
 #define PUSH_GATHER_MS 40  /* admissions wait for each other, at most so long */
 #define STRANGER_MS 600	   /* for who should be introduced: then it is asked itself */
 #define TREE_ABOVE 64	   /* alive hosts: up to here each change goes straight to each */
@@ -76,6 +77,7 @@
 #define ADMISSION_ENOUGH 33 /* hosts that have an admission, ourselves included: a majority is not waited for beyond these */
 #define PUSH_WINDOW 16	    /* packets on their way to one peer */
 #define PUSH_QUANTUM 4	    /* of one shard, before the next has its turn */
+#define PUSH_OWED 48	    /* shards whose acks wait: they fit a packet */
 #define BUCKET_RATE 8000    /* bytes per ms for push and sync */
 #define BUCKET_BURST 1000000
 #define PULL_PACKETS 8	    /* of one shard for one pull */
@@ -217,6 +219,7 @@ struct member {
 	uint64_t push_ms; /* when to look at its cursors, NEVER */
 	uint64_t push_last_ms;
 	unsigned unacked;
+	unsigned owed; /* packets of its pushes without an answer yet */
 
 	UT_hash_handle hh, hh_id;
 };
@@ -297,6 +300,13 @@ struct bulk {
 struct tree_digest {
 	uint32_t origin;
 	uint64_t topic, due_ms;
+};
+
+/* A shard of `m` whose head it will be told. */
+struct owed_ack {
+	struct member *m;
+	uint64_t topic;
+	uint64_t head; /* what it had, as it pushed last */
 };
 
 struct tree_hop;
@@ -396,6 +406,9 @@ struct gossip {
 	unsigned depth;			       /* of entry: callbacks may come back in */
 	int64_t bucket;
 	uint64_t bucket_ms;
+	struct owed_ack owed[PUSH_OWED];
+	unsigned owed_count;
+	uint64_t ack_ms; /* when they leave, NEVER = none */
 	struct shard **dirty;
 	unsigned dirty_count, dirty_capacity;
 
@@ -574,9 +587,10 @@ void sync_heads(struct gossip *g, struct member *m);
 uint64_t sync_tick(struct gossip *g, bool members_due);
 /* Batches of one packet are answered together. */
 struct sync_answer {
-	struct proto_packet acks, pulls;
-	struct proto_list ack_list, pull_list;
-	unsigned ack_count, pull_count;
+	struct proto_packet pulls;
+	struct proto_list pull_list;
+	unsigned pull_count;
+	bool pushed; /* there were pushes of its own among them */
 };
 void sync_answer_open(struct sync_answer *answer);
 enum shards_verdict sync_on_batch(
@@ -620,6 +634,9 @@ void push_gathered(struct gossip *g);
 void push_reset(struct gossip *g, struct member *m, bool from_zero);
 void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_t head, bool exact);
 bool push_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body);
+void push_owe(struct gossip *g, struct member *m, const struct proto_batch *batch);
+void push_owe_packet(struct gossip *g, struct member *m);
+void push_pay(struct gossip *g);
 void push_tick(struct gossip *g);
 bool push_afford(struct gossip *g);
 bool push_afford_relay(struct gossip *g); /* what others want passed on */

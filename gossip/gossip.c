@@ -638,7 +638,7 @@ struct gossip *gossip_new(const struct gossip_config *config, const struct gossi
 	g->now = g->called_ms = g->bucket_ms = now_ms;
 	g->bucket = BUCKET_BURST;
 	g->news_ms = g->probe_ms = g->dead_ms = g->unheard_ms = g->shards_ms = g->heads_ms = g->tree_ms = g->member_due_ms =
-		g->suspects_ms = g->joins_ms = g->newcomer_ms = g->introduce_ms = g->begin_ms = g->gather_ms = NEVER;
+		g->suspects_ms = g->joins_ms = g->newcomer_ms = g->introduce_ms = g->begin_ms = g->gather_ms = g->ack_ms = NEVER;
 	g->newcomer = !id_is_zero(&config->source);
 	g->sender = (struct frame_sender){.hostno = config->hostno,
 		.host_id = config->identity->id,
@@ -801,6 +801,8 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 		probe_paused(g, gap);
 		shards_paused(&g->shards, g->now);
 	}
+	if (g->now >= g->ack_ms)
+		push_pay(g);
 	next = probe_tick(g);
 	members_due = g->now >= g->member_due_ms;
 	if (members_due)
@@ -820,6 +822,7 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 	sooner(&next, g->tree_ms);
 	sooner(&next, g->member_due_ms);
 	sooner(&next, g->gather_ms);
+	sooner(&next, g->ack_ms);
 	return next > g->now ? next : g->now + 1;
 }
 

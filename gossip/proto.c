@@ -354,35 +354,47 @@ bool proto_get_members_flags(struct bytes_reader *body, uint8_t *ret_flags)
 	return true;
 }
 
-void proto_push_ack_open(struct proto_list *list, struct proto_packet *packet)
+#define PUSH_ACK_NAMED 0x80u
+
+void proto_push_ack_open(struct proto_list *list, struct proto_packet *packet, const struct proto_push_ack *ack)
 {
 	list_open(list, packet, PROTO_PUSH_ACK);
+	bw_u8(&list->w, (uint8_t)(ack->packets | (ack->named ? PUSH_ACK_NAMED : 0)));
+	bw_varint(&list->w, ack->epoch);
 }
 
-bool proto_push_ack_add(struct proto_list *list, uint64_t topic, uint32_t epoch, uint64_t head)
+bool proto_push_ack_add(struct proto_list *list, const struct proto_push_ack *ack, uint64_t topic, uint64_t head)
 {
 	size_t before = list->w.len;
 
-	bw_u64(&list->w, topic);
-	bw_varint(&list->w, epoch);
+	if (ack->named)
+		bw_u64(&list->w, topic);
 	bw_varint(&list->w, head);
 	return list_keep(list, before);
 }
 
-bool proto_get_push_ack(struct bytes_reader *body, uint64_t *ret_topic, uint32_t *ret_epoch, uint64_t *ret_head)
+bool proto_get_push_ack_open(struct bytes_reader *body, struct proto_push_ack *ret_ack)
+{
+	uint8_t first = br_u8(body);
+	uint32_t epoch = get_varint32(body);
+
+	if (body->bad)
+		return false;
+	*ret_ack = (struct proto_push_ack){.packets = first & ~PUSH_ACK_NAMED, .named = first & PUSH_ACK_NAMED, .epoch = epoch};
+	return true;
+}
+
+bool proto_get_push_ack(struct bytes_reader *body, const struct proto_push_ack *ack, uint64_t *ret_topic, uint64_t *ret_head)
 {
 	uint64_t topic, head;
-	uint32_t epoch;
 
 	if (body->bad || br_left(body) == 0)
 		return false;
-	topic = br_u64(body);
-	epoch = get_varint32(body);
+	topic = ack->named ? br_u64(body) : 0;
 	head = br_varint(body);
 	if (body->bad)
 		return false;
 	*ret_topic = topic;
-	*ret_epoch = epoch;
 	*ret_head = head;
 	return true;
 }

@@ -123,6 +123,13 @@ struct proto_pull {
 	uint8_t flags;
 };
 
+/* What is common to the heads of one PUSH_ACK. A seq is used once in an epoch: a head that the origin sent names its shard. */
+struct proto_push_ack {
+	uint8_t packets; /* answered by this, at most 127 */
+	bool named;	 /* each head comes with its topic */
+	uint32_t epoch;
+};
+
 /* (from, to]: all changes that are still live, and all deletions above floor, with from < seq <= to, in order of seq. */
 #define PROTO_BATCH_SETTLED 1u /* the origin has put all that it had before its restart */
 #define PROTO_BATCH_LISTING 2u /* part of a listing of all live records from 0: rule R4 */
@@ -195,8 +202,8 @@ bool proto_put_tell(struct proto_packet *packet, uint8_t kind, const void *body,
 
 void proto_members_open(struct proto_list *list, struct proto_packet *packet, uint8_t flags);
 bool proto_members_add(struct proto_list *list, const struct proto_entry *entry);
-void proto_push_ack_open(struct proto_list *list, struct proto_packet *packet);
-bool proto_push_ack_add(struct proto_list *list, uint64_t topic, uint32_t epoch, uint64_t head);
+void proto_push_ack_open(struct proto_list *list, struct proto_packet *packet, const struct proto_push_ack *ack);
+bool proto_push_ack_add(struct proto_list *list, const struct proto_push_ack *ack, uint64_t topic, uint64_t head);
 void proto_vector_open(struct proto_list *list, struct proto_packet *packet, const struct proto_range *range);
 bool proto_vector_add(struct proto_list *list, const struct proto_head *head);
 void proto_pull_open(struct proto_list *list, struct proto_packet *packet);
@@ -252,7 +259,9 @@ bool proto_batch_next(const struct proto_batch *batch, size_t *pos, struct proto
 /* Lists: read the opening, then entries until false; the list was sound if br_done(body). */
 bool proto_get_members_flags(struct bytes_reader *body, uint8_t *ret_flags);
 bool proto_get_entry(struct bytes_reader *body, struct proto_entry *ret);
-bool proto_get_push_ack(struct bytes_reader *body, uint64_t *ret_topic, uint32_t *ret_epoch, uint64_t *ret_head);
+bool proto_get_push_ack_open(struct bytes_reader *body, struct proto_push_ack *ret_ack);
+/* *ret_topic counts only when ack->named. */
+bool proto_get_push_ack(struct bytes_reader *body, const struct proto_push_ack *ack, uint64_t *ret_topic, uint64_t *ret_head);
 bool proto_get_range(struct bytes_reader *body, struct proto_range *ret);
 bool proto_get_head(struct bytes_reader *body, struct proto_head *ret);
 bool proto_get_pull(struct bytes_reader *body, struct proto_pull *ret);

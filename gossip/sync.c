@@ -567,9 +567,9 @@ bool sync_on_pull(struct gossip *g, struct member *m, struct bytes_reader *body)
 
 void sync_answer_open(struct sync_answer *answer)
 {
-	answer->acks.len = answer->pulls.len = 0;
-	answer->ack_count = answer->pull_count = 0;
-	proto_push_ack_open(&answer->ack_list, &answer->acks);
+	answer->pulls.len = 0;
+	answer->pull_count = 0;
+	answer->pushed = false;
 	proto_pull_open(&answer->pull_list, &answer->pulls);
 }
 
@@ -599,7 +599,6 @@ static bool lags(const struct gossip *g, const struct proto_batch *batch)
 enum shards_verdict sync_on_batch(struct gossip *g, struct member *m, const struct proto_batch *batch, struct sync_answer *answer)
 {
 	enum shards_verdict verdict;
-	const struct shard *shard;
 
 	if (!members_find(g, batch->origin) && g->member_count >= GOSSIP_MEMBERS_MAX)
 		return SHARDS_REFUSED;
@@ -615,16 +614,17 @@ enum shards_verdict sync_on_batch(struct gossip *g, struct member *m, const stru
 			member_due(g, &m->sync_ms, g->now + 20);
 		return verdict;
 	}
-	shard = shards_find(&g->shards, batch->origin, batch->topic);
-	if (shard && batch->origin == m->hostno && proto_push_ack_add(&answer->ack_list, batch->topic, shard->epoch, shard->head))
-		answer->ack_count++;
+	if (batch->origin == m->hostno) {
+		push_owe(g, m, batch);
+		answer->pushed = true;
+	}
 	return verdict;
 }
 
 void sync_answer_send(struct gossip *g, struct member *m, struct sync_answer *answer)
 {
-	if (answer->ack_count > 0 && proto_list_close(&answer->ack_list))
-		core_send(g, m, FRAME_CLASS_PROBE, &answer->acks);
+	if (answer->pushed)
+		push_owe_packet(g, m);
 	if (answer->pull_count > 0 && proto_list_close(&answer->pull_list))
 		core_send(g, m, FRAME_CLASS_SYNC, &answer->pulls);
 }

@@ -384,23 +384,98 @@ uint64_t push_admissions(const struct shard *own, const struct member *m)
 	return c && !c->given && c->acked > had ? c->acked : had;
 }
 
+/* Whose head it is that the peer has as we sent it. One that we have not sent last is none: the ack of that one follows. */
+static struct shard *sent_with_head(const struct gossip *g, const struct member *m, uint64_t head)
+{
+	struct shard *shard = shards_origin(&g->shards, g->self->hostno)->shards;
+
+	while (shard && (m->slot >= shard->cursor_count || shard->cursors[m->slot].sent != head))
+		shard = shard->next_of_origin;
+	return shard;
+}
+
 bool push_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body)
 {
+	struct proto_push_ack ack;
 	uint64_t topic, head;
-	uint32_t epoch;
 
-	if (m->unacked > 0)
-		m->unacked--;
-	while (proto_get_push_ack(body, &topic, &epoch, &head)) {
-		struct shard *shard = shards_find(&g->shards, g->self->hostno, topic);
+	if (!proto_get_push_ack_open(body, &ack))
+		return false;
+	m->unacked -= m->unacked < ack.packets ? m->unacked : ack.packets;
+	while (proto_get_push_ack(body, &ack, &topic, &head)) {
+		struct shard *shard = ack.named ? shards_find(&g->shards, g->self->hostno, topic) : sent_with_head(g, m, head);
 
-		if (shard && epoch == shard->epoch && head <= shard->head)
+		if (shard && ack.epoch == shard->epoch && head <= shard->head)
 			push_acked(g, m, shard, head, false);
 	}
 	if (!br_done(body))
 		return false;
 	push_member(g, m);
 	return true;
+}
+
+/* ---- the receiver's side ---- */
+
+static void pay(struct gossip *g, struct member *m)
+{
+	const struct origin *origin = shards_origin(&g->shards, m->hostno);
+	struct proto_push_ack ack = {.packets = (uint8_t)m->owed, .epoch = origin ? origin->epoch : 0};
+	struct proto_packet packet = {0};
+	struct proto_list list;
+	const struct shard *shards[PUSH_OWED];
+	unsigned count = 0, kept = 0;
+
+	for (unsigned i = 0; i < g->owed_count; i++) {
+		const struct owed_ack *owed = &g->owed[i];
+		const struct shard *shard = owed->m == m ? shards_find(&g->shards, m->hostno, owed->topic) : NULL;
+
+		if (shard && shard->epoch == ack.epoch) {
+			ack.named |= shard->head != owed->head;
+			shards[count++] = shard;
+		}
+		if (owed->m != m)
+			g->owed[kept++] = *owed;
+	}
+	g->owed_count = kept;
+	m->owed = 0;
+	proto_push_ack_open(&list, &packet, &ack);
+	for (unsigned i = 0; i < count; i++)
+		proto_push_ack_add(&list, &ack, shards[i]->id.topic, shards[i]->head);
+	if (count > 0 && proto_list_close(&list))
+		core_send(g, m, FRAME_CLASS_PROBE, &packet);
+}
+
+/* All acks that wait. */
+void push_pay(struct gossip *g)
+{
+	while (g->owed_count > 0)
+		pay(g, g->owed[0].m);
+	g->ack_ms = NEVER;
+}
+
+/* What it pushed is acknowledged, but not at once: what follows within PUSH_ACK_MS shares the packet, and who has just heard of
+ * something has better to do. The origin repeats after PUSH_RTO_MS. */
+void push_owe(struct gossip *g, struct member *m, const struct proto_batch *batch)
+{
+	unsigned i = 0;
+
+	while (i < g->owed_count && (g->owed[i].m != m || g->owed[i].topic != batch->topic))
+		i++;
+	if (i == PUSH_OWED) {
+		push_pay(g);
+		i = 0;
+	}
+	g->owed[i] = (struct owed_ack){.m = m, .topic = batch->topic, .head = batch->head};
+	if (i == g->owed_count)
+		g->owed_count++;
+	sooner(&g->ack_ms, g->now + PUSH_ACK_MS);
+}
+
+/* Its window is half full: it shall not wait for us. */
+void push_owe_packet(struct gossip *g, struct member *m)
+{
+	if (++m->owed >= PUSH_WINDOW / 2)
+		pay(g, m);
 }
 
 void push_tick(struct gossip *g)

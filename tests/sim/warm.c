@@ -110,15 +110,16 @@ static void hear_of(struct gossip *g, struct member *m, uint64_t boot, const str
 static void acknowledge_all(struct gossip *g)
 {
 	const struct shard *own = shards_find(&g->shards, g->self->hostno, 0);
+	const struct proto_push_ack ack = {.packets = 1, .named = true, .epoch = own->epoch};
 	struct proto_packet packet;
 	struct proto_list list;
 
 	while (g->hops) {
-		struct proto_head ack = {.origin = g->self->hostno, .topic = 0, .epoch = own->epoch, .head = own->head};
+		struct proto_head hop = {.origin = g->self->hostno, .topic = 0, .epoch = own->epoch, .head = own->head};
 
 		packet.len = 0;
 		proto_relay_ack_open(&list, &packet);
-		proto_relay_ack_add(&list, &ack);
+		proto_relay_ack_add(&list, &hop);
 		proto_list_close(&list);
 		for (unsigned i = 0; i < g->member_count && g->hops; i++)
 			core_messages(g, g->slots[i], packet.bytes, packet.len);
@@ -127,8 +128,8 @@ static void acknowledge_all(struct gossip *g)
 		if (g->slots[i] == g->self)
 			continue;
 		packet.len = 0;
-		proto_push_ack_open(&list, &packet);
-		proto_push_ack_add(&list, 0, own->epoch, own->head);
+		proto_push_ack_open(&list, &packet, &ack);
+		proto_push_ack_add(&list, &ack, 0, own->head);
 		proto_list_close(&list);
 		core_messages(g, g->slots[i], packet.bytes, packet.len);
 	}

@@ -39,6 +39,7 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 		struct gossip_mark mark;
 		struct proto_standing standing;
 		struct proto_sketch sketch;
+		struct proto_push_ack push_ack;
 	} u;
 	uint8_t sum[SKETCH_ITEM_SIZE];
 	uint16_t d;
@@ -77,7 +78,9 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 			;
 		return br_done(&r);
 	case PROTO_PUSH_ACK:
-		while (proto_get_push_ack(&r, &a, &c, &b))
+		if (!proto_get_push_ack_open(&r, &u.push_ack))
+			return false;
+		while (proto_get_push_ack(&r, &u.push_ack, &a, &b))
 			;
 		return br_done(&r);
 	case PROTO_ROOT:
@@ -130,6 +133,7 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 static const struct proto_ping ping = {.seq = 7, .epoch = 3, .incarnation = 2, .root = (u128)1 << 100 | 5, .members = 99};
 static const struct proto_ping_req ping_req = {.seq = 1, .hostno = GOSSIP_HOSTNO_MAX, .timeout_ms = 400};
 static const struct proto_entry entry = {.hostno = 9, .state = GOSSIP_DEAD, .epoch = UINT32_MAX, .incarnation = 300};
+static const struct proto_push_ack push_ack_named = {.packets = 3, .named = true, .epoch = 6};
 static const struct proto_verdict verdict = {.hostno = 9, .epoch = 2, .incarnation = 1, .alive = true};
 static const struct proto_root root = {.want_reply = true, .root = 77, .members = 1};
 static const struct proto_head head = {.origin = 3, .topic = UINT64_MAX, .epoch = 4, .head = UINT64_MAX, .settled = true};
@@ -231,8 +235,8 @@ static void put_one(struct proto_packet *packet, uint8_t type)
 		assert_true(proto_members_add(&list, &entry));
 		break;
 	case PROTO_PUSH_ACK:
-		proto_push_ack_open(&list, packet);
-		assert_true(proto_push_ack_add(&list, 5, 6, 7));
+		proto_push_ack_open(&list, packet, &push_ack_named);
+		assert_true(proto_push_ack_add(&list, &push_ack_named, 5, 7));
 		break;
 	case PROTO_VECTOR:
 		proto_vector_open(&list, packet, &range);
@@ -306,7 +310,7 @@ static void lists_come_back(void **state)
 	struct proto_pull pull;
 	struct proto_heads heads;
 	uint64_t topic, at;
-	uint32_t epoch;
+	struct proto_push_ack push_ack;
 	struct proto_sketch k;
 	uint8_t sum[SKETCH_ITEM_SIZE];
 	uint16_t count;
@@ -342,14 +346,41 @@ static void lists_come_back(void **state)
 	assert_true(pull.flags == PROTO_PULL_LISTING && pull.after.head == head.head);
 	put_one(&packet, PROTO_PUSH_ACK);
 	body = only_message(&packet, PROTO_PUSH_ACK);
-	assert_true(proto_get_push_ack(&body, &topic, &epoch, &at));
-	assert_true(topic == 5 && epoch == 6 && at == 7);
+	assert_true(proto_get_push_ack_open(&body, &push_ack));
+	assert_true(push_ack.packets == 3 && push_ack.named && push_ack.epoch == 6);
+	assert_true(proto_get_push_ack(&body, &push_ack, &topic, &at));
+	assert_true(topic == 5 && at == 7);
+	assert_false(proto_get_push_ack(&body, &push_ack, &topic, &at));
+	assert_true(br_done(&body));
 	put_one(&packet, PROTO_HEADS);
 	body = only_message(&packet, PROTO_HEADS);
 	assert_true(proto_get_heads_open(&body, &heads));
 	assert_true(heads.epoch == 5 && heads.seq == 1002 && heads.topic_lo == 1 && heads.topic_hi == 9);
 	assert_true(proto_get_heads_entry(&body, &topic, &at));
 	assert_true(topic == 4 && at == 1000);
+}
+
+static void push_ack_without_names(void **state)
+{
+	const struct proto_push_ack plain = {.packets = 1, .epoch = 1};
+	struct proto_packet packet = {0};
+	struct proto_push_ack ack;
+	struct proto_list list;
+	struct bytes_reader body;
+	uint64_t topic, head_of;
+
+	(void)state;
+	proto_push_ack_open(&list, &packet, &plain);
+	assert_true(proto_push_ack_add(&list, &plain, 5, 100));
+	assert_true(proto_push_ack_add(&list, &plain, 6, 2));
+	assert_true(proto_list_close(&list));
+	assert_int_equal(packet.len, 6);
+	body = only_message(&packet, PROTO_PUSH_ACK);
+	assert_true(proto_get_push_ack_open(&body, &ack) && !ack.named && ack.packets == 1 && ack.epoch == 1);
+	assert_true(proto_get_push_ack(&body, &ack, &topic, &head_of) && head_of == 100);
+	assert_true(proto_get_push_ack(&body, &ack, &topic, &head_of) && head_of == 2);
+	assert_false(proto_get_push_ack(&body, &ack, &topic, &head_of));
+	assert_true(br_done(&body));
 }
 
 static void batch_comes_back(void **state)
@@ -388,6 +419,7 @@ static bool may_be_cut(uint8_t type, size_t len)
 	case PROTO_MEMBERS:
 		return len == 1;
 	case PROTO_PUSH_ACK:
+		return len == 2;
 	case PROTO_RELAY_ACK:
 	case PROTO_PULL:
 	case PROTO_AUDIT:
@@ -568,6 +600,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain_values_come_back),
 		cmocka_unit_test(lists_come_back),
+		cmocka_unit_test(push_ack_without_names),
 		cmocka_unit_test(batch_comes_back),
 		cmocka_unit_test(every_truncation_is_refused),
 		cmocka_unit_test(trailing_byte_is_refused),
