@@ -126,6 +126,9 @@ class Fleet:
         for n in range(self.count):
             os.mkdir(self.host_dir(n))
             run("ip", "netns", "add", self.netns(n))
+        # Where br_netfilter is loaded, for Docker, each packet would pass through iptables on the switch.
+        run("ip", "netns", "exec", self.switch, "sh", "-c",
+            "for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f ] || echo 0 >$f; done")
         lines = ["link add sw type bridge mcast_snooping 0", "link set sw addrgenmode none", "link set sw up"]
         for n in range(self.count):
             lines += [f"link add h{n} type veth peer name eth0 netns {self.netns(n)}", f"link set h{n} addrgenmode none",

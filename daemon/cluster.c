@@ -31,6 +31,7 @@
 #define SOCKET_BUFFER (4 * 1024 * 1024)
 #define MEASURE_EVERY_MS 200
 #define LATE_MS 50
+#define LOOP_TICK_MS 4
 #define HEAR_FIRST_BATCHES 256
 
 struct join {
@@ -275,7 +276,14 @@ void cluster_from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr
 	}
 }
 
-/* A datagram that cannot be sent is a lost one: the core repeats what matters. */
+static void on_out(evutil_socket_t fd, short what, void *arg)
+{
+	struct node *node = arg;
+
+	(void)fd, (void)what;
+	udp_flush(&node->out, node->udp_fd);
+}
+
 static void send_packet(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
 {
 	struct node *node = ctx;
@@ -285,10 +293,9 @@ static void send_packet(void *ctx, const struct gossip_addr *to, const void *pac
 	if (streams_answer(node, to, packet, len) || to->ip.family != node->options.listen.ip.family)
 		return;
 	ss_len = cluster_to_sockaddr(to, &ss);
-	for (int try = 0; try < 2; try++) /* the first failure may be an ICMP error about an earlier packet to somebody else */
-		if (sendto(node->udp_fd, packet, len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&ss, ss_len) >= 0)
-			return;
-	log_debug("cluster", "a packet of %zu bytes was not sent: %s", len, strerror(errno));
+	if (node->out.count == 0)
+		event_active(node->out_event, EV_WRITE, 0);
+	udp_queue(&node->out, node->udp_fd, &ss, ss_len, packet, len);
 }
 
 static void on_refused(void *ctx, const struct sockaddr_storage *ss)
@@ -314,19 +321,19 @@ static void receive(struct node *node, const struct gossip_addr *from, const voi
 	}
 }
 
-/* Returns whether there may be more. */
-static bool receive_batch(struct node *node, int fd)
+/* Returns how many came, -1 (errno). */
+static int receive_batch(struct node *node, int fd)
 {
 	static uint8_t buffers[RECEIVE_BATCH][GOSSIP_PACKET_MAX + 1];
 	static uint8_t control[RECEIVE_BATCH][UDP_CONTROL_SIZE] __attribute__((aligned(8)));
-	struct sockaddr_storage from[RECEIVE_BATCH];
-	struct mmsghdr msgs[RECEIVE_BATCH];
-	struct iovec iov[RECEIVE_BATCH];
+	static struct sockaddr_storage from[RECEIVE_BATCH];
+	static struct mmsghdr msgs[RECEIVE_BATCH];
+	static struct iovec iov[RECEIVE_BATCH];
+	static int used = RECEIVE_BATCH; /* of the arrays, since they were made ready */
 	uint64_t now = clock_boot_ms();
 	int count;
 
-	memset(msgs, 0, sizeof(msgs));
-	for (int i = 0; i < RECEIVE_BATCH; i++) {
+	for (int i = 0; i < used; i++) {
 		iov[i] = (struct iovec){.iov_base = buffers[i], .iov_len = sizeof(buffers[i])};
 		msgs[i].msg_hdr = (struct msghdr){.msg_name = &from[i],
 			.msg_namelen = sizeof(from[i]),
@@ -336,6 +343,7 @@ static bool receive_batch(struct node *node, int fd)
 			.msg_controllen = UDP_CONTROL_SIZE};
 	}
 	count = recvmmsg(fd, msgs, RECEIVE_BATCH, MSG_DONTWAIT, NULL);
+	used = count > 0 ? count : 0;
 	if (node->gossip && count > 0)
 		gossip_clock_us(node->gossip, clock_boot_us());
 	for (int i = 0; i < count; i++) {
@@ -344,25 +352,30 @@ static bool receive_batch(struct node *node, int fd)
 		udp_note_datagram(&node->udp_measure, &msgs[i].msg_hdr);
 		receive(node, &addr, buffers[i], msgs[i].msg_len, false, now);
 	}
-	return count == RECEIVE_BATCH;
+	return count;
 }
 
+static void gossip_turn(struct node *node, uint64_t now);
+
+/* Pending errors make the first call fail. What follows of the packets is done here instead of by a timer: a turn of the loop
+ * less. */
 static void on_packets(evutil_socket_t fd, short what, void *arg)
 {
 	struct node *node = arg;
 
 	(void)what;
-	udp_take_errors(fd, on_refused, node);
-	receive_batch(node, fd);
-	cluster_poke(node);
-	custody_poke(node);
+	if (receive_batch(node, fd) < 0) {
+		udp_take_errors(fd, on_refused, node);
+		receive_batch(node, fd);
+	}
+	gossip_turn(node, clock_boot_ms());
+	udp_flush(&node->out, node->udp_fd);
 }
 
 void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len)
 {
 	receive(node, from, packet, len, true, clock_boot_ms());
 	cluster_poke(node);
-	custody_poke(node);
 }
 
 static int open_socket(struct node *node, struct err *err)
@@ -384,7 +397,8 @@ static int open_socket(struct node *node, struct err *err)
 			"cannot listen on UDP %s port %u (is the address on this host, and no other daemon on the port?)",
 			ip_format(&node->options.listen.ip, text), node->options.listen.port);
 	node->udp_event = event_new(node->base, node->udp_fd, EV_READ | EV_PERSIST, on_packets, node);
-	if (!node->udp_event || event_add(node->udp_event, NULL) < 0)
+	node->out_event = event_new(node->base, -1, 0, on_out, node);
+	if (!node->udp_event || !node->out_event || event_add(node->udp_event, NULL) < 0)
 		return err_set(err, ERR_INTERNAL, "cannot watch the UDP socket");
 	return 0;
 }
@@ -459,6 +473,7 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 	else if (node->ipam)
 		ipam_peer_alive(node->ipam, m->hostno, m->state <= GOSSIP_SUSPECT, clock_boot_ms());
 	grant_look_of(node, &m->host_id);
+	custody_poke(node);
 }
 
 static void on_record(
@@ -476,6 +491,7 @@ static void on_record(
 	if (key_len < 1 + sizeof(id))
 		return;
 	memcpy(&id, k + 1, sizeof(id));
+	custody_poke(node);
 	switch (k[0]) {
 	case RECORD_NETWORK:
 		network_changed(node, &id);
@@ -498,10 +514,12 @@ static void on_told(void *ctx, uint32_t from, uint8_t kind, const void *body, si
 {
 	struct node *node = ctx;
 
-	if (kind == TELL_IPAM)
+	if (kind == TELL_IPAM) {
 		ipam_message(node->ipam, from, body, len, clock_boot_ms());
-	else
+		custody_poke(node);
+	} else {
 		claims_told(node, from, kind, body, len);
+	}
 }
 
 static void on_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
@@ -595,6 +613,7 @@ static void grant_look(struct node *node, struct hostno_grant *g)
 	ipam_peer_eligible(node->ipam, g->hostno, spread, clock_boot_ms());
 	if (!spread)
 		return;
+	custody_poke(node);
 	g->spread = true;
 	node->grants_unspread--;
 	grant_save(node, g, false);
@@ -803,7 +822,7 @@ void cluster_pool_seen(struct node *node, const struct pool_def *def)
  * is blamed for silence. */
 static void hear_first(struct node *node)
 {
-	for (int i = 0; i < HEAR_FIRST_BATCHES && receive_batch(node, node->udp_fd); i++)
+	for (int i = 0; i < HEAR_FIRST_BATCHES && receive_batch(node, node->udp_fd) == RECEIVE_BATCH; i++)
 		;
 }
 
@@ -822,13 +841,11 @@ static void measure_self(struct node *node, uint64_t now)
 	m->dropped = false;
 }
 
-static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
+static void gossip_turn(struct node *node, uint64_t now)
 {
-	struct node *node = arg;
-	uint64_t now = clock_boot_ms(), next;
+	uint64_t next;
 	struct timeval tv;
 
-	(void)fd, (void)what;
 	if (!node->gossip || node->left)
 		return;
 	measure_self(node, now);
@@ -841,9 +858,22 @@ static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
 		next = 1000;
 	tv = (struct timeval){.tv_sec = (time_t)(next / 1000), .tv_usec = (suseconds_t)(next % 1000) * 1000};
 	event_add(node->gossip_timer, &tv);
-	node->udp_measure.due_ms = now + next;
+	node->gossip_due_ms = node->udp_measure.due_ms = now + next;
 	grants_look(node);
-	custody_poke(node); /* a member may have changed */
+	housekeeping_turn(node, now);
+}
+
+/* The loop's clock counts in ticks of the kernel, some ms, and may be ahead of ours by one. */
+static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct node *node = arg;
+	uint64_t now = clock_boot_ms();
+
+	(void)fd, (void)what;
+	if (now < node->gossip_due_ms && node->gossip_due_ms <= now + LOOP_TICK_MS)
+		now = node->gossip_due_ms;
+	gossip_turn(node, now);
+	udp_flush(&node->out, node->udp_fd);
 }
 
 /* Not at once: the caller may be within one of the core's callbacks. By a timer, which comes behind what is ready to be written:
@@ -852,8 +882,10 @@ void cluster_poke(struct node *node)
 {
 	struct timeval now = {0};
 
-	if (node->gossip && !node->left)
-		event_add(node->gossip_timer, &now);
+	if (!node->gossip || node->left)
+		return;
+	node->gossip_due_ms = 0;
+	event_add(node->gossip_timer, &now);
 }
 
 static const struct gossip_ops gossip_ops = {
@@ -963,6 +995,9 @@ void cluster_stop(struct node *node)
 	streams_close(node);
 	if (node->udp_event)
 		event_free(node->udp_event);
+	if (node->out_event)
+		event_free(node->out_event);
+	udp_flush(&node->out, node->udp_fd);
 	if (node->gossip_timer)
 		event_free(node->gossip_timer);
 	if (node->udp_fd >= 0)
@@ -982,6 +1017,7 @@ void cluster_publish(struct node *node, uint64_t topic, const void *key, size_t 
 		gossip_del(node->gossip, topic, key, key_len, clock_boot_ms());
 	else if (gossip_put(node->gossip, topic, key, key_len, val, len, clock_boot_ms(), &err) < 0)
 		log_error("cluster", "a record of kind %c is not published: %s", *(const char *)key, err.text);
+	udp_flush(&node->out, node->udp_fd);
 	cluster_poke(node);
 }
 

@@ -194,8 +194,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd, (void)what;
 	next = ipam_tick(node->ipam, now);
 	next = next > now ? next - now : 1;
-	if (next > 1000)
-		next = 1000;
+	if (next >= 1000) /* the housekeeping pokes */
+		return;
 	tv = (struct timeval){.tv_sec = (time_t)(next / 1000), .tv_usec = (suseconds_t)(next % 1000) * 1000};
 	event_add(node->ipam_timer, &tv);
 }

@@ -17,7 +17,6 @@
 #define SETTLE_MS 1000
 #define REAP_MS 100 /* a group of deleted links shares one wait of the kernel (16-20 ms, RCU) */
 #define REAP_LATEST_MS 1000
-#define LINKS_MS 2000
 #define LINKS_SLICE 32
 #define RETRY_MS 1000
 
@@ -100,7 +99,7 @@ struct datapath {
 	struct driver *drivers[MODES]; /* the worker's, after start */
 	struct vxlan_config config;
 	struct command *head, **tail;
-	struct event *flush, *notify[MODES], *reap, *resync, *links;
+	struct event *flush, *notify[MODES], *reap, *resync;
 	unsigned syncs_open; /* with the worker: they read notices themselves, so nobody is woken for these */
 	bool reap_wanted, links_running, resync_queued, settling;
 	bool hold;
@@ -564,15 +563,6 @@ static void on_resync(evutil_socket_t fd, short what, void *arg)
 	arm(dp->resync, RESYNC_MS);
 }
 
-static void on_links(evutil_socket_t fd, short what, void *arg)
-{
-	struct datapath *dp = arg;
-
-	(void)fd, (void)what;
-	datapath_look_at_links(dp->node);
-	arm(dp->links, LINKS_MS);
-}
-
 static unsigned mode_of(const struct network *n)
 {
 	return n && n->def.routed ? L3 : L2;
@@ -753,6 +743,11 @@ void datapath_hold(struct node *node, bool hold)
 	request_resync(dp);
 }
 
+bool datapath_holds(const struct node *node)
+{
+	return node->datapath->hold;
+}
+
 void datapath_start_over(struct node *node)
 {
 	add(node, START_OVER)->hostno = node->cluster.hostno;
@@ -831,13 +826,11 @@ int datapath_adopt(struct node *node, struct err *err)
 	dp->flush = event_new(node->base, -1, 0, on_flush, dp);
 	dp->reap = evtimer_new(node->base, on_reap, dp);
 	dp->resync = evtimer_new(node->base, on_resync, dp);
-	dp->links = evtimer_new(node->base, on_links, dp);
-	if (!dp->flush || !dp->reap || !dp->resync || !dp->links || watch_driver(dp, L2) < 0 || watch_driver(dp, L3) < 0)
+	if (!dp->flush || !dp->reap || !dp->resync || watch_driver(dp, L2) < 0 || watch_driver(dp, L3) < 0)
 		return err_set(err, ERR_INTERNAL, "out of memory");
 	dp->reap_wanted = true;
 	put_off_reap(dp);
 	arm(dp->resync, RESYNC_MS);
-	arm(dp->links, LINKS_MS);
 	return result;
 }
 
@@ -860,8 +853,6 @@ void datapath_stop(struct node *node)
 		event_free(dp->reap);
 	if (dp->resync)
 		event_free(dp->resync);
-	if (dp->links)
-		event_free(dp->links);
 	commands_free(dp->head);
 	free(dp);
 	node->datapath = NULL;

@@ -8,6 +8,8 @@
 #include "netlink/netns.h"
 
 #define HOUSEKEEPING_MS 1000
+#define HOUSEKEEPING_LATEST_MS 2000
+#define LINKS_EVERY 2 /* of these */
 #define CLAIMS_PENDING_MS 25
 #define JOIN_AGAIN_MS 10000
 
@@ -99,7 +101,7 @@ static void hide_dead_hosts(struct node *node, uint64_t now)
 {
 	struct host *host, *next;
 
-	if (!node->gossip || gossip_cut_suspected(node->gossip, now))
+	if (!node->gossip || gossip_member_count(node->gossip, GOSSIP_DEAD) == 0 || gossip_cut_suspected(node->gossip, now))
 		return;
 	HASH_ITER(hh, node->hosts, host, next)
 	if (!host->hidden && host->state == GOSSIP_DEAD && now - host->since_ms > ROWS_GRACE_MS &&
@@ -111,7 +113,7 @@ static void hide_dead_hosts(struct node *node, uint64_t now)
 
 static void release_hold(struct node *node, uint64_t now)
 {
-	if (node->gossip && (gossip_in_step(node->gossip) || now - node->start_ms > HOLD_MAX_MS))
+	if (node->gossip && datapath_holds(node) && (gossip_in_step(node->gossip) || now - node->start_ms > HOLD_MAX_MS))
 		datapath_hold(node, false);
 }
 
@@ -141,7 +143,7 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 {
 	struct node *node = arg;
 	uint64_t now = clock_boot_ms();
-	struct timeval tv = {.tv_sec = HOUSEKEEPING_MS / 1000};
+	struct timeval tv = {.tv_sec = HOUSEKEEPING_LATEST_MS / 1000};
 
 	(void)fd, (void)what;
 	claims_tick(node, now);
@@ -155,6 +157,9 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 		pools_collect_leases(node, now);
 		workloads_tick(node, now);
 		join_by_option(node, now);
+		custody_poke(node);
+		if (++node->housekeepings % LINKS_EVERY == 0)
+			datapath_look_at_links(node);
 	}
 	if (node->pending_claims)
 		housekeeping_soon(node);
@@ -184,6 +189,13 @@ void call_behind_saves(struct node *node, const struct id128 *id, void (*fn)(str
 		abort();
 	*b = (struct behind_saves){node, *id, fn};
 	outbox_call(node->outbox, saves_done, b);
+}
+
+/* It goes along with whatever else there is to do, instead of waking the daemon for itself. */
+void housekeeping_turn(struct node *node, uint64_t now)
+{
+	if (now - node->last_housekeeping_ms >= HOUSEKEEPING_MS)
+		event_active(node->housekeeping, EV_TIMEOUT, 0);
 }
 
 static int load_state(struct node *node, struct err *err)

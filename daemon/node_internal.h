@@ -228,6 +228,9 @@ struct node {
 	struct udp_measure udp_measure;
 	uint64_t measured_ms;
 	struct event *udp_event, *gossip_timer;
+	struct udp_out out;
+	struct event *out_event; /* sends what waits, behind the callback that made it */
+	uint64_t gossip_due_ms;	 /* when gossip_timer is to fire */
 	struct streams *streams;
 	struct host *hosts;
 	struct join *join;    /* in progress; NULL otherwise */
@@ -262,6 +265,7 @@ struct node {
 	struct datapath *datapath;
 	struct event *housekeeping;
 	uint64_t last_housekeeping_ms, next_join_ms;
+	unsigned housekeepings;
 
 	struct plugin *plugin;
 	struct control *control;
@@ -572,6 +576,7 @@ bool remote_is_host(const struct remote *remote);     /* no endpoint: the own ad
 int datapath_start(struct node *node, struct err *err);
 int datapath_adopt(struct node *node, struct err *err); /* first comparison, on the calling thread, before the worker is used */
 void datapath_hold(struct node *node, bool hold);	/* keep rows that nobody desires */
+bool datapath_holds(const struct node *node);
 void datapath_stop(struct node *node);
 void datapath_put_network(struct node *node, const struct network *network);
 void datapath_del_network(struct node *node, const struct id128 *id);
@@ -607,6 +612,7 @@ extern const struct control_backend api_backend;
 
 /* node.c */
 void housekeeping_soon(struct node *node);
+void housekeeping_turn(struct node *node, uint64_t now);
 /* Calls fn when what was saved so far is on disk. What `id` names may be gone by then. */
 void call_behind_saves(struct node *node, const struct id128 *id, void (*fn)(struct node *node, const struct id128 *id));
 int node_start(struct node *node, const struct options *options, struct event_base *base, struct err *err);

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 
 #define ERRORS_AT_ONCE 64
 #define AGE_MAX_MS 60000 /* above: the clock was set */
@@ -25,6 +26,46 @@ void udp_prepare(int fd, int family)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &on, sizeof(on));
 	else
 		setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on));
+}
+
+void udp_queue(struct udp_out *out, int fd, const struct sockaddr_storage *to, socklen_t to_len, const void *packet, size_t len)
+{
+	unsigned i;
+
+	if (len > UDP_OUT_BYTES || to_len > sizeof(out->to[0]))
+		return;
+	if (out->count == UDP_OUT_PACKETS || out->used + len > UDP_OUT_BYTES)
+		udp_flush(out, fd);
+	i = out->count++;
+	memcpy(out->bytes + out->used, packet, len);
+	memcpy(&out->to[i], to, to_len);
+	out->iov[i] = (struct iovec){.iov_base = out->bytes + out->used, .iov_len = len};
+	out->msgs[i].msg_hdr =
+		(struct msghdr){.msg_name = &out->to[i], .msg_namelen = to_len, .msg_iov = &out->iov[i], .msg_iovlen = 1};
+	out->used += len;
+}
+
+void udp_flush(struct udp_out *out, int fd)
+{
+	unsigned at = 0;
+	bool again = false;
+
+	while (at < out->count) {
+		int sent = sendmmsg(fd, out->msgs + at, out->count - at, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (sent > 0) {
+			at += (unsigned)sent;
+			again = false;
+		} else if (!again) { /* the first failure may be an ICMP error about an earlier packet to somebody else */
+			again = true;
+		} else {
+			log_debug("cluster", "a packet of %zu bytes was not sent: %s", out->iov[at].iov_len, strerror(errno));
+			at++;
+			again = false;
+		}
+	}
+	out->count = 0;
+	out->used = 0;
 }
 
 static void note_lag(struct udp_measure *measure, int64_t lag_ms)

@@ -3,6 +3,7 @@
 #ifndef DAEMON_UDP_INTERNAL_H
 #define DAEMON_UDP_INTERNAL_H
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,8 +19,29 @@ struct udp_measure {
 	bool dropped;
 };
 
+#define UDP_OUT_PACKETS 64
+#define UDP_OUT_BYTES 16384
+
+/* What waits to be sent: many small packets to as many hosts cost one system call. */
+struct udp_out {
+	unsigned count;
+	size_t used;
+	struct mmsghdr msgs[UDP_OUT_PACKETS];
+	struct iovec iov[UDP_OUT_PACKETS];
+	union {
+		struct sockaddr sa;
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+	} to[UDP_OUT_PACKETS];
+	uint8_t bytes[UDP_OUT_BYTES];
+};
+
 /* Asks for time stamps, drop counts and errors. A kernel that has one of them not is served without. */
 void udp_prepare(int fd, int family);
+/* Takes a copy of the packet; when there is no room, what waits is sent first. */
+void udp_queue(struct udp_out *out, int fd, const struct sockaddr_storage *to, socklen_t to_len, const void *packet, size_t len);
+/* A datagram that cannot be sent is a lost one: the core repeats what matters. */
+void udp_flush(struct udp_out *out, int fd);
 /* The control data of one datagram. */
 void udp_note_datagram(struct udp_measure *measure, struct msghdr *msg);
 void udp_note_wakeup(struct udp_measure *measure, uint64_t now_ms);

@@ -802,9 +802,7 @@ uint64_t sync_tick(struct gossip *g, bool members_due)
 		shards_tick(&g->shards, g->now);
 		g->shards_ms = g->now + SHARDS_TICK_MS;
 	}
-	next = g->shards_ms;
-	sooner(&next, g->heads_ms);
-	sooner(&next, g->audit_ms);
+	next = g->heads_ms; /* the others go along with the next probe */
 	for (unsigned i = 0; members_due && i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 
