@@ -1,7 +1,7 @@
-/* See udp_internal.h. Facts: with IP_RECVERR (ip(7)) an ICMP error about a datagram of ours lies in the socket's error queue,
- * with the destination as the address and what was found as a struct sock_extended_err, and the next call on the socket fails
- * once with it. A datagram's age is the difference of two readings of the wall clock by the same kernel; a step of that clock
- * between them is told by its size. */
+/* See udp_internal.h. Facts: sendmmsg(2) tells of an error only when the first of its packets had it. With IP_RECVERR (ip(7)) an
+ * ICMP error about a datagram of ours lies in the socket's error queue, with the destination as the address and what was found as
+ * a struct sock_extended_err, and the next call on the socket fails once with it. A datagram's age is the difference of two
+ * readings of the wall clock by the same kernel; a step of that clock between them is told by its size. */
 #include "daemon/udp_internal.h"
 
 #include <errno.h>
