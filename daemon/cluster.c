@@ -637,6 +637,17 @@ static void grants_look(struct node *node)
 	grant_look(node, g);
 }
 
+/* The other way round: known to many, our number is ours for good, and with it our slice of each large pool. */
+static void known_look(struct node *node)
+{
+	if (node->cluster.known || !node->ipam || !gossip_known(node->gossip))
+		return;
+	node->cluster.known = true;
+	cluster_save(node);
+	ipam_open_slices(node->ipam, clock_boot_ms());
+	custody_poke(node);
+}
+
 static const struct prefix hostno_prefix = {.ip = {.family = 4}, .length = 12}; /* 2^20 numbers: gossip's limit */
 
 static void grant_saved(struct node *node, const struct id128 *host_id)
@@ -860,6 +871,7 @@ static void gossip_turn(struct node *node, uint64_t now)
 	event_add(node->gossip_timer, &tv);
 	node->gossip_due_ms = node->udp_measure.due_ms = now + next;
 	grants_look(node);
+	known_look(node);
 	housekeeping_turn(node, now);
 }
 
@@ -1224,6 +1236,7 @@ static void become_member(struct node *node)
 	memcpy(node->cluster.key, c->result.cluster_key, sizeof(node->cluster.key));
 	node->cluster.hostno = c->result.hostno;
 	node->cluster.epoch = FIRST_EPOCH;
+	node->cluster.known = false;
 	memset(&node->cluster.hostno_pool, 0, sizeof(node->cluster.hostno_pool));
 	change_cluster(c);
 }

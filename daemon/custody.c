@@ -155,6 +155,11 @@ static void on_decree(void *ctx, const struct ipam_decree *decree)
 	outbox_call(node->outbox, perform, e);
 }
 
+static void on_pool_asked(void *ctx, const struct id128 *pool)
+{
+	pool_asked(ctx, pool);
+}
+
 static const struct ipam_ops ipam_ops = {
 	.save = on_save,
 	.publish = on_publish,
@@ -163,6 +168,7 @@ static const struct ipam_ops ipam_ops = {
 	.random = random_bytes,
 	.decree = on_decree,
 	.set_back = on_set_back,
+	.pool_asked = on_pool_asked,
 };
 
 static int restore(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
@@ -178,6 +184,8 @@ int custody_start(struct node *node, struct err *err)
 	node->ipam = ipam_new(&config, &ipam_ops, node);
 	if (!node->ipam)
 		return err_set(err, ERR_INTERNAL, "out of memory");
+	if (node->cluster.known)
+		ipam_open_slices(node->ipam, clock_boot_ms());
 	if (store_each(node->store, STORE_STATE, STORE_IPAM, restore, node, err) < 0)
 		return err_prefix(err, "custody of addresses");
 	if (store_each(node->store, STORE_BOOT, STORE_LEASE, restore, node, err) < 0)

@@ -419,6 +419,7 @@ void pools_tick(struct node *node);
 /* Which of these do, 1 << index, with a route of this host: a default route aside, and those through the device `except`; NULL:
  * none. */
 unsigned routes_overlap(const struct prefix *prefixes, unsigned count, const char *except);
+void pool_asked(struct node *node, const struct id128 *id);
 void pools_join_all(struct node *node); /* also those that nobody here uses */
 void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err),
 	void *arg);

@@ -19,6 +19,7 @@
 #define OWNER_AUX "an auxiliary address" /* another label: hosts that ask for the gateway must not take it for one */
 #define SEARCH_BITS 16			 /* of candidates looked at: a search stays within milliseconds */
 #define TAKE_AGAIN_MS 30000		 /* a host that has just started may be on hold for some seconds */
+#define SLICES_LENGTH_MAX 96		 /* IPv6: 2,048 addresses for each host number without asking anybody */
 #define PICKS_MAX 64			 /* candidates asked about before giving up */
 
 static const char *const space_names[] = {"local", "global", "hostno"};
@@ -207,7 +208,10 @@ static struct ipam_pool_def core_def(const struct pool_def *def)
 {
 	bool edges = def->prefix.ip.family == 6 ? def->prefix.length < 127 : def->prefix.length <= 30;
 
-	return (struct ipam_pool_def){.id = def->id, .prefix = def->prefix, .edges_reserved = edges};
+	bool large = def->prefix.ip.family == 6 && def->prefix.length <= SLICES_LENGTH_MAX;
+
+	return (struct ipam_pool_def){
+		.id = def->id, .prefix = def->prefix, .edges_reserved = edges, .slice_bits = large ? IPAM_SLICE_BITS : 0};
 }
 
 /* Forgets a pool that nobody here needs, if no address is lost by it. */
@@ -281,6 +285,33 @@ static void join_unused(struct node *node, struct pool *p)
 	pool_join_core(node, p);
 	if (p->joined)
 		pool_keep(node, p);
+}
+
+struct asked {
+	struct node *node;
+	struct id128 id;
+};
+
+static void join_asked(void *arg)
+{
+	struct asked *a = arg;
+	struct pool *p = pool_by_id(a->node, &a->id);
+
+	if (p && core_def(&p->state.def).slice_bits)
+		join_unused(a->node, p);
+	free(a);
+}
+
+/* Somebody asks by name for an address that may be in our slice of a pool that nobody here uses. A later tick leaves the pool
+ * again; whoever asks repeats itself before that. Not at once: the core is in the middle of a message. */
+void pool_asked(struct node *node, const struct id128 *id)
+{
+	struct asked *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		abort();
+	*a = (struct asked){node, *id};
+	outbox_call(node->outbox, join_asked, a);
 }
 
 void pools_join_all(struct node *node)

@@ -286,6 +286,7 @@ static void put_cluster_state(struct bytes_writer *w, const struct cluster_state
 	bw_u32(w, s->hostno);
 	bw_u32(w, s->epoch);
 	bw_id(w, &s->hostno_pool);
+	bw_u8(w, s->known);
 }
 
 static void get_cluster_state(struct bytes_reader *r, struct cluster_state *s)
@@ -295,6 +296,7 @@ static void get_cluster_state(struct bytes_reader *r, struct cluster_state *s)
 	s->hostno = br_u32(r);
 	s->epoch = br_u32(r);
 	br_id(r, &s->hostno_pool);
+	get_bool(r, &s->known);
 	if (s->hostno == 0 || s->hostno > GOSSIP_HOSTNO_MAX)
 		r->bad = true;
 }

@@ -75,6 +75,7 @@ struct cluster_state {
 	uint32_t hostno;
 	uint32_t epoch;
 	struct id128 hostno_pool;
+	bool known; /* to so many hosts that its number is nobody else's: it uses its slices of pools */
 };
 
 struct network_state { /* key: network id */

@@ -198,6 +198,9 @@ bool gossip_in_step(const struct gossip *g);
  * `hostno` that this host signed; in clusters of more than 64 hosts 33 are enough: an heir asks all that it knows, and only if
  * each of the 33 were out of the cluster would it not hear of that host. */
 bool gossip_admission_spread(const struct gossip *g, uint32_t hostno);
+/* The same of ourselves, as far as we can see it: more than half of the others that have not left, or 33, have told us that they
+ * have records of ours, which nobody takes without our admission. True of a host that is alone. */
+bool gossip_known(const struct gossip *g);
 
 /* Before gossip_start: the mark at which we were last found sound. Later, while we stand sound: what our state has come to, once
  * it is on disk with the note that it is sound; else nothing happens. Others keep the highest; who starts again with a lower one,

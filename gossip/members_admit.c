@@ -328,29 +328,41 @@ void gossip_admit_again(struct gossip *g, uint64_t now_ms)
 	core_leave(g);
 }
 
+/* Ours up to there; `but` is the host that is not counted. */
+static bool many_have(const struct gossip *g, const struct shard *shard, uint64_t seq, const struct member *but)
+{
+	unsigned all = 0, have = 0;
+
+	for (unsigned i = 0; i < g->member_count; i++) {
+		const struct member *m = g->slots[i];
+
+		if (m == but || m->state == GOSSIP_LEFT)
+			continue;
+		all++;
+		have += m == g->self || push_admissions(shard, m) >= seq;
+	}
+	return all == 0 || 2 * have > all || have >= ADMISSION_ENOUGH;
+}
+
+bool gossip_known(const struct gossip *g)
+{
+	const struct shard *shard = shards_find(&g->shards, g->self->hostno, 0);
+
+	return shard && many_have(g, shard, 1, g->self);
+}
+
 bool gossip_admission_spread(const struct gossip *g, uint32_t hostno)
 {
 	const struct member *admitted = members_find(g, hostno);
 	const struct shard *shard = shards_find(&g->shards, g->self->hostno, 0);
 	uint8_t key[SAVED_KEY_SIZE] = {'a'};
 	const struct record *r;
-	unsigned all = 0, have = 0;
 
 	if (!admitted || !shard)
 		return false;
 	memcpy(key + 1, admitted->host_id.bytes, sizeof(admitted->host_id.bytes));
 	r = shards_record(shard, &g->shards, key, sizeof(key));
-	if (!r || r->deleted)
-		return false;
-	for (unsigned i = 0; i < g->member_count; i++) {
-		const struct member *m = g->slots[i];
-
-		if (m == admitted || m->state == GOSSIP_LEFT)
-			continue;
-		all++;
-		have += m == g->self || push_admissions(shard, m) >= r->seq;
-	}
-	return 2 * have > all || have >= ADMISSION_ENOUGH;
+	return r && !r->deleted && many_have(g, shard, r->seq, admitted);
 }
 
 int admit_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err)

@@ -256,11 +256,32 @@ static bool without_host_numbers(const struct ipam *ipam, const struct pool *poo
 	return true;
 }
 
+/* Nobody reported a fact of the piece, which begins in some host's slice: whether that is the victim's. Cut to one slice, or
+ * before the next slice of the victim's. */
+static bool is_victims_slice(const struct ipam *ipam, const struct decree *decree, const struct pool *pool, struct custody *piece)
+{
+	u128 end = piece->start + piece->len, start, len;
+	bool mine = is_victims(ipam, decree, slice_host(pool, piece->start));
+	const struct decree *other, *next;
+
+	HASH_ITER(hh, ipam->decrees, other, next)
+	{
+		if (!slice_of(pool, other->victim, &start, &len) || !is_victims(ipam, decree, other->victim))
+			continue;
+		if (start > piece->start && start < end)
+			end = start;
+		if (mine && start <= piece->start && piece->start < start + len && start + len < end)
+			end = start + len;
+	}
+	piece->len = end - piece->start;
+	return mine;
+}
+
 /* What is the victim's by the newest fact, and what nobody but the victim ever had. The last save is the durable one. */
 static void take_ranges(struct ipam *ipam, const struct decree *decree, struct pool *pool, const struct custody_map *top)
 {
 	bool snapshot = ipam->fault == IPAM_FAULT_FORGET_SNAPSHOT;
-	u128 end = pool->first + pool->usable;
+	u128 end = pool->first + pool->usable, slices = first_slice(pool);
 	uint32_t others = count_other_decrees(ipam, decree);
 	struct custody last = {0};
 	bool mine;
@@ -276,12 +297,16 @@ static void take_ranges(struct ipam *ipam, const struct decree *decree, struct p
 			piece.reign = c->reign;
 			piece.version = c->version;
 		}
+		if (at < slices && stop > slices)
+			stop = slices;
 		piece.len = (stop < end ? stop : end) - at;
-		mine = without_host_numbers(ipam, pool, &piece);
+		if (known)
+			mine = is_victims(ipam, decree, c->to) && !snapshot;
+		else
+			mine = at < slices || is_victims_slice(ipam, decree, pool, &piece);
+		mine &= without_host_numbers(ipam, pool, &piece);
 		at += piece.len;
-		if (!mine)
-			continue;
-		if (known ? is_victims(ipam, decree, c->to) && !snapshot : true)
+		if (mine)
 			take_piece(ipam, pool, &piece, others, &last);
 	}
 	if (last.len)

@@ -149,6 +149,9 @@ static int check_def(const struct ipam_pool_def *def, struct err *err)
 		return err_set(err, ERR_INVALID,
 			"address pool: a prefix length of %u does not fit IPv%u (an IPv6 pool has at least /1)", p->length,
 			p->ip.family);
+	if (def->slice_bits && (def->slice_bits > IPAM_SLICE_BITS || def->slice_bits >= ip_bits(&p->ip) - p->length))
+		return err_set(err, ERR_INVALID, "address pool: 2^%u slices do not fit a prefix of length %u", def->slice_bits,
+			p->length);
 	masked = prefix_masked(p);
 	if (!prefix_equal(&masked, p))
 		return err_set(err, ERR_INVALID, "address pool %s: has host bits; %s would be valid", prefix_format(p, text),
@@ -158,7 +161,7 @@ static int check_def(const struct ipam_pool_def *def, struct err *err)
 
 /* IPv4: network and broadcast address, except in /31 (RFC 3021) and /32. IPv6: the subnet-router anycast address (RFC
  * 4291 2.6.1), except in /127 (RFC 6164) and /128. */
-static void pool_define(struct pool *pool, const struct ipam_pool_def *def)
+static void pool_set_size(struct pool *pool, const struct ipam_pool_def *def)
 {
 	unsigned host_bits = ip_bits(&def->prefix.ip) - def->prefix.length;
 	bool edges = def->edges_reserved && host_bits >= 2;
@@ -168,14 +171,20 @@ static void pool_define(struct pool *pool, const struct ipam_pool_def *def)
 	pool->size = (u128)1 << host_bits;
 	pool->first = edges;
 	pool->usable = pool->size - (edges ? (def->prefix.ip.family == 4 ? 2 : 1) : 0);
+}
+
+static void pool_define(struct ipam *ipam, struct pool *pool, const struct ipam_pool_def *def)
+{
+	pool_set_size(pool, def);
 	pool->cursor = (struct cursor){pool->first, pool->usable, pool->first};
 	pool->known = true;
 	pool->dirty = true;
+	slice_fill(ipam, pool);
 }
 
 static bool same_def(const struct ipam_pool_def *a, const struct ipam_pool_def *b)
 {
-	return prefix_equal(&a->prefix, &b->prefix) && a->edges_reserved == b->edges_reserved;
+	return prefix_equal(&a->prefix, &b->prefix) && a->edges_reserved == b->edges_reserved && a->slice_bits == b->slice_bits;
 }
 
 static void pool_save(struct ipam *ipam, const struct pool *pool, bool durable)
@@ -186,6 +195,7 @@ static void pool_save(struct ipam *ipam, const struct pool *pool, bool durable)
 		.host_numbers = pool->def.host_numbers,
 		.wanted = pool->wanted,
 		.spares = pool->spares,
+		.slice_bits = pool->def.slice_bits,
 	};
 	uint8_t key[IPAM_KEY_MAX], value[IPAM_VALUE_MAX];
 	size_t key_len = ipam_key_encode(key, IPAM_SAVED_POOL, &pool->id, 0);
@@ -289,12 +299,13 @@ static int restore_pool(struct ipam *ipam, const struct id128 *id, const void *v
 	def.prefix = saved.prefix;
 	def.edges_reserved = saved.edges_reserved;
 	def.host_numbers = saved.host_numbers;
+	def.slice_bits = saved.slice_bits;
 	if (check_def(&def, NULL) < 0)
 		return err_set(err, ERR_CORRUPT, "address pool %s: its saved prefix is not one", id_format(id, text));
 	pool = pool_get(ipam, id);
 	if (!pool)
 		return err_set(err, ERR_EXHAUSTED, "address pool %s: more than %u pools", id_format(id, text), IPAM_POOLS_MAX);
-	pool_define(pool, &def);
+	pool_define(ipam, pool, &def);
 	pool->wanted = saved.wanted == WANT_YES ? WANT_YES : WANT_UNTOLD; /* a hand-back needs to be told again in this life */
 	pool->spares = saved.spares;
 	return 0;
@@ -475,34 +486,41 @@ static struct pool *pool_get_def(struct ipam *ipam, const struct ipam_pool_def *
 	return pool;
 }
 
-/* Whoever made the pool has a fact about every address of it, whatever it gave away since. */
+/* Whoever made the pool has a fact about every address of it that is in no slice, whatever it gave away since. */
 static bool knows_all(const struct pool *pool, const struct ipam_pool_def *def)
 {
 	struct pool as_defined = {.self = pool->self};
-	u128 sum = 0;
+	u128 at, end;
 
-	pool_define(&as_defined, def);
-	for (size_t i = 0; i < pool->custody.count; i++)
-		sum += pool->custody.entries[i].len;
-	return sum == as_defined.usable;
+	pool_set_size(&as_defined, def);
+	end = first_slice(&as_defined);
+	for (at = as_defined.first; at < end;) {
+		const struct custody *c = custody_at(&pool->custody, at);
+
+		if (!c)
+			return false;
+		at = c->start + c->len;
+	}
+	return true;
 }
 
 int ipam_pool_create(struct ipam *ipam, const struct ipam_pool_def *def, uint64_t now_ms, struct err *err)
 {
 	struct pool *pool = pool_get_def(ipam, def, err);
 	struct custody all = {.to = ipam->config.hostno};
-	bool fresh = pool && !pool->known;
+	bool fresh = pool && !pool->known, made;
 	char text[ID_TEXT_SIZE];
 
 	if (!pool)
 		return -1;
 	if (pool->custody.count ? !knows_all(pool, def) : pool->views || pool->known)
 		return err_set(err, ERR_EXISTS, "address pool %s: was made by another host; join it", id_format(&def->id, text));
+	made = !pool->custody.count;
 	if (fresh)
-		pool_define(pool, def);
-	if (!pool->custody.count) {
+		pool_define(ipam, pool, def);
+	if (made) {
 		all.start = pool->first;
-		all.len = pool->usable;
+		all.len = first_slice(pool) - pool->first;
 		/* First: the pool without its addresses would be a pool that has lost them. */
 		pool_put_custody(ipam, pool, &all, false);
 	}
@@ -521,7 +539,7 @@ int ipam_pool_join(struct ipam *ipam, const struct ipam_pool_def *def, uint64_t 
 		return -1;
 	if (pool->known)
 		return 0;
-	pool_define(pool, def);
+	pool_define(ipam, pool, def);
 	custody_clip(&pool->custody, pool->first, pool->usable);
 	pool_save(ipam, pool, false);
 	pool_recount(ipam, pool);
@@ -649,6 +667,14 @@ void pool_taken(struct ipam *ipam, struct pool *pool)
 	requests_reconsider(pool);
 }
 
+static bool is_only_slice(const struct pool *pool)
+{
+	u128 start, len;
+
+	return slice_of(pool, pool->self, &start, &len) && pool->custody.count == 1 && pool->custody.entries[0].start == start &&
+	       pool->custody.entries[0].len == len;
+}
+
 /* A host that handed its addresses on keeps the memory of it: a late copy of an old GRANT, met without that memory after joining
  * again, would make a second holder. Only who holds all knows that no other range is on its way. */
 int ipam_pool_drop(struct ipam *ipam, const struct id128 *id, struct err *err)
@@ -657,21 +683,24 @@ int ipam_pool_drop(struct ipam *ipam, const struct id128 *id, struct err *err)
 	struct request *waiting;
 	uint8_t key[IPAM_KEY_MAX];
 	char text[ID_TEXT_SIZE];
+	u128 held;
 	bool all;
 
 	if (!pool)
 		return err_set(err, ERR_NOT_FOUND, "address pool %s: is not known here", id_format(id, text));
-	all = pool->held == pool->usable;
-	if (pool->offers || (pool->held && !all))
+	held = slice_held_outside(pool); /* our slice stays ours, known or not */
+	all = held == first_slice(pool) - pool->first;
+	if (pool->offers || (held && !all))
 		return err_set(err, ERR_CONFLICT,
 			"address pool %s: this host holds a part of it (%llu addresses or more), which would be lost: let it "
 			"hand them over first",
-			id_format(id, text), (unsigned long long)(pool->held > UINT64_MAX ? UINT64_MAX : (uint64_t)pool->held));
+			id_format(id, text), (unsigned long long)(held > UINT64_MAX ? UINT64_MAX : (uint64_t)held));
 	unpublish(ipam, pool); /* first: after a crash from here on, the caller still finds the pool and drops it again */
 	forget_leases(ipam, pool);
 	ipam->ops.save(ipam->ctx, key, ipam_key_encode(key, IPAM_SAVED_POOL, &pool->id, 0), NULL, 0, false);
-	if (all)
+	if (slice_untouched(pool) && (all || is_only_slice(pool)))
 		forget_custody(ipam, pool);
+	pool->held = 0;
 	waiting = pool->requests;
 	pool->requests = NULL;
 	pool->request_count = 0;
@@ -1094,6 +1123,27 @@ void ipam_hold(struct ipam *ipam, enum ipam_hold hold, uint64_t now_ms)
 		pool_after_change(ipam, pool, now_ms);
 	}
 	run_due(ipam, now_ms);
+}
+
+void ipam_open_slices(struct ipam *ipam, uint64_t now_ms)
+{
+	struct pool *pool, *next;
+
+	if (ipam->slices_open)
+		return;
+	ipam->slices_open = true;
+	HASH_ITER(hh, ipam->pools, pool, next)
+	{
+		if (!pool->known)
+			continue;
+		slice_fill(ipam, pool);
+		if (ipam->started)
+			pool_taken(ipam, pool);
+		if (ipam->started)
+			pool_after_change(ipam, pool, now_ms);
+	}
+	if (ipam->started)
+		run_due(ipam, now_ms);
 }
 
 enum ipam_hold ipam_holds(const struct ipam *ipam)

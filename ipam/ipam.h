@@ -28,6 +28,7 @@
 #define IPAM_REQUEST_MS 2000	/* default deadline of a request that needs another host */
 #define IPAM_ASSUMED_MAX 32	/* hosts that a decree assumes fenced */
 #define IPAM_DECREE_MAX 256	/* bytes of an encoded decree */
+#define IPAM_SLICE_BITS 20	/* of a host number */
 
 struct ipam;
 
@@ -39,6 +40,9 @@ struct ipam_pool_def {
 	/* The pool gives out host numbers. A number that some host had is its for good, whoever's custody it comes from: the
 	 * estate of a forgotten host moves without the numbers of the hosts that are known. */
 	bool host_numbers;
+	/* Not 0: the upper half of the pool is cut into 2^slice_bits slices, and slice n is host n's from the beginning
+	 * (slice.c). At most IPAM_SLICE_BITS, and an address at least for each. */
+	uint8_t slice_bits;
 };
 
 enum ipam_result_code {
@@ -118,6 +122,9 @@ struct ipam_ops {
 	/* Another host publishes a later fact about an address that we hold, so we have forgotten that we gave it away: our disk
 	 * was set back. The hold is IPAM_HOLD_FOR_GOOD from here on. May be NULL. */
 	void (*set_back)(void *ctx, uint32_t by_hostno);
+	/* Another host asks for an address of a pool that is not known here; the pool may have a slice of ours. Joined now, it is
+	 * served when it asks again. May be NULL. */
+	void (*pool_asked)(void *ctx, const struct id128 *pool);
 };
 
 struct ipam_config {
@@ -204,6 +211,10 @@ void ipam_each_awaited(const struct ipam *ipam, uint32_t victim, void (*fn)(void
 bool ipam_is_forgotten(const struct ipam *ipam); /* this host is named by a decree: it holds nothing and gets nothing any more */
 /* Does what is due and returns when to call again (now_ms scale; UINT64_MAX: nothing pending). */
 uint64_t ipam_tick(struct ipam *ipam, uint64_t now_ms);
+
+/* This host is known to so many that its number cannot be given to another, and uses its slices from here on. Best before
+ * ipam_restore when it was so in an earlier life. */
+void ipam_open_slices(struct ipam *ipam, uint64_t now_ms);
 
 /* For `trestle ipam show`: one line per holder of a pool, this host included (hostno = ours). */
 struct ipam_share {

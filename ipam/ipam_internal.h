@@ -1,6 +1,7 @@
 /* What the files of ipam/ share: the pool, its map of custody, its leases, what other hosts say, and the requests in flight.
  *
  *   custody.c  sorted ranges with the last custody fact of each, and their saved form
+ *   slice.c    what of a large pool is a host's own without asking
  *   lease.c    leased and resting addresses, the search for a free one
  *   peers.c    the advisory map made of other hosts' chunks; our own chunks
  *   transfer.c REQ, GRANT, DENY, MOVED, ACK: giving and taking
@@ -209,6 +210,7 @@ struct ipam {
 	uint64_t last_xid;
 	bool started;
 	bool forgotten; /* a decree names us */
+	bool slices_open;
 	enum ipam_hold hold;
 	enum ipam_fault fault;
 	struct ipam_counters counters;
@@ -227,6 +229,14 @@ int custody_overlay(struct custody_map *map, const struct custody *entry);
 /* Forgets what lies outside: a damaged disk must not make us count or give addresses that the pool does not have. */
 void custody_clip(struct custody_map *map, u128 start, u128 len);
 void custody_fini(struct custody_map *map);
+
+/* slice.c */
+bool slice_of(const struct pool *pool, uint32_t hostno, u128 *ret_start, u128 *ret_len); /* false: it has none */
+uint32_t slice_host(const struct pool *pool, u128 offset); /* whose slice it is in, if that host is; 0: in none */
+u128 first_slice(const struct pool *pool);		   /* behind the last address that is the maker's */
+void slice_fill(struct ipam *ipam, struct pool *pool);
+u128 slice_held_outside(const struct pool *pool); /* what is ours and not from our own slice */
+bool slice_untouched(const struct pool *pool);	  /* nothing of it was ever given to anybody */
 
 /* lease.c */
 struct slot *slot_find(const struct pool *pool, u128 offset);

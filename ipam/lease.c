@@ -452,6 +452,20 @@ static u128 *taken_offsets(const struct pool *pool, uint64_t now_ms, size_t *ret
 	return taken;
 }
 
+/* Where the next range begins and how far it may go: our own slice is not in it, unless we leave. */
+static u128 skip_slice(const struct pool *pool, u128 at, u128 *end)
+{
+	u128 start, len;
+
+	if (pool->retiring || !slice_of(pool, pool->self, &start, &len) || at >= start + len)
+		return at;
+	if (at >= start)
+		return start + len;
+	if (*end > start)
+		*end = start;
+	return at;
+}
+
 unsigned free_pick_all(const struct pool *pool, uint64_t now_ms, struct custody *ranges)
 {
 	size_t taken_count, t = 0;
@@ -465,11 +479,15 @@ unsigned free_pick_all(const struct pool *pool, uint64_t now_ms, struct custody 
 		if (c->to != pool->self || c->version == UINT64_MAX)
 			continue;
 		while (at < end && picked < IPAM_RANGES_MAX) {
-			u128 stop;
+			u128 stop = end;
 
+			at = skip_slice(pool, at, &stop);
+			if (at >= end)
+				break;
 			while (t < taken_count && taken[t] < at)
 				t++;
-			stop = t < taken_count && taken[t] < end ? taken[t] : end;
+			if (t < taken_count && taken[t] < stop)
+				stop = taken[t];
 			if (stop > at) {
 				ranges[picked] = *c;
 				ranges[picked].start = at;

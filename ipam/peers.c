@@ -291,6 +291,8 @@ uint32_t map_holder(const struct ipam *ipam, const struct pool *pool, u128 offse
 			claim(&best, view->hostno, c);
 		claim_offers(&best, view, offset);
 	}
+	if (!best.hostno)
+		best.hostno = slice_host(pool, offset);
 	best.hostno = heir_of(ipam, best.hostno);
 	/* An offer to us that we have not taken is the donor's to repeat: whom to ask is the donor's side, not ourselves. */
 	if (best.hostno == ipam->config.hostno && !(own && own->to == best.hostno))

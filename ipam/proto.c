@@ -671,6 +671,7 @@ size_t saved_pool_encode(const struct saved_pool *saved, uint8_t buf[IPAM_VALUE_
 	bw_u8(&w, (saved->edges_reserved ? POOL_EDGES : 0) | (saved->host_numbers ? POOL_HOST_NUMBERS : 0));
 	bw_u8(&w, (uint8_t)saved->wanted);
 	put_v(&w, saved->spares);
+	bw_u8(&w, saved->slice_bits);
 	return w.len;
 }
 
@@ -687,6 +688,7 @@ int saved_pool_decode(struct saved_pool *ret_saved, const void *bytes, size_t le
 	edges = br_u8(&r);
 	wanted = br_u8(&r);
 	saved.spares = get_u32(&r);
+	saved.slice_bits = br_u8(&r);
 	if (edges & ~(POOL_EDGES | POOL_HOST_NUMBERS) || wanted >= WANT_MAX)
 		r.bad = true;
 	if (saved_end(&r, "address pool", len, err) < 0)

@@ -154,6 +154,7 @@ struct saved_pool {
 	bool edges_reserved, host_numbers;
 	enum want_state wanted;
 	uint32_t spares;
+	uint8_t slice_bits;
 };
 
 struct saved_lease {

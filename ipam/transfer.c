@@ -439,6 +439,8 @@ void on_req(struct ipam *ipam, uint32_t from, const struct ipam_message *req, ui
 		return; /* it asks again, or somebody else */
 	if (!pool || !pool->known) {
 		deny(ipam, NULL, from, req, IPAM_DENY_NO_POOL, NULL);
+		if (ipam->ops.pool_asked)
+			ipam->ops.pool_asked(ipam->ctx, &req->pool);
 		return;
 	}
 	if (ipam->hold) {

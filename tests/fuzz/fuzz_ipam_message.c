@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define FRAMES_MAX 64
 
-static const struct ipam_pool_def def = {.id = {{0xaa, 1}}, .prefix = {{4, {10, 1, 0, 0}}, 24}, .edges_reserved = true};
+static struct ipam_pool_def def = {.id = {{0xaa, 1}}, .prefix = {{4, {10, 1, 0, 0}}, 24}, .edges_reserved = true};
 
 static void require(bool truth)
 {
@@ -96,11 +96,13 @@ static void round_trip(const uint8_t *bytes, size_t len)
 
 static struct ipam *start(void)
 {
-	static const struct ipam_ops ops = {op_save, op_publish, op_send, op_complete, op_random, NULL, NULL};
+	static const struct ipam_ops ops = {
+		.save = op_save, .publish = op_publish, .send = op_send, .complete = op_complete, .random = op_random};
 	struct ipam *ipam = ipam_new(&(struct ipam_config){.hostno = 1}, &ops, NULL);
 	struct ipam_want want = {.pool = def.id, .owner = "x"};
 	struct err err;
 
+	ipam_open_slices(ipam, 0);
 	ipam_start(ipam, 0);
 	require(ipam_pool_create(ipam, &def, 0, &err) == 0);
 	for (uint32_t host = 2; host < 6; host++)
@@ -134,7 +136,7 @@ static void feed(struct ipam *ipam, uint8_t kind, uint32_t from, const uint8_t *
 	}
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void run(const uint8_t *data, size_t size)
 {
 	struct ipam *ipam = start();
 	struct bytes_reader r;
@@ -155,5 +157,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check(ipam);
 	}
 	ipam_free(ipam);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	for (def.slice_bits = 0; def.slice_bits <= 3; def.slice_bits += 3)
+		run(data, size);
 	return 0;
 }

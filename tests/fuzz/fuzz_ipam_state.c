@@ -109,7 +109,8 @@ static void restore_all(struct ipam *ipam, const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct ipam_ops ops = {op_save, op_publish, op_send, op_complete, op_random, NULL, NULL};
+	static const struct ipam_ops ops = {
+		.save = op_save, .publish = op_publish, .send = op_send, .complete = op_complete, .random = op_random};
 	struct given given = {.count = 0};
 	struct ipam *ipam = ipam_new(&(struct ipam_config){.hostno = 1}, &ops, &given);
 	struct ipam_want want = {.pool = pool_id, .owner = "x"};

@@ -1,8 +1,9 @@
 """Pools of a network: IPv6 ones from end to end, and one that is added while the network lives."""
+import ipaddress
 import secrets
 import unittest
 
-from tests.lab import Runtime, wait_for
+from tests.lab import Daemon, Runtime, wait_for
 from tests.lab.plugin import ENDPOINT_GATEWAY, Refused
 from tests.net.hosts import Hosts
 
@@ -84,6 +85,56 @@ class Six(Hosts):
         with self.assertRaises(Refused) as caught:
             plugins[1].request_address(pools[1], given[100].split("/")[0])
         self.assertIn("in use", str(caught.exception))
+
+
+class Slices(Hosts):
+    """Of a large IPv6 pool each host has a part of its own from the beginning: prefix, a one, its number in 20 bits, the rest."""
+    HOSTS = 3
+    OPTIONS = ("--lease-grace", 600)
+    LARGE = "2001:db8:9::/64"
+
+    def owner(self, address):
+        """Whose slice the address is in; None: in the half that is the maker's."""
+        low = int(ipaddress.ip_interface(address).ip) & (1 << 64) - 1
+        return low >> 43 & 0xfffff if low >> 63 else None
+
+    def test_a_host_gives_from_its_slice_alone_and_by_name_from_all(self):
+        plugins = [d.plugin() for d in self.daemons]
+        number = [d.call("GET", "/v1/status")["hostno"] for d in self.daemons]
+        pool = plugins[0].request_pool(self.LARGE, v6=True)["PoolID"]
+        # The maker has the half where people choose addresses.
+        self.assertIsNone(self.owner(plugins[0].request_address(pool)))
+        wait_for(lambda: self.daemons[2].call("GET", "/v1/status")["pools"], 10, "h3 knows the pool")
+        self.assertEqual(plugins[2].request_pool(self.LARGE, v6=True)["PoolID"], pool)
+        # Once it is known to the others, which it is within moments.
+        wait_for(lambda: self.owner(plugins[2].request_address(pool)) == number[2], 20, "h3 gives from its slice")
+        self.lab.cut(self.lab.hosts[:2], self.lab.hosts[2:])
+        given = [plugins[2].request_address(pool) for _ in range(50)]
+        self.assertEqual(len(set(given)), 50)
+        self.assertEqual({self.owner(a) for a in given}, {number[2]})
+        self.daemons[2].restart()  # alone, and it does not forget
+        plugins[2] = self.daemons[2].plugin()
+        more = wait_for(lambda: self.take(plugins[2], pool), 30, "h3 gives again")
+        self.assertEqual(self.owner(more), number[2])
+        self.assertNotIn(more, given)
+        self.lab.heal()
+        Daemon.wait_members(self.daemons)
+        # By name each is to be had of whose slice it is in, also when that host does not use the pool (h2).
+        with self.assertRaises(Refused) as caught:
+            plugins[0].request_address(pool, given[7].split("/")[0])
+        self.assertIn("in use", str(caught.exception))
+        self.assertIn("h3", str(caught.exception))
+        base = int(ipaddress.ip_network(self.LARGE).network_address)
+        for i in (1, 2):
+            free = str(ipaddress.ip_address(base + (1 << 63) + (number[i] << 43) + 0xabcdef))
+            self.assertEqual(plugins[0].request_address(pool, free), free + "/64")
+
+    def take(self, plugin, pool):
+        try:
+            return plugin.request_address(pool)
+        except Refused as e:
+            self.assertIn("has not heard from another", str(e))
+            return None
 
 
 if __name__ == "__main__":

@@ -75,12 +75,17 @@ static void an_admission_counts_when_a_majority_has_it(struct world *w)
 	world_run_ms(w, 1000);
 	expect(w, view(w, 0, joins).hostno == w->hosts[joins].hostno, "it is admitted");
 	expect(w, !gossip_admission_spread(g, w->hosts[joins].hostno), "but nobody else knows it");
+	expect(w, !gossip_known(w->hosts[joins].gossip), "as it knows");
 	cut_both_ways(w, 0, 1, false);
 	world_run_ms(w, 5000);
 	expect(w, !gossip_admission_spread(g, w->hosts[joins].hostno), "two of four are no majority");
 	cut_both_ways(w, 0, 2, false);
 	world_run_ms(w, 5000);
 	expect(w, gossip_admission_spread(g, w->hosts[joins].hostno), "three are");
+	expect(w, !gossip_known(w->hosts[joins].gossip), "but it has heard it of one only");
+	world_heal(w);
+	world_run_ms(w, 5000);
+	expect(w, gossip_known(w->hosts[joins].gossip), "and now of all");
 }
 
 /* Host 0's admission of host 2 is lost on its way to host 1, which admits host 3 and introduces it to host 0: what host 3 was
@@ -114,6 +119,11 @@ static bool late_is_spread(struct world *w)
 	return gossip_admission_spread(w->hosts[0].gossip, w->hosts[w->host_count - 2].hostno);
 }
 
+static bool late_knows_itself_known(struct world *w)
+{
+	return gossip_known(w->hosts[w->host_count - 2].gossip);
+}
+
 /* Where changes go by a tree, its children acknowledge to the sponsor. */
 static void an_admission_counts_when_enough_of_many_have_it(struct world *w)
 {
@@ -132,6 +142,7 @@ static void an_admission_counts_when_enough_of_many_have_it(struct world *w)
 	world_run_ms(w, 100);
 	expect(w, view(w, 0, late).hostno == w->hosts[late].hostno, "one more is admitted");
 	expect(w, world_run_until(w, 5000, 10, late_is_spread), "and enough others are known to have that soon");
+	expect(w, world_run_until(w, 200000, 10, late_knows_itself_known), "which it finds out itself");
 	for (unsigned i = 1; i < last; i++)
 		cut_both_ways(w, 0, i, true);
 	world_join(w, last, 0);

@@ -126,6 +126,7 @@ static void fill_cluster_state(void *value)
 	s->hostno = GOSSIP_HOSTNO_MAX;
 	s->epoch = UINT32_MAX;
 	s->hostno_pool = id_of(4);
+	s->known = true;
 }
 
 static void fill_network_state(void *value)

@@ -261,6 +261,59 @@ static void a_pool_has_its_usable_addresses_and_no_edges(void **state)
 	}
 }
 
+/* A host that did not make the pool gives from its own slice, once that is open, and nobody hears of it but by its record. */
+static void a_slice_is_given_from_without_asking(void **state)
+{
+	static const struct {
+		const char *prefix;
+		uint8_t bits;
+		const char *first, *last, *beyond; /* of host 1 */
+	} vectors[] = {
+		{"2001:db8::/64", 20, "2001:db8::8000:800:0:0", "2001:db8::8000:fff:ffff:ffff", "2001:db8::8000:1000:0:0"},
+		{"2001:db8::/96", 20, "2001:db8::8000:800", "2001:db8::8000:fff", "2001:db8::8000:1000"},
+		{"8000::/1", 20, "c000:400::", "c000:7ff:ffff:ffff:ffff:ffff:ffff:ffff", "c000:800::"},
+		{"10.1.0.0/24", 3, "10.1.0.144", "10.1.0.159", "10.1.0.160"},
+		{"10.1.0.0/24", 7, "10.1.0.129", "10.1.0.129", "10.1.0.130"},
+	};
+	struct ipam_pool_def def;
+	struct ip beyond;
+	struct err err;
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(vectors) / sizeof(vectors[0]); i++) {
+		struct shell *s = shell_new(NULL);
+
+		def = def_of(vectors[i].prefix);
+		def.slice_bits = vectors[i].bits;
+		assert_int_equal(ipam_pool_join(s->ipam, &def, 0, &err), 0);
+		ipam_request(s->ipam, &(struct ipam_want){.pool = pool_id, .owner = "waits"}, 2, 0);
+		assert_int_equal(s->completed, 0);
+		ipam_open_slices(s->ipam, 0);
+		assert_int_equal(s->completed, 1);
+		beyond = ip_of(vectors[i].first);
+		assert_true(ip_equal(&s->last.address, &beyond));
+		if (strcmp(vectors[i].first, vectors[i].last))
+			assert_int_equal(ask_for(s, vectors[i].last, "x"), IPAM_GRANTED);
+		assert_int_equal(s->sent_count, 0);
+		beyond = ip_of(vectors[i].beyond);
+		ipam_request(s->ipam, &(struct ipam_want){.pool = pool_id, .owner = "y", .address = beyond}, 3, 0);
+		ipam_tick(s->ipam, IPAM_REQUEST_MS);
+		assert_int_equal(s->last_ticket, 3);
+		assert_int_equal(s->last.code, IPAM_UNREACHABLE);
+		assert_int_equal(s->last.holder_hostno, 2);
+		shell_restart(s, false, 1, 0); /* closed again: what is leased is ours by what was saved */
+		assert_int_equal(ask_for(s, vectors[i].first, "waits"), IPAM_GRANTED);
+		assert_true(s->last.repeated);
+		shell_free(s);
+	}
+	def = def_of("2001:db8::/64");
+	def.slice_bits = IPAM_SLICE_BITS + 1;
+	assert_int_equal(ipam_pool_join(NULL, &def, 0, &err), -1);
+	def = def_of("10.1.0.0/24");
+	def.slice_bits = 8;
+	assert_int_equal(ipam_pool_join(NULL, &def, 0, &err), -1);
+}
+
 /* Sizes that 64 bits do not hold, and the addresses at which a carry would show. */
 static void pools_beyond_64_bits_have_every_address(void **state)
 {
@@ -1928,6 +1981,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_pool_has_its_usable_addresses_and_no_edges),
 		cmocka_unit_test(pools_beyond_64_bits_have_every_address),
+		cmocka_unit_test(a_slice_is_given_from_without_asking),
 		cmocka_unit_test(absurd_pools_are_refused_and_nothing_is_saved),
 		cmocka_unit_test(one_pool_id_has_one_definition),
 		cmocka_unit_test(a_pool_made_elsewhere_cannot_be_made_again),

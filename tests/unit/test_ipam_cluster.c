@@ -382,6 +382,7 @@ static void host_restore(struct host *h)
 	struct pair *p;
 
 	h->ipam = ipam_new(&config, &ops, h);
+	ipam_open_slices(h->ipam, h->cluster->now);
 	ipam_break(h->ipam, h->cluster->fault);
 	DL_FOREACH(h->disk, p)
 	if (ipam_restore(h->ipam, p->key, p->key_len, p->val, p->len, &err) < 0)
@@ -472,7 +473,7 @@ static void tell_alive(struct cluster *c, bool at_once)
 	}
 }
 
-static struct cluster *cluster_new(uint64_t seed, unsigned count, unsigned length)
+static struct cluster *cluster_with_slices(uint64_t seed, unsigned count, unsigned length, unsigned slice_bits)
 {
 	struct cluster *c = calloc(1, sizeof(*c));
 	struct err err;
@@ -486,6 +487,7 @@ static struct cluster *cluster_new(uint64_t seed, unsigned count, unsigned lengt
 	c->def.prefix.length = (uint8_t)length;
 	c->def.edges_reserved = true;
 	c->def.id.bytes[0] = 7;
+	c->def.slice_bits = (uint8_t)slice_bits;
 	c->usable = (1u << (32 - length)) - 2;
 	memset(c->live, -1, sizeof(c->live));
 	for (unsigned i = 0; i < count; i++) {
@@ -494,6 +496,11 @@ static struct cluster *cluster_new(uint64_t seed, unsigned count, unsigned lengt
 		host_start(c, &c->hosts[i]);
 	}
 	return c;
+}
+
+static struct cluster *cluster_new(uint64_t seed, unsigned count, unsigned length)
+{
+	return cluster_with_slices(seed, count, length, 0);
 }
 
 /* The first host makes the pool. (host_start has joined it everywhere; the creator begins anew.) */
@@ -596,15 +603,38 @@ static bool of_the_dead(const struct cluster *c, const struct survey *s, unsigne
 	return c->victim >= 0 && (s->top[a].to == 0 || c->hosts[s->top[a].to - 1].fenced) && !estate_has_moved(c);
 }
 
+/* A host whose disk does not know the pool any more has its slice all the same. */
+static bool in_a_slice(const struct cluster *c, unsigned a)
+{
+	return c->def.slice_bits && a >= (c->usable + 2) / 2;
+}
+
+/* In the slice of a number that no host has. */
+static bool is_nobodys(const struct cluster *c, unsigned a)
+{
+	unsigned size = c->usable + 2, owner;
+
+	if (!in_a_slice(c, a))
+		return false;
+	owner = (a - size / 2) / (size / 2 >> c->def.slice_bits);
+	return owner == 0 || owner > c->count;
+}
+
 static void check_address(struct cluster *c, const struct survey *s, unsigned a)
 {
 	struct ip ip = address_of(c, a);
+
+	if (is_nobodys(c, a)) {
+		if (s->holders[a] || s->top[a].to || c->live[a] >= 0)
+			violate(c, "I1: address %u is in nobody's slice, and host %u has it", a, s->top[a].to);
+		return;
+	}
 
 	if (s->holders[a] > 1)
 		violate(c, "I1: address %u has %u holders", a, s->holders[a]);
 	else if (s->holders[a] == 1 && (int)s->top[a].to != s->holder[a] + 1)
 		violate(c, "I4: address %u is held by host %d, and newer facts name host %u", a, s->holder[a] + 1, s->top[a].to);
-	else if (s->holders[a] == 0 && !s->top_open[a] && !of_the_dead(c, s, a))
+	else if (s->holders[a] == 0 && !s->top_open[a] && !of_the_dead(c, s, a) && !(s->top[a].to == 0 && in_a_slice(c, a)))
 		violate(c, "I1: address %u is lost: version %u for host %u, no holder, no open offer", a,
 			(unsigned)s->top[a].version, s->top[a].to);
 	if (c->live[a] < 0)
@@ -829,6 +859,15 @@ static void let_shared_go(struct cluster *c, unsigned host, unsigned offset)
 		ipam_release(c->hosts[host].ipam, &c->def.id, &ip, c->now);
 }
 
+static unsigned count_nobodys(const struct cluster *c)
+{
+	unsigned count = 0;
+
+	for (unsigned a = 1; a <= c->usable; a++)
+		count += is_nobodys(c, a);
+	return count;
+}
+
 static unsigned count_live(const struct cluster *c)
 {
 	unsigned count = 0;
@@ -950,21 +989,23 @@ static void check_quiet(struct cluster *c)
 		if (c->hosts[i].fenced)
 			continue;
 		ipam_pool_totals(c->hosts[i].ipam, &c->def.id, &totals);
-		if (totals.held_known + totals.reserved != totals.size)
-			violate(c, "I8: host %u knows of %u held addresses and %u reserved of %u", i + 1,
-				(unsigned)totals.held_known, (unsigned)totals.reserved, (unsigned)totals.size);
+		if (totals.held_known + totals.reserved + count_nobodys(c) != totals.size)
+			violate(c, "I8: host %u knows of %u held addresses, %u reserved and %u of nobody of %u", i + 1,
+				(unsigned)totals.held_known, (unsigned)totals.reserved, count_nobodys(c), (unsigned)totals.size);
 	}
 }
 
 static void check_by_name(struct cluster *c, unsigned host, unsigned offset)
 {
-	bool was_live = c->live[offset] >= 0;
+	bool was_live = c->live[offset] >= 0, nobodys = is_nobodys(c, offset);
 	int before = c->live[offset];
 	struct ipam_result r = ask_and_wait(c, host, offset);
 
 	if (c->violation[0])
 		return;
-	if (!was_live && r.code != IPAM_GRANTED)
+	if (nobodys && r.code != IPAM_UNREACHABLE)
+		violate(c, "I10: address %u is in nobody's slice: code %d", offset, r.code);
+	if (!was_live && !nobodys && r.code != IPAM_GRANTED)
 		violate(c, "I10: free address %u asked for on host %u: code %d, names host %u", offset, host + 1, r.code,
 			r.holder_hostno);
 	if (was_live && r.code != IPAM_IN_USE)
@@ -979,7 +1020,7 @@ static void check_exhaust(struct cluster *c, unsigned host)
 {
 	struct ipam_result r;
 
-	for (unsigned left = c->usable - count_live(c); left > 0 && !c->violation[0]; left--) {
+	for (unsigned left = c->usable - count_nobodys(c) - count_live(c); left > 0 && !c->violation[0]; left--) {
 		r = ask_and_wait(c, host, 0);
 		if (r.code != IPAM_GRANTED)
 			violate(c, "I9: %u addresses are free, and host %u gets code %d", left, host + 1, r.code);
@@ -1004,7 +1045,7 @@ static void check_exhaust_beside_shared(struct cluster *c, unsigned host)
 
 		for (unsigned i = 0; i < c->count; i++)
 			shared |= !c->hosts[i].fenced && lists_shared(&c->hosts[i], a);
-		if (c->live[a] < 0 && !shared)
+		if (c->live[a] < 0 && !shared && !is_nobodys(c, a))
 			violate(c, "I9: address %u is free and not shared, and host %u does not get it", a, host + 1);
 	}
 }
@@ -1117,7 +1158,8 @@ static unsigned history_count(unsigned otherwise)
 static bool history_fails(uint64_t seed, enum ipam_fault fault, char violation[256])
 {
 	static const unsigned lengths[] = {28, 29, 27};
-	struct cluster *c = cluster_new(seed, 2 + (unsigned)(seed % 4), lengths[seed % 3]);
+	unsigned slice_bits = seed / 24 % 3 == 2 && lengths[seed % 3] < 29 ? 3 : 0;
+	struct cluster *c = cluster_with_slices(seed, 2 + (unsigned)(seed % 4), lengths[seed % 3], slice_bits);
 	bool failed;
 
 	c->with_shared = seed / 4 % 3 == 0;
@@ -1437,6 +1479,56 @@ static void a_late_grant_after_a_drop_and_a_new_join_changes_nothing(void **stat
 	cluster_free(c);
 }
 
+/* Host 2 gives an address of its slice to host 3, leaves the pool and comes back: it remembers what is not its own any more. */
+static void a_slice_survives_leaving_the_pool_and_what_was_given_stays_given(void **state)
+{
+	struct cluster *c = cluster_with_slices(first_seed(), 3, 27, 3);
+	const unsigned slice = 16 + 2 * 2; /* of host 2: two addresses of the upper 16 */
+	struct err err;
+
+	(void)state;
+	cluster_create_pool(c);
+	settle(c);
+	assert_int_equal(ask_and_wait(c, 2, slice).code, IPAM_GRANTED);
+	ipam_pool_want(c->hosts[1].ipam, &c->def.id, false, 0, c->now);
+	run_for(c, 2 * IPAM_COOL_DOWN_MS);
+	check(c); /* everything but the slice has gone to the others */
+	assert_int_equal(ipam_pool_drop(c->hosts[1].ipam, &c->def.id, &err), 0);
+	assert_int_equal(ipam_pool_join(c->hosts[1].ipam, &c->def, c->now, &err), 0);
+	check(c);
+	assert_int_equal(ask_and_wait(c, 1, slice).code, IPAM_IN_USE);
+	assert_int_equal(ask_and_wait(c, 1, slice + 1).code, IPAM_GRANTED);
+	host_die(c, &c->hosts[1]);
+	settle(c);
+	assert_int_equal(c->live[slice], 2);
+	assert_int_equal(c->live[slice + 1], 1);
+	assert_fine(c);
+	cluster_free(c);
+}
+
+static void a_host_alone_gives_its_slice_and_no_more(void **state)
+{
+	struct cluster *c = cluster_with_slices(first_seed(), 3, 27, 3);
+	struct ipam_result r;
+
+	(void)state;
+	cluster_create_pool(c);
+	for (unsigned i = 0; i < 3; i++)
+		c->hosts[i].side = i;
+	tell_alive(c, true);
+	for (unsigned i = 1; i < 3; i++) {
+		for (unsigned k = 0; k < 2; k++) {
+			r = ask_and_wait(c, i, 0);
+			assert_int_equal(r.code, IPAM_GRANTED);
+			assert_int_equal(offset_in(c, &r.address) / 2, 8 + i + 1);
+		}
+		assert_int_not_equal(ask_and_wait(c, i, 0).code, IPAM_GRANTED);
+	}
+	check(c);
+	assert_fine(c);
+	cluster_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1448,6 +1540,8 @@ int main(void)
 		cmocka_unit_test(most_requests_need_no_other_host),
 		cmocka_unit_test(a_host_that_wants_no_more_hands_everything_over),
 		cmocka_unit_test(a_late_grant_after_a_drop_and_a_new_join_changes_nothing),
+		cmocka_unit_test(a_slice_survives_leaving_the_pool_and_what_was_given_stays_given),
+		cmocka_unit_test(a_host_alone_gives_its_slice_and_no_more),
 		cmocka_unit_test(checker_catches_a_receiver_that_ignores_versions),
 		cmocka_unit_test(checker_catches_a_donor_that_takes_back),
 		cmocka_unit_test(checker_catches_a_gift_that_was_not_on_disk),
