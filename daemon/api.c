@@ -75,6 +75,8 @@ static json_t *gossip_counters_json(const struct node *node)
 		PUT(busy_told), PUT(busy_heard), PUT(resets), PUT(conflicts), PUT(records_refused), PUT(records_refused_host),
 		PUT(records_refused_topic), PUT(records_refused_all), PUT(record_count);
 #undef PUT
+	json_object_set_new(o, "sends_waited", json_integer((json_int_t)node->out.waited));
+	json_object_set_new(o, "sends_dropped", json_integer((json_int_t)node->out.dropped));
 	json_object_set_new(o, "streams_refused", json_integer((json_int_t)streams_refused(node)));
 	return o;
 }

@@ -276,12 +276,19 @@ void cluster_from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr
 	}
 }
 
+static void flush_out(struct node *node)
+{
+	if (udp_flush(&node->out, node->udp_fd))
+		event_add(node->udp_writable, NULL);
+}
+
+/* Behind a callback, or when the socket is writable. */
 static void on_out(evutil_socket_t fd, short what, void *arg)
 {
 	struct node *node = arg;
 
 	(void)fd, (void)what;
-	udp_flush(&node->out, node->udp_fd);
+	flush_out(node);
 }
 
 static void send_packet(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
@@ -369,7 +376,7 @@ static void on_packets(evutil_socket_t fd, short what, void *arg)
 		receive_batch(node, fd);
 	}
 	gossip_turn(node, clock_boot_ms());
-	udp_flush(&node->out, node->udp_fd);
+	flush_out(node);
 }
 
 void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len)
@@ -398,7 +405,8 @@ static int open_socket(struct node *node, struct err *err)
 			ip_format(&node->options.listen.ip, text), node->options.listen.port);
 	node->udp_event = event_new(node->base, node->udp_fd, EV_READ | EV_PERSIST, on_packets, node);
 	node->out_event = event_new(node->base, -1, 0, on_out, node);
-	if (!node->udp_event || !node->out_event || event_add(node->udp_event, NULL) < 0)
+	node->udp_writable = event_new(node->base, node->udp_fd, EV_WRITE, on_out, node);
+	if (!node->udp_event || !node->out_event || !node->udp_writable || event_add(node->udp_event, NULL) < 0)
 		return err_set(err, ERR_INTERNAL, "cannot watch the UDP socket");
 	return 0;
 }
@@ -885,7 +893,7 @@ static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
 	if (now < node->gossip_due_ms && node->gossip_due_ms <= now + LOOP_TICK_MS)
 		now = node->gossip_due_ms;
 	gossip_turn(node, now);
-	udp_flush(&node->out, node->udp_fd);
+	flush_out(node);
 }
 
 /* Not at once: the caller may be within one of the core's callbacks. By a timer, which comes behind what is ready to be written:
@@ -1010,6 +1018,9 @@ void cluster_stop(struct node *node)
 	if (node->out_event)
 		event_free(node->out_event);
 	udp_flush(&node->out, node->udp_fd);
+	udp_out_free(&node->out);
+	if (node->udp_writable)
+		event_free(node->udp_writable);
 	if (node->gossip_timer)
 		event_free(node->gossip_timer);
 	if (node->udp_fd >= 0)
@@ -1029,7 +1040,7 @@ void cluster_publish(struct node *node, uint64_t topic, const void *key, size_t 
 		gossip_del(node->gossip, topic, key, key_len, clock_boot_ms());
 	else if (gossip_put(node->gossip, topic, key, key_len, val, len, clock_boot_ms(), &err) < 0)
 		log_error("cluster", "a record of kind %c is not published: %s", *(const char *)key, err.text);
-	udp_flush(&node->out, node->udp_fd);
+	flush_out(node);
 	cluster_poke(node);
 }
 

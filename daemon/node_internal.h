@@ -229,8 +229,9 @@ struct node {
 	uint64_t measured_ms;
 	struct event *udp_event, *gossip_timer;
 	struct udp_out out;
-	struct event *out_event; /* sends what waits, behind the callback that made it */
-	uint64_t gossip_due_ms;	 /* when gossip_timer is to fire */
+	struct event *out_event;    /* sends what waits, behind the callback that made it */
+	struct event *udp_writable; /* and what waits for room */
+	uint64_t gossip_due_ms;	    /* when gossip_timer is to fire */
 	struct streams *streams;
 	struct host *hosts;
 	struct join *join;    /* in progress; NULL otherwise */

@@ -1,19 +1,28 @@
 /* See udp_internal.h. Facts: sendmmsg(2) tells of an error only when the first of its packets had it. With IP_RECVERR (ip(7)) an
  * ICMP error about a datagram of ours lies in the socket's error queue, with the destination as the address and what was found as
  * a struct sock_extended_err, and the next call on the socket fails once with it. A datagram's age is the difference of two
- * readings of the wall clock by the same kernel; a step of that clock between them is told by its size. */
+ * readings of the wall clock by the same kernel; a step of that clock between them is told by its size.
+ *
+ * The socket's send buffer stays at the kernel's default (net.core.wmem_default, 208 KiB): what lies in it lies before the next
+ * probe, a millisecond of it at a gigabit a second. A device that is busy for longer fills it, and then a send fails with EAGAIN
+ * (udp(7)). */
 #include "daemon/udp_internal.h"
 
 #include <errno.h>
 #include <linux/errqueue.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <utlist.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 
 #define ERRORS_AT_ONCE 64
+#define WAITING_MAX 512
+#define CLASS_PUSH 2
+#define CLASS_SYNC 3
 #define AGE_MAX_MS 60000 /* above: the clock was set */
 
 void udp_prepare(int fd, int family)
@@ -45,20 +54,96 @@ void udp_queue(struct udp_out *out, int fd, const struct sockaddr_storage *to, s
 	out->used += len;
 }
 
-void udp_flush(struct udp_out *out, int fd)
+/* ---- a socket that is full ---- */
+
+struct udp_waiting {
+	struct udp_waiting *prev, *next;
+	struct sockaddr_storage to;
+	socklen_t to_len;
+	size_t len;
+	uint8_t packet[];
+};
+
+static bool is_bulk(const struct msghdr *msg)
 {
+	const uint8_t class = *(const uint8_t *)msg->msg_iov->iov_base & 15;
+
+	return class == CLASS_PUSH || class == CLASS_SYNC;
+}
+
+static void wait_or_drop(struct udp_out *out, const struct msghdr *msg)
+{
+	const size_t len = msg->msg_iov->iov_len;
+	struct udp_waiting *w = NULL;
+
+	if (!is_bulk(msg) && out->waiting_count < WAITING_MAX)
+		w = calloc(1, sizeof(*w) + len);
+	if (!w) {
+		out->dropped++;
+		return;
+	}
+	if (msg->msg_namelen > 0)
+		memcpy(&w->to, msg->msg_name, msg->msg_namelen);
+	w->to_len = msg->msg_namelen;
+	w->len = len;
+	memcpy(w->packet, msg->msg_iov->iov_base, len);
+	DL_APPEND(out->waiting, w);
+	out->waiting_count++;
+	out->waited++;
+}
+
+static void drop_first(struct udp_out *out)
+{
+	struct udp_waiting *w = out->waiting;
+
+	DL_DELETE(out->waiting, w);
+	out->waiting_count--;
+	free(w);
+}
+
+/* Whether the socket is still full. */
+static bool send_waiting(struct udp_out *out, int fd)
+{
+	while (out->waiting) {
+		const struct udp_waiting *w = out->waiting;
+		bool sent = false;
+
+		for (int try = 0; try < 2 && !sent; try++)
+			sent = sendto(fd, w->packet, w->len, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&w->to,
+				       w->to_len) >= 0;
+		if (!sent && errno == EAGAIN)
+			return true;
+		drop_first(out);
+	}
+	return false;
+}
+
+void udp_out_free(struct udp_out *out)
+{
+	while (out->waiting)
+		drop_first(out);
+}
+
+/* ---- sending ---- */
+
+bool udp_flush(struct udp_out *out, int fd)
+{
+	bool again = false, full = send_waiting(out, fd);
 	unsigned at = 0;
-	bool again = false;
 
 	while (at < out->count) {
-		int sent = sendmmsg(fd, out->msgs + at, out->count - at, MSG_DONTWAIT | MSG_NOSIGNAL);
+		int sent = full ? 0 : sendmmsg(fd, out->msgs + at, out->count - at, MSG_DONTWAIT | MSG_NOSIGNAL);
 
-		if (sent > 0) {
+		if (full) {
+			wait_or_drop(out, &out->msgs[at++].msg_hdr);
+		} else if (sent > 0) {
 			at += (unsigned)sent;
 			again = false;
+		} else if (errno == EAGAIN) {
+			full = true;
 		} else if (!again) { /* the first failure may be an ICMP error about an earlier packet to somebody else */
 			again = true;
-		} else {
+		} else { /* a lost one: the core repeats what matters */
 			log_debug("cluster", "a packet of %zu bytes was not sent: %s", out->iov[at].iov_len, strerror(errno));
 			at++;
 			again = false;
@@ -66,6 +151,7 @@ void udp_flush(struct udp_out *out, int fd)
 	}
 	out->count = 0;
 	out->used = 0;
+	return out->waiting != NULL;
 }
 
 static void note_lag(struct udp_measure *measure, int64_t lag_ms)

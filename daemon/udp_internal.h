@@ -34,14 +34,19 @@ struct udp_out {
 		struct sockaddr_in6 in6;
 	} to[UDP_OUT_PACKETS];
 	uint8_t bytes[UDP_OUT_BYTES];
+	struct udp_waiting *waiting; /* found the socket's buffer full */
+	unsigned waiting_count;
+	uint64_t waited, dropped; /* so many had to; so many were lost */
 };
 
 /* Asks for time stamps, drop counts and errors. A kernel that has one of them not is served without. */
 void udp_prepare(int fd, int family);
 /* Takes a copy of the packet; when there is no room, what waits is sent first. */
 void udp_queue(struct udp_out *out, int fd, const struct sockaddr_storage *to, socklen_t to_len, const void *packet, size_t len);
-/* A datagram that cannot be sent is a lost one: the core repeats what matters. */
-void udp_flush(struct udp_out *out, int fd);
+/* Where the socket is full, what says of itself that it is bulk (classes 2 and 3, docs/wire.md) is dropped, its sender repeats
+ * it; anything else waits. Returns whether something does: flush again when the socket is writable. */
+bool udp_flush(struct udp_out *out, int fd);
+void udp_out_free(struct udp_out *out);
 /* The control data of one datagram. */
 void udp_note_datagram(struct udp_measure *measure, struct msghdr *msg);
 void udp_note_wakeup(struct udp_measure *measure, uint64_t now_ms);
