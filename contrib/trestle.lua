@@ -298,7 +298,7 @@ local f = {
 	timeout = ProtoField.uint16("trestle.timeout_ms", "Timeout, ms"),
 	state = ProtoField.uint8("trestle.state", "State", base.DEC, STATES),
 	flags = ProtoField.uint8("trestle.flags", "Flags", base.HEX),
-	alive = ProtoField.uint8("trestle.alive", "Alive"),
+	alive = ProtoField.uint8("trestle.alive", "1 = it answers, else twice the sender's local health"),
 	origin = ProtoField.uint24("trestle.origin", "Origin"),
 	topic = ProtoField.uint64("trestle.topic", "Topic", base.HEX),
 	number = ProtoField.uint64("trestle.number", "Number"),

@@ -41,6 +41,7 @@
 #define HEALTH_MAX 8
 #define VERIFIERS 5
 #define VERIFY_QUORUM 3
+#define CONFIRM_WHOLE 840 /* what a verifier's word counts; of one with local health h: 1/(1+h) of it */
 #define VERIFY_GAP_MS 200
 #define INDIRECT_MS 250
 #define REFUTE_WINDOW_MS 800
@@ -183,10 +184,10 @@ struct member {
 	uint64_t suspect_until_ms;
 	uint32_t accusers[4];
 	unsigned accuser_count;
-	bool mine; /* we raised it and asked the verifiers */
-	unsigned asked, confirmed;
-	bool vetoed;	    /* a verifier reached it */
-	uint64_t window_ms; /* not dead before */
+	bool mine;		   /* we raised it and asked the verifiers */
+	unsigned asked, confirmed; /* the latter in parts of CONFIRM_WHOLE */
+	bool vetoed;		   /* a verifier reached it */
+	uint64_t window_ms;	   /* not dead before */
 
 	uint64_t key_ms; /* when to hand it a key, or to tell it that it is forgotten, at the earliest */
 	bool forgotten;

@@ -356,15 +356,21 @@ static bool add_accuser(struct member *m, uint32_t accuser)
 	return true;
 }
 
+/* By as many verifiers as it takes, none of which had an answer. */
+static bool is_confirmed(const struct member *m)
+{
+	return m->mine && !m->vetoed && m->confirmed >= VERIFY_QUORUM * CONFIRM_WHOLE;
+}
+
 static void set_deadline(struct gossip *g, struct member *m)
 {
 	unsigned confirmations = m->accuser_count > 0 ? m->accuser_count - 1 : 0;
 
-	if (m->mine && m->confirmed > confirmations)
-		confirmations = m->confirmed;
+	if (m->mine && m->confirmed / CONFIRM_WHOLE > confirmations)
+		confirmations = m->confirmed / CONFIRM_WHOLE;
 	m->suspect_until_ms = m->since_ms + trust_stretch(g, m, suspicion_time(g, confirmations));
 	sooner(&g->suspects_ms, m->suspect_until_ms);
-	if (m->mine && m->confirmed >= VERIFY_QUORUM)
+	if (is_confirmed(m))
 		sooner(&g->suspects_ms, m->window_ms);
 }
 
@@ -401,12 +407,6 @@ static void declare_dead(struct gossip *g, struct member *m)
 		members_tell(g, m, NEWS_ALL);
 }
 
-/* Whether the verifiers have spoken. */
-static bool verified_dead(const struct gossip *g, const struct member *m)
-{
-	return m->mine && !m->vetoed && m->confirmed >= VERIFY_QUORUM && g->now >= m->window_ms;
-}
-
 static uint64_t step_suspects(struct gossip *g)
 {
 	uint64_t next = NEVER;
@@ -418,12 +418,12 @@ static uint64_t step_suspects(struct gossip *g)
 
 		if (m->state != GOSSIP_SUSPECT)
 			continue;
-		if (g->now >= m->suspect_until_ms || verified_dead(g, m)) {
+		if (g->now >= m->suspect_until_ms || (is_confirmed(m) && g->now >= m->window_ms)) {
 			declare_dead(g, m);
 			continue;
 		}
 		sooner(&next, m->suspect_until_ms);
-		if (m->mine && m->confirmed >= VERIFY_QUORUM && !m->vetoed)
+		if (is_confirmed(m))
 			sooner(&next, m->window_ms);
 	}
 	return next;
@@ -464,7 +464,8 @@ void probe_on_verify(struct gossip *g, struct member *m, const struct proto_entr
 static void finish_check(struct gossip *g, struct check *c, bool alive)
 {
 	struct member *asker = members_find(g, c->for_hostno);
-	struct proto_verdict verdict = {.hostno = c->target, .epoch = c->epoch, .incarnation = c->incarnation, .alive = alive};
+	struct proto_verdict verdict = {
+		.hostno = c->target, .epoch = c->epoch, .incarnation = c->incarnation, .alive = alive, .health = g->health};
 	struct proto_packet packet = {0};
 
 	c->target = 0;
@@ -514,7 +515,7 @@ void probe_on_verdict(struct gossip *g, const struct proto_verdict *verdict)
 		m->vetoed = true;
 		return;
 	}
-	m->confirmed++;
+	m->confirmed += CONFIRM_WHOLE / (1 + verdict->health);
 	set_deadline(g, m);
 }
 

@@ -175,22 +175,23 @@ bool proto_put_verdict(struct proto_packet *packet, const struct proto_verdict *
 	bw_u24(&w, verdict->hostno);
 	bw_varint(&w, verdict->epoch);
 	bw_varint(&w, verdict->incarnation);
-	bw_u8(&w, verdict->alive ? 1 : 0);
+	bw_u8(&w, verdict->alive ? 1 : (uint8_t)(2 * verdict->health));
 	return append(packet, PROTO_VERDICT, body, w.len);
 }
 
 bool proto_get_verdict(struct bytes_reader *body, struct proto_verdict *ret)
 {
 	struct proto_verdict verdict;
-	uint8_t alive;
+	uint8_t found;
 
 	verdict.hostno = get_hostno(body);
 	verdict.epoch = get_varint32(body);
 	verdict.incarnation = get_varint32(body);
-	alive = br_u8(body);
-	if (!br_done(body) || alive > 1)
+	found = br_u8(body);
+	if (!br_done(body) || (found != 1 && (found % 2 != 0 || found > 2 * PROTO_HEALTH_MAX)))
 		return false;
-	verdict.alive = alive == 1;
+	verdict.alive = found == 1;
+	verdict.health = verdict.alive ? 0 : found / 2;
 	*ret = verdict;
 	return true;
 }

@@ -73,9 +73,11 @@ struct proto_entry {
 
 #define PROTO_MEMBERS_TABLE 1u /* part of a whole table: answer with what you know better */
 
+#define PROTO_HEALTH_MAX 8
 struct proto_verdict {
 	uint32_t hostno, epoch, incarnation;
-	bool alive; /* the verifier got an answer from it */
+	bool alive;	 /* the verifier got an answer from it */
+	unsigned health; /* else: the verifier's own local health, 0 = fine */
 };
 
 enum proto_verdict_of_us {

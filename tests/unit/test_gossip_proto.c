@@ -301,6 +301,28 @@ static void plain_values_come_back(void **state)
 	assert_true(o.want_reply && o.root == root.root && o.members == root.members);
 }
 
+static void a_verdict_says_how_the_verifier_is(void **state)
+{
+	struct proto_verdict v = {.hostno = 9, .epoch = 2, .incarnation = 1}, back;
+	struct proto_packet packet = {0};
+	struct bytes_reader body;
+
+	(void)state;
+	for (v.health = 0; v.health <= PROTO_HEALTH_MAX; v.health++) {
+		packet.len = 0;
+		assert_true(proto_put_verdict(&packet, &v));
+		body = only_message(&packet, PROTO_VERDICT);
+		assert_true(proto_get_verdict(&body, &back));
+		assert_true(!back.alive && back.health == v.health);
+	}
+	packet.bytes[packet.len - 1] += 2; /* nobody is as ill */
+	body = only_message(&packet, PROTO_VERDICT);
+	assert_false(proto_get_verdict(&body, &back));
+	packet.bytes[packet.len - 1] = 3;
+	body = only_message(&packet, PROTO_VERDICT);
+	assert_false(proto_get_verdict(&body, &back));
+}
+
 static void lists_come_back(void **state)
 {
 	struct proto_packet packet;
@@ -599,6 +621,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain_values_come_back),
+		cmocka_unit_test(a_verdict_says_how_the_verifier_is),
 		cmocka_unit_test(lists_come_back),
 		cmocka_unit_test(push_ack_without_names),
 		cmocka_unit_test(batch_comes_back),
