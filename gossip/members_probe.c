@@ -5,6 +5,8 @@
  * that all compute alike, to try for themselves; VERIFY_QUORUM that fail make it dead after the window in which it may refute. A
  * cluster too small for a quorum, or one whose verifiers stay silent, waits by Lifeguard's rule: the more confirm, the shorter.
  *
+ * What each of these promises, and the scenario that holds it to that: docs/membership.md.
+ *
  * Whoever pings a suspect puts the accusation first in the packet: the accused refutes with a higher incarnation. */
 #include "gossip/core_internal.h"
 
