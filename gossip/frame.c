@@ -77,7 +77,7 @@ static const uint8_t *ring_key(const struct frame_ring *ring, uint8_t id)
 
 static bool window_accepts(const struct frame_peer *peer, uint64_t counter)
 {
-	if (counter == 0)
+	if (counter <= peer->floor)
 		return false;
 	if (counter > peer->top)
 		return true;
@@ -108,7 +108,7 @@ static void window_note(struct frame_peer *peer, uint64_t counter)
 
 static void window_clear(struct frame_peer *peer)
 {
-	peer->top = 0;
+	peer->top = peer->floor = 0;
 	if (peer->bits)
 		memset(peer->bits, 0, WINDOW_WORDS * sizeof(*peer->bits));
 }
@@ -375,6 +375,8 @@ enum frame_verdict frame_hello_handle(struct frame_peer *peer, const struct fram
 		outcome.established = !known;
 		outcome.twin = !known && header.boot != 0 && header.boot == peer->boot_before;
 		frame_peer_set_boot(peer, header.boot);
+		if (!known)
+			peer->floor = header.counter;
 		known = true;
 	}
 	if (known)

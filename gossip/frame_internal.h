@@ -7,8 +7,9 @@
  * A packet carries only the low half of the sender's boot tag. Who does not know the other half cannot even build the nonce: it
  * asks with a *hello*, a frame that carries the full boot tag in clear and two numbers inside the encryption: `ask`, fresh and
  * random, to be given back, and `echo`, what the other had asked. A boot is believed only when our own open `ask` comes back, so
- * an old hello, replayed, establishes nothing. Every hello has one size, FRAME_HELLO_SIZE, and shorter packets trigger none: no
- * amplification.
+ * an old hello, replayed, establishes nothing. Nor does an old packet of a boot that is established anew, because its receiver
+ * started again or had taken a twin for the sender: only what was sealed after that hello is accepted. Every hello has one size,
+ *FRAME_HELLO_SIZE, and shorter packets trigger none: no amplification.
  *
  *	restarted A                                    B (knows another boot of A, or none)
  *	   -- any packet of >= FRAME_HELLO_SIZE bytes -->   frame_open: FRAME_BOOT, frame_peer_ask
@@ -108,6 +109,7 @@ struct frame_peer {
 	bool boot_known;
 	uint64_t boot;
 	uint64_t boot_before; /* the one established before this, 0 = none */
+	uint64_t floor;	      /* of this boot, what was sealed up to here is not accepted */
 	uint64_t top;	      /* highest counter accepted of this boot */
 	uint64_t *bits;	      /* ring of words, indexed by counter / 64; NULL until a packet was accepted */
 	uint64_t ask;	      /* our open question, 0 = none */

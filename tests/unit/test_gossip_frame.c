@@ -390,11 +390,33 @@ static void a_restarted_host_is_asked_and_then_heard(void **state)
 	assert_true(p->b.other.boot_known);
 	assert_int_equal(p->b.other.boot, p->a.self.boot);
 	assert_int_equal(p->a.other.boot, p->b.self.boot);
-	/* What was refused before is fresh still, and now opens, once. */
+	/* What was sealed before the hello is not believed, whenever it comes. */
+	assert_int_equal(open_at(&p->b, packet, len), FRAME_REPLAY);
+	len = seal_text(&p->a, "the same again", packet);
 	assert_int_equal(open_at(&p->b, packet, len), FRAME_OK);
 	assert_int_equal(open_at(&p->b, packet, len), FRAME_REPLAY);
 	len = seal_text(&p->b, "and back", packet);
 	assert_int_equal(open_at(&p->a, packet, len), FRAME_OK);
+}
+
+/* B runs on; its boot and counters are the same for the process of A that ended and for the next one. */
+static void what_was_sent_to_an_earlier_process_is_not_for_the_next(void **state)
+{
+	struct pair *p = *state;
+	uint8_t heard[GOSSIP_PACKET_MAX], kept_back[GOSSIP_PACKET_MAX], next[GOSSIP_PACKET_MAX];
+	size_t len = seal_text(&p->b, "heard", heard);
+	struct frame_hello hello;
+
+	assert_int_equal(open_at(&p->a, heard, len), FRAME_OK);
+	assert_int_equal(seal_text(&p->b, "never", kept_back), len);
+	restart(&p->a, 0xa2);
+	assert_true(frame_peer_ask(&p->a.other, GOSSIP_PACKET_MAX, 77, 0, &hello));
+	assert_int_equal(exchange(&p->a, &p->b, hello, 0), 3);
+	assert_int_equal(p->a.other.boot, p->b.self.boot);
+	assert_int_equal(open_at(&p->a, heard, len), FRAME_REPLAY);
+	assert_int_equal(open_at(&p->a, kept_back, len), FRAME_REPLAY);
+	assert_int_equal(seal_text(&p->b, "fresh", next), len);
+	assert_int_equal(open_at(&p->a, next, len), FRAME_OK);
 }
 
 /* Two daemons with one state directory: each packet of one makes the other a stranger again. */
@@ -608,6 +630,7 @@ int main(void)
 		test(a_forged_counter_does_not_move_the_window),
 		test(learning_the_same_boot_again_keeps_the_window),
 		test(a_restarted_host_is_asked_and_then_heard),
+		test(what_was_sent_to_an_earlier_process_is_not_for_the_next),
 		test(an_old_boot_that_comes_back_is_a_twin),
 		test(a_host_that_starts_may_ask_first),
 		test(questions_that_cross_both_count),
