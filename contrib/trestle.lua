@@ -493,7 +493,7 @@ local BODIES = {
 	batch,
 	repeated(head),
 	mark,
-	function(c, tree) c:add(tree, f.verdict, 1); c:add_varint(tree, "Epoch"); mark(c, tree) end,
+	function(c, tree) c:add(tree, f.verdict, 1); c:add(tree, f.boot, 8); c:add_varint(tree, "Epoch"); mark(c, tree) end,
 	function(c, tree) sketch(c, tree); c:add(tree, f.packets, 1) end,
 	function(c, tree) sketch(c, tree); repeated(symbol)(c, tree) end,
 	function(c, tree) c:add(tree, f.timeout, 2); repeated(function(h, t) h:add(t, f.about, 3) end)(c, tree) end,

@@ -257,11 +257,12 @@ bool proto_get_recall(struct bytes_reader *body, struct gossip_mark *ret)
 
 bool proto_put_standing(struct proto_packet *packet, const struct proto_standing *standing)
 {
-	uint8_t body[24];
+	uint8_t body[32];
 	struct bytes_writer w;
 
 	bw_init(&w, body, sizeof(body));
 	bw_u8(&w, (uint8_t)standing->verdict);
+	bw_u64(&w, standing->boot);
 	bw_varint(&w, standing->epoch);
 	write_mark(&w, &standing->mark);
 	return append(packet, PROTO_STANDING, body, w.len);
@@ -272,6 +273,7 @@ bool proto_get_standing(struct bytes_reader *body, struct proto_standing *ret)
 	struct proto_standing standing;
 	uint8_t verdict = br_u8(body);
 
+	standing.boot = br_u64(body);
 	standing.epoch = get_varint32(body);
 	read_mark(body, &standing.mark);
 	if (!br_done(body) || verdict > PROTO_TWIN_LATER)

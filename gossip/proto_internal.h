@@ -89,6 +89,7 @@ enum proto_verdict_of_us {
 
 struct proto_standing {
 	enum proto_verdict_of_us verdict;
+	uint64_t boot;		 /* of the receiver, who believes nothing that was said to another process */
 	uint32_t epoch;		 /* the receiver's, as known */
 	struct gossip_mark mark; /* likewise, the highest */
 };

@@ -9,6 +9,9 @@
  * It asks with its *base*: the mark at which it was last found sound. What it did since then alone, told nobody, proves nothing:
  * a state that was set back and went on alone has high marks too. So a mark is published only by who stands sound.
  *
+ * What is said to a process counts for that process alone: a STANDING names the boot tag that it is for. An answer of the life
+ * before, or to a question of that life which somebody kept back, is about what was the state then.
+ *
  * Enough is known when ENOUGH others have answered, or all that are there, or one has and the rest is silent for a while. A host
  * that finds nobody stands ALONE: what it does then is the caller's to decide, and it asks whoever appears.
  *
@@ -93,7 +96,7 @@ void gossip_set_mark(struct gossip *g, const struct gossip_mark *mark, uint64_t 
 
 static void tell(struct gossip *g, struct member *m, const struct gossip_addr *to, enum proto_verdict_of_us verdict)
 {
-	struct proto_standing s = {.verdict = verdict, .epoch = m->epoch, .mark = m->mark};
+	struct proto_standing s = {.verdict = verdict, .boot = m->frame.boot, .epoch = m->epoch, .mark = m->mark};
 	struct proto_packet packet = {0};
 
 	proto_put_standing(&packet, &s);
@@ -261,6 +264,10 @@ bool standing_on_verdict(struct gossip *g, struct member *m, struct bytes_reader
 
 	if (!proto_get_standing(body, &s))
 		return false;
+	if (s.boot != g->sender.boot) {
+		g->counters.refused_replay++;
+		return true;
+	}
 	if (g->standing.now == GOSSIP_STANDING_SILENT)
 		return true;
 	switch (s.verdict) {

@@ -398,7 +398,53 @@ static void a_copy_of_a_host_falls_silent(struct world *w)
 	}
 }
 
+static bool host_0_knows_host_1(struct world *w)
+{
+	return members_find(w->hosts[0].gossip, w->hosts[1].hostno)->frame.boot_known;
+}
+
+/* Host 1 tells host 0 that it stands sound: in host 0's first life, on the wire and kept by somebody; and in its second, in
+ * answer to a question of the first one that somebody had kept back. Nobody else says anything in the second, which has an old
+ * disk. */
+static void what_was_said_to_an_earlier_life_does_not_count(struct world *w)
+{
+	const struct gossip_mark later = {.count = 5, .tag = 55};
+	uint8_t kept[GOSSIP_PACKET_MAX];
+	struct proto_packet plain = {0}, answer = {0};
+	struct proto_standing sound = {.verdict = PROTO_SOUND, .epoch = 1, .mark = later};
+	struct gossip *asker, *knows;
+	uint64_t replays;
+	size_t len;
+
+	begin(w);
+	asker = w->hosts[0].gossip;
+	knows = w->hosts[1].gossip;
+	gossip_set_mark(asker, &later, world_now_ms(w));
+	sound.boot = asker->sender.boot;
+	proto_put_standing(&plain, &sound);
+	len = frame_seal(
+		&knows->sender, &knows->ring, FRAME_CLASS_MEMBERSHIP, &w->hosts[0].identity.id, plain.bytes, plain.len, kept);
+	world_run_ms(w, 1000);
+	world_restart(w, 0, true); /* without `later` */
+	asker = w->hosts[0].gossip;
+	expect(w, world_run_until(w, 1000, 1, host_0_knows_host_1), "they meet");
+	world_cut(w, 1, 0, true);
+	world_inject(w, 0, kept, len);
+	world_run_ms(w, 100);
+	replays = gossip_counters(asker)->refused_replay;
+	expect(w, replays > 0, "the packet is an old one");
+	proto_put_standing(&answer, &sound);
+	core_messages(asker, members_find(asker, w->hosts[1].hostno), answer.bytes, answer.len);
+	expect(w, gossip_counters(asker)->refused_replay == replays + 1, "the answer is to another process");
+	world_run_ms(w, 3000);
+	expect(w, gossip_standing(asker) != GOSSIP_STANDING_SOUND, "nobody has said that this one is sound");
+	world_heal(w);
+	world_run_ms(w, 15000);
+	expect(w, gossip_standing(asker) == GOSSIP_STANDING_SET_BACK, "it was set back, as host 1 knows");
+}
+
 const struct scenario trust_scenarios[] = {
+	{"what_was_said_to_an_earlier_life_does_not_count", 2, false, what_was_said_to_an_earlier_life_does_not_count},
 	{"a_copy_of_a_host_falls_silent", 6, false, a_copy_of_a_host_falls_silent},
 	{"who_is_not_heard_takes_nothing_for_gone", 48, false, who_is_not_heard_takes_nothing_for_gone},
 	{"an_admission_counts_when_a_majority_has_it", 5, false, an_admission_counts_when_a_majority_has_it},

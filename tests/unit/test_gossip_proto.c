@@ -140,7 +140,7 @@ static const struct proto_head head = {.origin = 3, .topic = UINT64_MAX, .epoch 
 
 static const struct gossip_mark mark = {.count = 300, .tag = 0x0102030405060708};
 static const struct proto_standing standing = {
-	.verdict = PROTO_TWIN_LATER, .epoch = 200, .mark = {.count = 1, .tag = UINT64_MAX}};
+	.verdict = PROTO_TWIN_LATER, .boot = 0x1122334455667788, .epoch = 200, .mark = {.count = 1, .tag = UINT64_MAX}};
 
 static const struct proto_sketch sketch = {.key = {7, 8, 9}, .first = 33, .shards = 5000, .packets = 2};
 
@@ -276,7 +276,8 @@ static void plain_values_come_back(void **state)
 	put_one(&packet, PROTO_STANDING);
 	body = only_message(&packet, PROTO_STANDING);
 	assert_true(proto_get_standing(&body, &s));
-	assert_true(s.verdict == standing.verdict && s.epoch == standing.epoch && s.mark.count == 1 && s.mark.tag == UINT64_MAX);
+	assert_true(s.verdict == standing.verdict && s.boot == standing.boot && s.epoch == standing.epoch && s.mark.count == 1 &&
+		    s.mark.tag == UINT64_MAX);
 	put_one(&packet, PROTO_ACK);
 	body = only_message(&packet, PROTO_ACK);
 	assert_true(proto_get_ping(&body, &p));
