@@ -103,6 +103,7 @@ static void a_difference_costs_what_it_is(struct world *w)
 
 	world_introduce_all(w);
 	world_start_all(w);
+	world_run_ms(w, 5000); /* until all have said that they are settled, which every shard's head tells */
 	expect_quiet(w, 20000);
 	w->scenario = &count;
 	for (size_t d = 0; d < sizeof(differences) / sizeof(differences[0]); d++) {
