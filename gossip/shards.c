@@ -55,9 +55,9 @@ static struct record_list *list_of(struct record *r)
 
 /* ---- the table ---- */
 
-static size_t key_hash(const struct shard *shard, const uint8_t *key, size_t key_len)
+static size_t key_hash(const struct shards *s, const struct shard *shard, const uint8_t *key, size_t key_len)
 {
-	uint64_t h = 0xcbf29ce484222325u ^ (uint64_t)(uintptr_t)shard; /* FNV-1a */
+	uint64_t h = 0xcbf29ce484222325u ^ s->table_seed ^ shard->id.topic ^ (uint64_t)shard->id.origin << 32; /* FNV-1a */
 
 	for (size_t i = 0; i < key_len; i++)
 		h = (h ^ key[i]) * 0x100000001b3u;
@@ -96,7 +96,7 @@ size_t record_key(const struct record *r, uint8_t ret_key[GOSSIP_KEY_MAX])
 
 static struct record **table_slot(const struct shards *s, const struct shard *shard, const struct stored_key *key)
 {
-	struct record **at = &s->table[key_hash(shard, key->bytes, key->len) & (s->table_size - 1)];
+	struct record **at = &s->table[key_hash(s, shard, key->bytes, key->len) & (s->table_size - 1)];
 
 	while (*at && ((*at)->shard != shard || (*at)->key_len != key->len || (*at)->prefixed != key->prefixed ||
 			      memcmp((*at)->bytes, key->bytes, key->len) != 0))
@@ -113,7 +113,7 @@ static void table_grow(struct shards *s)
 		return; /* longer chains */
 	for (size_t i = 0; i < s->table_size; i++) {
 		for (struct record *r = s->table[i], *next; r; r = next) {
-			size_t slot = key_hash(r->shard, r->bytes, r->key_len) & (size - 1);
+			size_t slot = key_hash(s, r->shard, r->bytes, r->key_len) & (size - 1);
 
 			next = r->chain;
 			r->chain = table[slot];
@@ -219,8 +219,8 @@ static struct record *store(struct shards *s, struct shard *shard, struct record
 		drop_record(s, old);
 	if (s->record_count >= TABLE_LOAD * s->table_size)
 		table_grow(s);
-	r->chain = s->table[key_hash(shard, r->bytes, r->key_len) & (s->table_size - 1)];
-	s->table[key_hash(shard, r->bytes, r->key_len) & (s->table_size - 1)] = r;
+	r->chain = s->table[key_hash(s, shard, r->bytes, r->key_len) & (s->table_size - 1)];
+	s->table[key_hash(s, shard, r->bytes, r->key_len) & (s->table_size - 1)] = r;
 	list_insert(&shard->live, r);
 	count_record(s, r, 1);
 	return r;
@@ -256,6 +256,7 @@ void shards_init(struct shards *s, uint32_t self, uint32_t epoch, const struct s
 		.ctx = ctx,
 		.max = {GOSSIP_RECORDS_MAX, GOSSIP_RECORDS_HOST_MAX, GOSSIP_RECORDS_TOPIC_MAX}};
 	s->table_size = TABLE_FIRST;
+	s->table_seed = (uintptr_t)s * 0x9e3779b97f4a7c15u;
 	s->table = calloc(s->table_size, sizeof(*s->table));
 	if (!s->table)
 		abort();

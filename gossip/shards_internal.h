@@ -157,6 +157,7 @@ struct shards {
 	struct origin *origins;
 	struct record **table; /* power of two */
 	size_t table_size;
+	uint64_t table_seed;   /* of its hashes: another one in each process, since the addresses of processes differ */
 	uint64_t record_count; /* live and deleted */
 	uint64_t live_count;
 	struct topic *topics;

@@ -132,7 +132,7 @@ void standing_mark_record(struct gossip *g, uint32_t origin, const uint8_t *val,
  * forgotten anything that a mark tells of; what it has to do is to take a later epoch. */
 static bool repeats_epoch(const struct gossip *g, const struct member *m)
 {
-	const struct origin *origin = shards_origin(&g->shards, m->hostno);
+	const struct origin *origin = g->shards.conflicts ? shards_origin(&g->shards, m->hostno) : NULL;
 
 	return origin && origin->refused && origin->epoch == m->epoch;
 }

@@ -9,16 +9,21 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "tests/sim/world.h"
+
 #ifdef __SANITIZE_ADDRESS__
 #define ARENA_POSSIBLE 0
 #else
 #define ARENA_POSSIBLE 1
 #endif
 
-/* Far from where the kernel puts things by itself, and on boundaries of a whole page table, so that mremap moves tables. */
+/* Far from where the kernel puts things by itself, and of the size of what one entry of the third level of page tables maps, so
+ * that mremap moves one entry. Memory is used from the beginning. */
 #define WINDOW_AT 0x200000000000ull
 #define PARKS_AT 0x210000000000ull
-#define WINDOW_SIZE (64ull << 20)
+#define WINDOW_SIZE (1ull << 30)
+#define WINDOWS_END (PARKS_AT + SIM_HOSTS_MAX * WINDOW_SIZE)
+#define COPIES_MAX (3ull << 30)
 
 #define CLASS_STEP 16u
 #define CLASS_MAX 64u /* up to CLASS_MAX * CLASS_STEP bytes a size has a list of its own, above it is a power of two */
@@ -43,8 +48,9 @@ struct window {
 };
 
 static struct {
-	bool on;
+	bool on, copies;
 	int fd;
+	char *at; /* what the host that entered has its memory in */
 	unsigned hosts, current;
 	uint64_t image_bytes;
 } arena = {.fd = -1, .current = NOBODY};
@@ -72,7 +78,9 @@ static void *park(unsigned host)
 
 static void map(void *at, int flags)
 {
-	if (mmap(at, WINDOW_SIZE, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE | MAP_NORESERVE, arena.fd, 0) != at)
+	int fd = flags & MAP_ANONYMOUS ? -1 : arena.fd;
+
+	if (mmap(at, WINDOW_SIZE, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE | MAP_NORESERVE, fd, 0) != at)
 		give_up("mmap");
 }
 
@@ -92,7 +100,19 @@ void arena_image_open(void)
 		give_up("memfd");
 	map(w, MAP_SHARED);
 	w->used = (sizeof(*w) + CLASS_STEP - 1) / CLASS_STEP * CLASS_STEP;
+	arena.at = window();
 	arena.on = true;
+}
+
+/* Every word that points into the image points into the copy. A number that looks like such a pointer would have to lie in one
+ * part in 2^40 of all numbers, and `warm_start_is_a_cold_one` would find it changed. */
+static void copy_image(void *to)
+{
+	const uint64_t *from = window();
+	uint64_t *word = to, by = (uint64_t)(uintptr_t)to - WINDOW_AT;
+
+	for (size_t i = 0; i < arena.image_bytes / sizeof(*word); i++)
+		word[i] = from[i] - WINDOW_AT < arena.image_bytes ? from[i] + by : from[i];
 }
 
 void arena_image_close(unsigned hosts)
@@ -101,19 +121,29 @@ void arena_image_close(unsigned hosts)
 
 	arena.on = false;
 	arena.image_bytes = w->used;
+	arena.copies = arena.image_bytes * hosts <= COPIES_MAX;
+	for (arena.hosts = 0; arena.hosts < hosts; arena.hosts++) {
+		map(park(arena.hosts), arena.copies ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_PRIVATE);
+		if (arena.copies)
+			copy_image(park(arena.hosts));
+	}
 	munmap(window(), WINDOW_SIZE);
-	for (arena.hosts = 0; arena.hosts < hosts; arena.hosts++)
-		map(park(arena.hosts), MAP_PRIVATE);
+}
+
+void *arena_object(unsigned host, void *in_image)
+{
+	return arena.copies ? (char *)in_image - WINDOW_AT + (uintptr_t)park(host) : in_image;
 }
 
 void arena_enter(unsigned host)
 {
-	if (arena.current != host) {
+	if (arena.current != host && !arena.copies) {
 		if (arena.current != NOBODY)
 			move(window(), park(arena.current));
 		move(park(host), window());
-		arena.current = host;
 	}
+	arena.current = host;
+	arena.at = arena.copies ? park(host) : window();
 	arena.on = true;
 }
 
@@ -163,7 +193,7 @@ uint64_t arena_bytes(void)
 	}
 	if (f)
 		fclose(f);
-	return kib * 1024 + arena.image_bytes;
+	return kib * 1024 + (arena.copies ? 0 : arena.image_bytes);
 }
 
 /* ---- malloc ---- */
@@ -192,7 +222,7 @@ static uint32_t list_of(size_t size, uint64_t *ret_size)
 
 static void *take(size_t size)
 {
-	struct window *w = window();
+	struct window *w = (struct window *)arena.at;
 	uint64_t rounded;
 	uint32_t list;
 	struct block *block;
@@ -220,7 +250,7 @@ static struct block *block_of(void *p)
 
 static bool is_ours(const void *p)
 {
-	return (uintptr_t)p - WINDOW_AT < WINDOW_SIZE;
+	return (uintptr_t)p - WINDOW_AT < WINDOWS_END - WINDOW_AT;
 }
 
 void *malloc(size_t size)
@@ -242,7 +272,7 @@ void *calloc(size_t count, size_t size)
 
 void free(void *p)
 {
-	struct window *w = window();
+	struct window *w = (struct window *)((uintptr_t)p & ~(WINDOW_SIZE - 1));
 	struct block *block;
 
 	if (!is_ours(p)) {

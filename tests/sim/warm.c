@@ -151,6 +151,8 @@ static void let_settle(struct gossip *g)
 	g->news_ms = g->unheard_ms = g->heads_ms = g->tree_ms = g->member_due_ms = NEVER;
 	g->probe.phase = PROBE_IDLE;
 	memset(g->pings, 0, sizeof(g->pings));
+	g->standing.now = GOSSIP_STANDING_SOUND;
+	sync_sort_shards(g);
 }
 
 static struct gossip *make_image(struct world *w, const struct gossip_config *configs)
@@ -261,12 +263,14 @@ void warm_start(struct world *w)
 	g->ops = world_gossip_ops;
 	arena_image_close(w->host_count);
 	for (unsigned i = 0; i < w->host_count; i++) {
+		struct gossip *own = arena_object(i, g);
+
 		arena_enter(i);
 		if (i > 0)
-			become(w, g, i, configs);
-		draw_phases(w, g);
+			become(w, own, i, configs);
+		draw_phases(w, own);
 		arena_leave();
-		w->hosts[i].gossip = g;
+		w->hosts[i].gossip = own;
 		w->hosts[i].truth = truth_host_new();
 		world_touch(w, i);
 	}
