@@ -169,7 +169,7 @@ static void a_copy_that_went_bad_is_found_and_mended(struct world *w)
 #define STORM 10000
 #define STORM_TOPIC 9
 #define SINGLE_TOPIC 10
-#define HELD_UP_MS 40
+#define HELD_UP_MS 10
 
 struct single {
 	unsigned origin;

@@ -183,6 +183,28 @@ static void who_must_refute_doubts_itself(struct world *w)
 		expect(w, member(w, i, 0)->incarnation == incarnation + 1, "all hear the refutation at once");
 }
 
+/* Stopped in the middle of a suspicion, and nobody's word waits for it when it goes on. */
+static void after_a_pause_all_time_begins_anew(struct world *w)
+{
+	struct gossip *g;
+
+	begin(w);
+	g = core(w, 0);
+	world_touch(w, 0);
+	for (unsigned i = 1; i < w->host_count; i++)
+		world_cut(w, i, 0, true);
+	probe_suspect(g, member(w, 0, 1), g->self->hostno, false);
+	world_run_ms(w, 100);
+	world_pause(w, 0);
+	world_run_ms(w, 30000);
+	world_heal(w);
+	world_resume(w, 0);
+	expect(w, g->lifeguard == 8, "a pause is all the points against us that there are");
+	world_run_ms(w, 5000);
+	expect(w, gossip_counters(g)->deaths == 0, "and no time in which anybody could have refuted");
+	expect_quiet(w, 5000);
+}
+
 static void what_is_heard_counts_as_an_answer(struct world *w)
 {
 	begin(w);
@@ -415,6 +437,7 @@ const struct scenario detect_scenarios[] = {
 	{"a_crash_is_suspected_300_ms_after_the_probe", 8, false, a_crash_is_suspected_300_ms_after_the_probe},
 	{"silent_helpers_are_our_own_fault", 6, false, silent_helpers_are_our_own_fault},
 	{"who_must_refute_doubts_itself", 6, false, who_must_refute_doubts_itself},
+	{"after_a_pause_all_time_begins_anew", 4, false, after_a_pause_all_time_begins_anew},
 	{"what_is_heard_counts_as_an_answer", 2, false, what_is_heard_counts_as_an_answer},
 	{"the_accused_hears_of_it_with_the_ping", 2, false, the_accused_hears_of_it_with_the_ping},
 	{"three_of_five_verifiers_make_a_death", 9, false, three_of_five_verifiers_make_a_death},
