@@ -141,11 +141,17 @@ static bool load(struct train *t, struct shard *shard, struct shard_cursor *c)
 	unsigned batches = 0;
 
 	while (from < shard->head && may_send(t)) {
+		const bool empty = t->packet.len == 0;
+		uint64_t to;
+
 		if (batches++ == PUSH_QUANTUM)
 			return true;
-		from = load_batch(t, shard, from);
-		if (from > c->sent)
-			loaded(t, c, from);
+		to = load_batch(t, shard, from);
+		if (to > from)
+			loaded(t, c, to);
+		else if (empty)
+			return false;
+		from = to;
 	}
 	if (from < shard->head && from == c->acked && load_rest(t, shard, from))
 		loaded(t, c, shard->head);
