@@ -935,6 +935,7 @@ static void on_grant(struct ipam *ipam, uint32_t from, const struct ipam_message
 	accept_ranges(ipam, pool, from, message->xid, message->ranges, message->range_count);
 	let_rest(ipam, pool, message, now_ms);
 	fetch_answered(pool, message->xid, FETCH_GRANTED, now_ms);
+	on_gift(pool, from, now_ms);
 	on_granted(ipam, pool, message->xid);
 }
 

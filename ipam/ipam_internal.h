@@ -319,7 +319,9 @@ void requests_run(struct ipam *ipam, const struct id128 *pool_id, uint64_t now_m
 void on_deny(struct ipam *ipam, uint32_t from, const struct ipam_message *message, uint64_t now_ms);
 void on_moved(struct ipam *ipam, uint32_t from, const struct ipam_message *message, uint64_t now_ms);
 void on_granted(struct ipam *ipam, struct pool *pool, uint64_t xid); /* before requests_run: whoever is not served asks afresh */
-void requests_reconsider(struct pool *pool);			     /* the map or the state of a host changed */
+/* A donor that has no more repeats an open gift instead of saying so. Who is not served by that need not wait for its answer. */
+void on_gift(struct pool *pool, uint32_t from, uint64_t now_ms);
+void requests_reconsider(struct pool *pool); /* the map or the state of a host changed */
 void requests_end(struct ipam *ipam, struct request *requests, enum ipam_result_code code); /* of a pool that is gone */
 uint64_t requests_due(const struct pool *pool);
 void request_free(struct request *request);

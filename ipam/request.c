@@ -628,6 +628,21 @@ void on_granted(struct ipam *ipam, struct pool *pool, uint64_t xid)
 	r->due_ms = 0;
 }
 
+void on_gift(struct pool *pool, uint32_t from, uint64_t now_ms)
+{
+	struct request *r;
+	struct asked *asked;
+
+	DL_FOREACH(pool->requests, r)
+	{
+		asked = asked_find(r, from);
+		if (!asked || asked->answered)
+			continue;
+		asked->next_ms = now_ms;
+		r->due_ms = 0;
+	}
+}
+
 static void deny_any(struct request *r, uint32_t from, const struct ipam_message *message)
 {
 	struct asked *asked = asked_find(r, from);

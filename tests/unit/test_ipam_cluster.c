@@ -995,14 +995,27 @@ static void check_quiet(struct cluster *c)
 	}
 }
 
+/* No loss, nobody away: every host asked once, and one round trip more. */
+static void check_time(struct cluster *c, unsigned host, uint64_t since)
+{
+	uint64_t most = (uint64_t)(c->count + 1) * 2 * (c->delay_ms + 1);
+
+	if (c->now - since > most)
+		violate(c, "I9: host %u got a free address after %llu ms, and %u round trips are %llu ms", host + 1,
+			(unsigned long long)(c->now - since), c->count + 1, (unsigned long long)most);
+}
+
 static void check_by_name(struct cluster *c, unsigned host, unsigned offset)
 {
 	bool was_live = c->live[offset] >= 0, nobodys = is_nobodys(c, offset);
 	int before = c->live[offset];
+	uint64_t since = c->now;
 	struct ipam_result r = ask_and_wait(c, host, offset);
 
 	if (c->violation[0])
 		return;
+	if (!was_live && !nobodys)
+		check_time(c, host, since);
 	if (nobodys && r.code != IPAM_UNREACHABLE)
 		violate(c, "I10: address %u is in nobody's slice: code %d", offset, r.code);
 	if (!was_live && !nobodys && r.code != IPAM_GRANTED)
@@ -1021,9 +1034,12 @@ static void check_exhaust(struct cluster *c, unsigned host)
 	struct ipam_result r;
 
 	for (unsigned left = c->usable - count_nobodys(c) - count_live(c); left > 0 && !c->violation[0]; left--) {
+		uint64_t since = c->now;
+
 		r = ask_and_wait(c, host, 0);
 		if (r.code != IPAM_GRANTED)
 			violate(c, "I9: %u addresses are free, and host %u gets code %d", left, host + 1, r.code);
+		check_time(c, host, since);
 	}
 	r = ask_and_wait(c, host, 0);
 	if (r.code != IPAM_EXHAUSTED)
