@@ -1,8 +1,8 @@
 /* What a member could send: message bodies behind the encryption, through the decoder and into a live core with members and
  * records.
  *
- * The input is packets: length u16, sender u8 (one of three), that many bytes. Afterwards the core must still be sound, and keep
- * ticking. The corpus is packets as the simulator's hosts sent them, of every message type. */
+ * The input is packets: length u16, sender u8 (one of three; top bit: by stream), that many bytes. Afterwards the core must still
+ * be sound, and keep ticking. The corpus is packets as the simulator's hosts sent them, of every message type. */
 #include <sodium.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -79,6 +79,7 @@ static void on_save(void *ctx, const void *key, size_t key_len, const void *val,
 }
 
 static const struct gossip_ops ops = {.send = on_send,
+	.stream = on_send,
 	.random = on_random,
 	.member = on_member,
 	.record = on_record,
@@ -131,6 +132,7 @@ static struct gossip *make_core(uint32_t *seed)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static const struct gossip_addr stream = {.port = 40000, .ip = {.family = 4, .bytes = {192, 0, 2, 9}}};
 	uint32_t seed = 1;
 	uint64_t now = 2000;
 	struct gossip *g;
@@ -142,7 +144,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	br_init(&r, data, size);
 	for (unsigned packets = 0; br_left(&r) > 0 && packets < 64; packets++) {
 		size_t len = br_u16(&r);
-		uint32_t sender = 2 + br_u8(&r) % 3;
+		uint8_t from = br_u8(&r);
+		uint32_t sender = 2 + (from & 0x7f) % (HOSTS - 1);
 		const uint8_t *bytes;
 
 		if (len > br_left(&r))
@@ -150,7 +153,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		bytes = br_bytes(&r, len);
 		if (r.bad || len > PROTO_PLAIN_MAX)
 			break;
+		g->stream_from = from & 0x80 ? &stream : NULL;
+		g->stream_member = from & 0x80 ? members_find(g, sender) : NULL;
 		core_messages(g, members_find(g, sender), bytes, len);
+		g->stream_from = NULL;
+		g->stream_member = NULL;
 		gossip_tick(g, now += 7);
 	}
 	for (unsigned i = 0; i < TICKS_AFTER; i++)
