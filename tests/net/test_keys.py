@@ -170,8 +170,9 @@ class Away(Hosts):
         self.daemons[1].wait_sponsor()
         joiner.trestle("leave")
         token = self.daemons[0].token()
-        pass_again = self.no_udp(0)
+        pass_again = self.no_udp(0, ("input", "output"))
         self.assertEqual(joiner.trestle("join", token)["cluster_id"], self.daemons[0].call("GET", "/v1/status")["cluster_id"])
+        Daemon.wait_members(self.daemons, timeout=30)
         pass_again()
         Daemon.wait_members(self.daemons)
 
