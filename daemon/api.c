@@ -174,6 +174,24 @@ static void warn_family(void *ctx, const struct gossip_member *m)
 				m->name, ip_format(&m->vtep, text)));
 }
 
+static void count_streams(void *ctx, const struct gossip_member *m)
+{
+	*(unsigned *)ctx += m->reach == GOSSIP_REACH_STREAM && m->state != GOSSIP_LEFT;
+}
+
+static void warn_filtered(struct node *node, json_t *warnings)
+{
+	unsigned hosts = 0;
+
+	gossip_each_member(node->gossip, count_streams, &hosts);
+	if (hosts)
+		json_array_append_new(warnings,
+			json_sprintf(
+				"%u hosts are reached by TCP only, which is slower: let UDP port %u pass between them and this "
+				"one; `trestle members` names them",
+				hosts, node->options.listen.port));
+}
+
 static json_t *warnings_json(struct node *node)
 {
 	struct families families = {.node = node, .warnings = json_array()};
@@ -196,6 +214,7 @@ static json_t *warnings_json(struct node *node)
 		json_array_append_new(warnings,
 			json_string(
 				"many hosts stopped answering within 10 s: more likely the network is cut than they are dead"));
+	warn_filtered(node, warnings);
 	if (gossip_local_health(node->gossip) > 1)
 		json_array_append_new(warnings,
 			json_sprintf(
