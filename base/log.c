@@ -24,6 +24,11 @@ void log_set_level(enum log_level level)
 	current_level = level;
 }
 
+bool log_shows(enum log_level level)
+{
+	return level <= current_level;
+}
+
 bool log_level_parse(const char *text, enum log_level *ret_level)
 {
 	for (unsigned i = 0; text && i < sizeof(level_names) / sizeof(level_names[0]); i++) {

@@ -363,9 +363,23 @@ static int receive_batch(struct node *node, int fd)
 }
 
 static void gossip_turn(struct node *node, uint64_t now);
+static void arm_gossip(struct node *node, uint64_t now, uint64_t due);
 
-/* Pending errors make the first call fail. What follows of the packets is done here instead of by a timer: a turn of the loop
- * less. */
+/* What follows of most packets has time. */
+static void after_packets(struct node *node, uint64_t now)
+{
+	uint64_t due;
+
+	if (!node->gossip || node->left)
+		return;
+	due = node->grants_unspread || !node->cluster.known ? 0 : gossip_due(node->gossip);
+	if (due <= now)
+		gossip_turn(node, now);
+	else if (due < node->gossip_due_ms)
+		arm_gossip(node, now, due);
+}
+
+/* Pending errors make the first call fail. */
 static void on_packets(evutil_socket_t fd, short what, void *arg)
 {
 	struct node *node = arg;
@@ -375,7 +389,7 @@ static void on_packets(evutil_socket_t fd, short what, void *arg)
 		udp_take_errors(fd, on_refused, node);
 		receive_batch(node, fd);
 	}
-	gossip_turn(node, clock_boot_ms());
+	after_packets(node, clock_boot_ms());
 	flush_out(node);
 }
 
@@ -860,24 +874,28 @@ static void measure_self(struct node *node, uint64_t now)
 	m->dropped = false;
 }
 
-static void gossip_turn(struct node *node, uint64_t now)
+static void arm_gossip(struct node *node, uint64_t now, uint64_t due)
 {
-	uint64_t next;
+	uint64_t wait = due > now ? due - now : 1;
 	struct timeval tv;
 
+	if (wait > 1000)
+		wait = 1000;
+	tv = (struct timeval){.tv_sec = (time_t)(wait / 1000), .tv_usec = (suseconds_t)(wait % 1000) * 1000};
+	event_add(node->gossip_timer, &tv);
+	node->gossip_due_ms = node->udp_measure.due_ms = now + wait;
+}
+
+static void gossip_turn(struct node *node, uint64_t now)
+{
 	if (!node->gossip || node->left)
 		return;
 	measure_self(node, now);
 	if (node->hostnos_ms && now >= node->hostnos_ms)
 		hostnos_begin(node);
 	gossip_clock_us(node->gossip, clock_boot_us());
-	next = gossip_tick(node->gossip, now);
-	next = next > now ? next - now : 1;
-	if (next > 1000)
-		next = 1000;
-	tv = (struct timeval){.tv_sec = (time_t)(next / 1000), .tv_usec = (suseconds_t)(next % 1000) * 1000};
-	event_add(node->gossip_timer, &tv);
-	node->gossip_due_ms = node->udp_measure.due_ms = now + next;
+	arm_gossip(node, now, gossip_tick(node->gossip, now));
+	segments_tell_arrivals(node);
 	grants_look(node);
 	known_look(node);
 	housekeeping_turn(node, now);

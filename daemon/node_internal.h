@@ -124,6 +124,14 @@ struct remote {
 	UT_hash_handle hh, hh_ip4, hh_ip6;
 };
 
+/* When a record came, until the log says so. */
+struct arrival {
+	uint64_t us;
+	uint32_t origin;
+	char short_id[ENDPOINT_SHORT_MAX + 1];
+};
+#define ARRIVALS_MAX 32
+
 struct segment_host {
 	uint32_t hostno;
 	unsigned endpoints, own; /* records; of these, of the host's own addresses */
@@ -260,6 +268,8 @@ struct node {
 	struct tombstone *tombstones; /* acted on at this moment */
 	uint64_t last_tombstones_ms;
 	struct segment *segments;
+	struct arrival arrivals[ARRIVALS_MAX];
+	unsigned arrival_count;
 	unsigned remote_count;
 	uint64_t duplicates_seen;
 
@@ -570,6 +580,7 @@ void segment_program(struct node *node, struct network *network); /* tells the d
 void segment_program_ip(
 	struct node *node, const struct network *network, const struct ip *ip); /* a local endpoint took or left it */
 void segments_host_changed(struct node *node, struct host *host);		/* vtep or hidden changed */
+void segments_tell_arrivals(struct node *node);
 void segments_free(struct node *node);
 unsigned segment_size(const struct segment *segment); /* endpoints */
 bool remote_is_host(const struct remote *remote);     /* no endpoint: the own addresses of a host in mode l3 */

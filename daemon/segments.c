@@ -322,6 +322,32 @@ static void remove_remote(struct node *node, struct segment *s, struct remote *r
 	}
 }
 
+/* Said later: a line costs as much as taking the record, and other hosts of this machine wait for the core. */
+void segments_tell_arrivals(struct node *node)
+{
+	for (unsigned i = 0; i < node->arrival_count; i++) {
+		const struct arrival *a = &node->arrivals[i];
+
+		log_debug("segments", "endpoint %s of host number %u known at %" PRIu64 " us since boot", a->short_id, a->origin,
+			a->us);
+	}
+	node->arrival_count = 0;
+}
+
+static void note_arrival(struct node *node, const struct remote *r)
+{
+	struct arrival *a;
+
+	if (!log_shows(LOG_LEVEL_DEBUG))
+		return;
+	if (node->arrival_count == ARRIVALS_MAX)
+		segments_tell_arrivals(node);
+	a = &node->arrivals[node->arrival_count++];
+	a->us = clock_boot_us();
+	a->origin = r->key.origin;
+	memcpy(a->short_id, r->record.short_id, sizeof(a->short_id));
+}
+
 static void add_remote(struct node *node, struct segment *s, const struct remote_key *key, const struct endpoint_record *record)
 {
 	struct remote *r = calloc(1, sizeof(*r));
@@ -331,8 +357,7 @@ static void add_remote(struct node *node, struct segment *s, const struct remote
 	r->key = *key;
 	r->record = *record;
 	HASH_ADD(hh, s->remotes, key, sizeof(r->key), r);
-	log_debug("segments", "endpoint %s of host number %u known at %" PRIu64 " us since boot", record->short_id, key->origin,
-		clock_boot_us());
+	note_arrival(node, r);
 	claim_ip(node, s, r, false);
 	claim_ip(node, s, r, true);
 	count(node, s, r, 1);

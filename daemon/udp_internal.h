@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "gossip/gossip.h"
+
 #define UDP_CONTROL_SIZE 128 /* for a time stamp and a drop counter */
 
 /* What was measured since udp_measured last took it. */
@@ -19,10 +21,10 @@ struct udp_measure {
 	bool dropped;
 };
 
-#define UDP_OUT_PACKETS 64
-#define UDP_OUT_BYTES 16384
+#define UDP_OUT_PACKETS 8 /* no more: the first shall be under way while the others are sealed */
+#define UDP_OUT_BYTES (UDP_OUT_PACKETS * GOSSIP_PACKET_MAX)
 
-/* What waits to be sent: many small packets to as many hosts cost one system call. */
+/* What waits to be sent: several packets cost one system call. */
 struct udp_out {
 	unsigned count;
 	size_t used;

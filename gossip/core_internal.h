@@ -359,6 +359,7 @@ struct gossip {
 	struct member **direct; /* by hostno, for the lower ones: most are */
 	uint32_t direct_size;
 	uint64_t member_due_ms; /* not later than any member's sync_ms or push_ms */
+	bool stirred;		/* since the last tick came what its functions have to look at */
 	uint64_t member_shape;	/* changes when somebody becomes usable or ceases to be */
 
 	unsigned health; /* local health, 0 = fine: the worse of the two */

@@ -286,6 +286,7 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 		g->ops.record(g->ctx, shard->id.origin, shard->id.topic, key, key_len, val, val_len);
 		return;
 	}
+	g->stirred = true;
 	if (!val) { /* who was admitted stays known */
 		if (key_len == SAVED_KEY_SIZE)
 			admit_own_gone(g, key);
@@ -471,6 +472,12 @@ static bool dispatch(struct gossip *g, struct member *m, uint8_t type, struct by
 	}
 }
 
+/* What nearly all packets are. All that these may bring forward is among the times that gossip_due looks at. */
+static bool is_ordinary(uint8_t type)
+{
+	return type == PROTO_PING || type == PROTO_ACK || type == PROTO_PUSH_ACK || type == PROTO_BATCH;
+}
+
 /* The messages of one authentic packet. Also the entry of the fuzzer. */
 void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, size_t len)
 {
@@ -481,6 +488,7 @@ void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, siz
 	sync_answer_open(&answer);
 	br_init(&packet, plain, len);
 	while (proto_next(&packet, &type, &body)) {
+		g->stirred |= !is_ordinary(type);
 		if (dispatch(g, m, type, &body, &answer))
 			continue;
 		packet.bad = true;
@@ -564,6 +572,7 @@ static void on_frame(struct gossip *g, struct member *m, const struct gossip_add
 	struct frame_hello hello;
 
 	count_verdict(g, verdict);
+	g->stirred |= verdict == FRAME_KEY;
 	if (verdict == FRAME_KEY)
 		recover_want(g, m);
 	/* Also to where we know it: whoever sends in its name must not use up the questions that it could answer. */
@@ -589,6 +598,7 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 	struct frame_header header;
 	enum frame_verdict verdict;
 	struct member *m;
+	uint64_t shape = g->member_shape;
 
 	if (!g->started || g->left)
 		return;
@@ -596,6 +606,7 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 	g->counters.packets_in++;
 	g->counters.bytes_in += len;
 	verdict = frame_peek_up_to(packet, len, g->sender.version_max, &header);
+	g->stirred |= verdict == FRAME_OK && header.class > FRAME_CLASS_SYNC;
 	m = verdict == FRAME_OK && header.class != FRAME_CLASS_ADMISSION ? members_find(g, header.hostno) : NULL;
 	if (verdict != FRAME_OK)
 		count_verdict(g, verdict);
@@ -610,6 +621,7 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 		on_hello(g, m, from, packet, len);
 	else
 		on_frame(g, m, from, packet, len);
+	g->stirred |= shape != g->member_shape;
 	core_leave(g);
 }
 
@@ -787,6 +799,22 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	core_leave(g);
 }
 
+uint64_t gossip_due(const struct gossip *g)
+{
+	uint64_t due = g->news_ms;
+
+	if (g->stirred)
+		return 0;
+	sooner(&due, g->tree_ms);
+	sooner(&due, g->member_due_ms);
+	sooner(&due, g->gather_ms);
+	sooner(&due, g->ack_ms);
+	sooner(&due, g->suspects_ms);
+	sooner(&due, g->introduce_ms);
+	sooner(&due, g->keys.next_ms);
+	return due;
+}
+
 uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 {
 	uint64_t next, gap;
@@ -795,6 +823,7 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 	if (!g->started || g->left)
 		return NEVER;
 	core_enter(g, now_ms);
+	g->stirred = false;
 	gap = g->now - g->called_ms;
 	g->called_ms = g->now;
 	if (gap > PAUSE_MS) {

@@ -155,6 +155,9 @@ void gossip_admit_again(struct gossip *g, uint64_t now_ms);
 /* Timers. Returns when to call again at the latest; what other calls put off may be due earlier, so call it after those too
  * (after all datagrams of a wake-up, not after each). */
 uint64_t gossip_tick(struct gossip *g, uint64_t now_ms);
+/* After gossip_packet, for who would rather not: when gossip_tick is due because of it, 0 = now. The time that gossip_tick
+ * returned before holds besides. */
+uint64_t gossip_due(const struct gossip *g);
 
 /* The same clock in microseconds, before gossip_packet and gossip_tick: round trips are then measured with it. May be left out.
  */

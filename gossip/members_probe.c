@@ -249,6 +249,7 @@ static void probe_done(struct gossip *g, bool alive)
 	if (alive)
 		probe_unhealthy(g, -1);
 	g->probe.phase = PROBE_IDLE;
+	g->stirred = true; /* nothing is due where its deadline was */
 }
 
 static void probe_failed(struct gossip *g, struct member *m)
