@@ -10,7 +10,7 @@
 -- cluster_id   `trestle status -o json`
 -- hosts        host number = host id of each host, `trestle members -o json`
 --
--- A nonce needs the sender's full boot tag, of which an ordinary packet carries one half. The other comes from a hello of that boot, so
+-- A nonce needs the full boot tag of the sender, of which an ordinary packet carries one half. A hello, JOIN or WELCOME of that boot has all of it, so
 -- the capture has to contain one: it does when it was running while the sender, or who it talks to, started. Whether the tag fits is
 -- checked against the receiver that the address suggests, or any of the hosts given; "authentic" says so.
 --
@@ -534,7 +534,7 @@ local function open(tvb, pinfo, header_size, hostno, boot)
 	local keys, id = keys_of(tvb(1, 1):uint()), hosts[hostno]
 	if #keys == 0 then return nil, "no cluster key given" end
 	if not id then return nil, string.format("no host id given for host number %d", hostno) end
-	if not boot then return nil, "no hello of this boot in the capture" end
+	if not boot then return nil, "neither hello nor JOIN or WELCOME of this boot in the capture" end
 	local raw = tvb:raw()
 	local nonce = id:sub(1, 8) .. boot .. raw:sub(header_size - 7, header_size)
 	local sealed = raw:sub(header_size + 1)
@@ -549,15 +549,21 @@ local function open(tvb, pinfo, header_size, hostno, boot)
 	return nil, "does not fit: another key, cluster, receiver or boot"
 end
 
+-- Whose it will be is not said: kept by its low half alone.
+local function admitted_boot(range, pinfo, tree)
+	tree:add(f.boot, range)
+	if not pinfo.visited then boots[tostring(range(4, 4):bytes())] = range:raw(0, 8) end
+end
+
 local function admission(tvb, pinfo, tree)
 	local kind = tvb(1, 1):uint()
 	tree:add(f.kind, tvb(1, 1))
 	pinfo.cols.info = KINDS[kind] or string.format("admission of kind %d", kind)
-	if kind == 1 and tvb:len() >= 77 then
+	if kind == 1 and tvb:len() >= 101 then
 		tree:add(f.cluster, tvb(5, 16)); tree:add(f.token, tvb(21, 16)); tree:add(f.expires, tvb(37, 8)); tree:add(f.ephemeral, tvb(45, 32))
-		tree:add(f.sealed, tvb(77))
-	elseif kind == 2 and tvb:len() >= 37 then
-		tree:add(f.ephemeral, tvb(5, 32)); tree:add(f.sealed, tvb(37))
+		admitted_boot(tvb(77, 8), pinfo, tree); tree:add(f.sealed, tvb(85))
+	elseif kind == 2 and tvb:len() >= 61 then
+		tree:add(f.ephemeral, tvb(5, 32)); admitted_boot(tvb(37, 8), pinfo, tree); tree:add(f.sealed, tvb(45))
 	else
 		tree:add(f.sealed, tvb(5))
 	end
@@ -572,7 +578,7 @@ local function show_frame(tvb, pinfo, tree, hello)
 	local hostno = tvb(2, 3):uint()
 	local boot_key = string.format("%d %s", hostno, tostring(tvb(hello and 9 or 5, 4):bytes()))
 	if hello and not pinfo.visited then boots[boot_key] = tvb:raw(5, 8) end
-	local plain, why = open(tvb, pinfo, size, hostno, hello and tvb:raw(5, 8) or boots[boot_key])
+	local plain, why = open(tvb, pinfo, size, hostno, hello and tvb:raw(5, 8) or boots[boot_key] or boots[tostring(tvb(5, 4):bytes())])
 	tree:add(f.status, why):set_generated()
 	pinfo.cols.info = string.format("%s from host number %d", CLASSES[tvb(0, 1):uint() % 16], hostno)
 	if not plain then

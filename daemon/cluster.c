@@ -20,7 +20,6 @@
 #define NEXT_WIRE_ENV "TRESTLE_TEST_NEXT_WIRE" /* for tests: act as the release after this one */
 #define NEXT_WIRE 2
 #define FIRST_HOSTNO 1
-#define FIRST_EPOCH 1
 #define HOSTNO_SPARES 16    /* so that a sponsor works inside a cut from its own reserve */
 #define SPARES_LULL_MS 300  /* without a new host, before this one asks for spare numbers */
 #define SPARES_SPREAD_MS 20 /* for each host that may ask at the same time */
@@ -961,10 +960,15 @@ static struct gossip *make_core(struct node *node)
 
 	if (getenv(NEXT_WIRE_ENV))
 		c.wire_max = NEXT_WIRE;
+	randombytes_buf(&c.boot_tag, sizeof(c.boot_tag));
 	if (node->cluster.epoch == FIRST_EPOCH)
 		c.source = node->sponsor;
+	if (node->welcome.boot) {
+		c.boot_tag = node->welcome.boot;
+		c.source_boot = node->welcome.source_boot;
+	}
+	node->welcome.boot = 0; /* of one start */
 	memcpy(c.cluster_key, node->cluster.key, sizeof(c.cluster_key));
-	randombytes_buf(&c.boot_tag, sizeof(c.boot_tag));
 	snprintf(c.name, sizeof(c.name), "%s", node->options.name);
 	g = gossip_new(&c, &gossip_ops, node, clock_boot_ms());
 	sodium_memzero(&c, sizeof(c));
@@ -1259,6 +1263,8 @@ static void become_member(struct node *node)
 	c->result = node->join->result;
 	if (c->result.saved_count && c->result.saved[0].key_len == 1 + sizeof(node->sponsor)) /* 'm' and the sponsor's host id */
 		memcpy(&node->sponsor, c->result.saved[0].key + 1, sizeof(node->sponsor));
+	node->welcome.boot = c->result.boot;
+	node->welcome.source_boot = c->result.source_boot;
 	c->fn = now_member;
 	c->arg = node;
 	node->cluster.cluster_id = c->result.cluster_id;

@@ -52,6 +52,7 @@ enum record_kind { RECORD_NETWORK = 'N', RECORD_POOL = 'P', RECORD_CUSTODY = 'C'
 #define ENDPOINT_KEY_SIZE 9 /* of a record: the kind, 8 bytes of a hash */
 #define IPV6_MTU_MIN 1280   /* RFC 8200 section 5; the kernel takes IPv6 off a link with less */
 #define WORKLOAD_KEY_SIZE (CONTROL_CNI_CONFIG_MAX + CONTROL_CNI_ID_MAX + DRIVER_IFNAME_SIZE + 3)
+#define FIRST_EPOCH 1		       /* of a host in a cluster */
 #define ROWS_GRACE_MS (10 * 60 * 1000) /* a dead host's rows stay so long: they lead only to a host that may be back */
 #define HOLD_MAX_MS 30000	       /* after a start, rows of unknown endpoints are kept at most so long */
 
@@ -244,6 +245,9 @@ struct node {
 	struct host *hosts;
 	struct join *join;    /* in progress; NULL otherwise */
 	struct id128 sponsor; /* who let us in, since this start */
+	struct {
+		uint64_t boot, source_boot; /* see joiner.h: of the first core after that */
+	} welcome;
 	bool leaving, left;
 	bool failed;		/* the loop was ended by an error */
 	struct forget *forgets; /* calls that wait */

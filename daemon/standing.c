@@ -198,7 +198,9 @@ static void found_sound(struct node *node)
 		s->base = s->mark;
 		save(node, STORE_STATE, true);
 	}
-	publish_behind(node);
+	/* A newcomer has done nothing in this cluster that it could forget. */
+	if (node->cluster.epoch != FIRST_EPOCH || id_is_zero(&node->sponsor))
+		publish_behind(node);
 	ipam_hold(node->ipam, IPAM_HOLD_NONE, clock_boot_ms());
 	custody_poke(node);
 }

@@ -22,11 +22,11 @@
 #define KIND_WELCOME 2
 #define KIND_REFUSED 3
 #define PREFIX_SIZE 5 /* version and class, kind, hostno 0: what all packets begin with */
-#define JOIN_HEADER_SIZE (PREFIX_SIZE + 16 + 16 + 8 + 32)
-#define WELCOME_HEADER_SIZE (PREFIX_SIZE + 32)
+#define JOIN_HEADER_SIZE (PREFIX_SIZE + 16 + 16 + 8 + 32 + 8)
+#define WELCOME_HEADER_SIZE (PREFIX_SIZE + 32 + 8)
 #define REFUSED_SIZE (PREFIX_SIZE + 24 + 1 + FRAME_TAG_SIZE)
-#define JOIN_PLAIN_SIZE (GOSSIP_PACKET_MAX - JOIN_HEADER_SIZE - FRAME_TAG_SIZE)
-#define WELCOME_PLAIN_MAX (GOSSIP_PACKET_MAX - WELCOME_HEADER_SIZE - FRAME_TAG_SIZE)
+#define JOIN_PLAIN_SIZE (ADMISSION_JOIN_SIZE - JOIN_HEADER_SIZE - FRAME_TAG_SIZE)
+#define WELCOME_PLAIN_MAX (ADMISSION_JOIN_SIZE - WELCOME_HEADER_SIZE - FRAME_TAG_SIZE)
 
 static const uint8_t zero_nonce[crypto_aead_xchacha20poly1305_ietf_NPUBBYTES];
 
@@ -211,19 +211,42 @@ int left_save_decode(const void *key, size_t key_len, const void *val, size_t le
 	return 0;
 }
 
-static void admission_transcript(
-	const struct admission *admission, const struct id128 *cluster_id, struct transcript *ret_transcript)
+/* VXLAN is mostly at the same address as everything else. */
+static void write_ends(struct bytes_writer *w, const struct gossip_addr *addr, const struct ip *vtep)
 {
-	struct bytes_writer *w = &ret_transcript->w;
+	const struct ip none = {0};
 
-	transcript_begin(ret_transcript, "trestle admission 1");
-	bw_id(w, cluster_id);
+	write_addr(w, addr);
+	bw_ip(w, ip_equal(vtep, &addr->ip) ? &none : vtep);
+}
+
+static void read_ends(struct bytes_reader *r, struct gossip_addr *ret_addr, struct ip *ret_vtep)
+{
+	read_addr(r, ret_addr);
+	br_ip(r, ret_vtep);
+	if (!ip_is_set(ret_vtep))
+		*ret_vtep = ret_addr->ip;
+	else if (ip_equal(ret_vtep, &ret_addr->ip))
+		r->bad = true; /* one form for one thing */
+}
+
+/* What is signed, in the order in which it is saved. */
+static void write_admission(struct bytes_writer *w, const struct admission *admission)
+{
 	bw_u24(w, admission->hostno);
 	bw_bytes(w, admission->public_key, sizeof(admission->public_key));
 	bw_text(w, admission->name);
+	write_ends(w, &admission->addr, &admission->vtep);
+	bw_u64(w, admission->boot);
 	bw_u24(w, admission->sponsor_hostno);
-	bw_id(w, &admission->sponsor_id);
-	bw_id(w, &admission->token_id);
+}
+
+static void admission_transcript(
+	const struct admission *admission, const struct id128 *cluster_id, struct transcript *ret_transcript)
+{
+	transcript_begin(ret_transcript, "trestle admission 1");
+	bw_id(&ret_transcript->w, cluster_id);
+	write_admission(&ret_transcript->w, admission);
 }
 
 void admission_sign(
@@ -232,7 +255,6 @@ void admission_sign(
 	struct transcript t;
 
 	admission->sponsor_hostno = sponsor_hostno;
-	admission->sponsor_id = sponsor->id;
 	admission_transcript(admission, cluster_id, &t);
 	transcript_sign(&t, sponsor, admission->signature);
 }
@@ -244,12 +266,7 @@ size_t admission_encode(const struct admission *admission, uint8_t ret_key[SAVED
 	write_key(SAVED_ADMISSION, &admission->host_id, ret_key);
 	bw_init(&w, ret_val, ADMISSION_MAX);
 	bw_u8(&w, SAVED_VERSION);
-	bw_u24(&w, admission->hostno);
-	bw_bytes(&w, admission->public_key, sizeof(admission->public_key));
-	bw_text(&w, admission->name);
-	bw_u24(&w, admission->sponsor_hostno);
-	bw_id(&w, &admission->sponsor_id);
-	bw_id(&w, &admission->token_id);
+	write_admission(&w, admission);
 	bw_bytes(&w, admission->signature, sizeof(admission->signature));
 	return w.len;
 }
@@ -266,9 +283,9 @@ int admission_decode(
 	admission.hostno = br_u24(&r);
 	read_array(&r, admission.public_key, sizeof(admission.public_key));
 	br_text(&r, admission.name, sizeof(admission.name));
+	read_ends(&r, &admission.addr, &admission.vtep);
+	admission.boot = br_u64(&r);
 	admission.sponsor_hostno = br_u24(&r);
-	br_id(&r, &admission.sponsor_id);
-	br_id(&r, &admission.token_id);
 	read_array(&r, admission.signature, sizeof(admission.signature));
 	if (!br_done(&r) || !hostno_is_valid(admission.hostno) || !hostno_is_valid(admission.sponsor_hostno) ||
 		!name_is_clean(admission.name))
@@ -283,15 +300,14 @@ int admission_decode(
 int admission_verify(const struct admission *admission, const struct id128 *cluster_id,
 	const uint8_t sponsor_public_key[IDENTITY_PUBLIC_SIZE], struct err *err)
 {
-	struct id128 sponsor_id = identity_id_of(sponsor_public_key);
-	char host[ID_SHORT_SIZE], sponsor[ID_SHORT_SIZE];
+	char host[ID_SHORT_SIZE];
 	struct transcript t;
 
 	admission_transcript(admission, cluster_id, &t);
-	if (!id_equal(&sponsor_id, &admission->sponsor_id) || !transcript_verify(&t, sponsor_public_key, admission->signature))
-		return err_set(err, ERR_DENIED, "admission of host %s (%s, number %u): not signed by its sponsor %s, ignoring",
-			id_short(&admission->host_id, host), admission->name, admission->hostno,
-			id_short(&admission->sponsor_id, sponsor));
+	if (!transcript_verify(&t, sponsor_public_key, admission->signature))
+		return err_set(err, ERR_DENIED,
+			"admission of host %s (%s, number %u): not signed by its sponsor, number %u, ignoring",
+			id_short(&admission->host_id, host), admission->name, admission->hostno, admission->sponsor_hostno);
 	return 0;
 }
 
@@ -323,6 +339,7 @@ struct join_header {
 	struct id128 cluster_id, token_id;
 	int64_t expires_s;
 	uint8_t ephemeral[32];
+	uint64_t boot; /* as in a hello: who watches the network with a key needs it */
 };
 
 static void write_prefix(struct bytes_writer *w, uint8_t kind)
@@ -391,7 +408,8 @@ static void join_transcript(const uint8_t *header, const uint8_t *plain, size_t 
 	bw_bytes(&ret_transcript->w, plain, signed_len);
 }
 
-static void welcome_transcript(const struct join_header *join, const uint8_t *sponsor_ephemeral, const struct id128 *joiner_id,
+/* `header`: of the WELCOME, of which what is behind the prefix counts. */
+static void welcome_transcript(const struct join_header *join, const uint8_t *header, const struct id128 *joiner_id,
 	const uint8_t *plain, size_t signed_len, struct transcript *ret_transcript)
 {
 	struct bytes_writer *w = &ret_transcript->w;
@@ -400,7 +418,7 @@ static void welcome_transcript(const struct join_header *join, const uint8_t *sp
 	bw_id(w, &join->cluster_id);
 	bw_id(w, &join->token_id);
 	bw_bytes(w, join->ephemeral, sizeof(join->ephemeral));
-	bw_bytes(w, sponsor_ephemeral, 32);
+	bw_bytes(w, header + PREFIX_SIZE, WELCOME_HEADER_SIZE - PREFIX_SIZE);
 	bw_id(w, joiner_id);
 	bw_bytes(w, plain, signed_len);
 }
@@ -433,6 +451,7 @@ static void read_join_header(struct bytes_reader *r, struct join_header *ret_joi
 	br_id(r, &ret_join->token_id);
 	ret_join->expires_s = (int64_t)br_u64(r);
 	read_array(r, ret_join->ephemeral, sizeof(ret_join->ephemeral));
+	ret_join->boot = br_u64(r);
 }
 
 /* What can be said without knowing who asks: silence for everything it refuses. */
@@ -450,7 +469,7 @@ static enum admission_verdict open_join(const struct admission_sponsor *sponsor,
 		return verdict;
 	if (kind != KIND_JOIN)
 		return ADMISSION_KIND;
-	if (len != GOSSIP_PACKET_MAX)
+	if (len != ADMISSION_JOIN_SIZE)
 		return ADMISSION_SHORT;
 	read_join_header(&r, ret_join);
 	if (!id_equal(&ret_join->cluster_id, &sponsor->cluster_id))
@@ -538,7 +557,7 @@ static void write_cluster_key(struct bytes_writer *w, const struct admission_spo
 	bw_bytes(w, key->signature, sizeof(key->signature));
 }
 
-static size_t welcome_plain(const struct admission_sponsor *sponsor, const struct join_header *join, const uint8_t *ephemeral,
+static size_t welcome_plain(const struct admission_sponsor *sponsor, const struct join_header *join, const uint8_t *header,
 	const struct admission *admission, uint8_t ret_plain[WELCOME_PLAIN_MAX])
 {
 	uint8_t signature[ADMISSION_SIGNATURE_SIZE];
@@ -548,9 +567,11 @@ static size_t welcome_plain(const struct admission_sponsor *sponsor, const struc
 	bw_init(&w, ret_plain, WELCOME_PLAIN_MAX);
 	write_cluster_key(&w, sponsor);
 	bw_u24(&w, admission->hostno);
+	write_ends(&w, &admission->addr, &admission->vtep);
 	bw_bytes(&w, admission->signature, sizeof(admission->signature));
+	bw_u8(&w, !sponsor->vouches || sponsor->vouches(sponsor->ctx, admission));
 	write_members(&w, sponsor, WELCOME_PLAIN_MAX - w.len - sizeof(signature));
-	welcome_transcript(join, ephemeral, &admission->host_id, ret_plain, w.len, &t);
+	welcome_transcript(join, header, &admission->host_id, ret_plain, w.len, &t);
 	transcript_sign(&t, sponsor->identity, signature);
 	sodium_memzero(&t, sizeof(t));
 	bw_bytes(&w, signature, sizeof(signature));
@@ -571,8 +592,9 @@ static size_t welcome_encode(const struct admission_sponsor *sponsor, const stru
 		bw_init(&w, ret_packet, GOSSIP_PACKET_MAX);
 		write_prefix(&w, KIND_WELCOME);
 		bw_bytes(&w, ephemeral, sizeof(ephemeral));
+		bw_u64(&w, sponsor->boot);
 		aad_len = reply_aad(ret_packet, w.len, join, aad);
-		len = welcome_plain(sponsor, join, ephemeral, admission, plain);
+		len = welcome_plain(sponsor, join, ret_packet, admission, plain);
 		crypto_aead_xchacha20poly1305_ietf_encrypt(
 			ret_packet + w.len, NULL, plain, len, aad, aad_len, NULL, zero_nonce, key);
 		len += w.len + FRAME_TAG_SIZE;
@@ -613,9 +635,9 @@ static void fill_result(const struct admission_sponsor *sponsor, const struct jo
 	memcpy(member->public_key, body->public_key, sizeof(member->public_key));
 	memcpy(admission->name, body->name, sizeof(admission->name));
 	memcpy(member->name, body->name, sizeof(member->name));
-	member->addr = body->addr;
-	member->vtep = body->vtep;
-	admission->token_id = join->token_id;
+	admission->addr = member->addr = body->addr;
+	admission->vtep = member->vtep = body->vtep;
+	admission->boot = join->boot;
 	admission_sign(admission, &sponsor->cluster_id, sponsor->identity, sponsor->hostno);
 }
 
@@ -681,6 +703,7 @@ static void request_header(const struct admission_request *request, struct join_
 	ret_join->cluster_id = request->token->cluster_id;
 	ret_join->token_id = request->token->token_id;
 	ret_join->expires_s = request->token->expires_s;
+	ret_join->boot = request->boot;
 	crypto_scalarmult_base(ret_join->ephemeral, request->ephemeral_secret);
 }
 
@@ -701,19 +724,20 @@ static void join_plain(const struct admission_request *request, const uint8_t *h
 	bw_bytes(&w, signature, sizeof(signature));
 }
 
-void admission_join_encode(const struct admission_request *request, uint8_t ret_packet[GOSSIP_PACKET_MAX])
+void admission_join_encode(const struct admission_request *request, uint8_t ret_packet[ADMISSION_JOIN_SIZE])
 {
 	uint8_t key[32], plain[JOIN_PLAIN_SIZE];
 	struct join_header join;
 	struct bytes_writer w;
 
 	request_header(request, &join);
-	bw_init(&w, ret_packet, GOSSIP_PACKET_MAX);
+	bw_init(&w, ret_packet, ADMISSION_JOIN_SIZE);
 	write_prefix(&w, KIND_JOIN);
 	bw_id(&w, &join.cluster_id);
 	bw_id(&w, &join.token_id);
 	bw_u64(&w, (uint64_t)join.expires_s);
 	bw_bytes(&w, join.ephemeral, sizeof(join.ephemeral));
+	bw_u64(&w, join.boot);
 	join_plain(request, ret_packet, plain);
 	join_key(request->token->secret, join.ephemeral, key);
 	crypto_aead_xchacha20poly1305_ietf_encrypt(
@@ -764,7 +788,9 @@ static bool read_welcome(struct bytes_reader *r, struct admission_welcome *welco
 	if (!read_cluster_key(r, &welcome->key))
 		return false;
 	welcome->admission.hostno = br_u24(r);
+	read_ends(r, &welcome->admission.addr, &welcome->admission.vtep);
 	read_array(r, welcome->admission.signature, sizeof(welcome->admission.signature));
+	welcome->vouched = br_u8(r);
 	welcome->member_count = br_u8(r);
 	if (welcome->member_count == 0 || welcome->member_count > ADMISSION_WELCOME_MEMBERS_MAX)
 		return false;
@@ -775,7 +801,7 @@ static bool read_welcome(struct bytes_reader *r, struct admission_welcome *welco
 }
 
 static enum admission_verdict check_welcome(const struct admission_request *request, const struct join_header *join,
-	const uint8_t *sponsor_ephemeral, const uint8_t *plain, size_t len, struct admission_welcome *ret_welcome)
+	const uint8_t *header, const uint8_t *plain, size_t len, struct admission_welcome *ret_welcome)
 {
 	struct admission_welcome welcome = {0};
 	struct admission *admission = &welcome.admission;
@@ -784,19 +810,20 @@ static enum admission_verdict check_welcome(const struct admission_request *requ
 	struct transcript t;
 	bool genuine;
 
+	br_init(&r, header + PREFIX_SIZE + 32, 8);
+	welcome.sponsor_boot = br_u64(&r);
 	br_init(&r, plain, len);
 	if (!read_welcome(&r, &welcome) || br_left(&r) != ADMISSION_SIGNATURE_SIZE)
 		return ADMISSION_KIND;
 	signature = br_bytes(&r, ADMISSION_SIGNATURE_SIZE);
-	welcome_transcript(join, sponsor_ephemeral, &request->identity->id, plain, len - ADMISSION_SIGNATURE_SIZE, &t);
+	welcome_transcript(join, header, &request->identity->id, plain, len - ADMISSION_SIGNATURE_SIZE, &t);
 	genuine = transcript_verify(&t, welcome.members[0].public_key, signature);
 	sodium_memzero(&t, sizeof(t));
 	admission->host_id = request->identity->id;
 	memcpy(admission->public_key, request->identity->public_key, sizeof(admission->public_key));
 	memcpy(admission->name, request->name, sizeof(admission->name));
+	admission->boot = request->boot;
 	admission->sponsor_hostno = welcome.members[0].hostno;
-	admission->sponsor_id = welcome.members[0].host_id;
-	admission->token_id = join->token_id;
 	genuine = genuine && admission_verify(admission, &join->cluster_id, welcome.members[0].public_key, NULL) == 0;
 	if (genuine)
 		*ret_welcome = welcome;
@@ -812,14 +839,14 @@ static enum admission_verdict welcome_open(const struct admission_request *reque
 	enum admission_verdict verdict = ADMISSION_TOKEN;
 	size_t aad_len;
 
-	if (len < WELCOME_HEADER_SIZE + FRAME_TAG_SIZE || len > GOSSIP_PACKET_MAX)
+	if (len < WELCOME_HEADER_SIZE + FRAME_TAG_SIZE || len > ADMISSION_JOIN_SIZE)
 		return ADMISSION_SHORT;
 	if (!welcome_key(request->token->secret, request->ephemeral_secret, ephemeral, join->ephemeral, ephemeral, key))
 		return ADMISSION_TOKEN;
 	aad_len = reply_aad(packet, WELCOME_HEADER_SIZE, join, aad);
 	if (crypto_aead_xchacha20poly1305_ietf_decrypt(plain, NULL, NULL, packet + WELCOME_HEADER_SIZE, len - WELCOME_HEADER_SIZE,
 		    aad, aad_len, zero_nonce, key) == 0)
-		verdict = check_welcome(request, join, ephemeral, plain, len - WELCOME_HEADER_SIZE - FRAME_TAG_SIZE, ret_welcome);
+		verdict = check_welcome(request, join, packet, plain, len - WELCOME_HEADER_SIZE - FRAME_TAG_SIZE, ret_welcome);
 	sodium_memzero(key, sizeof(key));
 	sodium_memzero(plain, sizeof(plain));
 	return verdict;

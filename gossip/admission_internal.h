@@ -4,8 +4,12 @@
  * A joiner holds a token: (token id, expiry, secret). It sends JOIN, encrypted under the secret and signed with its host key. Any
  * member derives the same secret from the cluster key, so the sponsor remembers nothing; it asks the core for a host number and
  * answers WELCOME, encrypted under the secret and a Diffie-Hellman of two ephemeral keys, signed with *its* host key: the cluster
- * key, the number, and a few members to talk to. A JOIN is as long as a packet may be, and no answer is longer. The sponsor signs
- * an *admission*, a record of topic 0 in its own shard, by which all others know that host id, key and number belong together.
+ * key, the number, and a few members to talk to. A JOIN is padded to one length, and no answer is longer. The sponsor signs
+ * an *admission*, a record of topic 0 in its own shard, by which all others know that host id, key and number belong together,
+ * and what the newcomer said of itself in its JOIN: name, addresses, boot tag. As long as nothing of that changes a newcomer has
+ * nothing to publish, and its boot tag makes a handshake needless (introduce.c): the sponsor's comes with the WELCOME. The
+ * sponsor vouches for that only at a first admission; who asks again as another process, the answer to the first having been lost
+ * on it, publishes what it is and shakes hands.
  *
  * A replayed JOIN changes nothing as long as the core gives a host id the number it has; the address in it is a first hint only
  * and must not replace what a member has said of itself; the core's `admit` must refuse (0) a host that was forgotten. */
@@ -23,9 +27,11 @@
 #define SAVED_KEY_SIZE 17 /* one letter and a host id */
 #define MEMBER_SAVE_MAX 160
 #define ADMISSION_MAX 224
+#define ADMISSION_JOIN_SIZE 600 /* and the most that an answer may have */
 #define ADMISSION_HOSTNO_FORGOTTEN UINT32_MAX
 #define ADMISSION_SIGNATURE_SIZE 64
-#define ADMISSION_WELCOME_MEMBERS_MAX 15 /* two places in joiner_result are the admission's and the keys' */
+#define ADMISSION_WELCOME_MEMBERS_MAX                                                                                            \
+	6 /* so many short ones fit; two places in joiner_result are the admission's and the keys' */
 
 /* What a host keeps of a member to find it again: key "m" | host_id. */
 struct member_save {
@@ -60,21 +66,22 @@ struct admission {
 	uint32_t hostno;
 	struct id128 host_id;
 	uint8_t public_key[IDENTITY_PUBLIC_SIZE];
-	char name[GOSSIP_NAME_MAX + 1]; /* as of the admission; the host record overrides it */
+	char name[GOSSIP_NAME_MAX + 1]; /* this and what follows as of the admission; the host record overrides it */
+	struct gossip_addr addr;
+	struct ip vtep;
+	uint64_t boot; /* of its first start in this cluster, 0 = unknown */
 	uint32_t sponsor_hostno;
-	struct id128 sponsor_id;
-	struct id128 token_id;			     /* zero for the first host */
 	uint8_t signature[ADMISSION_SIGNATURE_SIZE]; /* the sponsor's, over cluster id and all of the above */
 };
 
-/* Fills sponsor and signature. */
+/* Fills the sponsor's number and the signature. */
 void admission_sign(
 	struct admission *admission, const struct id128 *cluster_id, const struct identity *sponsor, uint32_t sponsor_hostno);
 size_t admission_encode(const struct admission *admission, uint8_t ret_key[SAVED_KEY_SIZE], uint8_t ret_val[ADMISSION_MAX]);
 int admission_decode(
 	const void *key, size_t key_len, const void *val, size_t len, struct admission *ret_admission, struct err *err);
-/* About 50 us: do it once per record. ERR_DENIED names the host and the sponsor. The sponsor's key is that of the member
- * sponsor_id. */
+/* About 50 us: do it once per record. ERR_DENIED names the host and the sponsor. The sponsor's key is that of the member with its
+ * number. */
 int admission_verify(const struct admission *admission, const struct id128 *cluster_id,
 	const uint8_t sponsor_public_key[IDENTITY_PUBLIC_SIZE], struct err *err);
 
@@ -109,6 +116,9 @@ struct admission_sponsor {
 	void (*random)(void *ctx, void *buf, size_t len);
 	/* 0 = cannot now, ADMISSION_HOSTNO_FORGOTTEN = never. Must be durable before it returns. */
 	uint32_t (*admit)(void *ctx, const struct id128 *host_id);
+	/* Whether this admission is the one that all others get. NULL: it is. */
+	bool (*vouches)(void *ctx, const struct admission *admission);
+	uint64_t boot; /* its boot tag */
 	void *ctx;
 };
 
@@ -131,18 +141,21 @@ struct admission_request {
 	char name[GOSSIP_NAME_MAX + 1];
 	struct gossip_addr addr;      /* ip of family 0: the sponsor takes what it sees */
 	struct ip vtep;		      /* family 0: the same as addr */
+	uint64_t boot;		      /* tag of the start that follows */
 	uint8_t ephemeral_secret[32]; /* random, used for this one admission */
 };
 
 struct admission_welcome {
 	struct keyring_key key;
 	struct admission admission; /* ours */
-	unsigned member_count;	    /* at least 1: the sponsor first */
+	bool vouched;		    /* it is what all others get */
+	uint64_t sponsor_boot;
+	unsigned member_count; /* at least 1: the sponsor first */
 	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];
 };
 
-/* Always GOSSIP_PACKET_MAX bytes, the same for the same request. */
-void admission_join_encode(const struct admission_request *request, uint8_t ret_packet[GOSSIP_PACKET_MAX]);
+/* The same bytes for the same request. */
+void admission_join_encode(const struct admission_request *request, uint8_t ret_packet[ADMISSION_JOIN_SIZE]);
 /* ADMISSION_OK: a WELCOME that answers this request. ADMISSION_EXPIRED and above: refused by a sponsor, for that reason.
  * Anything else: not for us, ignore. */
 enum admission_verdict admission_reply_open(

@@ -31,6 +31,7 @@
 #include "gossip/shards_internal.h"
 
 #define NEVER UINT64_MAX
+#define EPOCH_FIRST 1 /* of a host in a cluster */
 
 /* Constants of time, in ms. Where they come from: the top of gossip.c. */
 #define PROBE_PERIOD_MS 1000
@@ -60,6 +61,7 @@
 #define MISMATCH_MS 300
 #define SETTLE_MS 1000
 #define PUSH_RTO_MS 15
+#define PUSH_RTO_UNKNOWN_MS 60 /* before a round trip was measured */
 #define PUSH_TRIES 3
 #define PUSH_COALESCE_MS 5
 #define PUSH_ACK_MS 4	   /* an ack waits for others */
@@ -170,6 +172,8 @@ struct member {
 	uint32_t boot_epoch;	     /* of the boot tag that its record told */
 	bool greeted;		     /* we said hello first */
 	uint64_t introduce_until_ms; /* we are to tell the others of it, 0 = no */
+	uint64_t admitted_boot;	     /* of its first start, as its admission says; 0 = it does not */
+	bool vouched;		     /* we admitted it since we run, and the others get its boot tag from us */
 	uint64_t heard_ms;
 	uint32_t srtt_us, rttvar_us;
 	uint64_t answered_ms, unanswered_ms; /* the last answer; the first ping without one */
@@ -398,6 +402,8 @@ struct gossip {
 	uint64_t newcomer_ms;
 	struct early *early;
 	uint64_t introduce_ms, introduced_ms, begin_ms, gather_ms, strangers_ms;
+	bool begun; /* our source has been asked for all that there is */
+	unsigned begin_tries;
 	bool admissions_open; /* some could not be verified yet */
 	bool members_grew;
 	uint64_t conflicts; /* besides those of shards */
@@ -470,7 +476,12 @@ void admit_publish(struct gossip *g);
 void admit_own_gone(struct gossip *g, const void *key); /* somebody's admission is nobody's record any more */
 uint64_t admit_tick(struct gossip *g);
 
+bool admit_speaks(const struct gossip *g); /* our admission says what our host record would */
+
 /* introduce.c */
+void introduce_start(struct gossip *g);
+void introduce_admitted(struct gossip *g, struct member *m, uint64_t boot);
+void introduce_heard(struct gossip *g, struct member *m); /* anything authentic came, for the first time */
 void introduce_boot(struct gossip *g, struct member *m, uint32_t epoch, uint64_t boot);
 /* Whether a claim about somebody that we never heard has been dealt with; `m` NULL: not even a member. */
 bool introduce_claim(struct gossip *g, struct member *from, struct member *m, const struct proto_entry *claim);
@@ -490,6 +501,7 @@ int keys_restore(struct gossip *g, const void *val, size_t len, struct err *err)
 int keys_restore_wanted(struct gossip *g, const uint8_t *val, size_t len, struct err *err);
 void keys_publish(struct gossip *g);
 void keys_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t len);
+void keys_record_gone(struct gossip *g, uint32_t origin);
 void keys_want_rotation(struct gossip *g);
 void keys_heard(struct gossip *g, uint8_t wire_id);
 /* New ones are in the ring. Not NULL: send with this one as soon as it is on disk. */
@@ -632,7 +644,7 @@ void push_given(struct gossip *g, struct member *m, const struct member *by);
 /* How far it has `own`, our shard of topic 0 with the admissions, by its own word. */
 uint64_t push_admissions(const struct shard *own, const struct member *m);
 void push_gather(struct gossip *g);
-void push_gathered(struct gossip *g);
+void push_gathered(struct gossip *g, const struct proto_packet *rider);
 void push_reset(struct gossip *g, struct member *m, bool from_zero);
 void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_t head, bool exact);
 bool push_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body);

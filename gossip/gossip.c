@@ -290,6 +290,8 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 	if (!val) { /* who was admitted stays known */
 		if (key_len == SAVED_KEY_SIZE)
 			admit_own_gone(g, key);
+		else if (*(const uint8_t *)key == KEYS_RECORD_KEY[0])
+			keys_record_gone(g, shard->id.origin);
 		return;
 	}
 	if (key_len == 1 && *(const uint8_t *)key == KEYS_RECORD_KEY[0])
@@ -585,12 +587,17 @@ static void on_frame(struct gossip *g, struct member *m, const struct gossip_add
 		return;
 	if (!ip_is_set(&m->addr.ip) && !g->stream_from)
 		m->addr = *from;
+	if (m->heard_ms == 0)
+		introduce_heard(g, m);
 	m->heard_ms = g->now;
 	g->stream_member = g->stream_from ? m : NULL;
 	note_key(g, packet);
 	core_messages(g, m, plain, plain_len);
-	if (g->begin_ms != NEVER && introduce_is_source(g, m))
-		introduce_begin(g, m);
+	if (g->begin_ms != NEVER && introduce_is_source(g, m)) {
+		if (!g->begun)
+			introduce_begin(g, m);
+		g->begin_ms = NEVER;
+	}
 }
 
 void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms)
@@ -779,7 +786,8 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	for (unsigned i = 0; i < g->member_count; i++)
 		g->slots[i]->suspect_until_ms = g->now + UNHEARD_MS;
 	g->suspects_ms = g->now + UNHEARD_MS;
-	core_publish_self(g);
+	if (!admit_speaks(g))
+		core_publish_self(g);
 	keys_publish(g);
 	admit_publish(g);
 	members_start(g);
@@ -795,6 +803,7 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 		shards_settle_own(&g->shards);
 		g->heads_ms = NEVER;
 		g->newcomer_ms = g->now + SETTLE_MS;
+		introduce_start(g);
 	}
 	core_leave(g);
 }
@@ -872,6 +881,7 @@ void core_raise_epoch(struct gossip *g, uint32_t epoch, uint64_t past_seq)
 	if (!g->started)
 		return;
 	g->seq_reserved = 0;
+	core_publish_self(g); /* an admission speaks of the first epoch */
 	core_reserve_seq(g);
 	for (unsigned i = 0; i < g->member_count; i++)
 		if (g->slots[i] != g->self)

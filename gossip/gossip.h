@@ -87,6 +87,7 @@ struct gossip_config {
 	/* Set at the first start after being admitted, when this identity never ran in this cluster before: who admitted it. From
 	 * there it gets to know the others. Zero at any later start. */
 	struct id128 source;
+	uint64_t source_boot; /* its boot tag, from the welcome; 0 = unknown */
 };
 
 /* What a host's own state has come to: `count` rises with each change that it must not forget, `tag` is random for each. */
@@ -201,8 +202,8 @@ bool gossip_in_step(const struct gossip *g);
  * `hostno` that this host signed; in clusters of more than 64 hosts 33 are enough: an heir asks all that it knows, and only if
  * each of the 33 were out of the cluster would it not hear of that host. */
 bool gossip_admission_spread(const struct gossip *g, uint32_t hostno);
-/* The same of ourselves, as far as we can see it: more than half of the others that have not left, or 33, have told us that they
- * have records of ours, which nobody takes without our admission. True of a host that is alone. */
+/* The same of ourselves, as far as we can see it: more than half of the others that have not left, or 33, have said something to
+ * us since we started, which nobody can who does not know us. True of a host that is alone. */
 bool gossip_known(const struct gossip *g);
 
 /* Before gossip_start: the mark at which we were last found sound. Later, while we stand sound: what our state has come to, once

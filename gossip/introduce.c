@@ -1,22 +1,23 @@
 /* How a newcomer and the others come to know each other without a word between each two of them.
  *
- * A newcomer turns to one member, its *source*: who admitted it. It pushes its host record there and fetches the state; the
- * source tells all others of it, several newcomers together when many come at once: their records and, behind them, that they are
- * alive. So N hosts that join cost about N copies of what there is to know, and not N * N handshakes.
+ * A newcomer turns to one member, its *source*: who admitted it. It says that it is there and fetches the state; the source tells
+ * all others of it, several newcomers together when many come at once: their admissions and, behind them in the same packet, that
+ * they are alive. So N hosts that join cost about N copies of what there is to know, and not N * N handshakes.
  *
- * What makes the handshake needless is the boot tag in the host record. It proves that a packet is no repeated one wherever there
- * is nothing to repeat: to a host that never ran before, and from a host in its first epoch that we never knew in an earlier life
- * of ours. Everybody else is asked (frame.c, hello), and so is whoever was not introduced within STRANGER_MS: a lost packet or a
- * source that dies costs time, nothing else.
+ * What makes the handshake needless is the boot tag in the admission or the host record. It proves that a packet is no repeated
+ * one wherever there is nothing to repeat: to a host that never ran before, and from a host in its first epoch that we never knew
+ * in an earlier life of ours. An admission's is of the first epoch, and is believed together with a claim that its host is in
+ * that. Between a newcomer and its source JOIN and WELCOME have said it. Everybody else is asked (frame.c, hello), and so is
+ * whoever was not introduced within STRANGER_MS: a lost packet or a source that dies costs time, nothing else.
  *
- * A claim that somebody is alive may come before its records; it is kept for EARLY_LIVES_MS. */
+ * A claim that somebody is alive may come before its admission; it is kept for EARLY_LIVES_MS. */
 #include "gossip/core_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define EPOCH_FIRST 1
 #define BEGIN_MS 50	   /* for the source's first word */
+#define BEGIN_TRIES 6	   /* then it is asked like everybody whom we never heard */
 #define GATHER_FIRST_MS 10 /* from one newcomer to its introduction */
 #define GATHER_MORE_MS 40  /* when another was introduced less than GATHER_LULL_MS ago */
 #define GATHER_LULL_MS 100
@@ -65,12 +66,22 @@ static void drop_early(struct gossip *g, struct early *e)
 	free(e);
 }
 
+static void believe_admission(const struct gossip *g, struct member *m)
+{
+	if (m->frame.boot_known || m->admitted_boot == 0 || !boot_proves(g, m, EPOCH_FIRST))
+		return;
+	m->boot_epoch = EPOCH_FIRST;
+	frame_peer_set_boot(&m->frame, m->admitted_boot);
+}
+
 bool introduce_claim(struct gossip *g, struct member *from, struct member *m, const struct proto_entry *claim)
 {
 	if (!m)
 		return keep_early(g, from, claim);
 	if (claim->state != GOSSIP_ALIVE || !m->unheard || m->heard_ms != 0)
 		return false;
+	if (claim->epoch == EPOCH_FIRST)
+		believe_admission(g, m);
 	if (!m->frame.boot_known && boot_proves(g, m, claim->epoch))
 		return keep_early(g, from, claim);
 	if (!m->frame.boot_known || m->boot_epoch != claim->epoch)
@@ -80,17 +91,10 @@ bool introduce_claim(struct gossip *g, struct member *from, struct member *m, co
 	return true;
 }
 
-/* Its own word, from its host record. */
-void introduce_boot(struct gossip *g, struct member *m, uint32_t epoch, uint64_t boot)
+static void claim_again(struct gossip *g, const struct member *m)
 {
 	struct early *e;
 
-	if (boot == 0 || m->frame.boot_known || m->heard_ms != 0 || epoch < m->epoch)
-		return;
-	m->boot_epoch = epoch;
-	if (!boot_proves(g, m, epoch))
-		return;
-	frame_peer_set_boot(&m->frame, boot);
 	HASH_FIND(hh, g->early, &m->hostno, sizeof(m->hostno), e);
 	if (e) {
 		const struct early kept = *e;
@@ -102,6 +106,26 @@ void introduce_boot(struct gossip *g, struct member *m, uint32_t epoch, uint64_t
 	}
 }
 
+void introduce_admitted(struct gossip *g, struct member *m, uint64_t boot)
+{
+	if (boot == 0 || m->frame.boot_known || m->heard_ms != 0 || !m->unheard)
+		return;
+	m->admitted_boot = boot;
+	claim_again(g, m);
+}
+
+/* Its own word, from its host record. */
+void introduce_boot(struct gossip *g, struct member *m, uint32_t epoch, uint64_t boot)
+{
+	if (boot == 0 || m->frame.boot_known || m->heard_ms != 0 || epoch < m->epoch)
+		return;
+	m->boot_epoch = epoch;
+	if (!boot_proves(g, m, epoch))
+		return;
+	frame_peer_set_boot(&m->frame, boot);
+	claim_again(g, m);
+}
+
 /* ---- those whom we introduce ---- */
 
 bool introduce_is_source(const struct gossip *g, const struct member *m)
@@ -109,24 +133,44 @@ bool introduce_is_source(const struct gossip *g, const struct member *m)
 	return g->newcomer && id_equal(&m->host_id, &g->config.source);
 }
 
-/* Behind its first word: what overtakes our side of the hello would be refused. */
+/* Without a welcome that told its boot tag, behind its first word: what overtakes our side of the hello would be refused. */
 void introduce_begin(struct gossip *g, struct member *m)
 {
-	g->begin_ms = NEVER;
+	g->begun = true;
 	push_reset(g, m, true);
 	push_member(g, m);
 	sync_begin(g, m);
 }
 
-bool introduce_established(struct gossip *g, struct member *m)
+void introduce_start(struct gossip *g)
 {
-	if (introduce_is_source(g, m)) {
-		g->begin_ms = g->now + BEGIN_MS;
-		sooner(&g->introduce_ms, g->begin_ms);
-		return true;
-	}
-	if (!m->unheard || m->at_start || m->epoch > EPOCH_FIRST || m->greeted)
-		return false;
+	struct member *source = members_by_id(g, &g->config.source);
+
+	if (!source || g->config.source_boot == 0)
+		return;
+	frame_peer_set_boot(&source->frame, g->config.source_boot);
+	introduce_begin(g, source);
+	g->begin_ms = g->now + BEGIN_MS;
+	sooner(&g->introduce_ms, g->begin_ms);
+}
+
+/* No word of it. */
+static void begin_again(struct gossip *g)
+{
+	struct member *source = members_by_id(g, &g->config.source);
+
+	g->begin_ms = NEVER;
+	if (!source || g->begin_tries++ >= BEGIN_TRIES)
+		return;
+	if (!g->begun)
+		probe_ping(g, source, PING_OTHER);
+	else if (source->unheard)
+		g->begin_ms = g->now + (uint64_t)BEGIN_MS * g->begin_tries;
+	introduce_begin(g, source);
+}
+
+static void introduce_soon(struct gossip *g, struct member *m)
+{
 	m->introduce_until_ms = g->now + WAIT_MS;
 	/* What it was told with its welcome may make its digest equal to ours, and it has not heard anybody yet. */
 	if (g->member_count <= TREE_ABOVE)
@@ -134,17 +178,39 @@ bool introduce_established(struct gossip *g, struct member *m)
 	else
 		m->table_now = true;
 	m->vector_ms = g->now; /* it compares with us, not we with it */
-	probe_ping(g, m, PING_OTHER);
 	member_due(g, &m->sync_ms, g->now + STRANGER_MS);
 	sooner(&g->introduce_ms, g->now + (g->now < g->introduced_ms + GATHER_LULL_MS ? GATHER_MORE_MS : GATHER_FIRST_MS));
+}
+
+void introduce_heard(struct gossip *g, struct member *m)
+{
+	if (m->vouched && m->unheard && m->introduce_until_ms == 0)
+		introduce_soon(g, m);
+}
+
+bool introduce_established(struct gossip *g, struct member *m)
+{
+	if (introduce_is_source(g, m) && !g->begun) {
+		g->begin_ms = g->now + BEGIN_MS;
+		sooner(&g->introduce_ms, g->begin_ms);
+		return true;
+	}
+	if (!m->unheard || m->at_start || m->epoch > EPOCH_FIRST || m->greeted)
+		return false;
+	m->vouched = false;
+	introduce_soon(g, m);
+	probe_ping(g, m, PING_OTHER);
 	return true;
 }
 
 struct round {
+	struct proto_packet claims; /* of those whose admission says it all */
+	struct proto_list claim_list;
 	struct proto_packet packets[PACKETS];
 	unsigned count;
 	struct member *only; /* the one whom it is about; NULL: several */
 	unsigned members;
+	bool claimed;
 };
 
 static const struct shard *record_of(const struct gossip *g, const struct member *m)
@@ -155,7 +221,7 @@ static const struct shard *record_of(const struct gossip *g, const struct member
 }
 
 /* Records first, the claim in the same packet. False: no room left. */
-static bool add_to_round(struct round *r, struct member *m, const struct shard *shard)
+static bool add_records(struct round *r, struct member *m, const struct shard *shard)
 {
 	struct proto_list list;
 	struct proto_entry entry;
@@ -179,6 +245,25 @@ static bool add_to_round(struct round *r, struct member *m, const struct shard *
 			return false;
 		r->packets[r->count].len = 0;
 	}
+	return true;
+}
+
+static bool add_claim(struct round *r, const struct member *m)
+{
+	struct proto_entry entry;
+
+	members_entry(m, &entry);
+	if (!r->claimed)
+		proto_members_open(&r->claim_list, &r->claims, 0);
+	r->claimed = true;
+	return proto_members_add(&r->claim_list, &entry);
+}
+
+/* `shard` NULL: its admission says it all. */
+static bool add_to_round(struct round *r, struct member *m, const struct shard *shard)
+{
+	if (shard ? !add_records(r, m, shard) : !add_claim(r, m))
+		return false;
 	r->only = r->members++ == 0 ? m : NULL;
 	return true;
 }
@@ -219,28 +304,38 @@ static void ask_who_knows(struct gossip *g)
 	}
 }
 
+/* An admission and a claim, or its own records; NULL in *ret_shard: the former. */
+static bool is_ready(const struct gossip *g, const struct member *m, const struct shard **ret_shard)
+{
+	*ret_shard = m->vouched ? NULL : record_of(g, m);
+	return m->state == GOSSIP_ALIVE && !m->unheard && (m->vouched || *ret_shard);
+}
+
 static void introduce_waiting(struct gossip *g)
 {
 	static struct round r;
 
 	r.count = r.members = 0;
-	r.packets[0].len = 0;
+	r.packets[0].len = r.claims.len = 0;
+	r.claimed = false;
 	for (unsigned i = 0; i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 		const struct shard *shard;
+		bool ready;
 
 		if (!m->introduce_until_ms)
 			continue;
-		shard = m->state == GOSSIP_ALIVE && !m->unheard ? record_of(g, m) : NULL;
-		if (!shard && g->now < m->introduce_until_ms) {
+		ready = is_ready(g, m, &shard);
+		if (!ready && g->now < m->introduce_until_ms) {
 			sooner(&g->introduce_ms, g->now + INTRODUCE_AGAIN_MS);
 			continue;
 		}
 		m->introduce_until_ms = 0;
-		if (shard && g->member_count > DIRECT_MEMBERS) {
-			tree_introduce(g, shard);
+		if (ready && g->member_count > DIRECT_MEMBERS) {
+			if (shard)
+				tree_introduce(g, shard);
 			members_tell(g, m, NEWS_ALL);
-		} else if (shard && !add_to_round(&r, m, shard)) {
+		} else if (ready && !add_to_round(&r, m, shard)) {
 			/* More than a packet holds is left to the comparisons; what did not fit beside others goes next. */
 			if (r.members == 0) {
 				members_tell(g, m, NEWS_ALL);
@@ -253,7 +348,9 @@ static void introduce_waiting(struct gossip *g)
 	if (r.members == 0)
 		return;
 	g->introduced_ms = g->now;
-	push_gathered(g); /* the admissions go first */
+	if (r.claimed)
+		proto_list_close(&r.claim_list);
+	push_gathered(g, r.claimed ? &r.claims : NULL); /* the admissions go first */
 	send_round(g, &r);
 	ask_who_knows(g);
 }
@@ -283,15 +380,10 @@ void introduce_free(struct gossip *g)
 
 uint64_t introduce_tick(struct gossip *g)
 {
-	struct member *source;
-
 	if (g->now >= g->introduce_ms) {
+		if (g->now >= g->begin_ms)
+			begin_again(g);
 		g->introduce_ms = g->begin_ms;
-		if (g->now >= g->begin_ms && (source = members_by_id(g, &g->config.source)) != NULL) {
-			g->introduce_ms = NEVER;
-			probe_ping(g, source, PING_OTHER);
-			introduce_begin(g, source);
-		}
 		introduce_waiting(g);
 		expire_early(g);
 	}

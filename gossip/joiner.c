@@ -32,7 +32,7 @@ struct joiner {
 	struct admission_request request;
 	struct joiner_ops ops;
 	void *ctx;
-	uint8_t packet[GOSSIP_PACKET_MAX];
+	uint8_t packet[ADMISSION_JOIN_SIZE];
 	enum admission_verdict refused[TOKEN_SEEDS_MAX]; /* ADMISSION_OK = not refused */
 	struct gossip_addr refuser; /* who refused last, and why; a member may answer from another address than its seed's */
 	enum admission_verdict reason;
@@ -64,6 +64,7 @@ struct joiner *joiner_new(const struct token *token, const struct identity *iden
 	j->ops = *ops;
 	j->ctx = ctx;
 	j->ops.random(ctx, j->request.ephemeral_secret, sizeof(j->request.ephemeral_secret));
+	j->ops.random(ctx, &j->request.boot, sizeof(j->request.boot));
 	admission_join_encode(&j->request, j->packet);
 	j->gap_ms = GAP_FIRST_MS;
 	j->busy_left = BUSY_TRIES;
@@ -182,6 +183,10 @@ static void succeed(struct joiner *j, const struct admission_welcome *welcome)
 	result->cluster_id = j->token.cluster_id;
 	memcpy(result->cluster_key, welcome->key.secret, sizeof(result->cluster_key));
 	result->hostno = welcome->admission.hostno;
+	if (welcome->vouched) {
+		result->boot = welcome->admission.boot;
+		result->source_boot = welcome->sponsor_boot;
+	}
 	for (i = 0; i < welcome->member_count; i++) {
 		result->saved[i].key_len = SAVED_KEY_SIZE;
 		result->saved[i].val_len = member_save_encode(&welcome->members[i], result->saved[i].key, result->saved[i].val);

@@ -6,7 +6,7 @@
 #include "gossip/gossip.h"
 #include "gossip/token.h"
 
-#define JOINER_PEERS_MAX 17
+#define JOINER_PEERS_MAX 8
 
 struct joiner;
 
@@ -14,6 +14,10 @@ struct joiner_result {
 	struct id128 cluster_id;
 	uint8_t cluster_key[CLUSTER_KEY_SIZE];
 	uint32_t hostno; /* ours from now on */
+	/* For the core's configuration: all others are told the first of these, and the sponsor's is the second. 0: draw one,
+	 * unknown.
+	 */
+	uint64_t boot, source_boot;
 	/* What the new core is told by gossip_restore so that it knows its sponsor and some others. */
 	unsigned saved_count;
 	struct {

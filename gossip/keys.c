@@ -68,6 +68,33 @@ int keys_restore(struct gossip *g, const void *val, size_t len, struct err *err)
 	return 0;
 }
 
+/* Of a host that says nothing: it has the cluster's first key, and speaks the first wire version. So who joins a cluster whose
+ * key was never changed need not say so. False: we do not know that key any more. */
+static bool view_of_silent(const struct gossip *g, struct keyring_view *ret_view)
+{
+	const struct keyring_key *first = &g->keys.ring.keys[0];
+
+	if (first->generation != KEYRING_GENERATION_FIRST)
+		return false;
+	*ret_view = (struct keyring_view){.wire_min = WIRE_MIN, .wire_max = FRAME_VERSION, .count = 1};
+	keyring_fingerprint(first, ret_view->active);
+	keyring_fingerprint(first, ret_view->keys[0]);
+	return true;
+}
+
+static const struct record *record_of(const struct gossip *g, uint32_t hostno)
+{
+	const struct shard *shard = shards_find(&g->shards, hostno, 0);
+
+	return shard ? shards_record(shard, &g->shards, KEYS_RECORD_KEY, 1) : NULL;
+}
+
+static bool goes_without_saying(const struct gossip *g, const struct keyring_view *view)
+{
+	return view->count == 1 && g->keys.kept.keys[0].generation == KEYRING_GENERATION_FIRST &&
+	       view->wire_max == FRAME_VERSION && !record_of(g, g->self->hostno);
+}
+
 void keys_publish(struct gossip *g)
 {
 	struct keyring_view view = {.wire_min = WIRE_MIN, .wire_max = g->sender.version_max, .count = g->keys.kept.count};
@@ -79,6 +106,8 @@ void keys_publish(struct gossip *g)
 	keyring_fingerprint(keyring_active(&g->keys.kept), view.active);
 	for (unsigned i = 0; i < view.count; i++)
 		keyring_fingerprint(&g->keys.kept.keys[i], view.keys[i]);
+	if (goes_without_saying(g, &view))
+		return;
 	len = keyring_view_encode(&view, val);
 	if (g->sender.version_max > FRAME_VERSION)
 		len += NEXT_EXTENSION;
@@ -95,6 +124,15 @@ void keys_record(struct gossip *g, uint32_t origin, const uint8_t *val, size_t l
 		view.wire_max < WIRE_MIN)
 		return;
 	m->wire = view.wire_max < g->sender.version_max ? view.wire_max : g->sender.version_max;
+}
+
+/* An earlier life of it may have spoken a later version. */
+void keys_record_gone(struct gossip *g, uint32_t origin)
+{
+	struct member *m = members_find(g, origin);
+
+	if (m && m != g->self)
+		m->wire = 0;
 }
 
 static void kept(struct gossip *g, uint64_t ticket)
@@ -147,10 +185,9 @@ void keys_recovered(struct gossip *g, const uint8_t *active_fingerprint)
 
 static bool view_of(const struct gossip *g, const struct member *m, struct keyring_view *ret_view)
 {
-	const struct shard *shard = shards_find(&g->shards, m->hostno, 0);
-	const struct record *r = shard ? shards_record(shard, &g->shards, KEYS_RECORD_KEY, 1) : NULL;
+	const struct record *r = record_of(g, m->hostno);
 
-	return r && keyring_view_decode(record_val(r), r->val_len, ret_view);
+	return r ? keyring_view_decode(record_val(r), r->val_len, ret_view) : view_of_silent(g, ret_view);
 }
 
 static bool counts(const struct member *m)

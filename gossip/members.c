@@ -371,7 +371,8 @@ static void believe(struct gossip *g, struct member *m, const struct member *fro
 			members_set_state(g, m, GOSSIP_DEAD);
 		break;
 	}
-	if (!m->introduce_until_ms)
+	/* Everybody is told of whom we introduce, and knows what our source tells us in the beginning. */
+	if (!m->introduce_until_ms && !(introduce_is_source(g, from) && !from->in_step))
 		members_tell(g, m, NEWS_FORWARD);
 }
 

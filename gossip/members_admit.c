@@ -1,9 +1,10 @@
 /* Who may be a member: admissions, host records, and the sponsor's side of joining.
  *
  * A member is known from what we saved or from an admission: a record of topic 0 in its sponsor's shard, signed by the sponsor,
- * verified once when it arrives. What it says of itself (name, addresses, boot tag) is its host record, in its own shard of topic
- * 0. Each host publishes the admissions that it signed and its own, so that they outlive a sponsor; a newcomer does so only when
- * its sponsor's shard has it not (any more), and from its second start on. Nobody is forgotten when such a record goes.
+ * verified once when it arrives. What it says of itself (name, addresses, boot tag) is in its admission, and once that is not so
+ * any more in its host record, in its own shard of topic 0. Each host publishes the admissions that it signed and its own, so
+ * that they outlive a sponsor; a newcomer does so only when its sponsor's shard has it not (any more), and from its second start
+ * on. Nobody is forgotten when such a record goes.
  *
  * A number for a newcomer takes the application a moment, to find one and to save it. The request waits for it here, instead of
  * being refused and sent again. */
@@ -65,7 +66,7 @@ void admit_host_record(struct gossip *g, uint32_t origin, uint32_t epoch, const 
 
 /* ---- admissions ---- */
 
-static void new_member(struct gossip *g, const struct member_save *save)
+static struct member *new_member(struct gossip *g, const struct member_save *save)
 {
 	struct member *m = members_add(g, save);
 	struct shard *shard;
@@ -73,7 +74,7 @@ static void new_member(struct gossip *g, const struct member_save *save)
 	struct gossip_member shown;
 
 	if (!m)
-		return;
+		return NULL;
 	g->members_grew = true;
 	members_save(g, m);
 	members_show(g, m, &shown);
@@ -86,14 +87,16 @@ static void new_member(struct gossip *g, const struct member_save *save)
 	if (r)
 		keys_record(g, m->hostno, record_val(r), r->val_len);
 	sooner(&g->unheard_ms, g->now + STRANGER_MS);
+	return m;
 }
 
 /* Returns false when the sponsor is not known yet. */
 bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const uint8_t *val, size_t len)
 {
 	struct admission a;
-	const struct member *sponsor, *known;
+	const struct member *sponsor;
 	struct member_save save = {0};
+	struct member *known;
 
 	if (admission_decode(key, key_len, val, len, &a, NULL) < 0) {
 		g->counters.refused_decode++;
@@ -104,10 +107,12 @@ bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const ui
 	known = members_by_id(g, &a.host_id);
 	if (known || members_find(g, a.hostno)) {
 		g->conflicts += !known || known->hostno != a.hostno;
+		if (known && known != g->self)
+			introduce_admitted(g, known, a.boot);
 		return true;
 	}
-	sponsor = members_by_id(g, &a.sponsor_id);
-	if (!sponsor && !id_equal(&a.sponsor_id, &a.host_id))
+	sponsor = members_find(g, a.sponsor_hostno);
+	if (!sponsor && a.sponsor_hostno != a.hostno)
 		return false;
 	if (admission_verify(&a, &g->config.cluster_id, sponsor ? sponsor->public_key : a.public_key, NULL) < 0) {
 		g->counters.refused_join++;
@@ -115,9 +120,13 @@ bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const ui
 	}
 	save.hostno = a.hostno;
 	save.host_id = a.host_id;
+	save.addr = a.addr;
+	save.vtep = a.vtep;
 	memcpy(save.public_key, a.public_key, sizeof(save.public_key));
 	memcpy(save.name, a.name, sizeof(save.name));
-	new_member(g, &save);
+	known = new_member(g, &save);
+	if (known)
+		introduce_admitted(g, known, a.boot);
 	return true;
 }
 
@@ -150,6 +159,17 @@ static uint32_t admit(void *ctx, const struct id128 *host_id)
 		return known == g->self ? 0 : known->hostno;
 	hostno = g->ops.admit ? g->ops.admit(g->ctx, host_id) : 0;
 	return members_find(g, hostno) ? 0 : hostno;
+}
+
+/* What a host says that asks a second time, as another process, is not what the others were told. */
+static bool vouches(void *ctx, const struct admission *a)
+{
+	const struct gossip *g = ctx;
+	const struct member *known = members_by_id(g, &a->host_id);
+
+	return !known || (known->vouched && known->admitted_boot == a->boot && known->addr.port == a->addr.port &&
+				 ip_equal(&known->addr.ip, &a->addr.ip) && ip_equal(&known->vtep, &a->vtep) &&
+				 strcmp(known->name, a->name) == 0);
 }
 
 static void sponsor_random(void *ctx, void *buf, size_t len)
@@ -187,11 +207,19 @@ static void welcome(struct gossip *g, const struct admission_result *result)
 {
 	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
 	size_t len = admission_encode(&result->admission, key, val);
+	struct member *m;
 
 	g->ops.save(g->ctx, key, sizeof(key), val, len);
 	core_put(g, 0, key, sizeof(key), val, len);
 	push_gather(g);
-	new_member(g, &result->member);
+	m = new_member(g, &result->member);
+	if (!m)
+		return;
+	/* It never ran in this cluster: what comes with this boot tag is no repeated packet. */
+	m->vouched = true;
+	m->admitted_boot = result->admission.boot;
+	m->boot_epoch = EPOCH_FIRST;
+	frame_peer_set_boot(&m->frame, result->admission.boot);
 }
 
 /* Whether to spend on this request at all. What is looked at has not been proven yet: forging it gains nothing but silence. */
@@ -277,6 +305,8 @@ static void answer_join(struct gossip *g, const struct gossip_addr *from, const 
 		.now_s = g->ops.wall_s ? g->ops.wall_s(g->ctx) : 0,
 		.random = sponsor_random,
 		.admit = admit,
+		.vouches = vouches,
+		.boot = g->sender.boot,
 		.ctx = g,
 	};
 
@@ -328,7 +358,9 @@ void gossip_admit_again(struct gossip *g, uint64_t now_ms)
 	core_leave(g);
 }
 
-/* Ours up to there; `but` is the host that is not counted. */
+/* Records of ours up to there; `but` is the host that is not counted. Without a shard: us, since a packet is sealed for a host
+ * id.
+ */
 static bool many_have(const struct gossip *g, const struct shard *shard, uint64_t seq, const struct member *but)
 {
 	unsigned all = 0, have = 0;
@@ -339,16 +371,14 @@ static bool many_have(const struct gossip *g, const struct shard *shard, uint64_
 		if (m == but || m->state == GOSSIP_LEFT)
 			continue;
 		all++;
-		have += m == g->self || push_admissions(shard, m) >= seq;
+		have += m == g->self || (shard ? push_admissions(shard, m) >= seq : m->heard_ms != 0);
 	}
 	return all == 0 || 2 * have > all || have >= ADMISSION_ENOUGH;
 }
 
 bool gossip_known(const struct gossip *g)
 {
-	const struct shard *shard = shards_find(&g->shards, g->self->hostno, 0);
-
-	return shard && many_have(g, shard, 1, g->self);
+	return many_have(g, NULL, 0, g->self);
 }
 
 bool gossip_admission_spread(const struct gossip *g, uint32_t hostno)
@@ -386,7 +416,8 @@ int admit_restore(struct gossip *g, const void *key, size_t key_len, const void 
 /* The first host has nobody to admit it. */
 static void admit_self(struct gossip *g)
 {
-	struct admission a = {.hostno = g->self->hostno, .host_id = g->self->host_id};
+	struct admission a = {
+		.hostno = g->self->hostno, .host_id = g->self->host_id, .addr = g->self->addr, .vtep = g->self->vtep};
 	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
 	size_t len;
 
@@ -396,6 +427,19 @@ static void admit_self(struct gossip *g)
 	len = admission_encode(&a, key, val);
 	g->ops.save(g->ctx, key, sizeof(key), val, len);
 	core_put(g, 0, key, sizeof(key), val, len);
+}
+
+bool admit_speaks(const struct gossip *g)
+{
+	const struct kept *kept = g->kept;
+	struct admission a;
+
+	while (kept && memcmp(kept->key + 1, g->self->host_id.bytes, sizeof(g->self->host_id.bytes)) != 0)
+		kept = kept->next;
+	if (!g->newcomer || !kept || admission_decode(kept->key, sizeof(kept->key), kept->val, kept->val_len, &a, NULL) < 0)
+		return false;
+	return a.boot == g->sender.boot && a.addr.port == g->self->addr.port && ip_equal(&a.addr.ip, &g->self->addr.ip) &&
+	       ip_equal(&a.vtep, &g->self->vtep) && strcmp(a.name, g->self->name) == 0;
 }
 
 void admit_publish(struct gossip *g)

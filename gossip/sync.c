@@ -88,10 +88,11 @@ void sync_head_of(const struct shard *shard, struct proto_head *ret_head)
 		.settled = shard_says_settled(shard)};
 }
 
-static void send_vector(struct gossip *g, struct member *m)
+/* `before`: a message in front of it. */
+static void send_vector(struct gossip *g, struct member *m, const struct proto_packet *before)
 {
 	struct proto_range range = {.topic_hi = UINT64_MAX, .origin_hi = 0xffffff};
-	struct proto_packet packet = {0};
+	struct proto_packet packet = *before;
 	struct proto_list list;
 
 	if (!sync_sort_shards(g))
@@ -172,7 +173,7 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 		return;
 	switch (sketch_begin(g, m)) {
 	case SKETCH_NOT_HERE:
-		send_vector(g, m);
+		send_vector(g, m, &(struct proto_packet){0});
 		break;
 	case SKETCH_BEGUN:
 		m->vector_ms = g->now;
@@ -185,15 +186,23 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 	member_due(g, &m->sync_ms, g->now + RETRY_MS);
 }
 
-/* A newcomer lacks everything: there is nothing to compare first. */
+/* A newcomer lacks everything: there is nothing to compare first. It says that it is there, and asks for all. */
 void sync_begin(struct gossip *g, struct member *m)
 {
+	struct proto_packet packet = {0};
+	struct proto_list list;
+	struct proto_entry entry;
+
 	m->in_step = false;
 	m->had_seq = 0;
 	m->mismatch_ms = g->now;
 	m->sync_ms = NEVER;
 	member_due(g, &m->sync_ms, g->now + RETRY_MS);
-	send_vector(g, m);
+	members_entry(g->self, &entry);
+	proto_members_open(&list, &packet, 0);
+	proto_members_add(&list, &entry);
+	proto_list_close(&list);
+	send_vector(g, m, &packet);
 }
 
 void sync_on_root(struct gossip *g, struct member *m, const struct proto_root *root)

@@ -158,17 +158,18 @@ static bool load(struct train *t, struct shard *shard, struct shard_cursor *c)
 	return false;
 }
 
-static uint64_t rto(const struct member *m, const struct shard_cursor *c)
+/* Who has just come, and whoever hears us while we are late ourselves, is not asked again too soon. */
+static uint64_t rto(const struct gossip *g, const struct member *m, const struct shard_cursor *c)
 {
-	uint64_t base = 3 * (uint64_t)m->srtt_us / 1000;
+	uint64_t base = m->srtt_us ? 3 * (uint64_t)m->srtt_us / 1000 : PUSH_RTO_UNKNOWN_MS;
 
-	return (base > PUSH_RTO_MS ? base : PUSH_RTO_MS) << c->tries;
+	return (base > PUSH_RTO_MS ? base : PUSH_RTO_MS) * (1 + g->health) << c->tries;
 }
 
 /* Takes back what was not acknowledged in time, or gives up. */
 static void check_rto(struct gossip *g, struct member *m, struct shard_cursor *c)
 {
-	if (c->sent <= c->acked || c->given_up || g->now < c->sent_ms + rto(m, c))
+	if (c->sent <= c->acked || c->given_up || g->now < c->sent_ms + rto(g, m, c))
 		return;
 	m->unacked = 0;
 	if (c->tries + 1 >= PUSH_TRIES) {
@@ -190,7 +191,7 @@ static bool load_checked(struct train *t, struct shard *shard)
 	if (!c)
 		return false;
 	tries = c->tries;
-	if (c->sent > c->acked && !c->given_up && t->g->now >= c->sent_ms + rto(t->m, c)) {
+	if (c->sent > c->acked && !c->given_up && t->g->now >= c->sent_ms + rto(t->g, t->m, c)) {
 		check_rto(t->g, t->m, c);
 		more = load(t, shard, c);
 		if (c->sent > c->acked && !c->given_up)
@@ -201,7 +202,7 @@ static bool load_checked(struct train *t, struct shard *shard)
 		more = load(t, shard, c);
 	}
 	if (c->sent > c->acked && !c->given_up)
-		member_due(t->g, &t->m->push_ms, c->sent_ms + rto(t->m, c));
+		member_due(t->g, &t->m->push_ms, c->sent_ms + rto(t->g, t->m, c));
 	return more;
 }
 
@@ -249,15 +250,34 @@ static void flush_by_tree(struct gossip *g)
 	g->dirty_count = kept;
 }
 
-void push_flush(struct gossip *g)
+/* Behind what is pushed, in the same packet if it has room. */
+static void take_along(struct train *t, const struct proto_packet *rider)
+{
+	if (t->packet.len == 0 || t->packet.len + rider->len > sizeof(t->packet.bytes)) {
+		depart(t);
+		core_send(t->g, t->m, FRAME_CLASS_MEMBERSHIP, rider);
+		return;
+	}
+	memcpy(t->packet.bytes + t->packet.len, rider->bytes, rider->len);
+	t->packet.len += rider->len;
+}
+
+static void send_to_all(struct gossip *g, const struct proto_packet *packet)
+{
+	for (unsigned i = 0; i < g->member_count; i++)
+		if (member_usable(g, g->slots[i]) && !g->slots[i]->unheard)
+			core_send(g, g->slots[i], FRAME_CLASS_MEMBERSHIP, packet);
+}
+
+/* `rider`: a message for everybody that goes along, or NULL. */
+static void flush(struct gossip *g, const struct proto_packet *rider)
 {
 	unsigned count = g->dirty_count;
 
-	if (count == 0 || !g->started || (g->gather_ms != NEVER && g->now < g->gather_ms))
-		return;
-	g->gather_ms = NEVER;
 	if (tree_grown(g)) {
 		flush_by_tree(g);
+		if (rider)
+			send_to_all(g, rider);
 		return;
 	}
 	g->dirty_count = 0;
@@ -272,6 +292,8 @@ void push_flush(struct gossip *g)
 			continue;
 		if (m->unacked > 0 && g->now < m->push_last_ms + PUSH_COALESCE_MS) {
 			member_due(g, &m->push_ms, m->push_last_ms + PUSH_COALESCE_MS);
+			if (rider)
+				core_send(g, m, FRAME_CLASS_MEMBERSHIP, rider);
 			continue;
 		}
 		do {
@@ -279,8 +301,18 @@ void push_flush(struct gossip *g)
 			for (unsigned s = 0; s < count; s++)
 				more |= load_checked(&t, g->dirty[s]);
 		} while (more);
+		if (rider)
+			take_along(&t, rider);
 		depart(&t);
 	}
+}
+
+void push_flush(struct gossip *g)
+{
+	if (g->dirty_count == 0 || !g->started || (g->gather_ms != NEVER && g->now < g->gather_ms))
+		return;
+	g->gather_ms = NEVER;
+	flush(g, NULL);
 }
 
 /* `by` has our shards and gives them to `m`: only what changes from here on goes to it directly. That `m` has them is the word of
@@ -309,10 +341,10 @@ void push_gather(struct gossip *g)
 		g->gather_ms = g->now + PUSH_GATHER_MS;
 }
 
-void push_gathered(struct gossip *g)
+void push_gathered(struct gossip *g, const struct proto_packet *rider)
 {
 	g->gather_ms = NEVER;
-	push_flush(g);
+	flush(g, rider);
 }
 
 void push_reset(struct gossip *g, struct member *m, bool from_zero)

@@ -10,9 +10,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define JOIN_HEADER 77
-#define JOIN_PLAIN (GOSSIP_PACKET_MAX - JOIN_HEADER - 16)
-#define WELCOME_HEADER 37
+#define JOIN_HEADER 85
+#define JOIN_PLAIN (ADMISSION_JOIN_SIZE - JOIN_HEADER - 16)
+#define WELCOME_HEADER 45
 
 struct fixture {
 	uint8_t cluster_key[CLUSTER_KEY_SIZE];
@@ -125,7 +125,7 @@ static void derive(const struct fixture *f, const uint8_t *input, size_t len, ui
 static void try_join_body(struct fixture *f, const uint8_t *data, size_t size)
 {
 	static const uint8_t nonce[24];
-	uint8_t packet[GOSSIP_PACKET_MAX] = {0x1f, 1}, plain[JOIN_PLAIN] = {0}, text[14 + JOIN_HEADER + JOIN_PLAIN], key[32];
+	uint8_t packet[ADMISSION_JOIN_SIZE] = {0x1f, 1}, plain[JOIN_PLAIN] = {0}, text[14 + JOIN_HEADER + JOIN_PLAIN], key[32];
 	size_t len = 0, n;
 
 	if (size > JOIN_PLAIN - 32 - 64)
@@ -162,8 +162,8 @@ static void try_welcome_body(struct fixture *f, const uint8_t *data, size_t size
 	uint8_t text[GOSSIP_PACKET_MAX + 256] = "trestle welcome 1", shared[32];
 	size_t len = 17;
 
-	if (size > GOSSIP_PACKET_MAX - WELCOME_HEADER - 16 - 64)
-		size = GOSSIP_PACKET_MAX - WELCOME_HEADER - 16 - 64;
+	if (size > ADMISSION_JOIN_SIZE - WELCOME_HEADER - 16 - 64)
+		size = ADMISSION_JOIN_SIZE - WELCOME_HEADER - 16 - 64;
 	memcpy(packet + 5, f->ephemeral, 32);
 	memcpy(aad, packet, WELCOME_HEADER);
 	require(crypto_scalarmult(shared, f->request.ephemeral_secret, f->ephemeral) == 0);
@@ -174,7 +174,7 @@ static void try_welcome_body(struct fixture *f, const uint8_t *data, size_t size
 	memset(text + 17, 0, 32); /* cluster and token id */
 	len = 17 + 32;
 	len += put(text + len, f->ephemeral, 32);
-	len += put(text + len, f->ephemeral, 32);
+	len += put(text + len, packet + 5, WELCOME_HEADER - 5);
 	len += put(text + len, f->joiner_identity.id.bytes, 16);
 	len += put(text + len, data, size);
 	memcpy(plain, data, size);

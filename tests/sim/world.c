@@ -829,10 +829,11 @@ struct gossip_config world_config(struct world *w, unsigned index)
 		.identity = &host->identity,
 		.hostno = host->hostno,
 		.epoch = host->epoch,
-		.boot_tag = sim_rng_next(&host->rng),
+		.boot_tag = host->boot ? host->boot : sim_rng_next(&host->rng),
 		.addr = sim_addr(index),
 		.vtep = sim_addr(index).ip,
 		.source = host->source,
+		.source_boot = host->boot ? host->source_boot : 0,
 	};
 
 	memset(config.cluster_id.bytes, CLUSTER_ID_BYTE, sizeof(config.cluster_id.bytes));
@@ -848,6 +849,7 @@ void world_start(struct world *w, unsigned index)
 
 	world_trace(w, "host %u starts, epoch %u", host->hostno, host->epoch);
 	memset(&host->source, 0, sizeof(host->source));
+	host->boot = 0;
 	host->gossip = gossip_new(&config, &world_gossip_ops, host, host_now_ms(host));
 	host->gossip->shards.no_r3 = w->breakage == SIM_WITHOUT_R3;
 	host->paused = false;
@@ -884,6 +886,8 @@ static void op_joined(void *ctx, const struct joiner_result *result, const struc
 		sim_disk_save(&host->disk, result->saved[i].key, result->saved[i].key_len, result->saved[i].val,
 			result->saved[i].val_len);
 	memcpy(&host->source, result->saved[0].key + 1, sizeof(host->source));
+	host->boot = result->boot;
+	host->source_boot = result->source_boot;
 	host->admitted = true;
 }
 

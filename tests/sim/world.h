@@ -74,7 +74,8 @@ struct sim_host {
 	struct joiner *joiner; /* while it asks to be admitted */
 	bool admitted;
 	struct id128 source; /* who admitted it, until it starts */
-	struct ipam *ipam;   /* NULL when the world has none, or while down */
+	uint64_t boot, source_boot;
+	struct ipam *ipam; /* NULL when the world has none, or while down */
 	uint32_t epoch;
 	bool paused;
 	bool mute;		    /* what it sends and what is for it waits */

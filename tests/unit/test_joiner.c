@@ -16,6 +16,10 @@
 
 #define SPONSORS 2
 #define FREE_HOSTNO 300
+#define JOIN_HEADER 85
+#define WELCOME_HEADER 45
+#define SPONSOR_BOOT 0x1112131415161718
+#define JOINER_BOOT 0x0102030405060708
 #define TIMEOUT_MS 10000
 
 /* One cluster of two members, one joiner, and what went over the wire. */
@@ -123,6 +127,7 @@ static int setup(void **state)
 		s->now_s = 1000;
 		s->random = fill_random;
 		s->admit = admit;
+		s->boot = SPONSOR_BOOT;
 		s->ctx = w;
 		w->token.seeds[i] = w->members[i].addr;
 	}
@@ -186,7 +191,7 @@ static void send_packet(void *ctx, const struct gossip_addr *to, const void *pac
 	unsigned i, copies = w->double_all ? 2 : 1;
 
 	assert_int_equal(w->done_calls, 0);
-	assert_int_equal(len, GOSSIP_PACKET_MAX);
+	assert_int_equal(len, ADMISSION_JOIN_SIZE);
 	memcpy(w->last_join, packet, len);
 	w->last_join_len = len;
 	for (i = 0; i < SPONSORS; i++) {
@@ -246,9 +251,10 @@ static void make_join(struct world *w, struct admission_request *request)
 	snprintf(request->name, sizeof(request->name), "gamma");
 	ip_set(&request->addr.ip, "198.51.100.7");
 	request->addr.port = 7946;
+	request->boot = JOINER_BOOT;
 	fill_random(w, request->ephemeral_secret, sizeof(request->ephemeral_secret));
 	admission_join_encode(request, w->last_join);
-	w->last_join_len = GOSSIP_PACKET_MAX;
+	w->last_join_len = ADMISSION_JOIN_SIZE;
 }
 
 static enum admission_verdict handle(struct world *w, const void *packet, size_t len)
@@ -302,10 +308,13 @@ static void the_sponsor_learns_the_joiner_and_signs_for_it(void **state)
 	assert_true(id_equal(&w->last_admission.host_id, &w->joiner_identity.id));
 	assert_string_equal(w->last_admission.name, "gamma");
 	assert_int_equal(w->last_admission.sponsor_hostno, 1);
-	assert_true(id_equal(&w->last_admission.token_id, &w->token.token_id));
+	ip_set(&ip, "198.51.100.7");
+	assert_true(ip_equal(&w->last_admission.addr.ip, &ip) && ip_equal(&w->last_admission.vtep, &ip));
+	assert_int_equal(w->last_admission.addr.port, 7946);
+	assert_true(w->result.boot != 0 && w->last_admission.boot == w->result.boot);
+	assert_true(w->result.source_boot == SPONSOR_BOOT);
 	assert_int_equal(admission_verify(&w->last_admission, &w->cluster_id, w->identities[0].public_key, NULL), 0);
 	assert_int_equal(w->last_member.hostno, FREE_HOSTNO);
-	ip_set(&ip, "198.51.100.7");
 	assert_true(ip_equal(&w->last_member.addr.ip, &ip));
 	assert_int_equal(w->last_member.addr.port, 7946);
 	assert_true(ip_equal(&w->last_member.vtep, &ip)); /* it named none */
@@ -387,7 +396,7 @@ static void a_welcome_carries_as_many_members_as_fit(void **state)
 	make_join(w, &request);
 	assert_int_equal(handle(w, w->last_join, w->last_join_len), ADMISSION_OK);
 	assert_int_equal(admission_reply_open(&request, w->last_reply, w->last_reply_len, &welcome), ADMISSION_OK);
-	assert_true(welcome.member_count >= 7);
+	assert_true(welcome.member_count >= 3);
 	assert_true(welcome.member_count < ADMISSION_WELCOME_MEMBERS_MAX);
 	for (i = 0; i < welcome.member_count; i++)
 		assert_memory_equal(&welcome.members[i], &w->members[i], sizeof(welcome.members[i]));
@@ -455,7 +464,7 @@ static void count_stream(void *ctx, const struct gossip_addr *to, const void *pa
 {
 	struct world *w = ctx;
 
-	assert_int_equal(len, GOSSIP_PACKET_MAX);
+	assert_int_equal(len, ADMISSION_JOIN_SIZE);
 	assert_int_equal(to->port, 7946);
 	w->streams++;
 	reach_sponsor(w, 0, packet, len); /* its answer comes back to joiner_packet */
@@ -778,7 +787,8 @@ static void the_verdict_names_what_is_wrong_with_a_join(void **state)
 		{44, ADMISSION_TOKEN},
 		{45, ADMISSION_TOKEN},
 		{77, ADMISSION_TOKEN},
-		{1199, ADMISSION_TOKEN},
+		{JOIN_HEADER, ADMISSION_TOKEN},
+		{ADMISSION_JOIN_SIZE - 1, ADMISSION_TOKEN},
 	};
 	struct world *w = *state;
 	struct admission_request request;
@@ -872,21 +882,23 @@ static void a_welcome_whose_sponsor_did_not_sign_is_ignored(void **state)
 static void change_inside_welcome(struct world *w, const struct admission_request *request, size_t at)
 {
 	static const uint8_t nonce[24];
-	uint8_t text[17 + 96] = "trestle welcome 1", aad[37 + 32], plain[GOSSIP_PACKET_MAX], key[32];
+	uint8_t text[17 + 96] = "trestle welcome 1", aad[WELCOME_HEADER + 32], plain[GOSSIP_PACKET_MAX], key[32];
 	uint8_t *packet = w->last_reply;
-	size_t len = w->last_reply_len - 37;
+	size_t len = w->last_reply_len - WELCOME_HEADER;
 
 	assert_int_equal(crypto_scalarmult(text + 17, request->ephemeral_secret, packet + 5), 0);
 	crypto_scalarmult_base(text + 17 + 32, request->ephemeral_secret);
 	memcpy(text + 17 + 64, packet + 5, 32);
 	crypto_generichash(key, sizeof(key), text, sizeof(text), w->token.secret, sizeof(w->token.secret));
-	memcpy(aad, packet, 37);
-	memcpy(aad + 37, w->cluster_id.bytes, 16);
-	memcpy(aad + 37 + 16, w->token.token_id.bytes, 16);
-	assert_int_equal(
-		crypto_aead_xchacha20poly1305_ietf_decrypt(plain, NULL, NULL, packet + 37, len, aad, sizeof(aad), nonce, key), 0);
+	memcpy(aad, packet, WELCOME_HEADER);
+	memcpy(aad + WELCOME_HEADER, w->cluster_id.bytes, 16);
+	memcpy(aad + WELCOME_HEADER + 16, w->token.token_id.bytes, 16);
+	assert_int_equal(crypto_aead_xchacha20poly1305_ietf_decrypt(
+				 plain, NULL, NULL, packet + WELCOME_HEADER, len, aad, sizeof(aad), nonce, key),
+		0);
 	plain[at] ^= 1;
-	crypto_aead_xchacha20poly1305_ietf_encrypt(packet + 37, NULL, plain, len - 16, aad, sizeof(aad), NULL, nonce, key);
+	crypto_aead_xchacha20poly1305_ietf_encrypt(
+		packet + WELCOME_HEADER, NULL, plain, len - 16, aad, sizeof(aad), NULL, nonce, key);
 }
 
 static void everything_in_a_welcome_is_signed(void **state)
@@ -898,7 +910,7 @@ static void everything_in_a_welcome_is_signed(void **state)
 
 	make_join(w, &request);
 	assert_int_equal(handle(w, w->last_join, w->last_join_len), ADMISSION_OK);
-	for (at = 0; at < w->last_reply_len - 37 - 16; at++) {
+	for (at = 0; at < w->last_reply_len - WELCOME_HEADER - 16; at++) {
 		change_inside_welcome(w, &request, at);
 		assert_in_range(admission_reply_open(&request, w->last_reply, w->last_reply_len, &welcome), ADMISSION_KIND,
 			ADMISSION_TOKEN);
@@ -914,20 +926,22 @@ static void everything_in_a_join_is_signed_or_zero(void **state)
 	struct world *w = *state;
 	struct admission_request request;
 	uint8_t text[14 + 32] = "trestle join 1", plain[GOSSIP_PACKET_MAX], key[32], *packet = w->last_join;
-	size_t len = GOSSIP_PACKET_MAX - 77, at;
+	size_t len = ADMISSION_JOIN_SIZE - JOIN_HEADER, at;
 
 	make_join(w, &request);
 	memcpy(text + 14, packet + 45, 32);
 	crypto_generichash(key, sizeof(key), text, sizeof(text), w->token.secret, sizeof(w->token.secret));
-	assert_int_equal(
-		crypto_aead_xchacha20poly1305_ietf_decrypt(plain, NULL, NULL, packet + 77, len, packet, 77, nonce, key), 0);
+	assert_int_equal(crypto_aead_xchacha20poly1305_ietf_decrypt(
+				 plain, NULL, NULL, packet + JOIN_HEADER, len, packet, JOIN_HEADER, nonce, key),
+		0);
 	for (at = 0; at < len - 16; at++) {
 		plain[at] ^= 1;
-		crypto_aead_xchacha20poly1305_ietf_encrypt(packet + 77, NULL, plain, len - 16, packet, 77, NULL, nonce, key);
+		crypto_aead_xchacha20poly1305_ietf_encrypt(
+			packet + JOIN_HEADER, NULL, plain, len - 16, packet, JOIN_HEADER, NULL, nonce, key);
 		if (at < SIGNATURE_END)
-			assert_in_range(handle(w, packet, GOSSIP_PACKET_MAX), ADMISSION_SIGNATURE, ADMISSION_CONTENT);
+			assert_in_range(handle(w, packet, ADMISSION_JOIN_SIZE), ADMISSION_SIGNATURE, ADMISSION_CONTENT);
 		else
-			assert_int_equal(handle(w, packet, GOSSIP_PACKET_MAX), ADMISSION_CONTENT);
+			assert_int_equal(handle(w, packet, ADMISSION_JOIN_SIZE), ADMISSION_CONTENT);
 		plain[at] ^= 1;
 	}
 	assert_int_equal(w->admits, 0);
@@ -938,7 +952,7 @@ static void a_degenerate_ephemeral_key_is_refused(void **state)
 	struct world *w = *state;
 	struct admission_request request;
 	struct admission_welcome welcome;
-	uint8_t packet[GOSSIP_PACKET_MAX] = {0x1f, 2}; /* WELCOME with the X25519 point zero */
+	uint8_t packet[ADMISSION_JOIN_SIZE] = {0x1f, 2}; /* WELCOME with the X25519 point zero */
 
 	make_join(w, &request);
 	assert_int_equal(admission_reply_open(&request, packet, sizeof(packet), &welcome), ADMISSION_TOKEN);
@@ -1040,7 +1054,6 @@ static void an_admission_signed_in_the_name_of_another_does_not_hold(void **stat
 	memcpy(admission.public_key, w->joiner_identity.public_key, sizeof(admission.public_key));
 	admission_sign(&admission, &w->cluster_id, &liar, 1);
 	assert_int_equal(admission_verify(&admission, &w->cluster_id, w->identities[0].public_key, NULL), -1);
-	assert_int_equal(admission_verify(&admission, &w->cluster_id, w->identities[1].public_key, NULL), -1);
 }
 
 static void the_first_host_admits_itself(void **state)
@@ -1050,7 +1063,7 @@ static void the_first_host_admits_itself(void **state)
 
 	memcpy(admission.public_key, w->identities[0].public_key, sizeof(admission.public_key));
 	admission_sign(&admission, &w->cluster_id, &w->identities[0], 1);
-	assert_true(id_equal(&admission.sponsor_id, &admission.host_id));
+	assert_int_equal(admission.sponsor_hostno, admission.hostno);
 	assert_int_equal(admission_verify(&admission, &w->cluster_id, admission.public_key, NULL), 0);
 }
 
@@ -1101,10 +1114,10 @@ static void the_packets_are_the_documented_ones(void **state)
 	make_join(w, &request);
 	memset(request.ephemeral_secret, 0x42, sizeof(request.ephemeral_secret));
 	admission_join_encode(&request, w->last_join);
-	assert_hash(w->last_join, w->last_join_len, "e54e262190f1373a4d5c59c1a08ade8d4eafd414637af61849d4aa21ca4c3bb4");
+	assert_hash(w->last_join, w->last_join_len, "032039c4b3ddf57b699d2b581fd5df27d589ffb39985706b797553fcf322808e");
 	assert_int_equal(handle(w, w->last_join, w->last_join_len), ADMISSION_OK);
-	assert_int_equal(w->last_reply_len, 276);
-	assert_hash(w->last_reply, w->last_reply_len, "76cf5432860d582ed3143374a0216aa21ea72d105e316fed70a57ba25d89a059");
+	assert_int_equal(w->last_reply_len, 293);
+	assert_hash(w->last_reply, w->last_reply_len, "921399ce227cb0838c618c0e376d209a2f8a4d0a7c0ade9ad150c47016986af5");
 	w->sponsors[0].now_s = 2001;
 	assert_int_equal(handle(w, w->last_join, w->last_join_len), ADMISSION_EXPIRED);
 	assert_hex(w->last_reply, w->last_reply_len,
@@ -1120,15 +1133,18 @@ static void the_saved_pairs_are_the_documented_ones(void **state)
 
 	use_vector_keys(w);
 	admission.host_id = w->joiner_identity.id;
-	admission.token_id = w->token.token_id;
+	admission.boot = JOINER_BOOT;
+	ip_set(&admission.addr.ip, "198.51.100.7");
+	admission.addr.port = 7946;
+	admission.vtep = admission.addr.ip;
 	memcpy(admission.public_key, w->joiner_identity.public_key, sizeof(admission.public_key));
 	admission_sign(&admission, &w->cluster_id, &w->identities[0], 1);
 	len = admission_encode(&admission, key, val);
 	assert_hex(key, sizeof(key), "61c11ae4092c56101421f745612bdc6b51");
 	assert_hex(val, len,
-		"0100012c8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b3940567616d6d61000001c5e21ab1c9f6022d81c3b2"
-		"5e3436cb7f707070707070707070707070707070708f88de01e2fa16f36990a65af42fc5e11ca21e1b8890ba0cfd39c58314428ab37e6fa3"
-		"6f2b0cb6512aaa20565e730eb67a6f392ea8d2e223a8c9b5cf200d1e09");
+		"0100012c8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b3940567616d6d6104c63364071f0a00010203040506"
+		"070800000151b010e156cbcc69706a37d8787d58bde288434a7f10ff85c0f9ae7fef119fca36424c454dc59f6eb3956a31dac2a32bf5a027"
+		"cd9f53baf80ea7417824d61f00");
 	len = member_save_encode(&w->members[0], key, val);
 	assert_hex(key, sizeof(key), "6dc5e21ab1c9f6022d81c3b25e3436cb7f");
 	assert_hex(val, len,
