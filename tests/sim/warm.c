@@ -155,9 +155,9 @@ static void let_settle(struct gossip *g)
 	sync_sort_shards(g);
 }
 
-static struct gossip *make_image(struct world *w, const struct gossip_config *configs)
+/* What is on disk about the others. */
+static void restore_others(struct world *w, struct gossip *g)
 {
-	struct gossip *g = lone_core(w, 0, &configs[0]);
 	struct err err = {0};
 
 	for (unsigned i = 1; i < w->host_count; i++) {
@@ -167,6 +167,13 @@ static struct gossip *make_image(struct world *w, const struct gossip_config *co
 		if (gossip_restore(g, key, sizeof(key), val, member_save_encode(&save, key, val), &err) < 0)
 			world_fail(w, "image: %s", err.text);
 	}
+}
+
+static struct gossip *make_image(struct world *w, const struct gossip_config *configs)
+{
+	struct gossip *g = lone_core(w, 0, &configs[0]);
+
+	restore_others(w, g);
 	gossip_start(g, start_ms(w));
 	for (uint64_t ms = SETTLE_MS; ms < HEARD_MS; ms += SETTLE_MS)
 		gossip_tick(g, start_ms(w) + ms);
@@ -218,12 +225,15 @@ static void become(struct world *w, struct gossip *g, unsigned index, const stru
 	struct member *me = members_find(g, configs[index].hostno), *was = g->self;
 	const struct member as_peer = *me, as_self = *was;
 	struct shard *own = shards_find(&g->shards, me->hostno, 0), *others = shards_find(&g->shards, was->hostno, 0);
-	uint64_t pushed = others->pushed;
 
 	take_part(was, &as_peer, configs[0].boot_tag);
 	take_part(me, &as_self, configs[index].boot_tag);
-	others->pushed = own->pushed;
-	own->pushed = pushed;
+	if (own && others) {
+		uint64_t pushed = others->pushed;
+
+		others->pushed = own->pushed;
+		own->pushed = pushed;
+	}
 	g->self = me;
 	g->shards.self = me->hostno;
 	g->config = configs[index];
@@ -247,15 +257,22 @@ static void draw_phases(struct world *w, struct gossip *g)
 	memset(&g->counters, 0, sizeof(g->counters));
 }
 
-void warm_start(struct world *w)
+static struct gossip_config *all_configs(struct world *w)
 {
 	struct gossip_config *configs = calloc(w->host_count, sizeof(*configs));
-	struct gossip *g;
 
 	if (!configs || !arena_possible())
 		abort();
 	for (unsigned i = 0; i < w->host_count; i++)
 		configs[i] = world_config(w, i);
+	return configs;
+}
+
+void warm_start(struct world *w)
+{
+	struct gossip_config *configs = all_configs(w);
+	struct gossip *g;
+
 	w->now_us = AGE_MS * SIM_US_PER_MS;
 	w->warm = true;
 	arena_image_open();
@@ -269,6 +286,36 @@ void warm_start(struct world *w)
 		if (i > 0)
 			become(w, own, i, configs);
 		draw_phases(w, own);
+		arena_leave();
+		w->hosts[i].gossip = own;
+		w->hosts[i].truth = truth_host_new();
+		world_touch(w, i);
+	}
+	free(configs);
+}
+
+/* The image is a core that has read its disk and not started; it knows the others with their epochs. */
+void warm_restart(struct world *w, uint64_t ms)
+{
+	struct gossip_config *configs;
+	struct gossip *g;
+
+	w->warm = true;
+	for (unsigned i = 0; i < w->host_count; i++)
+		w->hosts[i].epoch++;
+	configs = all_configs(w);
+	arena_image_open();
+	g = gossip_new(&configs[0], &world_gossip_ops, &w->hosts[0], world_now_ms(w));
+	restore_others(w, g);
+	arena_image_close(w->host_count);
+	for (unsigned i = 0; i < w->host_count; i++) {
+		struct gossip *own = arena_object(i, g);
+
+		world_run_us(w, ms * SIM_US_PER_MS / w->host_count);
+		arena_enter(i);
+		if (i > 0)
+			become(w, own, i, configs);
+		gossip_start(own, world_now_ms(w));
 		arena_leave();
 		w->hosts[i].gossip = own;
 		w->hosts[i].truth = truth_host_new();

@@ -12,6 +12,8 @@
 #define WARM_ABOVE 200 /* hosts: up to here a world can afford to start */
 
 void warm_start(struct world *w); /* in place of world_introduce_all and world_start_all; hosts that crash stay down */
+/* As if all had been killed and started within `ms`, with all others on disk. */
+void warm_restart(struct world *w, uint64_t ms);
 /* Whether all hosts that run have the same records and believe exactly those alive that run. */
 bool warm_agrees(struct world *w);
 
