@@ -243,6 +243,14 @@ struct kept {
 	uint8_t val[ADMISSION_MAX];
 };
 
+/* A second number of a host, see members_admit.c. */
+struct spare_number {
+	struct spare_number *next;
+	struct member_save save; /* as its admission says */
+	uint64_t boot;
+	bool is_void; /* the host uses another: this one is nobody's, for good */
+};
+
 /* Cluster keys, see keys.c. */
 struct keys {
 	struct keyring ring;	      /* what we have: on disk or on the way there */
@@ -405,6 +413,7 @@ struct gossip {
 	bool begun; /* our source has been asked for all that there is */
 	unsigned begin_tries;
 	bool admissions_open; /* some could not be verified yet */
+	struct spare_number *spares;
 	bool members_grew;
 	uint64_t conflicts; /* besides those of shards */
 	struct kept *kept;  /* admissions to publish at start */
@@ -472,6 +481,11 @@ bool admit_record(
 void admit_rescan(struct gossip *g);
 void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len);
 int admit_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err);
+/* It was heard under its number: a spare one of it is void. */
+void admit_in_use(struct gossip *g, const struct member *m);
+/* Somebody has heard a host under this number. Whose spare one it is, that host now has it; else NULL. */
+struct member *admit_claimed(struct gossip *g, uint32_t hostno);
+void admit_free(struct gossip *g);
 void admit_publish(struct gossip *g);
 void admit_own_gone(struct gossip *g, const void *key); /* somebody's admission is nobody's record any more */
 uint64_t admit_tick(struct gossip *g);
@@ -535,6 +549,8 @@ uint64_t standing_tick(struct gossip *g);
 
 /* members.c */
 struct member *members_add(struct gossip *g, const struct member_save *save);
+/* Of a host that was not heard under the number that it has here. False: no memory, nothing changed. */
+bool members_renumber(struct gossip *g, struct member *m, const struct member_save *save);
 struct member *members_find(const struct gossip *g, uint32_t hostno);
 struct member *members_by_id(const struct gossip *g, const struct id128 *host_id);
 void members_describe(

@@ -694,6 +694,7 @@ void gossip_free(struct gossip *g)
 		free(kept);
 	}
 	free(g->own_admission);
+	admit_free(g);
 	free(g->joins);
 	introduce_free(g);
 	members_free_left(g);

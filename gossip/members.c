@@ -165,6 +165,17 @@ static bool grow_direct(struct gossip *g, uint32_t hostno)
 	return true;
 }
 
+static void enter_number(struct gossip *g, struct member *m)
+{
+	m->frame.hostno = m->hostno;
+	HASH_ADD(hh, g->by_hostno, hostno, sizeof(m->hostno), m);
+	if (m->hostno < DIRECT_MAX)
+		g->direct[m->hostno] = m;
+	members_update_digest(g, m);
+	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
+	g->member_shape++;
+}
+
 struct member *members_add(struct gossip *g, const struct member_save *save)
 {
 	struct member *m;
@@ -186,20 +197,39 @@ struct member *members_add(struct gossip *g, const struct member_save *save)
 	m->since_ms = g->now;
 	m->suspect_until_ms = g->now + UNHEARD_MS;
 	m->sync_ms = m->push_ms = NEVER;
-	m->frame.hostno = save->hostno;
 	m->frame.host_id = save->host_id;
 	m->slot = g->member_count;
 	g->slots[g->member_count++] = m;
-	g->member_shape++;
 	g->state_count[m->state]++;
-	HASH_ADD(hh, g->by_hostno, hostno, sizeof(m->hostno), m);
-	if (m->hostno < DIRECT_MAX)
-		g->direct[m->hostno] = m;
 	sooner(&g->suspects_ms, m->suspect_until_ms);
 	HASH_ADD(hh_id, g->by_id, host_id, sizeof(m->host_id), m);
-	members_update_digest(g, m);
-	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
+	enter_number(g, m);
 	return m;
+}
+
+bool members_renumber(struct gossip *g, struct member *m, const struct member_save *save)
+{
+	if (!grow_direct(g, save->hostno))
+		return false;
+	HASH_DEL(g->by_hostno, m);
+	if (m->hostno < DIRECT_MAX)
+		g->direct[m->hostno] = NULL;
+	m->hostno = save->hostno;
+	m->addr = save->addr;
+	m->vtep = save->vtep;
+	frame_peer_fini(&m->frame);
+	m->frame = (struct frame_peer){.host_id = m->host_id};
+	m->vouched = false;
+	m->admitted_boot = 0;
+	g->state_count[m->state]--;
+	m->state = GOSSIP_SUSPECT;
+	g->state_count[m->state]++;
+	m->unheard = true;
+	m->since_ms = g->now;
+	m->suspect_until_ms = g->now + UNHEARD_MS;
+	sooner(&g->suspects_ms, m->suspect_until_ms);
+	enter_number(g, m);
+	return true;
 }
 
 void members_describe(struct gossip *g, struct member *m, const char *name, const struct gossip_addr *addr, const struct ip *vtep)
@@ -241,6 +271,7 @@ static void raise_version(struct gossip *g, struct member *m, const struct proto
 		return;
 	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
 	members_save(g, m);
+	admit_in_use(g, m);
 }
 
 /* Who told us that it is alive gave us its records and gives it ours: nothing has to be said between us for now. */
@@ -389,6 +420,8 @@ bool members_claim(struct gossip *g, struct member *from, const struct proto_ent
 {
 	struct member *m = members_find(g, claim->hostno);
 
+	if (!m && claim->epoch > 0)
+		m = admit_claimed(g, claim->hostno);
 	if (!m) {
 		introduce_claim(g, from, NULL, claim);
 		return false;

@@ -6,6 +6,13 @@
  * that they outlive a sponsor; a newcomer does so only when its sponsor's shard has it not (any more), and from its second start
  * on. Nobody is forgotten when such a record goes.
  *
+ * Two sponsors that do not reach each other may admit one host, each under a number of its own: the answer of the first was lost.
+ * The host took one of the answers, on disk before its first word, and never uses the other number. So the one that it uses is
+ * its number everywhere, whatever was heard first: a claim about a member tells, with an epoch that only the host itself can have
+ * begun. Until then each host keeps the number that it heard first, and the other is a *spare*. The one that is not used is void
+ * for good: the application is told of it as of a host that left, which keeps it from being given again with the estate of the
+ * sponsor that gave it.
+ *
  * A number for a newcomer takes the application a moment, to find one and to save it. The request waits for it here, instead of
  * being refused and sent again. */
 #include "gossip/core_internal.h"
@@ -66,15 +73,13 @@ void admit_host_record(struct gossip *g, uint32_t origin, uint32_t epoch, const 
 
 /* ---- admissions ---- */
 
-static struct member *new_member(struct gossip *g, const struct member_save *save)
+/* It is known under its number now. */
+static void met(struct gossip *g, struct member *m)
 {
-	struct member *m = members_add(g, save);
 	struct shard *shard;
 	const struct record *r;
 	struct gossip_member shown;
 
-	if (!m)
-		return NULL;
 	g->members_grew = true;
 	members_save(g, m);
 	members_show(g, m, &shown);
@@ -87,7 +92,122 @@ static struct member *new_member(struct gossip *g, const struct member_save *sav
 	if (r)
 		keys_record(g, m->hostno, record_val(r), r->val_len);
 	sooner(&g->unheard_ms, g->now + STRANGER_MS);
+}
+
+static struct member *new_member(struct gossip *g, const struct member_save *save)
+{
+	struct member *m = members_add(g, save);
+
+	if (m)
+		met(g, m);
 	return m;
+}
+
+/* ---- a second number ---- */
+
+static void member_to_save(const struct member *m, struct member_save *ret_save)
+{
+	*ret_save = (struct member_save){
+		.hostno = m->hostno, .host_id = m->host_id, .epoch = m->epoch, .addr = m->addr, .vtep = m->vtep};
+	memcpy(ret_save->public_key, m->public_key, sizeof(m->public_key));
+	memcpy(ret_save->name, m->name, sizeof(m->name));
+}
+
+static bool in_use(const struct gossip *g, const struct member *m)
+{
+	return m == g->self || m->epoch > 0 || m->heard_ms != 0;
+}
+
+static void make_void(struct gossip *g, struct spare_number *s, const struct member *m)
+{
+	struct gossip_member shown;
+
+	if (s->is_void)
+		return;
+	s->is_void = true;
+	members_show(g, m, &shown);
+	shown.hostno = s->save.hostno;
+	shown.state = GOSSIP_LEFT;
+	shown.self = false;
+	g->ops.member(g->ctx, &shown, GOSSIP_LEFT);
+}
+
+void admit_in_use(struct gossip *g, const struct member *m)
+{
+	for (struct spare_number *s = g->spares; s; s = s->next)
+		if (s->save.hostno != m->hostno && id_equal(&s->save.host_id, &m->host_id))
+			make_void(g, s, m);
+}
+
+static struct spare_number *find_spare(const struct gossip *g, uint32_t hostno)
+{
+	struct spare_number *s = g->spares;
+
+	while (s && s->save.hostno != hostno)
+		s = s->next;
+	return s;
+}
+
+static void note_number(struct gossip *g, const struct member_save *save, uint64_t boot)
+{
+	struct spare_number *s = find_spare(g, save->hostno) ? NULL : calloc(1, sizeof(*s));
+
+	if (!s)
+		return;
+	*s = (struct spare_number){.next = g->spares, .save = *save, .boot = boot};
+	g->spares = s;
+}
+
+/* The application hears of the new number before it hears that the other is void: there is no moment at which it counts one host
+ * too few. */
+static void use_number(struct gossip *g, struct member *m, const struct spare_number *spare)
+{
+	struct member_save before;
+
+	member_to_save(m, &before);
+	if (!members_renumber(g, m, &spare->save))
+		return;
+	note_number(g, &before, 0);
+	met(g, m);
+	introduce_admitted(g, m, spare->boot);
+	admit_in_use(g, m);
+	g->admissions_open = true; /* one that the number had stood in the way of */
+}
+
+struct member *admit_claimed(struct gossip *g, uint32_t hostno)
+{
+	const struct spare_number *s = find_spare(g, hostno);
+	struct member *m = s && !s->is_void ? members_by_id(g, &s->save.host_id) : NULL;
+
+	if (!m || m->forgotten)
+		return NULL;
+	if (in_use(g, m)) { /* two hosts with one identity, admitted twice */
+		g->conflicts++;
+		return NULL;
+	}
+	use_number(g, m, s);
+	return members_find(g, hostno);
+}
+
+static void second_number(struct gossip *g, const struct member *m, const struct member_save *save, uint64_t boot)
+{
+	if (members_find(g, save->hostno)) {
+		g->conflicts++;
+		return;
+	}
+	note_number(g, save, boot);
+	if (in_use(g, m))
+		admit_in_use(g, m);
+}
+
+void admit_free(struct gossip *g)
+{
+	struct spare_number *s;
+
+	while ((s = g->spares)) {
+		g->spares = s->next;
+		free(s);
+	}
 }
 
 /* Returns false when the sponsor is not known yet. */
@@ -105,10 +225,13 @@ bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const ui
 	if (forget_is(g, &a.host_id))
 		return true; /* void for ever */
 	known = members_by_id(g, &a.host_id);
-	if (known || members_find(g, a.hostno)) {
-		g->conflicts += !known || known->hostno != a.hostno;
-		if (known && known != g->self)
+	if (known && known->hostno == a.hostno) {
+		if (known != g->self)
 			introduce_admitted(g, known, a.boot);
+		return true;
+	}
+	if (!known && members_find(g, a.hostno)) {
+		g->conflicts++;
 		return true;
 	}
 	sponsor = members_find(g, a.sponsor_hostno);
@@ -124,6 +247,10 @@ bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const ui
 	save.vtep = a.vtep;
 	memcpy(save.public_key, a.public_key, sizeof(save.public_key));
 	memcpy(save.name, a.name, sizeof(save.name));
+	if (known) {
+		second_number(g, known, &save, a.boot);
+		return true;
+	}
 	known = new_member(g, &save);
 	if (known)
 		introduce_admitted(g, known, a.boot);
@@ -177,14 +304,6 @@ static void sponsor_random(void *ctx, void *buf, size_t len)
 	struct gossip *g = ctx;
 
 	g->ops.random(g->ctx, buf, len);
-}
-
-static void member_to_save(const struct member *m, struct member_save *ret_save)
-{
-	*ret_save = (struct member_save){
-		.hostno = m->hostno, .host_id = m->host_id, .epoch = m->epoch, .addr = m->addr, .vtep = m->vtep};
-	memcpy(ret_save->public_key, m->public_key, sizeof(m->public_key));
-	memcpy(ret_save->name, m->name, sizeof(m->name));
 }
 
 /* Ourselves first, then a random sample of who is alive. */

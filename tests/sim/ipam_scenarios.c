@@ -71,6 +71,8 @@ void pool_begin(struct world *w)
 	for (unsigned i = 0; i < w->host_count; i++) {
 		uint64_t now_ms = host_now_ms(&w->hosts[i]);
 
+		if (!w->hosts[i].ipam) /* joins later */
+			continue;
 		if (i > 0 && ipam_pool_join(w->hosts[i].ipam, &l->def, now_ms, &err) < 0)
 			world_fail(w, "pool: %s", err.text);
 		ipam_pool_want(w->hosts[i].ipam, &l->pool, true, 0, now_ms);
@@ -496,7 +498,50 @@ static void a_restart_is_not_taken_for_going_back(struct world *w)
 	pool_end(w);
 }
 
+static bool host_0_is_forgotten(struct world *w)
+{
+	struct ipam_decree decree;
+
+	return ipam_decree_get(w->hosts[2].ipam, w->hosts[0].hostno, &decree) && decree.done;
+}
+
+/* Both sides of the cut and the newcomer give addresses; and nobody waits for the word of a number that nobody has. */
+static void who_was_admitted_twice_gets_each_address_once(struct world *w)
+{
+	const unsigned joiner = w->host_count - 1;
+	struct err err = {0};
+
+	world_start(w, 0);
+	for (unsigned i = 1; i < joiner; i++)
+		world_join(w, i, 0);
+	world_run_ms(w, 3000);
+	pool_begin(w);
+	admit_twice(w);
+	know_pool(w, joiner);
+	for (unsigned i = 0; i < 100; i++) {
+		request(w, i % w->host_count);
+		world_run_ms(w, 50);
+	}
+	world_heal(w);
+	for (unsigned i = 0; i < 2 * ADDRESSES; i++) {
+		request(w, i % w->host_count);
+		world_run_ms(w, 50);
+	}
+	world_run_ms(w, 10000);
+	expect(w, leases_of(w)->granted == ADDRESSES - 2, "all addresses are given, each once");
+	pool_expect_sound(w);
+	w->hooks.saved = NULL; /* from here on what is on host 0's disk does not count */
+	world_crash(w, 0);
+	world_run_ms(w, 60000);
+	if (ipam_forget(w->hosts[2].ipam, w->hosts[0].hostno, &w->hosts[0].identity.id, true, NULL, 0, world_now_ms(w), &err) < 0)
+		world_fail(w, "the first sponsor is not forgotten: %s", err.text);
+	world_touch(w, 2);
+	expect(w, world_run_until(w, 20000, 100, host_0_is_forgotten), "its estate moves");
+	pool_end(w);
+}
+
 const struct scenario ipam_scenarios[] = {
+	{"who_was_admitted_twice_gets_each_address_once", 5, true, who_was_admitted_twice_gets_each_address_once},
 	{"a_state_that_was_set_back_gives_nothing", 6, true, a_state_that_was_set_back_gives_nothing},
 	{"checker_notices_a_state_that_was_set_back", 6, true, checker_notices_a_state_that_was_set_back},
 	{"set_back_and_alone_is_found_later", 4, true, set_back_and_alone_is_found_later},

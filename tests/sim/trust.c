@@ -114,6 +114,82 @@ static void an_admission_that_was_only_sent_counts_for_nobody(struct world *w)
 	expect(w, gossip_admission_spread(g, w->hosts[2].hostno), "until they say so themselves");
 }
 
+static bool one_number_everywhere(struct world *w)
+{
+	const unsigned joiner = w->host_count - 1;
+	struct gossip_member member;
+
+	for (unsigned i = 0; i < w->host_count; i++) {
+		const struct gossip *g = w->hosts[i].gossip;
+
+		if (gossip_member_get(g, SECOND_NUMBER, &member) || view(w, i, joiner).state != GOSSIP_ALIVE ||
+			g->digest != w->hosts[0].gossip->digest || g->member_count != w->host_count)
+			return false;
+	}
+	return true;
+}
+
+static void note_void(struct sim_host *host, const struct gossip_member *member, enum gossip_state old)
+{
+	unsigned *voided = host->world->scenario;
+
+	(void)old;
+	if (member->hostno == SECOND_NUMBER && member->state == GOSSIP_LEFT)
+		voided[host->index]++;
+}
+
+void admit_twice(struct world *w)
+{
+	const unsigned joiner = w->host_count - 1;
+	struct sim_host *host = &w->hosts[joiner];
+	struct gossip_member member;
+
+	host->other_number = SECOND_NUMBER;
+	host->number_by = w->hosts[1].hostno;
+	world_partition(w, 0x5); /* 0 2 | 1 3 .. */
+	host->side = w->hosts[0].side;
+	world_cut(w, 0, joiner, true);
+	world_join(w, joiner, 0);
+	world_run_ms(w, 1000);
+	expect(w, gossip_member_get(w->hosts[2].gossip, SECOND_NUMBER, &member), "one side has a number for it");
+	joiner_free(host->joiner);
+	host->joiner = NULL;
+	host->side = w->hosts[1].side;
+	world_join(w, joiner, 1);
+	world_run_ms(w, 5000);
+	expect(w, host->gossip != NULL, "it is in");
+	expect(w, view(w, 3, joiner).state == GOSSIP_ALIVE, "under the other side's number");
+}
+
+static void who_was_admitted_twice_has_one_number(struct world *w)
+{
+	unsigned *voided = calloc(w->host_count, sizeof(*voided));
+
+	if (!voided)
+		abort();
+	w->scenario = voided;
+	w->hooks.member = note_void;
+	world_start(w, 0);
+	for (unsigned i = 1; i + 1 < w->host_count; i++)
+		world_join(w, i, 0);
+	world_run_ms(w, 3000);
+	admit_twice(w);
+	world_run_ms(w, 15000); /* and dead under the one number where that is known */
+	world_heal(w);
+	expect(w, world_run_until(w, 10000, 100, one_number_everywhere), "all have the one that it uses");
+	expect_quiet(w, 10000);
+	for (unsigned i = 0; i < w->host_count; i++)
+		expect(w, voided[i] == 1, "the other one is void, as each is told once");
+	for (unsigned i = 0; i < w->host_count; i++)
+		world_restart(w, i, i % 2 == 0);
+	expect(w, world_run_until(w, 20000, 100, one_number_everywhere), "and when all have started again");
+	expect_quiet(w, 45000);
+	for (unsigned i = 0; i < w->host_count; i++)
+		expect(w, voided[i] == 2, "whoever starts is told again");
+	w->scenario = NULL;
+	free(voided);
+}
+
 static bool late_is_spread(struct world *w)
 {
 	return gossip_admission_spread(w->hosts[0].gossip, w->hosts[w->host_count - 2].hostno);
@@ -467,6 +543,7 @@ const struct scenario trust_scenarios[] = {
 	{"what_was_said_to_an_earlier_life_does_not_count", 2, false, what_was_said_to_an_earlier_life_does_not_count},
 	{"a_copy_of_a_host_falls_silent", 6, false, a_copy_of_a_host_falls_silent},
 	{"who_is_not_heard_takes_nothing_for_gone", 48, false, who_is_not_heard_takes_nothing_for_gone},
+	{"who_was_admitted_twice_has_one_number", 6, false, who_was_admitted_twice_has_one_number},
 	{"an_admission_counts_when_a_majority_has_it", 5, false, an_admission_counts_when_a_majority_has_it},
 	{"an_admission_that_was_only_sent_counts_for_nobody", 4, false, an_admission_that_was_only_sent_counts_for_nobody},
 	{"an_admission_counts_when_enough_of_many_have_it", 72, false, an_admission_counts_when_enough_of_many_have_it},

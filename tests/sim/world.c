@@ -441,7 +441,9 @@ static void op_member(void *ctx, const struct gossip_member *member, enum gossip
 
 	world_trace(host->world, "host %u: host %u was %s, is %s (epoch %u, incarnation %u)", host->hostno, member->hostno,
 		gossip_state_name(old), gossip_state_name(member->state), member->epoch, member->incarnation);
-	if (host->ipam)
+	if (host->ipam && member->state == GOSSIP_LEFT)
+		ipam_peer_left(host->ipam, member->hostno, host_now_ms(host));
+	else if (host->ipam)
 		ipam_peer_alive(host->ipam, member->hostno, member->state == GOSSIP_ALIVE || member->state == GOSSIP_SUSPECT,
 			host_now_ms(host));
 	if (host->world->hooks.member)
@@ -484,14 +486,17 @@ static void op_told(void *ctx, uint32_t from_hostno, uint8_t kind, const void *b
 		ipam_message(host->ipam, from_hostno, body, len, host_now_ms(host));
 }
 
-/* Numbers of simulated joiners are their index. */
+/* Numbers of simulated joiners follow from their index. */
 static uint32_t op_admit(void *ctx, const struct id128 *host_id)
 {
 	struct sim_host *host = ctx;
 
-	for (unsigned i = 0; i < host->world->host_count; i++)
-		if (id_equal(&host->world->hosts[i].identity.id, host_id))
-			return host->world->hosts[i].hostno;
+	for (unsigned i = 0; i < host->world->host_count; i++) {
+		const struct sim_host *joiner = &host->world->hosts[i];
+
+		if (id_equal(&joiner->identity.id, host_id))
+			return joiner->other_number && joiner->number_by != host->hostno ? joiner->other_number : joiner->hostno;
+	}
 	return 0;
 }
 

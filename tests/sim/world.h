@@ -75,7 +75,9 @@ struct sim_host {
 	bool admitted;
 	struct id128 source; /* who admitted it, until it starts */
 	uint64_t boot, source_boot;
-	struct ipam *ipam; /* NULL when the world has none, or while down */
+	struct ipam *ipam;     /* NULL when the world has none, or while down */
+	uint32_t other_number; /* what all sponsors but the one with the number `number_by` give it, 0 = its own too */
+	uint32_t number_by;
 	uint32_t epoch;
 	bool paused;
 	bool mute;		    /* what it sends and what is for it waits */
