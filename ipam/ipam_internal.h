@@ -126,6 +126,7 @@ struct request {
 	uint32_t holder, moved_to, moved_reign;
 	uint64_t moved_version;
 	unsigned redirects;
+	bool astray;  /* the holder says that it is not: it is asked again as soon as anything has changed */
 	bool not_yet; /* somebody said so (DENY 6), and nobody gave anything since */
 	uint8_t tries;
 	uint64_t next_ms; /* repeat the question to the holder */
@@ -321,6 +322,8 @@ void on_moved(struct ipam *ipam, uint32_t from, const struct ipam_message *messa
 void on_granted(struct ipam *ipam, struct pool *pool, uint64_t xid); /* before requests_run: whoever is not served asks afresh */
 /* A donor that has no more repeats an open gift instead of saying so. Who is not served by that need not wait for its answer. */
 void on_gift(struct pool *pool, uint32_t from, uint64_t now_ms);
+/* A question for an address that we had just given away may have overtaken the gift: it is asked again when that has arrived. */
+void on_arrived(struct pool *pool, const struct custody *gift);
 void requests_reconsider(struct pool *pool); /* the map or the state of a host changed */
 void requests_end(struct ipam *ipam, struct request *requests, enum ipam_result_code code); /* of a pool that is gone */
 uint64_t requests_due(const struct pool *pool);

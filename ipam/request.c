@@ -587,7 +587,12 @@ void requests_reconsider(struct pool *pool)
 	struct request *r;
 
 	DL_FOREACH(pool->requests, r)
-	r->due_ms = 0;
+	{
+		if (r->astray)
+			r->next_ms = 0;
+		r->astray = false;
+		r->due_ms = 0;
+	}
 }
 
 uint64_t requests_due(const struct pool *pool)
@@ -643,6 +648,19 @@ void on_gift(struct pool *pool, uint32_t from, uint64_t now_ms)
 	}
 }
 
+void on_arrived(struct pool *pool, const struct custody *gift)
+{
+	struct request *r;
+
+	DL_FOREACH(pool->requests, r)
+	{
+		if (r->aim == AIM_ANY || r->holder != gift->to || r->offset < gift->start || r->offset - gift->start >= gift->len)
+			continue;
+		r->next_ms = 0;
+		r->due_ms = 0;
+	}
+}
+
 static void deny_any(struct request *r, uint32_t from, const struct ipam_message *message)
 {
 	struct asked *asked = asked_find(r, from);
@@ -674,8 +692,11 @@ static bool deny_exact(struct ipam *ipam, struct pool *pool, struct request *r, 
 		grant(ipam, pool, r, r->offset, now_ms, result);
 		return true;
 	}
-	if (!shared && message->reason != IPAM_DENY_IN_USE)
-		return false; /* our map is behind; it will be told, or the deadline comes */
+	if (!shared && message->reason != IPAM_DENY_IN_USE) {
+		r->astray =
+			true; /* it has not arrived there yet, or our map is behind: a record will tell, or the deadline comes */
+		return false;
+	}
 	if (r->aim == AIM_FIRST_SHARED) {
 		r->aim = AIM_ANY;
 		r->xid = next_xid(ipam);

@@ -97,6 +97,7 @@ static void offer_settle(struct ipam *ipam, struct pool *pool, struct offer *off
 		at = stop;
 	}
 	offer_remove(pool, offer);
+	on_arrived(pool, &range);
 }
 
 static struct recent *recent_find(const struct pool *pool, uint32_t hostno, uint64_t xid)
