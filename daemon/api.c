@@ -73,7 +73,7 @@ static json_t *gossip_counters_json(const struct node *node)
 	PUT(probes), PUT(probe_timeouts), PUT(suspicions), PUT(refutations), PUT(deaths);
 	PUT(pushes), PUT(push_retries), PUT(syncs), PUT(sketches), PUT(sketches_failed), PUT(audits), PUT(audits_failed),
 		PUT(busy_told), PUT(busy_heard), PUT(resets), PUT(conflicts), PUT(records_refused), PUT(records_refused_host),
-		PUT(records_refused_topic), PUT(records_refused_all), PUT(record_count);
+		PUT(records_refused_topic), PUT(records_refused_all), PUT(record_count), PUT(subscriptions), PUT(unwanted);
 #undef PUT
 	json_object_set_new(o, "sends_waited", json_integer((json_int_t)node->out.waited));
 	json_object_set_new(o, "sends_dropped", json_integer((json_int_t)node->out.dropped));
@@ -317,7 +317,7 @@ static unsigned endpoints_of(struct node *node, uint32_t hostno, uint64_t topic)
 	if (hostno == node->cluster.hostno) {
 		struct endpoint *ep, *next_ep;
 		HASH_ITER(hh, node->endpoints, ep, next_ep)
-		count += !ep->host_end && (!topic || topic_of(&ep->state.network) == topic);
+		count += !ep->host_end && (!topic || topic_of_network(&ep->state.network) == topic);
 		return count;
 	}
 	HASH_ITER(hh, node->segments, s, next)
@@ -504,9 +504,16 @@ static struct network *need_network(struct node *node, const char *name, struct 
 static json_t *endpoints(struct node *node, const char *filter, struct err *err)
 {
 	struct network *only = NULL;
+	char name[GOSSIP_NAME_MAX + 1];
 
 	if (filter && !(only = need_network(node, filter, err)))
 		return NULL;
+	if (only && !only->mine) {
+		err_set(err, ERR_CONFLICT,
+			"network \"%s\": this host is no part of it and does not keep its endpoints; ask host %s, which is",
+			only->def.name, host_label(node, network_some_host(node, only), name, sizeof(name)));
+		return NULL;
+	}
 	return json_pack("{s:o}", "endpoints", endpoint_list(node, only));
 }
 
@@ -550,8 +557,8 @@ static int explain_stranger(struct node *node, const char *text, struct err *err
 	if (n)
 		return err_set(err, ERR_NOT_FOUND, "%s is no endpoint's: it is what host %s itself has in network \"%s\"", text,
 			host_label(node, hostno, name, sizeof(name)), n->def.name);
-	return err_set(
-		err, ERR_NOT_FOUND, "no endpoint has the id or address \"%s\": `trestle endpoint ls` lists the known ones", text);
+	return err_set(err, ERR_NOT_FOUND,
+		"no endpoint in a network of this host has the id or address \"%s\": `trestle endpoint ls` lists them", text);
 }
 
 static json_t *endpoint_inspect(struct node *node, const char *text, struct err *err)
@@ -628,8 +635,10 @@ static json_t *network_json(struct node *node, const struct network *n)
 	json_object_set_new(o, "pools", pools_json(n));
 	json_object_set_new(o, "internal", json_boolean(n->def.internal));
 	json_object_set_new(o, "endpoints_local", json_integer(network_endpoints(n)));
-	json_object_set_new(o, "endpoints_total", json_integer(network_endpoints(n) + segment_size(s)));
-	json_object_set_new(o, "hosts", json_integer((s ? HASH_COUNT(s->hosts) : 0) + (n->local_count > 0)));
+	json_object_set_new(o, "kept", json_boolean(n->mine));
+	json_object_set_new(o, "endpoints_total", n->mine ? json_integer(network_endpoints(n) + segment_size(s)) : json_null());
+	json_object_set_new(
+		o, "hosts", n->mine ? json_integer((s ? HASH_COUNT(s->hosts) : 0) + (n->local_count > 0)) : json_null());
 	json_object_set_new(
 		o, "conflict", network_conflict(node, n, conflict, sizeof(conflict)) ? json_string(conflict) : json_null());
 	json_object_set_new(o, "pinned", json_boolean(n->pinned));

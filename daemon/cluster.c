@@ -505,7 +505,7 @@ static void on_record(
 	struct id128 id;
 
 	if (key_len > 0 && k[0] == RECORD_ENDPOINT) {
-		if (!val || !estate_is_buried(node, origin))
+		if (!val || (gossip_subscribed(node->gossip, topic) && !estate_is_buried(node, origin)))
 			segments_record(node, origin, topic, key, key_len, val, val_len);
 		return;
 	}
@@ -993,6 +993,7 @@ int cluster_run_gossip(struct node *node, struct err *err)
 	if (store_each(node->store, STORE_STATE, STORE_GOSSIP, restore_gossip, node, err) < 0 ||
 		store_each(node->store, STORE_STATE, STORE_HOSTNO, load_grant, node, err) < 0)
 		return -1;
+	networks_subscribe(node);
 	standing_begin(node);
 	gossip_start(node->gossip, clock_boot_ms());
 	if (start_hostnos(node, err) < 0)

@@ -74,7 +74,8 @@ static void publish_endpoint(struct node *node, const struct endpoint *ep)
 	snprintf(r.short_id, sizeof(r.short_id), "%.*s", ENDPOINT_SHORT_MAX, ep->host_end ? HOST_SHORT_ID : ep->id);
 	endpoint_record_key(ep->id, key);
 	log_debug("endpoints", "endpoint %s published at %" PRIu64 " us since boot", r.short_id, clock_boot_us());
-	cluster_publish(node, topic_of(&ep->state.network), key, sizeof(key), buf, endpoint_record_encode(&r, buf, sizeof(buf)));
+	cluster_publish(
+		node, topic_of_network(&ep->state.network), key, sizeof(key), buf, endpoint_record_encode(&r, buf, sizeof(buf)));
 }
 
 static void publish_waiting(evutil_socket_t fd, short what, void *arg)
@@ -304,7 +305,7 @@ static void finish_removal(struct node *node, struct endpoint *ep)
 /* Withdrawn behind the order to the kernel, whose answer the caller waits for: the packets leave while the worker works. */
 void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *arg), void *arg)
 {
-	uint64_t topic = topic_of(&ep->state.network);
+	uint64_t topic = topic_of_network(&ep->state.network);
 	uint8_t key[ENDPOINT_KEY_SIZE];
 
 	if (fn) {

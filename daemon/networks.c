@@ -135,12 +135,32 @@ static void publish_saved(struct node *node, const struct id128 *id)
 		publish_network(node, n);
 }
 
+/* This host is part of it from now on, and keeps what others have in it. */
+static void subscribe(struct node *node, const struct network *n)
+{
+	struct err err = {0};
+
+	if (node->gossip && gossip_subscribe(node->gossip, n->topic, clock_boot_ms(), &err) < 0)
+		log_error("networks", "network \"%s\": %s", n->def.name, err.text);
+	cluster_poke(node);
+}
+
+void networks_subscribe(struct node *node)
+{
+	struct network *n, *next;
+
+	HASH_ITER(hh, node->networks, n, next)
+	if (n->mine)
+		subscribe(node, n);
+}
+
 void network_keep(struct node *node, struct network *n)
 {
 	struct network_state state = {.def = n->def, .pinned = n->pinned};
 	uint8_t buf[RECORD_MAX];
 
 	n->mine = true;
+	subscribe(node, n); /* behind no disk: what others have is here the sooner */
 	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_NETWORK, &n->id, sizeof(n->id), buf,
 					  network_state_encode(&state, buf, sizeof(buf)), true));
 	call_behind_saves(node, &n->id, publish_saved);
@@ -162,7 +182,7 @@ static struct network *network_add(struct node *node, const struct network_def *
 	if (!n)
 		abort();
 	n->id = def->id;
-	n->topic = topic_of(&def->id);
+	n->topic = topic_of_network(&def->id);
 	n->def = *def;
 	HASH_ADD(hh, node->networks, id, sizeof(n->id), n);
 	HASH_ADD(hh_topic, node->networks_by_topic, topic, sizeof(n->topic), n);
@@ -187,6 +207,9 @@ void network_unuse(struct node *node, struct network *n)
 	if (n->docker_count || n->pinned || n->local_count || !n->mine)
 		return;
 	n->mine = false;
+	if (node->gossip)
+		gossip_unsubscribe(node->gossip, n->topic, clock_boot_ms());
+	segment_forget(node, n);
 	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_NETWORK, &n->id, sizeof(n->id), NULL, 0, true));
 	publish_network(node, n);
 	if (!n->host_count)
@@ -296,6 +319,35 @@ static void survey_member(void *ctx, const struct gossip_member *m)
 	merge_pools(&s->all, &def);
 	if (!s->hosts++ || network_def_compare(&def, &s->best) > 0)
 		s->best = def;
+}
+
+struct search {
+	struct node *node;
+	uint8_t key[NETWORK_KEY_SIZE];
+	uint32_t hostno;
+	bool alive;
+};
+
+static void search_member(void *ctx, const struct gossip_member *m)
+{
+	struct search *s = ctx;
+	bool alive = m->state <= GOSSIP_SUSPECT;
+	size_t len;
+
+	if (m->self || m->state == GOSSIP_LEFT || (s->hostno && (s->alive || !alive)) ||
+		!gossip_get(s->node->gossip, m->hostno, TOPIC_CLUSTER, s->key, sizeof(s->key), &len))
+		return;
+	s->hostno = m->hostno;
+	s->alive = alive;
+}
+
+uint32_t network_some_host(struct node *node, const struct network *n)
+{
+	struct search s = {.node = node};
+
+	network_key(&n->id, s.key);
+	gossip_each_member(node->gossip, search_member, &s);
+	return s.hostno;
 }
 
 static void take_definition(struct node *node, struct network *n, struct survey *s)

@@ -60,7 +60,7 @@ struct network {
 	struct id128 id;
 	uint64_t topic;
 	struct network_def def; /* the one that counts */
-	bool mine;		/* we publish it: an engine or the operator here uses it */
+	bool mine;		/* an engine or the operator here uses it: we publish it, and keep what others have in it */
 	bool pinned;
 	unsigned docker_count; /* engine networks of this host that stand for it */
 	unsigned local_count;  /* endpoints of this host */
@@ -286,11 +286,24 @@ struct node {
 	struct control *control;
 };
 
-static inline uint64_t topic_of(const struct id128 *id)
+static inline uint64_t first_bytes(const struct id128 *id)
 {
 	uint64_t topic = 0;
 	for (int i = 0; i < 8; i++)
 		topic = topic << 8 | id->bytes[i];
+	return topic;
+}
+
+/* A network's endpoints are kept by the hosts that are part of it. */
+static inline uint64_t topic_of_network(const struct id128 *id)
+{
+	return first_bytes(id) | GOSSIP_TOPIC_SUBSCRIBED;
+}
+
+/* Custody of addresses is kept by all. */
+static inline uint64_t topic_of_pool(const struct id128 *id)
+{
+	uint64_t topic = first_bytes(id) & ~GOSSIP_TOPIC_SUBSCRIBED;
 	return topic ? topic : 1; /* 0 is the cluster's */
 }
 
@@ -403,9 +416,11 @@ void network_changed(struct node *node, const struct id128 *id); /* somebody's d
 void network_keep(struct node *node, struct network *network);	 /* save and publish as ours, as it is now */
 const char *network_mode_name(const struct network_def *def);	 /* "l2", "l3" */
 enum network_mode network_mode_parse(const char *text);		 /* NULL: ANY */
+void networks_subscribe(struct node *node);			 /* to the records of those of this host, before gossip starts */
 void network_unuse(struct node *node, struct network *network);	 /* after docker_count, pinned or local_count fell */
 void networks_collect(struct node *node);			 /* at a start: the same for all */
 const void *network_claimed(struct node *node, const char *name, void *buf, size_t size, size_t *ret_len);
+uint32_t network_some_host(struct node *node, const struct network *network); /* another one that is part of it, 0 = none */
 bool network_conflict(
 	struct node *node, const struct network *network, char *buf, size_t size); /* a sentence when its name or VNI is shared */
 struct docker_network *docker_network_find(struct node *node, const char *id);
@@ -585,6 +600,7 @@ void segment_program_ip(
 	struct node *node, const struct network *network, const struct ip *ip); /* a local endpoint took or left it */
 void segments_host_changed(struct node *node, struct host *host);		/* vtep or hidden changed */
 void segments_tell_arrivals(struct node *node);
+void segment_forget(struct node *node, struct network *network); /* this host is no part of it any more */
 void segments_free(struct node *node);
 unsigned segment_size(const struct segment *segment); /* endpoints */
 bool remote_is_host(const struct remote *remote);     /* no endpoint: the own addresses of a host in mode l3 */

@@ -1,6 +1,7 @@
-/* What other hosts have in each network: from their records to the driver's desired rows.
+/* What other hosts have in each network of this host: from their records to the driver's desired rows.
  *
- * Records of a network are kept whether or not this host has an endpoint in it, and programmed only while it does. Two endpoints
+ * Records of a network are kept while this host is part of it (an engine here has it, or it was made or used here by name), also
+ * without an endpoint, and programmed only while there is one. Two endpoints
  * with one address (both sides of a cut, Docker's own IPAM) are both kept; the row of the address goes to the lower host number
  * on every host alike, and the case is counted and said. */
 #include <inttypes.h>
@@ -387,28 +388,41 @@ void segments_record(
 		add_remote(node, segment_get(node, topic), &rk, &record);
 }
 
+static void free_segment(struct node *node, struct segment *s)
+{
+	struct remote *r, *next;
+	struct segment_host *sh, *next_host;
+
+	HASH_ITER(hh, s->hosts, sh, next_host)
+	{
+		HASH_DEL(s->hosts, sh);
+		free(sh);
+	}
+	HASH_CLEAR(hh_ip4, s->by_ip4);
+	HASH_CLEAR(hh_ip6, s->by_ip6);
+	node->remote_count -= segment_size(s);
+	HASH_ITER(hh, s->remotes, r, next)
+	{
+		HASH_DEL(s->remotes, r);
+		free(r);
+	}
+	HASH_DEL(node->segments, s);
+	free(s);
+}
+
+/* Nothing of it is in the kernel by now. */
+void segment_forget(struct node *node, struct network *network)
+{
+	struct segment *s = segment_find(node, network->topic);
+
+	if (s)
+		free_segment(node, s);
+}
+
 void segments_free(struct node *node)
 {
-	struct segment *s, *next_segment;
+	struct segment *s, *next;
 
-	HASH_ITER(hh, node->segments, s, next_segment)
-	{
-		struct remote *r, *next;
-		struct segment_host *sh, *next_host;
-		HASH_ITER(hh, s->hosts, sh, next_host)
-		{
-			HASH_DEL(s->hosts, sh);
-			free(sh);
-		}
-		HASH_CLEAR(hh_ip4, s->by_ip4);
-		HASH_CLEAR(hh_ip6, s->by_ip6);
-		HASH_ITER(hh, s->remotes, r, next)
-		{
-			HASH_DEL(s->remotes, r);
-			free(r);
-		}
-		HASH_DEL(node->segments, s);
-		free(s);
-	}
-	node->remote_count = 0;
+	HASH_ITER(hh, node->segments, s, next)
+	free_segment(node, s);
 }

@@ -10,6 +10,7 @@
  *	members.c        the table: who there is, merging of claims, news
  *	members_trust.c  our own health, flapping hosts, failing networks
  *	members_probe.c  SWIM: probing, suspicion, verification
+ *	interest.c       who keeps the records of which topic
  *	sync.c           comparing roots, vectors, pulls
  *	sync_sketch.c    what differs, where there are many shards
  *	sync_tree.c      the same in big clusters, by way of others
@@ -76,7 +77,6 @@
 #define TREE_DIGESTS 128
 #define TREE_DIGEST_MS 30
 #define TREE_DIGEST_TO 2
-#define RING_NONE UINT32_MAX
 #define ADMISSION_ENOUGH 33 /* hosts that have an admission, ourselves included: a majority is not waited for beyond these */
 #define PUSH_WINDOW 16	    /* packets on their way to one peer */
 #define PUSH_QUANTUM 4	    /* of one shard, before the next has its turn */
@@ -389,6 +389,11 @@ struct gossip {
 	struct check checks[CHECKS];
 
 	struct shards shards;
+	unsigned subscriptions;
+	bool interest_said;    /* what we subscribe to has changed since it was published */
+	bool interest_ended;   /* there may be records of something that we do not subscribe to any more */
+	uint64_t interest_ms;  /* when to look whom to compare with */
+	uint64_t readings;     /* of members' lists */
 	struct shard **sorted; /* by (topic, origin) */
 	unsigned sorted_count;
 	uint64_t sorted_shape;
@@ -429,10 +434,9 @@ struct gossip {
 	struct shard **dirty;
 	unsigned dirty_count, dirty_capacity;
 
-	struct member **tree_order, **tree_ring; /* all members; those in the ring */
-	unsigned tree_order_count, tree_ring_count;
-	uint32_t *tree_at; /* by slot: its place in the ring, RING_NONE */
-	uint64_t ring_shape;
+	struct member **tree_order; /* all members */
+	unsigned tree_order_count;
+	struct tree_ring tree_ring; /* of topics kept by all */
 	struct tree_hop *hops;
 	unsigned hop_count;
 	uint64_t tree_ms, tree_sent_ms;
@@ -473,6 +477,23 @@ static inline void member_due(struct gossip *g, uint64_t *at, uint64_t when)
 void core_transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len);
 bool core_put(
 	struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len); /* false: full */
+
+void core_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len);
+
+/* interest.c */
+#define INTEREST_KEY 'i'				  /* and a number u8 */
+void interest_record(struct gossip *g, uint32_t origin);  /* one of its lists has changed */
+void interest_member(struct gossip *g, struct member *m); /* it is new */
+/* Whether it keeps the topic; whether it holds a shard that we hold. */
+bool interest_has(struct gossip *g, const struct member *m, struct topic *topic);
+bool interest_shares(struct gossip *g, const struct member *m, const struct shard *shard);
+unsigned interest_count(struct gossip *g, struct topic *topic); /* other members that subscribe to it, dead ones too */
+u128 interest_root(struct gossip *g, const struct member *m);	/* over what the two share */
+void interest_changed(struct gossip *g, struct topic *topic);	/* something in it did */
+void interest_compared(struct gossip *g, const struct member *m, bool equal);
+bool interest_is_new(struct gossip *g, const struct member *m);
+void interest_publish(struct gossip *g);
+uint64_t interest_tick(struct gossip *g);
 
 /* members_admit.c */
 void admit_host_record(struct gossip *g, uint32_t origin, uint32_t epoch, const uint8_t *val, size_t len);
@@ -612,6 +633,7 @@ bool sync_on_audit(struct gossip *g, struct member *m, struct bytes_reader *body
 bool sync_on_busy(struct gossip *g, struct member *m, struct bytes_reader *body);
 bool sync_on_pull(struct gossip *g, struct member *m, struct bytes_reader *body);
 bool sync_on_heads(struct gossip *g, struct member *m, struct bytes_reader *body);
+void sync_ask(struct gossip *g, struct member *m); /* for its root */
 void sync_poke(struct gossip *g, struct member *m, const struct shard *shard);
 void sync_heads(struct gossip *g, struct member *m);
 uint64_t sync_tick(struct gossip *g, bool members_due);
@@ -628,7 +650,8 @@ enum shards_verdict sync_on_batch(
 void sync_answer_send(struct gossip *g, struct member *m, struct sync_answer *answer);
 
 /* For sync_sketch.c. */
-bool sync_sort_shards(struct gossip *g); /* g->sorted is up to date; false: no memory */
+bool sync_sort_shards(struct gossip *g);			      /* g->sorted is up to date; false: no memory */
+unsigned sync_shared_count(struct gossip *g, const struct member *m); /* of these */
 void sync_head_of(const struct shard *shard, struct proto_head *ret_head);
 void sync_difference(struct gossip *g, struct member *m, const struct sketch_found *found, uint32_t count);
 
@@ -645,6 +668,7 @@ void sketch_free(struct gossip *g);
 
 /* sync_tree.c */
 bool tree_grown(const struct gossip *g);
+bool tree_carries(struct gossip *g, struct topic *topic); /* changes of it go by a tree */
 bool tree_push(struct gossip *g, struct shard *shard);
 void tree_introduce(struct gossip *g, const struct shard *shard);
 bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body, struct sync_answer *answer);
@@ -656,6 +680,7 @@ void tree_free(struct gossip *g);
 void push_changed(struct gossip *g, struct shard *shard); /* an own shard has a new head */
 void push_flush(struct gossip *g);
 void push_member(struct gossip *g, struct member *m);
+void push_begin(struct shard *shard, const struct member *m); /* it has nothing of it */
 void push_given(struct gossip *g, struct member *m, const struct member *by);
 /* How far it has `own`, our shard of topic 0 with the admissions, by its own word. */
 uint64_t push_admissions(const struct shard *own, const struct member *m);

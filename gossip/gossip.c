@@ -48,11 +48,17 @@ void core_enter(struct gossip *g, uint64_t now_ms)
 /* What the call caused leaves together. */
 void core_leave(struct gossip *g)
 {
+	if (g->depth == 1 && g->interest_ended) {
+		g->interest_ended = false;
+		shards_sweep_unwanted(&g->shards);
+	}
 	if (g->depth == 1 && g->started) {
 		while (g->members_grew && g->admissions_open) {
 			g->members_grew = false;
 			admit_rescan(g);
 		}
+		if (g->interest_said)
+			interest_publish(g);
 		push_flush(g);
 		members_flush(g);
 	}
@@ -170,6 +176,8 @@ static bool is_internal(uint64_t topic, const uint8_t *key, size_t key_len)
 {
 	if (topic != 0)
 		return false;
+	if (key_len == 2 && key[0] == INTEREST_KEY)
+		return true;
 	return (key_len == 1 && (key[0] == HOST_RECORD_KEY[0] || key[0] == KEYS_RECORD_KEY[0] || key[0] == MARK_RECORD_KEY[0])) ||
 	       (key_len == SAVED_KEY_SIZE && key[0] == 'a');
 }
@@ -227,6 +235,10 @@ int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len
 			err, ERR_TOO_BIG, "gossip record value: expected at most %d bytes, found %zu", GOSSIP_VALUE_MAX, len);
 	if (is_internal(topic, key, key_len))
 		return err_set(err, ERR_INVALID, "gossip record key of topic 0 belongs to the membership: use another key");
+	if (!shards_keeps(&g->shards, topic))
+		return err_set(err, ERR_INVALID,
+			"gossip topic %016llx: this host does not subscribe to it, and cannot publish in it",
+			(unsigned long long)topic);
 	core_enter(g, now_ms);
 	g->gather_ms = NEVER;
 	ok = core_put(g, topic, key, key_len, len > 0 ? val : "", len);
@@ -234,18 +246,23 @@ int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len
 	return ok ? 0 : say_limit(g, topic, err);
 }
 
-void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms)
+void core_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len)
 {
 	struct shard *shard;
 
-	if (is_internal(topic, key, key_len))
-		return;
-	core_enter(g, now_ms);
-	g->gather_ms = NEVER;
 	core_reserve_seq(g);
 	shard = shards_del(&g->shards, topic, key, key_len, g->now);
 	if (shard)
 		push_changed(g, shard);
+}
+
+void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms)
+{
+	if (is_internal(topic, key, key_len))
+		return;
+	core_enter(g, now_ms);
+	g->gather_ms = NEVER;
+	core_del(g, topic, key, key_len);
 	core_leave(g);
 }
 
@@ -287,6 +304,10 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 		return;
 	}
 	g->stirred = true;
+	if (key_len == 2) {
+		interest_record(g, shard->id.origin);
+		return;
+	}
 	if (!val) { /* who was admitted stays known */
 		if (key_len == SAVED_KEY_SIZE)
 			admit_own_gone(g, key);
@@ -657,7 +678,8 @@ struct gossip *gossip_new(const struct gossip_config *config, const struct gossi
 	g->now = g->called_ms = g->bucket_ms = now_ms;
 	g->bucket = BUCKET_BURST;
 	g->news_ms = g->probe_ms = g->dead_ms = g->unheard_ms = g->shards_ms = g->heads_ms = g->tree_ms = g->member_due_ms =
-		g->suspects_ms = g->joins_ms = g->newcomer_ms = g->introduce_ms = g->begin_ms = g->gather_ms = g->ack_ms = NEVER;
+		g->interest_ms = g->suspects_ms = g->joins_ms = g->newcomer_ms = g->introduce_ms = g->begin_ms = g->gather_ms =
+			g->ack_ms = NEVER;
 	g->newcomer = !id_is_zero(&config->source);
 	g->sender = (struct frame_sender){.hostno = config->hostno,
 		.host_id = config->identity->id,
@@ -790,6 +812,7 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	if (!admit_speaks(g))
 		core_publish_self(g);
 	keys_publish(g);
+	interest_publish(g);
 	admit_publish(g);
 	members_start(g);
 	forget_start(g);
@@ -819,6 +842,7 @@ uint64_t gossip_due(const struct gossip *g)
 	sooner(&due, g->member_due_ms);
 	sooner(&due, g->gather_ms);
 	sooner(&due, g->ack_ms);
+	sooner(&due, g->interest_ms);
 	sooner(&due, g->suspects_ms);
 	sooner(&due, g->introduce_ms);
 	sooner(&due, g->keys.next_ms);
@@ -847,6 +871,7 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 	if (members_due)
 		g->member_due_ms = NEVER;
 	sooner(&next, sync_tick(g, members_due));
+	sooner(&next, interest_tick(g));
 	sooner(&next, keys_tick(g));
 	sooner(&next, standing_tick(g));
 	sooner(&next, admit_tick(g));
@@ -861,6 +886,7 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 	sooner(&next, g->tree_ms);
 	sooner(&next, g->member_due_ms);
 	sooner(&next, g->gather_ms);
+	sooner(&next, g->interest_ms);
 	sooner(&next, g->ack_ms);
 	return next > g->now ? next : g->now + 1;
 }
@@ -971,6 +997,8 @@ const struct gossip_counters *gossip_counters(const struct gossip *g)
 	c->records_refused_topic = g->shards.refused_by[SHARDS_LIMIT_TOPIC];
 	c->records_refused_all = g->shards.refused_by[SHARDS_LIMIT_ALL];
 	c->record_count = g->shards.live_count;
+	c->subscriptions = g->subscriptions;
+	c->unwanted = g->shards.unwanted;
 	c->resets = g->shards.resets;
 	c->conflicts = g->conflicts + g->shards.conflicts;
 	return c;

@@ -4,11 +4,11 @@
  * struct gossip_ops. The design, the constants with their sources, and rules R1-R6: the top of gossip.c. The bytes: docs/wire.md.
  *
  * Records. A *shard* is (origin host, topic). Its origin is its only writer. Topic 0 belongs to the cluster (host records,
- * admissions, definitions); other topics are the first 8 bytes of a network or pool id. A record is key -> value, opaque to this
- * layer. In this release every host replicates every topic.
+ * admissions, definitions). A record is key -> value, opaque to this layer. Topics with GOSSIP_TOPIC_SUBSCRIBED in them are kept
+ * by the hosts that subscribe to them, all others by all hosts.
  *
- * Ownership: everything passed to a callback is borrowed for the call. Callbacks may call gossip_put/del/tell, not gossip_free.
- */
+ * Ownership: everything passed to a callback is borrowed for the call. Callbacks may call
+ * gossip_put/del/tell/subscribe/unsubscribe, not gossip_free. */
 #ifndef GOSSIP_GOSSIP_H
 #define GOSSIP_GOSSIP_H
 
@@ -33,6 +33,8 @@
 #define GOSSIP_RECORDS_MAX 2000000
 #define GOSSIP_RECORDS_HOST_MAX 200000
 #define GOSSIP_RECORDS_TOPIC_MAX 1000000
+#define GOSSIP_TOPIC_SUBSCRIBED ((uint64_t)1 << 63) /* in a topic: kept by its subscribers alone */
+#define GOSSIP_SUBSCRIPTIONS_MAX 32512
 #define GOSSIP_PORT_DEFAULT 7956 /* not 7946, which Docker's Swarm and Serf take on the same hosts */
 
 struct gossip;
@@ -173,10 +175,19 @@ void gossip_unreachable(struct gossip *g, const struct gossip_addr *addr, uint64
 /* So many hosts became suspect lately that it must be the network: withdraw nothing because of them, take nothing over. */
 bool gossip_cut_suspected(const struct gossip *g, uint64_t now_ms);
 
-/* Own records. put with equal value: no change. Limits: ERR_TOO_BIG. The push leaves at the end of the call, or a few ms later
- * when the one before is not acknowledged yet. After a restart, put again what is still true, before gossip_start or within a
- * second after it: others then see only what differs. In topic 0 the keys "h", "k" and "m" and keys of 17 bytes that begin with
- * "a" belong to this layer: ERR_INVALID. */
+/* What this host keeps of topics with GOSSIP_TOPIC_SUBSCRIBED. From a subscription on their records come by `record`, from their
+ * origins and from others that have them, in a round trip or two. Subscribe again before gossip_start to what was subscribed to
+ * before a restart. Who ends a subscription has deleted, or deletes at once, its own records there; of others' records it is not
+ * told that they go. */
+int gossip_subscribe(struct gossip *g, uint64_t topic, uint64_t now_ms, struct err *err); /* ERR_EXHAUSTED, ERR_INVALID */
+void gossip_unsubscribe(struct gossip *g, uint64_t topic, uint64_t now_ms);
+bool gossip_subscribed(const struct gossip *g, uint64_t topic);
+
+/* Own records, of topic 0 or others kept by all, or of one subscribed to. put with equal value: no change. Limits: ERR_TOO_BIG.
+ * The push leaves at the end of the call, or a few ms later when the one before is not acknowledged yet. After a restart, put
+ * again what is still true, before gossip_start or within a second after it: others then see only what differs. In topic 0 the
+ * keys "h", "k" and "m", keys of 2 bytes that begin with "i" and keys of 17 bytes that begin with "a" belong to this layer:
+ * ERR_INVALID. */
 int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len, uint64_t now_ms,
 	struct err *err);
 void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms);
@@ -258,6 +269,8 @@ struct gossip_counters {
 	uint64_t records_refused;						   /* at any limit, of these: */
 	uint64_t records_refused_host, records_refused_topic, records_refused_all; /* of one host, one topic, all */
 	uint64_t record_count;
+	uint64_t subscriptions;
+	uint64_t unwanted; /* batches of topics that are not kept here */
 };
 const struct gossip_counters *gossip_counters(const struct gossip *g);
 

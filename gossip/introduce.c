@@ -88,6 +88,7 @@ bool introduce_claim(struct gossip *g, struct member *from, struct member *m, co
 		return false;
 	members_introduced(g, m, claim);
 	push_given(g, m, from);
+	member_due(g, &m->push_ms, g->now); /* of what it subscribes to, `from` may have nothing */
 	return true;
 }
 

@@ -174,6 +174,7 @@ static void enter_number(struct gossip *g, struct member *m)
 	members_update_digest(g, m);
 	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
 	g->member_shape++;
+	interest_member(g, m);
 }
 
 struct member *members_add(struct gossip *g, const struct member_save *save)

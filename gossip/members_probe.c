@@ -46,13 +46,13 @@ static struct ping *ping_slot(struct gossip *g, uint32_t seq)
 	return &g->pings[seq & (PINGS - 1)];
 }
 
-static void fill_ping(const struct gossip *g, struct proto_ping *ping, uint32_t seq)
+static void fill_ping(struct gossip *g, const struct member *m, struct proto_ping *ping, uint32_t seq)
 {
 	*ping = (struct proto_ping){
 		.seq = seq,
 		.epoch = g->self->epoch,
 		.incarnation = g->self->incarnation,
-		.root = g->shards.root,
+		.root = interest_root(g, m),
 		.members = g->digest,
 	};
 }
@@ -81,7 +81,7 @@ static struct ping *ping_by(struct gossip *g, struct member *m, enum ping_kind k
 		m->unanswered_ms = g->now;
 	if (m->state != GOSSIP_ALIVE && !m->unheard)
 		accuse(&packet, m);
-	fill_ping(g, &body, ping->seq);
+	fill_ping(g, m, &body, ping->seq);
 	proto_put_ping(&packet, PROTO_PING, &body);
 	if (g->sender.version_max > FRAME_VERSION)
 		proto_put_next(&packet);
@@ -543,7 +543,7 @@ void probe_on_ping(struct gossip *g, struct member *m, const struct proto_ping *
 	compare(g, m, ping);
 	if (m->state != GOSSIP_ALIVE)
 		accuse(&packet, m);
-	fill_ping(g, &ack, ping->seq);
+	fill_ping(g, m, &ack, ping->seq);
 	proto_put_ping(&packet, PROTO_ACK, &ack);
 	members_piggyback(g, m, &packet);
 	core_send(g, m, FRAME_CLASS_PROBE, &packet);

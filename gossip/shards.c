@@ -263,28 +263,54 @@ void shards_init(struct shards *s, uint32_t self, uint32_t epoch, const struct s
 	shards_saw_epoch(s, self, epoch, 0);
 }
 
-static struct topic *enter_topic(struct shards *s, uint64_t number)
+struct topic *shards_topic(const struct shards *s, uint64_t number)
 {
 	struct topic *topic;
 
 	HASH_FIND(hh, s->topics, &number, sizeof(number), topic);
-	if (!topic) {
-		topic = calloc(1, sizeof(*topic));
-		if (!topic)
-			return NULL;
-		topic->topic = number;
-		HASH_ADD(hh, s->topics, topic, sizeof(topic->topic), topic);
-	}
-	topic->shards++;
 	return topic;
 }
 
-static void leave_topic(struct shards *s, struct topic *topic)
+bool shards_keeps(const struct shards *s, uint64_t number)
 {
-	if (--topic->shards > 0)
+	const struct topic *topic;
+
+	if (topic_for_all(number))
+		return true;
+	topic = shards_topic(s, number);
+	return topic && topic->wanted;
+}
+
+static struct topic *make_topic(struct shards *s, uint64_t number)
+{
+	struct topic *topic = shards_topic(s, number);
+
+	if (topic)
+		return topic;
+	topic = calloc(1, sizeof(*topic));
+	if (!topic)
+		return NULL;
+	topic->topic = number;
+	HASH_ADD(hh, s->topics, topic, sizeof(topic->topic), topic);
+	return topic;
+}
+
+static void drop_topic(struct shards *s, struct topic *topic)
+{
+	if (topic->shards > 0 || topic->wanted)
 		return;
 	HASH_DEL(s->topics, topic);
+	free(topic->interest.subscribers);
+	free(topic->interest.ring.at);
 	free(topic);
+}
+
+static void set_root(struct shards *s, struct shard *shard, u128 root)
+{
+	shard->in->root += root - shard->root;
+	if (topic_for_all(shard->id.topic))
+		s->root += root - shard->root;
+	shard->root = root;
 }
 
 static void free_shard(struct shards *s, struct shard *shard)
@@ -294,10 +320,11 @@ static void free_shard(struct shards *s, struct shard *shard)
 	while (*at != shard)
 		at = &(*at)->next_of_origin;
 	*at = shard->next_of_origin;
-	s->root -= shard->root;
+	set_root(s, shard, 0);
 	s->shape++;
 	HASH_DEL(s->by_id, shard);
-	leave_topic(s, shard->in);
+	shard->in->shards--;
+	drop_topic(s, shard->in);
 	free(shard->ranges);
 	free(shard->cursors);
 	free(shard);
@@ -307,6 +334,7 @@ void shards_fini(struct shards *s)
 {
 	struct shard *shard, *tmp;
 	struct origin *origin, *tmp_origin;
+	struct topic *topic, *tmp_topic;
 
 	for (size_t i = 0; i < s->table_size; i++) {
 		for (struct record *r = s->table[i], *next; r; r = next) {
@@ -317,6 +345,11 @@ void shards_fini(struct shards *s)
 	free(s->table);
 	HASH_ITER(hh, s->by_id, shard, tmp)
 	free_shard(s, shard);
+	HASH_ITER(hh, s->topics, topic, tmp_topic)
+	{
+		topic->wanted = false;
+		drop_topic(s, topic);
+	}
 	HASH_ITER(hh, s->origins, origin, tmp_origin)
 	{
 		HASH_DEL(s->origins, origin);
@@ -366,10 +399,7 @@ static u128 root_of(const struct shard *shard)
 
 static void update_root(struct shards *s, struct shard *shard)
 {
-	u128 root = root_of(shard);
-
-	s->root += root - shard->root;
-	shard->root = root;
+	set_root(s, shard, root_of(shard));
 }
 
 static struct shard *make_shard(struct shards *s, struct origin *origin, uint64_t topic, uint64_t now_ms)
@@ -381,11 +411,12 @@ static struct shard *make_shard(struct shards *s, struct origin *origin, uint64_
 	shard = calloc(1, sizeof(*shard));
 	if (!shard)
 		return NULL;
-	shard->in = enter_topic(s, topic);
+	shard->in = make_topic(s, topic);
 	if (!shard->in) {
 		free(shard);
 		return NULL;
 	}
+	shard->in->shards++;
 	shard->id.topic = topic;
 	shard->id.origin = origin->hostno;
 	shard->epoch = origin->epoch;
@@ -470,6 +501,50 @@ static void drop_shard(struct shards *s, struct shard *shard)
 	while (shard->live.first)
 		expire(s, shard->live.first);
 	free_shard(s, shard);
+}
+
+/* ---- which topics are kept ---- */
+
+struct topic *shards_want(struct shards *s, uint64_t number)
+{
+	struct topic *topic = make_topic(s, number);
+
+	if (topic)
+		topic->wanted = true;
+	return topic;
+}
+
+void shards_unwant(struct shards *s, uint64_t number)
+{
+	struct topic *topic = shards_topic(s, number);
+
+	if (!topic || !topic->wanted)
+		return;
+	topic->wanted = false;
+	topic->interest.equal = false;
+	topic->interest.compared_ms = 0;
+}
+
+/* Without a word about each record. */
+static void forget_shard(struct shards *s, struct shard *shard)
+{
+	while (shard->live.first)
+		drop_record(s, shard->live.first);
+	while (shard->old.first)
+		drop_record(s, shard->old.first);
+	free_shard(s, shard);
+}
+
+void shards_sweep_unwanted(struct shards *s)
+{
+	struct shard *shard, *tmp;
+	struct topic *topic, *tmp_topic;
+
+	HASH_ITER(hh, s->by_id, shard, tmp)
+	if (shard->id.origin != s->self && !topic_for_all(shard->id.topic) && !shard->in->wanted)
+		forget_shard(s, shard);
+	HASH_ITER(hh, s->topics, topic, tmp_topic)
+	drop_topic(s, topic);
 }
 
 /* ---- own records ---- */
@@ -883,6 +958,10 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 
 	if (batch->origin == s->self)
 		return apply_to_own(s, batch);
+	if (!shards_keeps(s, batch->topic)) {
+		s->unwanted++;
+		return SHARDS_UNWANTED;
+	}
 	shards_saw_epoch(s, batch->origin, batch->epoch, now_ms);
 	origin = shards_origin(s, batch->origin);
 	if (batch->epoch < origin->epoch)
@@ -1131,7 +1210,7 @@ void shards_paused(struct shards *s, uint64_t now_ms)
 
 /* ---- checks ---- */
 
-static const char *check_shard(const struct shards *s, const struct shard *shard, u128 *root, uint64_t *live, uint64_t *all)
+static const char *check_shard(const struct shards *s, const struct shard *shard, uint64_t *live, uint64_t *all)
 {
 	uint64_t last = 0;
 	unsigned deleted = 0;
@@ -1166,19 +1245,41 @@ static const char *check_shard(const struct shards *s, const struct shard *shard
 		return "floor above head";
 	if (shard->root != root_of(shard))
 		return "a shard's part of the root is out of date";
-	*root += shard->root;
+	if (shard->id.origin != s->self && !shards_keeps(s, shard->id.topic))
+		return "a shard of a topic that is not kept here";
 	return NULL;
+}
+
+static const char *check_topic(const struct shards *s, const struct topic *topic, u128 *all)
+{
+	const struct shard *shard, *tmp;
+	u128 root = 0;
+
+	HASH_ITER(hh, s->by_id, shard, tmp)
+	if (shard->in == topic)
+		root += shard->root;
+	if (topic_for_all(topic->topic))
+		*all += root;
+	return root == topic->root ? NULL : "a topic's root is not the sum of its parts";
 }
 
 const char *shards_check(const struct shards *s)
 {
 	struct shard *shard, *tmp;
+	struct topic *topic, *tmp_topic;
 	u128 root = 0;
 	uint64_t live = 0, all = 0;
 
 	HASH_ITER(hh, s->by_id, shard, tmp)
 	{
-		const char *wrong = check_shard(s, shard, &root, &live, &all);
+		const char *wrong = check_shard(s, shard, &live, &all);
+
+		if (wrong)
+			return wrong;
+	}
+	HASH_ITER(hh, s->topics, topic, tmp_topic)
+	{
+		const char *wrong = check_topic(s, topic, &root);
 
 		if (wrong)
 			return wrong;

@@ -103,7 +103,7 @@ struct shard {
 	struct seq_range *ranges; /* SHARD_RANGES_MAX, NULL until needed; sorted, disjoint, above head */
 	struct record_list live;  /* of this epoch, deletions too */
 	struct record_list old;	  /* of an earlier epoch, not confirmed yet */
-	u128 root;		  /* our part of shards.root */
+	u128 root;		  /* our part of shards.root or topic.root */
 	uint64_t pushed;	  /* own: sync_tree.c sent everything up to here */
 	uint64_t pulled_ms;	  /* sync.c: when a peer was asked for it */
 	struct origin *of;
@@ -117,13 +117,46 @@ struct shard {
 	UT_hash_handle hh;
 };
 
-/* What is common to all shards of a topic. */
+/* Members in the order of sync_tree.c, which owns it. */
+struct member;
+struct tree_ring {
+	struct member **at;
+	unsigned count, capacity;
+	uint64_t members, subscribers; /* the state of both that it was made from */
+};
+
+/* Which members subscribe to a topic. Owned by interest.c. */
+struct interest {
+	bool looked;	       /* at what all members say; kept up to date from then on */
+	unsigned count;	       /* of bits */
+	unsigned words;	       /* of 64 bits */
+	uint64_t *subscribers; /* bits by member slot */
+	uint64_t shape;	       /* changes with any of them */
+	uint64_t named_in;     /* a member's list that is being read names it: the number of the reading */
+	uint64_t wanted_ms;    /* when we subscribed */
+	uint64_t changed_ms;   /* when something of it last changed here */
+	uint64_t compared_ms;  /* when we last compared with a co-subscriber, 0 = never */
+	uint64_t asked_ms;     /* when we last asked one for that */
+	bool equal;	       /* we have been equal with one */
+	struct tree_ring ring; /* where there are many */
+};
+
+/* What is common to all shards of a topic. Those kept by all (topic_for_all) are in shards.root; of the others, those that this
+ * host subscribes to are kept, and its own shards. */
 struct topic {
 	uint64_t topic;
 	unsigned shards;
+	bool wanted; /* subscribed to */
 	uint64_t record_count;
+	u128 root; /* sum over its shards */
+	struct interest interest;
 	UT_hash_handle hh;
 };
+
+static inline bool topic_for_all(uint64_t topic)
+{
+	return !(topic & GOSSIP_TOPIC_SUBSCRIBED);
+}
 
 /* Which limit a record met. */
 enum shards_limit { SHARDS_LIMIT_ALL, SHARDS_LIMIT_HOST, SHARDS_LIMIT_TOPIC, SHARDS_LIMIT_MEMORY, SHARDS_LIMIT_MAX };
@@ -167,14 +200,25 @@ struct shards {
 	enum shards_limit met; /* the last one */
 	uint64_t conflicts;    /* R6 */
 	uint64_t resets;       /* listings completed */
-	u128 root;	       /* sum over shards of the current epoch of SipHash-128(topic, origin, epoch, head, settled) */
-	uint64_t shape;	       /* changes when a shard comes or goes */
-	bool ageing;	       /* there may be deletions, or something of an earlier epoch: time has something to do */
-	bool no_r3;	       /* tests only: break rule R3, to see that the checker notices */
+	u128 root; /* sum over shards of topics kept by all, of the current epoch, of SipHash-128(topic, origin, epoch, head,
+		      settled) */
+	uint64_t unwanted; /* batches of topics that are not kept here */
+	uint64_t shape;	   /* changes when a shard comes or goes */
+	bool ageing;	   /* there may be deletions, or something of an earlier epoch: time has something to do */
+	bool no_r3;	   /* tests only: break rule R3, to see that the checker notices */
 };
 
 void shards_init(struct shards *s, uint32_t self, uint32_t epoch, const struct shards_ops *ops, void *ctx);
 void shards_fini(struct shards *s);
+
+/* A topic that others' records are kept of from here on, beside those kept by all. NULL: no memory. */
+struct topic *shards_want(struct shards *s, uint64_t topic);
+/* No longer. What is there of others goes with the sweep, and nobody is told of that. */
+void shards_unwant(struct shards *s, uint64_t topic);
+void shards_sweep_unwanted(struct shards *s);
+struct topic *shards_topic(const struct shards *s, uint64_t topic); /* NULL: neither wanted nor any shard of it here */
+/* Whether others' shards of it are kept here. */
+bool shards_keeps(const struct shards *s, uint64_t topic);
 
 /* Finds or makes an empty copy of somebody else's shard. NULL at the limit. */
 struct shard *shards_make(struct shards *s, uint32_t origin, uint64_t topic, uint32_t epoch, uint64_t now_ms);
@@ -197,12 +241,13 @@ struct shard *shards_del(struct shards *s, uint64_t topic, const void *key, size
 void shards_raise_own_epoch(struct shards *s, uint32_t epoch, uint64_t past_seq);
 
 enum shards_verdict {
-	SHARDS_APPLIED, /* something was learned */
-	SHARDS_KNOWN,	/* nothing new */
-	SHARDS_BEHIND,	/* of an older epoch than we know: the sender needs news from us */
-	SHARDS_GAP,	/* a listing that does not join what we have: pull again */
-	SHARDS_REFUSED, /* R6 or a limit */
-	SHARDS_OURS	/* claims more of our own shard than we made ourselves */
+	SHARDS_APPLIED,	 /* something was learned */
+	SHARDS_KNOWN,	 /* nothing new */
+	SHARDS_BEHIND,	 /* of an older epoch than we know: the sender needs news from us */
+	SHARDS_GAP,	 /* a listing that does not join what we have: pull again */
+	SHARDS_REFUSED,	 /* R6 or a limit */
+	SHARDS_UNWANTED, /* of a topic that is not kept here */
+	SHARDS_OURS	 /* claims more of our own shard than we made ourselves */
 };
 enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *batch, uint64_t now_ms);
 

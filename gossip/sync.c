@@ -1,11 +1,13 @@
 /* Anti-entropy: the safety net under the pushes, whose cost follows the difference.
  *
- * Level 0: every ping and ack carries the root, 16 bytes over all shards. Equal roots end it. A mismatch is looked at when it
- * lasts MISMATCH_MS (changes are on their way all the time), at once with a host that we have not been equal with since it or we
- * started. Level 1: where there are few shards, our version vector, shard by shard (topic, origin, epoch, head), cut into ranges
- * that fit a packet. The other side gives what we lack and pulls what it lacks, so that one side's vector repairs both. Where
- * there are many, what differs is found from a sketch (sync_sketch.c). Level 2: a pull names a shard and a head; the answer is
- * the tail behind it, or a listing (rule R4), PULL_PACKETS at a time.
+ * Two hosts compare what they share (interest.c), of topics that only subscribers keep as of those that all keep.
+ *
+ * Level 0: every ping and ack carries the root, 16 bytes over all those shards. Equal roots end it. A mismatch is looked at when
+ * it lasts MISMATCH_MS (changes are on their way all the time), at once with a host that we have not been equal with since it or
+ * we started. Level 1: where there are few shards, our version vector, shard by shard (topic, origin, epoch, head), cut into
+ * ranges that fit a packet. The other side gives what we lack and pulls what it lacks, so that one side's vector repairs both.
+ * Where there are many, what differs is found from a sketch (sync_sketch.c). Level 2: a pull names a shard and a head; the answer
+ * is the tail behind it, or a listing (rule R4), PULL_PACKETS at a time.
  *
  * One vector at a time leaves each host: many peers differ for the same reason, and the first answer cures most of it.
  *
@@ -26,10 +28,15 @@
 static void send_root(struct gossip *g, struct member *m, bool want_reply)
 {
 	struct proto_packet packet = {0};
-	struct proto_root root = {.want_reply = want_reply, .root = g->shards.root, .members = g->digest};
+	struct proto_root root = {.want_reply = want_reply, .root = interest_root(g, m), .members = g->digest};
 
 	proto_put_root(&packet, &root);
 	core_send(g, m, FRAME_CLASS_SYNC, &packet);
+}
+
+void sync_ask(struct gossip *g, struct member *m)
+{
+	send_root(g, m, true);
 }
 
 void sync_reset(struct gossip *g, struct member *m)
@@ -79,6 +86,15 @@ bool sync_sort_shards(struct gossip *g)
 	return true;
 }
 
+unsigned sync_shared_count(struct gossip *g, const struct member *m)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < g->sorted_count; i++)
+		count += interest_shares(g, m, g->sorted[i]);
+	return count;
+}
+
 void sync_head_of(const struct shard *shard, struct proto_head *ret_head)
 {
 	*ret_head = (struct proto_head){.origin = shard->id.origin,
@@ -104,7 +120,7 @@ static void send_vector(struct gossip *g, struct member *m, const struct proto_p
 	for (unsigned i = 0; i < g->sorted_count; i++) {
 		struct proto_head head;
 
-		if (!shard_current(g->sorted[i]))
+		if (!shard_current(g->sorted[i]) || !interest_shares(g, m, g->sorted[i]))
 			continue;
 		sync_head_of(g->sorted[i], &head);
 		if (proto_vector_add(&list, &head))
@@ -146,7 +162,10 @@ void sync_poke(struct gossip *g, struct member *m, const struct shard *shard)
 
 void sync_compare(struct gossip *g, struct member *m, u128 root)
 {
-	if (root == g->shards.root) {
+	bool equal = root == interest_root(g, m);
+
+	interest_compared(g, m, equal);
+	if (equal) {
 		m->in_step = true;
 		m->had_seq = g->shards.seq;
 		m->mismatch_ms = 0;
@@ -156,7 +175,7 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 	if (m->mismatch_ms == 0)
 		m->mismatch_ms = g->now;
 	/* In a big cluster a new host would hear of all its differences from everybody at once: it begins, the others wait. */
-	if ((m->in_step || (g->settled && tree_grown(g))) && g->now < m->mismatch_ms + MISMATCH_MS) {
+	if ((m->in_step || (g->settled && tree_grown(g))) && g->now < m->mismatch_ms + MISMATCH_MS && !interest_is_new(g, m)) {
 		member_due(g, &m->sync_ms, m->mismatch_ms + MISMATCH_MS);
 		return;
 	}
@@ -210,7 +229,7 @@ void sync_on_root(struct gossip *g, struct member *m, const struct proto_root *r
 	if (root->want_reply)
 		send_root(g, m, false);
 	members_compare(g, m, root->members);
-	if (!root->want_reply || root->root == g->shards.root)
+	if (!root->want_reply || root->root == interest_root(g, m))
 		sync_compare(g, m, root->root);
 }
 
@@ -222,7 +241,8 @@ struct gift {
 	struct member *m;
 	struct proto_packet packet;
 	unsigned packets;
-	bool busy; /* it gets no more of us now */
+	bool busy;	     /* it gets no more of us now */
+	struct topic *topic; /* of the shard that is being given */
 };
 
 /* Whether the peer is among those served in bulk, or becomes one of them. A place ends when nothing has been asked for a while.
@@ -263,7 +283,7 @@ static bool room_for(struct gift *gift)
 }
 
 /* It is told who has what we have: some of those that have been served. */
-static void tell_busy(struct gossip *g, struct member *m)
+static void tell_busy(struct gossip *g, struct member *m, struct topic *topic)
 {
 	struct proto_packet packet = {0};
 	struct proto_list list;
@@ -274,7 +294,8 @@ static void tell_busy(struct gossip *g, struct member *m)
 	for (unsigned i = 0; i < g->member_count && named < BUSY_NAMES; i++) {
 		const struct member *other = g->slots[(start + i) % g->member_count];
 
-		if (other != m && member_usable(g, other) && other->in_step && other->mismatch_ms == 0)
+		if (other != m && member_usable(g, other) && other->in_step && other->mismatch_ms == 0 &&
+			interest_has(g, other, topic))
 			named += proto_busy_add(&list, other->hostno);
 	}
 	if (proto_list_close(&list))
@@ -285,7 +306,7 @@ static void end_gift(struct gift *gift)
 {
 	hand_over(gift);
 	if (gift->busy)
-		tell_busy(gift->g, gift->m);
+		tell_busy(gift->g, gift->m, gift->topic);
 }
 
 static bool may_ask(const struct gossip *g, const struct member *m)
@@ -338,6 +359,8 @@ static void give(struct gift *gift, const struct shard *shard, uint64_t from, bo
 {
 	unsigned limit = gift->packets + PULL_PACKETS;
 
+	if (!gift->busy)
+		gift->topic = shard->in;
 	if (from < shard->floor && !listing) {
 		listing = true;
 		from = 0;
@@ -379,6 +402,7 @@ struct comparison {
 	struct proto_packet pulls;
 	struct proto_list pull_list;
 	unsigned pull_count;
+	bool lists_differ; /* what one of the two keeps may not be known to the other */
 };
 
 static bool ran_into_a_limit(const struct gossip *g, const struct shard *shard)
@@ -435,12 +459,18 @@ static void compare_own(struct comparison *c, const struct proto_head *theirs, s
 		c->m->had_admissions = theirs->head;
 	if (theirs->epoch == ours->epoch && theirs->head == ours->head)
 		compare_settled(c, theirs, ours);
-	if (tree_grown(g))
+	if (tree_carries(g, ours->in) || !interest_has(g, c->m, ours->in))
 		give(&c->gift, ours, theirs->epoch < ours->epoch ? 0 : theirs->head, false);
 	else if (theirs->epoch < ours->epoch)
 		push_acked(g, c->m, ours, 0, true);
 	else
 		push_acked(g, c->m, ours, theirs->head < ours->head ? theirs->head : ours->head, true);
+}
+
+static void note_lists(struct comparison *c, const struct proto_head *theirs, const struct shard *ours)
+{
+	if (theirs->topic == 0 && (theirs->origin == c->m->hostno || theirs->origin == c->g->self->hostno))
+		c->lists_differ |= !ours || ours->epoch != theirs->epoch || ours->head != theirs->head;
 }
 
 /* The peer has this of one shard; what do we have of it? */
@@ -451,10 +481,13 @@ static void compare_entry(struct comparison *c, const struct proto_head *theirs)
 	struct shard *ours = shards_find(&g->shards, theirs->origin, theirs->topic);
 	struct proto_pull pull = {.after = *theirs};
 
+	note_lists(c, theirs, ours);
 	if (theirs->origin == g->self->hostno) {
 		compare_own(c, theirs, ours);
 		return;
 	}
+	if (!shards_keeps(&g->shards, theirs->topic))
+		return;
 	if (origin && (origin->refused || theirs->epoch < origin->epoch)) {
 		if (ours && shard_current(ours))
 			give(&c->gift, ours, 0, false);
@@ -477,9 +510,10 @@ static void compare_entry(struct comparison *c, const struct proto_head *theirs)
 
 static void peer_lacks(struct comparison *c, struct shard *ours)
 {
-	if (!shard_current(ours) || ours->id.origin == c->m->hostno || introduce_waits(c->g, ours->id.origin))
+	if (!shard_current(ours) || ours->id.origin == c->m->hostno || introduce_waits(c->g, ours->id.origin) ||
+		!interest_shares(c->g, c->m, ours) || (c->lists_differ && !topic_for_all(ours->id.topic)))
 		return;
-	if (ours->id.origin == c->g->self->hostno && !tree_grown(c->g))
+	if (ours->id.origin == c->g->self->hostno && !tree_carries(c->g, ours->in))
 		push_acked(c->g, c->m, ours, 0, true);
 	else
 		give(&c->gift, ours, 0, false);
@@ -505,6 +539,9 @@ void sync_difference(struct gossip *g, struct member *m, const struct sketch_fou
 	struct comparison c = {.g = g, .m = m, .gift = {.g = g, .m = m}};
 
 	proto_pull_open(&c.pull_list, &c.pulls);
+	for (uint32_t i = 0; i < count; i++)
+		if (found[i].head.topic == 0 && (found[i].head.origin == m->hostno || found[i].head.origin == g->self->hostno))
+			c.lists_differ = true;
 	for (uint32_t i = 0; i < count; i++) {
 		struct shard *ours;
 
@@ -608,16 +645,22 @@ static bool lags(const struct gossip *g, const struct proto_batch *batch)
 enum shards_verdict sync_on_batch(struct gossip *g, struct member *m, const struct proto_batch *batch, struct sync_answer *answer)
 {
 	enum shards_verdict verdict;
+	const struct shard *shard;
 
 	if (!members_find(g, batch->origin) && g->member_count >= GOSSIP_MEMBERS_MAX)
 		return SHARDS_REFUSED;
 	verdict = shards_apply(&g->shards, batch, g->now);
+	if (verdict == SHARDS_UNWANTED)
+		return verdict;
 	if (verdict == SHARDS_OURS) {
 		g->conflicts++;
 		core_raise_epoch(g, batch->epoch + (batch->epoch < UINT32_MAX), batch->to);
 	}
 	if (verdict == SHARDS_GAP || batch->flags & PROTO_BATCH_MORE || lags(g, batch))
 		pull_more(g, answer, batch);
+	shard = shards_find(&g->shards, batch->origin, batch->topic);
+	if (shard && verdict == SHARDS_APPLIED)
+		interest_changed(g, shard->in);
 	if (!(batch->flags & PROTO_BATCH_PUSH)) {
 		if (verdict == SHARDS_APPLIED && (m->mismatch_ms != 0 || !m->in_step))
 			member_due(g, &m->sync_ms, g->now + 20);
@@ -656,7 +699,7 @@ static void send_audit(struct gossip *g, struct member *m)
 		struct proto_head head;
 		uint64_t sum;
 
-		if (shard->id.origin != g->self->hostno || !shards_sum(shard, &sum))
+		if (shard->id.origin != g->self->hostno || !interest_shares(g, m, shard) || !shards_sum(shard, &sum))
 			continue;
 		sync_head_of(shard, &head);
 		if (!proto_audit_add(&list, &head, sum)) {

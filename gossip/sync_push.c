@@ -1,4 +1,4 @@
-/* Own changes to everyone, in one hop.
+/* Own changes to everyone who keeps the topic, in one hop.
  *
  * There is no queue. For each own shard and peer there is a cursor: what the peer has acknowledged, and what is on its way. What
  * has to be sent is the shard's tail behind the cursor, read when there is room for it, so that a change which was superseded
@@ -55,7 +55,12 @@ static struct shard_cursor *cursor_of(const struct gossip *g, struct shard *shar
 
 static bool pushes_to(const struct gossip *g, const struct member *m)
 {
-	return member_usable(g, m) && !m->unheard && !tree_grown(g);
+	return member_usable(g, m) && !m->unheard;
+}
+
+static bool goes_to(struct gossip *g, const struct member *m, const struct shard *shard)
+{
+	return interest_has(g, m, shard->in) && !tree_carries(g, shard->in);
 }
 
 /* A packet to one peer under construction. */
@@ -184,7 +189,7 @@ static void check_rto(struct gossip *g, struct member *m, struct shard_cursor *c
 
 static bool load_checked(struct train *t, struct shard *shard)
 {
-	struct shard_cursor *c = cursor_of(t->g, shard, t->m);
+	struct shard_cursor *c = goes_to(t->g, t->m, shard) ? cursor_of(t->g, shard, t->m) : NULL;
 	bool more;
 	uint8_t tries;
 
@@ -225,6 +230,7 @@ void push_member(struct gossip *g, struct member *m)
 
 void push_changed(struct gossip *g, struct shard *shard)
 {
+	interest_changed(g, shard->in);
 	for (unsigned i = 0; i < g->dirty_count; i++)
 		if (g->dirty[i] == shard)
 			return;
@@ -240,14 +246,28 @@ void push_changed(struct gossip *g, struct shard *shard)
 	g->dirty[g->dirty_count++] = shard;
 }
 
-static void flush_by_tree(struct gossip *g)
+/* What goes by a tree, as far as that has room. Returns how many of the others there are: the last ones of the list. */
+static unsigned flush_by_tree(struct gossip *g)
 {
-	unsigned kept = 0;
+	unsigned kept = 0, direct = g->dirty_count;
 
-	for (unsigned i = 0; i < g->dirty_count; i++)
-		if (!tree_push(g, g->dirty[i]))
-			g->dirty[kept++] = g->dirty[i];
+	for (unsigned i = 0; i < direct;) {
+		struct shard *shard = g->dirty[i];
+
+		if (!tree_carries(g, shard->in)) {
+			g->dirty[i] = g->dirty[--direct];
+			g->dirty[direct] = shard;
+			continue;
+		}
+		if (!tree_push(g, shard))
+			g->dirty[kept++] = shard;
+		i++;
+	}
+	if (g->dirty_count > direct)
+		memmove(g->dirty + kept, g->dirty + direct, (g->dirty_count - direct) * sizeof(*g->dirty));
+	direct = g->dirty_count - direct;
 	g->dirty_count = kept;
+	return direct;
 }
 
 /* Behind what is pushed, in the same packet if it has room. */
@@ -272,18 +292,18 @@ static void send_to_all(struct gossip *g, const struct proto_packet *packet)
 /* `rider`: a message for everybody that goes along, or NULL. */
 static void flush(struct gossip *g, const struct proto_packet *rider)
 {
-	unsigned count = g->dirty_count;
+	unsigned count;
+	struct shard **direct;
 
-	if (tree_grown(g)) {
-		flush_by_tree(g);
-		if (rider)
-			send_to_all(g, rider);
-		return;
+	count = flush_by_tree(g);
+	direct = g->dirty + g->dirty_count;
+	if (rider && tree_grown(g)) {
+		send_to_all(g, rider);
+		rider = NULL;
 	}
-	g->dirty_count = 0;
 	for (unsigned s = 0; s < count; s++)
-		g->dirty[s]->pushed = g->dirty[s]->head;
-	for (unsigned i = 0; i < g->member_count; i++) {
+		direct[s]->pushed = direct[s]->head;
+	for (unsigned i = 0; (count > 0 || rider) && i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 		struct train t = {.g = g, .m = m};
 		bool more;
@@ -299,7 +319,7 @@ static void flush(struct gossip *g, const struct proto_packet *rider)
 		do {
 			more = false;
 			for (unsigned s = 0; s < count; s++)
-				more |= load_checked(&t, g->dirty[s]);
+				more |= load_checked(&t, direct[s]);
 		} while (more);
 		if (rider)
 			take_along(&t, rider);
@@ -315,9 +335,15 @@ void push_flush(struct gossip *g)
 	flush(g, NULL);
 }
 
-/* `by` has our shards and gives them to `m`: only what changes from here on goes to it directly. That `m` has them is the word of
- * another, and what was sent to that one may have been lost: where it matters who has what, it does not count (push_admissions).
- */
+void push_begin(struct shard *shard, const struct member *m)
+{
+	if (m->slot < shard->cursor_count)
+		shard->cursors[m->slot] = (struct shard_cursor){0};
+}
+
+/* `by` has our shards of topics kept by all and gives them to `m`: only what changes from here on goes to it directly. That `m`
+ * has them is the word of another, and what was sent to that one may have been lost: where it matters who has what, it does not
+ * count (push_admissions). */
 void push_given(struct gossip *g, struct member *m, const struct member *by)
 {
 	struct origin *us = shards_origin(&g->shards, g->self->hostno);
@@ -325,7 +351,7 @@ void push_given(struct gossip *g, struct member *m, const struct member *by)
 	for (struct shard *shard = us ? us->shards : NULL; shard; shard = shard->next_of_origin) {
 		const struct shard_cursor *from = cursor_of(g, shard, by);
 		uint64_t head = from && from->sent > from->acked ? from->sent : from ? from->acked : 0;
-		struct shard_cursor *c = cursor_of(g, shard, m);
+		struct shard_cursor *c = topic_for_all(shard->id.topic) ? cursor_of(g, shard, m) : NULL;
 
 		if (!c || c->sent > c->acked || c->acked >= head)
 			continue;
@@ -353,7 +379,7 @@ void push_reset(struct gossip *g, struct member *m, bool from_zero)
 
 	m->unacked = 0;
 	for (struct shard *shard = us ? us->shards : NULL; shard; shard = shard->next_of_origin) {
-		struct shard_cursor *c = cursor_of(g, shard, m);
+		struct shard_cursor *c = m->slot < shard->cursor_count || goes_to(g, m, shard) ? cursor_of(g, shard, m) : NULL;
 
 		if (!c)
 			continue;
@@ -368,7 +394,7 @@ void push_reset(struct gossip *g, struct member *m, bool from_zero)
 	member_due(g, &m->push_ms, g->now);
 }
 
-/* R4: deletions that every alive host has seen need not be kept. */
+/* R4: deletions that every alive host which keeps the topic has seen need not be kept. */
 static void maybe_raise_floor(struct gossip *g, struct shard *shard)
 {
 	uint64_t lowest = shard->head;
@@ -378,7 +404,7 @@ static void maybe_raise_floor(struct gossip *g, struct shard *shard)
 	for (unsigned i = 0; i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 
-		if (m == g->self || m->state == GOSSIP_DEAD || m->state == GOSSIP_LEFT)
+		if (m == g->self || m->state == GOSSIP_DEAD || m->state == GOSSIP_LEFT || !interest_has(g, m, shard->in))
 			continue;
 		if (m->slot >= shard->cursor_count)
 			return;

@@ -22,6 +22,7 @@
 struct sketch_session {
 	uint32_t hostno;
 	uint8_t key[SKETCH_KEY_SIZE];
+	uint32_t shards;   /* of ours that are compared, when it began */
 	uint32_t count;	   /* symbols here */
 	uint32_t asked_to; /* that were asked for */
 	uint8_t packets;
@@ -33,7 +34,7 @@ struct sketch_session {
 static void ask(struct gossip *g, struct member *m)
 {
 	struct sketch_session *s = g->sketch;
-	struct proto_sketch ask = {.first = s->count, .shards = g->sorted_count, .packets = s->packets};
+	struct proto_sketch ask = {.first = s->count, .shards = s->shards, .packets = s->packets};
 	struct proto_packet packet = {0};
 
 	memcpy(ask.key, s->key, sizeof(ask.key));
@@ -65,8 +66,9 @@ static void give_up(struct gossip *g, struct member *m, uint64_t for_ms)
 enum sketch_begun sketch_begin(struct gossip *g, struct member *m)
 {
 	struct sketch_session *s = g->sketch;
+	unsigned shards = sync_shared_count(g, m);
 
-	if (g->sorted_count <= SKETCH_ABOVE || g->now < m->no_sketch_until_ms)
+	if (shards <= SKETCH_ABOVE || g->now < m->no_sketch_until_ms)
 		return SKETCH_NOT_HERE;
 	if (s && s->hostno != m->hostno && g->now < s->until_ms) {
 		member_due(g, &m->sync_ms, s->until_ms + core_random(g, 20));
@@ -87,6 +89,7 @@ enum sketch_begun sketch_begin(struct gossip *g, struct member *m)
 	if (!s)
 		return SKETCH_NOT_HERE;
 	s->hostno = m->hostno;
+	s->shards = shards;
 	s->packets = 1;
 	g->ops.random(g->ctx, s->key, sizeof(s->key));
 	g->counters.sketches++;
@@ -96,12 +99,13 @@ enum sketch_begun sketch_begin(struct gossip *g, struct member *m)
 
 /* ---- the other side ---- */
 
-static void add_all(struct gossip *g, struct sketch_symbol *row, uint32_t first, uint32_t count, const uint8_t *key, bool theirs)
+static void add_all(struct gossip *g, const struct member *m, struct sketch_symbol *row, uint32_t first, uint32_t count,
+	const uint8_t *key, bool theirs)
 {
 	for (unsigned i = 0; i < g->sorted_count; i++) {
 		struct proto_head head;
 
-		if (!shard_current(g->sorted[i]))
+		if (!shard_current(g->sorted[i]) || !interest_shares(g, m, g->sorted[i]))
 			continue;
 		sync_head_of(g->sorted[i], &head);
 		sketch_add(row, first, count, key, &head, theirs);
@@ -140,17 +144,17 @@ bool sketch_on_ask(struct gossip *g, struct member *m, struct bytes_reader *body
 	if (count > SKETCH_SYMBOLS_MAX - ask.first)
 		count = SKETCH_SYMBOLS_MAX - ask.first;
 	memset(row, 0, sizeof(row));
-	add_all(g, row, ask.first, count, ask.key, true);
-	ask.shards = g->sorted_count;
+	add_all(g, m, row, ask.first, count, ask.key, true);
+	ask.shards = sync_shared_count(g, m);
 	send_symbols(g, m, &ask, row, count);
 	return true;
 }
 
 /* ---- symbols arrive ---- */
 
-static bool is_worth_it(const struct gossip *g, const struct sketch_session *s, uint32_t shards)
+static bool is_worth_it(const struct sketch_session *s, uint32_t shards)
 {
-	uint32_t more = shards > g->sorted_count ? shards : g->sorted_count, less = shards + g->sorted_count - more;
+	uint32_t more = shards > s->shards ? shards : s->shards, less = shards + s->shards - more;
 
 	return s->count < SKETCH_SYMBOLS_MAX && more - less < SKETCH_SYMBOLS_MAX / 2 &&
 	       (uint64_t)s->count * PROTO_SKETCH_SYMBOL_SIZE < (uint64_t)less * VECTOR_ENTRY_SIZE;
@@ -178,7 +182,7 @@ static bool try_peel(struct gossip *g, struct member *m)
 	return done;
 }
 
-static void take_symbols(struct gossip *g, struct bytes_reader *body)
+static void take_symbols(struct gossip *g, const struct member *m, struct bytes_reader *body)
 {
 	struct sketch_session *s = g->sketch;
 	uint32_t first = s->count;
@@ -188,7 +192,7 @@ static void take_symbols(struct gossip *g, struct bytes_reader *body)
 		if (s->count < SKETCH_SYMBOLS_MAX)
 			s->row[s->count++] = symbol;
 	if (sync_sort_shards(g))
-		add_all(g, s->row + first, first, s->count - first, s->key, false);
+		add_all(g, m, s->row + first, first, s->count - first, s->key, false);
 }
 
 bool sketch_on_symbols(struct gossip *g, struct member *m, struct bytes_reader *body)
@@ -201,11 +205,11 @@ bool sketch_on_symbols(struct gossip *g, struct member *m, struct bytes_reader *
 	if (!s || s->hostno != m->hostno || memcmp(s->key, sketch.key, sizeof(s->key)) != 0 || sketch.first != s->count ||
 		br_left(body) == 0)
 		return true;
-	take_symbols(g, body);
+	take_symbols(g, m, body);
 	s->tries = 0;
 	if (try_peel(g, m))
 		return true;
-	if (!is_worth_it(g, s, sketch.shards)) {
+	if (!is_worth_it(s, sketch.shards)) {
 		give_up(g, m, SKETCH_UNLIKE_MS);
 		member_due(g, &m->sync_ms, g->now + core_random(g, 10));
 	} else if (s->count >= s->asked_to) {

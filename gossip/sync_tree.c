@@ -1,9 +1,9 @@
-/* Own changes to everyone in clusters of more than TREE_ABOVE hosts: a tree, instead of one packet to each.
+/* Own changes to everyone who keeps a topic, where those are more than TREE_ABOVE hosts: a tree, instead of one packet to each.
  *
- * All hosts put those that they believe alive in one order, by a hash of their numbers: the ring. The origin of a change is
- * number 0, who follows it 1 and so on; the children of number i are the numbers w * i + 1 to w * i + w. So everybody knows its
- * children without being told, each origin has other inner hosts, and nothing about the tree is kept. Where views differ, some
- * host gets a packet twice or not at all: the latter is what the digest is for.
+ * All hosts put those of them that they believe alive in one order, by a hash of their numbers: the ring. The origin of a change
+ * is number 0, who follows it 1 and so on; the children of number i are the numbers w * i + 1 to w * i + w. So everybody knows
+ * its children without being told, each origin has other inner hosts, and nothing about the tree is kept. Where views differ,
+ * some host gets a packet twice or not at all: the latter is what the digest is for.
  *
  * A relay packet is a batch, forwarded as it is by whoever learns something from it. Each hop is acknowledged ("I took over as
  * far as this"), repeated like a direct push, and after PUSH_TRIES the silent child's children become our own. Some time after a
@@ -80,45 +80,79 @@ static bool order_members(struct gossip *g)
 	return true;
 }
 
-static bool grow_ring(struct gossip *g)
+static bool takes_part(struct gossip *g, struct member *m, struct topic *topic)
 {
-	struct member **ring = realloc(g->tree_ring, g->slot_capacity * sizeof(*ring));
-	uint32_t *at;
-
-	if (!ring)
-		return false;
-	g->tree_ring = ring;
-	at = realloc(g->tree_at, g->slot_capacity * sizeof(*at));
-	if (!at)
-		return false;
-	g->tree_at = at;
-	return true;
+	if (m == g->self)
+		return topic_for_all(topic->topic) || topic->wanted;
+	return member_usable(g, m) && !m->unheard && interest_has(g, m, topic);
 }
 
-/* False when there is no memory for it: nothing is sent then, and anti-entropy does the work. */
-static bool build_ring(struct gossip *g)
+/* The ring of a topic. NULL when there is no memory for it: nothing is sent then, and anti-entropy does the work. */
+static const struct tree_ring *ring_of(struct gossip *g, struct topic *topic)
 {
-	if (g->ring_shape == g->member_shape && g->tree_ring)
-		return true;
-	if (!order_members(g) || !grow_ring(g))
-		return false;
-	g->tree_ring_count = 0;
-	for (unsigned i = 0; i < g->member_count; i++) {
-		struct member *m = g->tree_order[i];
-		bool in = m == g->self || (member_usable(g, m) && !m->unheard);
+	struct tree_ring *ring = topic_for_all(topic->topic) ? &g->tree_ring : &topic->interest.ring;
 
-		g->tree_at[m->slot] = in ? g->tree_ring_count : RING_NONE;
-		if (in)
-			g->tree_ring[g->tree_ring_count++] = m;
+	if (ring->at && ring->members == g->member_shape && ring->subscribers == topic->interest.shape)
+		return ring;
+	if (!order_members(g))
+		return NULL;
+	if (!ring->at || ring->capacity < g->member_count) {
+		struct member **at = realloc(ring->at, g->slot_capacity * sizeof(*at));
+
+		if (!at)
+			return NULL;
+		ring->at = at;
+		ring->capacity = g->slot_capacity;
 	}
-	g->ring_shape = g->member_shape;
-	return true;
+	ring->count = 0;
+	for (unsigned i = 0; i < g->member_count; i++)
+		if (takes_part(g, g->tree_order[i], topic))
+			ring->at[ring->count++] = g->tree_order[i];
+	ring->members = g->member_shape;
+	ring->subscribers = topic->interest.shape;
+	return ring;
 }
 
-/* In the ring that was built. */
-static uint32_t ring_at(const struct gossip *g, const struct member *m)
+/* How many of the ring stand before it; *ret_in: it is in the ring itself. */
+static unsigned ring_place(const struct tree_ring *ring, const struct member *m, bool *ret_in)
 {
-	return g->tree_at[m->slot];
+	unsigned lo = 0, hi = ring->count;
+
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+
+		if (compare_places(&ring->at[mid], &m) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	*ret_in = lo < ring->count && ring->at[lo] == m;
+	return lo;
+}
+
+/* An origin that has left the topic is number 0 nevertheless. */
+static unsigned tree_size(const struct tree_ring *ring, const struct member *origin)
+{
+	bool in;
+
+	ring_place(ring, origin, &in);
+	return ring->count + !in;
+}
+
+static struct member *at_number(const struct tree_ring *ring, const struct member *origin, unsigned number)
+{
+	bool in;
+	unsigned start = ring_place(ring, origin, &in);
+
+	return ring->at[(start + number - !in) % ring->count];
+}
+
+static unsigned number_of(const struct tree_ring *ring, const struct member *origin, const struct member *m)
+{
+	bool in, m_in;
+	unsigned start = ring_place(ring, origin, &in), place = ring_place(ring, m, &m_in);
+
+	return (place + ring->count - start) % ring->count + !in;
 }
 
 bool tree_grown(const struct gossip *g)
@@ -126,9 +160,21 @@ bool tree_grown(const struct gossip *g)
 	return g->state_count[GOSSIP_ALIVE] + g->state_count[GOSSIP_SUSPECT] > TREE_ABOVE;
 }
 
-static unsigned width(const struct gossip *g)
+bool tree_carries(struct gossip *g, struct topic *topic)
 {
-	return g->tree_ring_count <= TREE_WIDE_MAX ? TREE_WIDE : TREE_NARROW;
+	const struct tree_ring *ring;
+
+	if (!tree_grown(g) || topic_for_all(topic->topic))
+		return tree_grown(g);
+	if (interest_count(g, topic) < TREE_ABOVE)
+		return false;
+	ring = ring_of(g, topic);
+	return !ring || tree_size(ring, g->self) > TREE_ABOVE;
+}
+
+static unsigned width(unsigned size)
+{
+	return size <= TREE_WIDE_MAX ? TREE_WIDE : TREE_NARROW;
 }
 
 /* ---- hops ---- */
@@ -179,12 +225,13 @@ static void add_hop(struct gossip *g, struct tree_packet *p, unsigned index, str
 static void spread(struct gossip *g, struct tree_packet *p, unsigned index)
 {
 	const struct member *origin = members_find(g, p->origin);
-	uint64_t first = (uint64_t)index * width(g) + 1;
+	struct topic *topic = shards_topic(&g->shards, p->topic);
+	const struct tree_ring *ring = topic ? ring_of(g, topic) : NULL;
+	unsigned size = origin && ring ? tree_size(ring, origin) : 0;
+	uint64_t first = (uint64_t)index * width(size) + 1;
 
-	if (!origin || ring_at(g, origin) == RING_NONE)
-		return;
-	for (uint64_t i = first; i < first + width(g) && i < g->tree_ring_count; i++) {
-		struct member *m = g->tree_ring[(ring_at(g, origin) + i) % g->tree_ring_count];
+	for (uint64_t i = first; i < first + width(size) && i < size; i++) {
+		struct member *m = at_number(ring, origin, (unsigned)i);
 
 		if (m != g->self)
 			add_hop(g, p, (unsigned)i, m);
@@ -242,8 +289,6 @@ static struct tree_packet *own_packet(const struct shard *shard)
 /* Whether all of it is on its way. A burst waits for credit; what one packet holds does not wait for bursts of others. */
 bool tree_push(struct gossip *g, struct shard *shard)
 {
-	if (!build_ring(g))
-		return true;
 	if (shard->pushed < shard->floor)
 		shard->pushed = shard->floor; /* who knows less pulls */
 	while (shard->pushed < shard->head) {
@@ -275,7 +320,7 @@ bool tree_push(struct gossip *g, struct shard *shard)
 void tree_introduce(struct gossip *g, const struct shard *shard)
 {
 	struct proto_batch batch = {.origin = shard->id.origin, .epoch = shard->epoch, .topic = shard->id.topic};
-	struct tree_packet *p = build_ring(g) ? make_packet(&batch) : NULL;
+	struct tree_packet *p = make_packet(&batch);
 
 	if (!p)
 		return;
@@ -318,22 +363,27 @@ bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body
 {
 	const uint8_t *bytes = body->at;
 	size_t len = br_left(body);
+	const struct tree_ring *ring;
 	struct proto_batch batch;
 	struct tree_packet *p;
 	struct member *origin;
+	struct topic *topic;
 
 	if (!proto_get_batch(body, &batch) || batch.flags & (PROTO_BATCH_PUSH | PROTO_BATCH_MORE))
 		return false;
-	acknowledge(g, m, &batch);
+	if (shards_keeps(&g->shards, batch.topic)) /* else it finds others for its part of the tree */
+		acknowledge(g, m, &batch);
 	if (sync_on_batch(g, m, &batch, answer) != SHARDS_APPLIED)
 		return true;
 	remember_digest(g, &batch);
 	origin = members_find(g, batch.origin);
-	if (!origin || !build_ring(g) || ring_at(g, origin) == RING_NONE || ring_at(g, g->self) == RING_NONE)
+	topic = shards_topic(&g->shards, batch.topic);
+	ring = topic ? ring_of(g, topic) : NULL;
+	if (!origin || !ring || ring->count == 0)
 		return true;
 	p = make_packet(&batch);
 	if (p && proto_put_relay(&p->packet, bytes, len))
-		spread(g, p, (ring_at(g, g->self) + g->tree_ring_count - ring_at(g, origin)) % g->tree_ring_count);
+		spread(g, p, number_of(ring, origin, g->self));
 	if (p)
 		release(p);
 	return true;
@@ -384,8 +434,7 @@ static void step_hop(struct gossip *g, struct tree_hop *hop)
 			probe_doubt(g, hop->m);
 		p->refs++;
 		drop_hop(g, hop);
-		if (build_ring(g))
-			spread(g, p, index);
+		spread(g, p, index);
 		release(p);
 		return;
 	}
@@ -398,6 +447,7 @@ static void step_digests(struct gossip *g)
 {
 	for (unsigned i = 0; i < g->digest_count;) {
 		const struct tree_digest d = g->digests[i];
+		const struct tree_ring *ring;
 		const struct shard *shard;
 
 		if (g->now < d.due_ms) {
@@ -407,8 +457,9 @@ static void step_digests(struct gossip *g)
 		}
 		g->digests[i] = g->digests[--g->digest_count];
 		shard = shards_find(&g->shards, d.origin, d.topic);
-		for (unsigned n = 0; shard && shard_current(shard) && n < TREE_DIGEST_TO && g->tree_ring_count > 1; n++) {
-			struct member *m = g->tree_ring[core_random(g, g->tree_ring_count)];
+		ring = shard && shard_current(shard) ? ring_of(g, shard->in) : NULL;
+		for (unsigned n = 0; ring && n < TREE_DIGEST_TO && ring->count > 1; n++) {
+			struct member *m = ring->at[core_random(g, ring->count)];
 
 			if (member_usable(g, m))
 				sync_poke(g, m, shard);
@@ -437,6 +488,5 @@ void tree_free(struct gossip *g)
 	while (g->hops)
 		drop_hop(g, g->hops);
 	free(g->tree_order);
-	free(g->tree_ring);
-	free(g->tree_at);
+	free(g->tree_ring.at);
 }

@@ -129,8 +129,9 @@ class Cluster(unittest.TestCase):
         return done.stderr
 
     def known(self, network):
-        """{address: host name} as every daemon says, once they agree."""
+        """{address: host name} as every daemon says whose host is part of the network, once they agree."""
         def agreed():
-            seen = [{e["ipv4"]: e["host"] for e in d.endpoints(network)} for d in self.daemons]
+            part = [d for d in self.daemons if d.call("GET", "/v1/networks/" + network)["kept"]]
+            seen = [{e["ipv4"]: e["host"] for e in d.endpoints(network)} for d in part]
             return seen[:1] if all(s == seen[0] for s in seen) else []  # in a list: an empty network is an answer too
         return wait_for(agreed, 5, f"all daemons agree on {network}")[0]

@@ -1,8 +1,9 @@
 /* What a member could send: message bodies behind the encryption, through the decoder and into a live core with members and
  * records.
  *
- * The input is packets: length u16, sender u8 (one of three; top bit: by stream), that many bytes. Afterwards the core must still
- * be sound, and keep ticking. The corpus is packets as the simulator's hosts sent them, of every message type. */
+ * The input is packets: length u16, sender u8 (one of three; top bit: by stream; the next: behind a change of what this host
+ * subscribes to), that many bytes. Afterwards the core must still be sound, and keep ticking. The corpus is packets as the
+ * simulator's hosts sent them, of every message type. */
 #include <sodium.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,6 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define HOSTS 4
 #define TICKS_AFTER 16
+#define JOINS 0x40
+#define NETWORK (GOSSIP_TOPIC_SUBSCRIBED | 1)
 
 static void on_send(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
 {
@@ -114,6 +117,16 @@ static void add_member(struct gossip *g, uint32_t hostno)
 		abort();
 }
 
+static void join_or_leave(struct gossip *g, uint64_t now)
+{
+	if (gossip_subscribed(g, NETWORK)) {
+		gossip_del(g, NETWORK, "own", 3, now);
+		gossip_unsubscribe(g, NETWORK, now);
+	} else if (gossip_subscribe(g, NETWORK, now, NULL) < 0 || gossip_put(g, NETWORK, "own", 3, "value", 5, now, NULL) < 0) {
+		abort();
+	}
+}
+
 static struct gossip *make_core(uint32_t *seed)
 {
 	struct gossip_config config = {.identity = &identities[0], .hostno = 1, .epoch = 1, .boot_tag = 5, .name = "self"};
@@ -127,6 +140,7 @@ static struct gossip *make_core(uint32_t *seed)
 	for (uint8_t i = 0; i < 5; i++)
 		gossip_put(g, i % 2, &i, 1, "value", 5, 1000, NULL);
 	gossip_del(g, 1, (const uint8_t[]){1}, 1, 1001);
+	join_or_leave(g, 1001);
 	return g;
 }
 
@@ -145,7 +159,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (unsigned packets = 0; br_left(&r) > 0 && packets < 64; packets++) {
 		size_t len = br_u16(&r);
 		uint8_t from = br_u8(&r);
-		uint32_t sender = 2 + (from & 0x7f) % (HOSTS - 1);
+		uint32_t sender = 2 + (from & 0x3f) % (HOSTS - 1);
 		const uint8_t *bytes;
 
 		if (len > br_left(&r))
@@ -153,6 +167,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		bytes = br_bytes(&r, len);
 		if (r.bad || len > PROTO_PLAIN_MAX)
 			break;
+		if (from & JOINS)
+			join_or_leave(g, now);
 		g->stream_from = from & 0x80 ? &stream : NULL;
 		g->stream_member = from & 0x80 ? members_find(g, sender) : NULL;
 		core_messages(g, members_find(g, sender), bytes, len);

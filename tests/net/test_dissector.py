@@ -79,6 +79,8 @@ class Dissector(unittest.TestCase):
                 tap.bind(("eth0", ETH_P_ALL))
                 Daemon.cluster([one, two])
                 network, pool, _ = one.plugin().create_network("app", "10.9.0.0/24")
+                wait_for(lambda: two.call("GET", "/v1/networks/app"), 5, "h2 knows the network")
+                two.call("POST", "/v1/networks", {"name": "app"})
                 address = one.plugin().request_address(pool)
                 one.plugin().create_endpoint(network, "e" * 64, address)
                 wait_for(lambda: two.endpoints(), 5, "h2 knows the endpoint")

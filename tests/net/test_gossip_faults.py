@@ -79,12 +79,18 @@ class Faults(unittest.TestCase):
             container = wait_for(self.runtimes[name].attach, 10, f"a container on {name}")
             self.given.append((container.ip, name))
 
+    def part_of_it(self, daemon):
+        """Only then a host keeps the network's endpoints."""
+        wait_for(lambda: daemon.call("GET", "/v1/networks/app"), 10, f"{daemon.host.name} knows the network")
+        daemon.call("POST", "/v1/networks", {"name": "app"})
+
     def distinct(self):
         """No address went out twice, all are where they should be, and every host says the same."""
         addresses = [a for a, _ in self.given]
         self.assertEqual(len(set(addresses)), len(addresses), sorted(self.given))
         want = dict(self.given)
         for d in [d for d in self.daemons if d.alive()]:
+            self.part_of_it(d)
             wait_for(lambda d=d: {e["ipv4"]: e["host"] for e in d.endpoints()} == want, 10, f"{d.host.name} knows all endpoints")
             status = d.call("GET", "/v1/status")
             self.assertEqual(status["counters"]["gossip"]["conflicts"], 0)
@@ -138,6 +144,8 @@ class CutAndLoss(Faults):
         """One-way loss on one path: everybody else hears both, so nobody is dead."""
         self.lab.cut([self.hosts[1]], [self.hosts[2]], one_way=True)
         self.attach(self.daemons[1])
+        for d in self.daemons[2:4]:
+            self.part_of_it(d)
         wait_for(lambda: self.daemons[2].endpoints(), 10, "h3 hears of h2's endpoint by another way")
         time.sleep(FAULT_S)
         self.no_deaths(self.daemons, self.daemons)

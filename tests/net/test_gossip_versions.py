@@ -68,6 +68,7 @@ class Versions(unittest.TestCase):
             for other in self.daemons:
                 wait_for(lambda o=other: o.call("GET", "/v1/networks/application-network"), 10, f"{other.host.name} knows the network")
         for d in (two, three):
+            d.call("POST", "/v1/networks", {"name": "application-network"})
             wait_for(lambda: len(d.endpoints()) == 2, 10, f"{d.host.name} knows both endpoints")
         wait_for(lambda: one.trestle("keys", "rotate"), 10, "a rotation")  # refused while it has not heard of everybody's keys
         for d in self.daemons:

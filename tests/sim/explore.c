@@ -14,6 +14,7 @@
 #include "tests/sim/scenario.h"
 #include "tests/sim/truth.h"
 
+#define NETWORKS 4
 #define CLOCK_PPM 1000 /* a bad quartz is ten times better */
 
 static void draw_faults(struct world *w)
@@ -49,9 +50,12 @@ static void allow_power_cuts(struct world *w)
 
 static void change_record(struct world *w, unsigned host)
 {
+	unsigned network = sim_rng_below(&w->rng, NETWORKS);
 	uint64_t topic = sim_rng_below(&w->rng, 4);
 	char key[24];
 
+	if (w->hosts[host].networks >> network & 1)
+		topic = SIM_NETWORK(network);
 	snprintf(key, sizeof(key), "k%u", sim_rng_below(&w->rng, 15));
 	if (sim_rng_permille(&w->rng, 350)) {
 		struct truth_entry *entry = truth_find(w->truth, w->hosts[host].hostno, topic, key);
@@ -63,15 +67,27 @@ static void change_record(struct world *w, unsigned host)
 	}
 }
 
+/* Some join and leave all the time, and meet what is still on its way to them. */
+static void subscribe_or_leave(struct world *w, unsigned host)
+{
+	unsigned network = sim_rng_below(&w->rng, NETWORKS);
+
+	if (w->hosts[host].networks >> network & 1)
+		world_unsubscribe(w, host, network);
+	else
+		world_subscribe(w, host, network);
+}
+
 static void burst(struct world *w, unsigned host)
 {
-	unsigned count = sim_rng_below(&w->rng, 200);
+	unsigned count = sim_rng_below(&w->rng, 200), network = sim_rng_below(&w->rng, NETWORKS);
+	uint64_t topic = w->hosts[host].networks >> network & 1 ? SIM_NETWORK(network) : 9;
 
 	for (unsigned i = 0; i < count; i++) {
 		char key[24];
 
 		snprintf(key, sizeof(key), "kb%u", sim_rng_below(&w->rng, 60));
-		world_put(w, host, 9, key);
+		world_put(w, host, topic, key);
 	}
 }
 
@@ -86,10 +102,14 @@ static void rotate_keys(struct world *w, unsigned host)
 /* What the daemon finds changed after a crash: some of what it had is gone. */
 static void forget_some(struct world *w, uint32_t hostno)
 {
+	struct sim_host *host = &w->hosts[hostno - 1];
 	struct truth_entry *entry, *tmp;
 
+	for (unsigned n = 0; n < NETWORKS; n++)
+		if (sim_rng_permille(&w->rng, 100))
+			host->networks &= ~((uint64_t)1 << n);
 	HASH_ITER(hh, w->truth->entries, entry, tmp)
-	if (entry->id.origin == hostno && entry->live && sim_rng_permille(&w->rng, 200))
+	if (entry->id.origin == hostno && entry->live && (sim_rng_permille(&w->rng, 200) || !sim_keeps(host, entry->id.topic)))
 		truth_write(w->truth, hostno, entry->id.topic, entry->id.key, false);
 }
 
@@ -176,6 +196,8 @@ static void act(struct world *w)
 		rotate_keys(w, host);
 	else if (what < 130 && up)
 		burst(w, host);
+	else if (what < 180 && up)
+		subscribe_or_leave(w, host);
 	else if (what < 500 && up && w->with_ipam)
 		pool_act(w, host);
 	else if (up)

@@ -107,6 +107,19 @@ static struct truth_seen *seen_of(struct sim_host *host, const struct truth_key 
 	return seen;
 }
 
+void truth_forget_topic(struct sim_host *host, uint64_t topic)
+{
+	struct truth_seen *seen, *tmp;
+
+	HASH_ITER(hh, host->truth->seen, seen, tmp)
+	{
+		if (seen->id.topic != topic)
+			continue;
+		HASH_DEL(host->truth->seen, seen);
+		free(seen);
+	}
+}
+
 static void see_value(struct sim_host *host, struct truth_seen *seen, const struct truth_entry *entry, const char *text)
 {
 	uint64_t version = strtoull(text, NULL, 10);
@@ -135,6 +148,9 @@ void truth_on_record(
 
 	if (id.key[0] != 'k')
 		return;
+	if (!sim_keeps(host, topic))
+		world_fail(host->world, "host %u is told of %s by %u, of a topic that it does not keep", host->hostno, id.key,
+			origin);
 	world_trace(host->world, "host %u: (%u, %" PRIu64 ") %s: %.*s", host->hostno, origin, topic, id.key,
 		val ? (int)val_len : 4, val ? (const char *)val : "gone");
 	HASH_FIND(hh, host->world->truth->entries, &id, sizeof(id), entry);
@@ -228,6 +244,9 @@ void truth_check_host(struct world *w, unsigned index)
 		struct sim_host *origin = shard->id.origin <= w->host_count ? &w->hosts[shard->id.origin - 1] : NULL;
 		const struct shard *original;
 
+		if (origin != host && !sim_keeps(host, shard->id.topic))
+			world_fail(w, "host %u keeps shard (%u, %" PRIx64 "), and does not subscribe to it", host->hostno,
+				shard->id.origin, shard->id.topic);
 		if (!origin || !origin->gossip || origin == host || w->truth->conflicts_expected)
 			continue;
 		original = shards_find(&origin->gossip->shards, shard->id.origin, shard->id.topic);
@@ -249,6 +268,8 @@ static bool records_complete(struct world *w, struct sim_host *host, char *why, 
 		const void *found =
 			gossip_get(host->gossip, entry->id.origin, entry->id.topic, entry->id.key, strlen(entry->id.key), &len);
 
+		if (!sim_keeps(host, entry->id.topic))
+			continue;
 		if (!w->hosts[entry->id.origin - 1].gossip)
 			continue; /* a dead host's records: as far as they had come */
 		if (!entry->live && !found)
@@ -261,6 +282,27 @@ static bool records_complete(struct world *w, struct sim_host *host, char *why, 
 				entry->id.key, entry->id.origin);
 			return false;
 		}
+	}
+	return true;
+}
+
+/* Of many hosts, each with a few. */
+static bool roots_agree(struct world *w, struct sim_host *host, char *why, size_t why_size)
+{
+	unsigned step = w->host_count > 64 ? w->host_count / 16 : 1;
+
+	for (unsigned i = host->index % step; i < w->host_count; i += step) {
+		struct sim_host *other = &w->hosts[i];
+		const struct member *there, *here;
+
+		if (!other->gossip || other == host)
+			continue;
+		there = members_find(host->gossip, other->hostno);
+		here = members_find(other->gossip, host->hostno);
+		if (there && here && interest_root(host->gossip, there) == interest_root(other->gossip, here))
+			continue;
+		snprintf(why, why_size, "hosts %u and %u have different roots", host->hostno, other->hostno);
+		return false;
 	}
 	return true;
 }
@@ -280,6 +322,8 @@ bool truth_converged(struct world *w, char *why, size_t why_size)
 			snprintf(why, why_size, "hosts %u and %u have different roots", first->hostno, host->hostno);
 			return false;
 		}
+		if (w->networks && !roots_agree(w, host, why, why_size))
+			return false;
 		if (!gossip_in_step(host->gossip)) {
 			snprintf(why, why_size, "host %u is not in step", host->hostno);
 			return false;

@@ -7,9 +7,11 @@
  *R3)
  *	- nobody sees the same value twice, nor a deletion that did not happen: restarts do not flicker (R4, R5)
  *	- a copy with head h has exactly what its origin has up to h (R2, R3), its lists and sums are sound
+ *	- no copy of a topic is kept by a host that does not subscribe to it (of those that not all keep)
  *	- no conflict is counted unless the scenario made one (R6)
  *
- * And when all is quiet: all copies equal the origins', all roots are equal, all hosts agree on who is alive. */
+ * And when all is quiet: all copies equal the origins', all roots of what two hosts share are equal, all hosts agree on who is
+ * alive. */
 #ifndef TESTS_SIM_TRUTH_H
 #define TESTS_SIM_TRUTH_H
 
@@ -61,6 +63,8 @@ size_t truth_value(const struct truth_entry *entry, char buf[64]);
 /* The checker's part of ops->record; only keys that begin with 'k' are held against the truth. */
 void truth_on_record(
 	struct sim_host *host, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len);
+/* It has left the topic: what it sees when it is back is new to it. */
+void truth_forget_topic(struct sim_host *host, uint64_t topic);
 /* Any time: one host's copies against their origins. */
 void truth_check_host(struct world *w, unsigned host);
 /* When quiet: true when all are equal; with `why`, says what is not. */

@@ -569,7 +569,7 @@ static uint64_t pool_topic(const struct id128 *pool)
 
 	for (unsigned i = 0; i < 8; i++)
 		topic = topic << 8 | pool->bytes[i];
-	return topic;
+	return topic & ~GOSSIP_TOPIC_SUBSCRIBED;
 }
 
 static void ipam_op_publish(void *ctx, const struct id128 *pool, unsigned chunk, const void *val, size_t len)
@@ -866,6 +866,9 @@ void world_start(struct world *w, unsigned index)
 		if (gossip_restore(host->gossip, pair->key, pair->key_len, pair->val, pair->val_len, &err) < 0)
 			world_fail(w, "host %u cannot restore: %s", host->hostno, err.text);
 	}
+	for (unsigned i = 0; i < SIM_NETWORKS; i++)
+		if (host->networks >> i & 1)
+			gossip_subscribe(host->gossip, SIM_NETWORK(i), host_now_ms(host), NULL);
 	put_own_again(w, host);
 	if (w->with_ipam)
 		start_ipam(w, host);
@@ -1126,6 +1129,45 @@ void world_del(struct world *w, unsigned index, uint64_t topic, const char *key)
 	truth_write(w->truth, host->hostno, topic, key, false);
 	world_enter(w, index);
 	gossip_del(host->gossip, topic, key, strlen(key), host_now_ms(host));
+	world_leave(w);
+	world_touch(w, index);
+}
+
+bool sim_keeps(const struct sim_host *host, uint64_t topic)
+{
+	return !(topic & GOSSIP_TOPIC_SUBSCRIBED) || (host->networks >> (topic & (SIM_NETWORKS - 1)) & 1) != 0;
+}
+
+void world_subscribe(struct world *w, unsigned index, unsigned network)
+{
+	struct sim_host *host = &w->hosts[index];
+	struct err err = {0};
+
+	world_trace(w, "host %u subscribes to %u", host->hostno, network);
+	host->networks |= (uint64_t)1 << network;
+	w->networks = true;
+	if (!host->gossip)
+		return;
+	world_enter(w, index);
+	if (gossip_subscribe(host->gossip, SIM_NETWORK(network), host_now_ms(host), &err) < 0)
+		world_fail(w, "subscribe: %s", err.text);
+	world_leave(w);
+	world_touch(w, index);
+}
+
+void world_unsubscribe(struct world *w, unsigned index, unsigned network)
+{
+	struct sim_host *host = &w->hosts[index];
+	struct truth_entry *entry, *tmp;
+
+	world_trace(w, "host %u leaves %u", host->hostno, network);
+	HASH_ITER(hh, w->truth->entries, entry, tmp)
+	if (entry->id.origin == host->hostno && entry->id.topic == SIM_NETWORK(network) && entry->live)
+		world_del(w, index, entry->id.topic, entry->id.key);
+	host->networks &= ~((uint64_t)1 << network);
+	truth_forget_topic(host, SIM_NETWORK(network));
+	world_enter(w, index);
+	gossip_unsubscribe(host->gossip, SIM_NETWORK(network), host_now_ms(host));
 	world_leave(w);
 	world_touch(w, index);
 }

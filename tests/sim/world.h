@@ -21,6 +21,8 @@
 #define SIM_US_PER_MS 1000u
 #define SIM_SOCKET_PACKETS 512 /* a paused host's receive buffer */
 #define SIM_TOLD_IPAM 1
+#define SIM_NETWORKS 64
+#define SIM_NETWORK(n) (GOSSIP_TOPIC_SUBSCRIBED | (n)) /* topics that hosts subscribe to */
 
 struct world;
 
@@ -89,6 +91,7 @@ struct sim_host {
 	struct sim_undo *undo; /* SIM_UNDO_MAX, NULL when the world has no power cuts */
 	unsigned undo_count;
 	struct sim_image *image;
+	uint64_t networks;			   /* bits: what it subscribes to, also after a restart */
 	bool set_back;				   /* it got an old image back: what it remembers is not so */
 	struct gossip_mark mark, base;		   /* of what is on ipam_disk; the latter as last found sound */
 	enum gossip_standing stood;		   /* as last looked at */
@@ -147,6 +150,7 @@ struct world {
 	bool refusals;	 /* a host without a daemon answers with ICMP port unreachable */
 	struct truth *truth;
 	enum sim_breakage breakage;
+	bool networks;	   /* some host has subscribed to something */
 	bool trace;	   /* prints what happens to hosts and records */
 	char failure[512]; /* the first thing that was wrong, "" = nothing */
 	uint64_t packets, bytes, delivered;
@@ -196,6 +200,12 @@ void world_inject(struct world *w, unsigned to, const void *packet, size_t len);
 /* Own records through the truth (see truth.h). A value says its version, so equal values of one key never recur. */
 void world_put(struct world *w, unsigned host, uint64_t topic, const char *key);
 void world_del(struct world *w, unsigned host, uint64_t topic, const char *key);
+
+/* The topic SIM_NETWORK(network). Who leaves it deletes its own records there first. */
+void world_subscribe(struct world *w, unsigned host, unsigned network);
+void world_unsubscribe(struct world *w, unsigned host, unsigned network);
+/* Whether this host, by what it was told to do, keeps the topic. */
+bool sim_keeps(const struct sim_host *host, uint64_t topic);
 
 /* Calls the cores' timers after a scenario has acted on a host directly. */
 void world_touch(struct world *w, unsigned host);

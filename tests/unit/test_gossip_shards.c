@@ -67,7 +67,7 @@ static enum shards_verdict offer(
 	uint8_t type;
 
 	batch.origin = ORIGIN;
-	batch.topic = TOPIC;
+	batch.topic = like->topic ? like->topic : TOPIC;
 	assert_true(proto_batch_open(&list, &packet));
 	for (size_t i = 0; i < count && changes[i].key; i++) {
 		struct proto_record record = {.seq = changes[i].seq,
@@ -428,6 +428,46 @@ static void each_limit_says_which_it_is(void **state)
 }
 
 /* Long keys that begin alike share that; short ones, and long ones that begin otherwise, do not. Nobody sees it. */
+/* What only subscribers keep: nothing before, all from then on, nothing after, and our own always. */
+static void a_topic_is_kept_while_it_is_wanted(void **state)
+{
+	const uint64_t topic = GOSSIP_TOPIC_SUBSCRIBED | 7;
+	const struct proto_batch batch = {.topic = topic, .epoch = 1, .flags = SETTLED, .to = 2, .head = 2};
+	const struct change changes[] = {{1, "a", "1"}, {2, "b", "1"}};
+	struct copy c;
+	bool full;
+
+	(void)state;
+	copy_init(&c);
+	assert_int_equal(offer(&c, &batch, changes, 2, 0), SHARDS_UNWANTED);
+	assert_null(shards_find(&c.s, ORIGIN, topic));
+	assert_int_equal(c.s.unwanted, 1);
+
+	assert_non_null(shards_want(&c.s, topic));
+	assert_int_equal(offer(&c, &batch, changes, 2, 0), SHARDS_APPLIED);
+	assert_events("wanted", c.events, "+a=1 +b=1 ");
+	assert_true(c.s.root == 0); /* it is no part of what all compare */
+	assert_true(shards_topic(&c.s, topic)->root != 0);
+	assert_non_null(shards_put(&c.s, topic, "own", 3, "1", 1, 0, &full));
+	assert_null(shards_check(&c.s));
+
+	c.events[0] = 0;
+	shards_unwant(&c.s, topic);
+	assert_int_equal(offer(&c, &batch, changes, 2, 0), SHARDS_UNWANTED);
+	shards_sweep_unwanted(&c.s);
+	assert_null(shards_find(&c.s, ORIGIN, topic));
+	assert_non_null(shards_find(&c.s, 1, topic));
+	assert_int_equal(c.s.record_count, 1);
+	assert_events("forgotten without a word", c.events, "");
+	assert_null(shards_check(&c.s));
+
+	assert_non_null(shards_want(&c.s, topic));
+	assert_int_equal(offer(&c, &batch, changes, 2, 0), SHARDS_APPLIED);
+	assert_events("wanted again", c.events, "+a=1 +b=1 ");
+	assert_null(shards_check(&c.s));
+	shards_fini(&c.s);
+}
+
 static void keys_come_back_whole(void **state)
 {
 	static const struct change changes[] = {{1, "short", "1"}, {2, "a network's id in key 1", "1"},
@@ -650,6 +690,7 @@ int main(void)
 		cmocka_unit_test(ranges_have_a_limit),
 		cmocka_unit_test(record_limit_is_counted),
 		cmocka_unit_test(each_limit_says_which_it_is),
+		cmocka_unit_test(a_topic_is_kept_while_it_is_wanted),
 		cmocka_unit_test(keys_come_back_whole),
 		cmocka_unit_test(equal_shards_have_equal_roots_and_bytes),
 		cmocka_unit_test(copies_agree_with_the_twin),
