@@ -250,8 +250,13 @@ static struct event *event_new(struct cluster *c, enum event_kind kind, unsigned
 		violate(c, "the network is flooded: %u events wait", EVENTS_MAX);
 		return NULL;
 	}
-	e = calloc(1, sizeof(*e));
-	*e = (struct event){.kind = kind, .from = from, .to = to, .order = c->order++};
+	e = malloc(sizeof(*e)); /* not cleared: most of it is `bytes`, of which `len` count */
+	e->kind = kind;
+	e->from = from;
+	e->to = to;
+	e->chunk = 0;
+	e->len = 0;
+	e->order = c->order++;
 	e->at = c->now + 1 + below(c, c->delay_ms);
 	c->events[c->event_count++] = e;
 	return e;
@@ -551,7 +556,7 @@ static void survey_entry(void *ctx, const struct custody *e)
 
 	if (e->to != s->host + 1 && e->xid)
 		s->open_offers++;
-	for (unsigned a = (unsigned)e->start; a < (unsigned)(e->start + e->len) && a < POOL_MAX; a++) {
+	for (unsigned a = (unsigned)e->start; a < (unsigned)(e->start + e->len) && a < s->c->usable + 2; a++) {
 		bool open = e->to != s->host + 1 && e->xid;
 		struct custody *top = &s->top[a];
 
