@@ -101,7 +101,7 @@
 #define ADMIT_AGAIN_MS 100 /* half of what a joiner waits before it asks again */
 #define ADMIT_BUSY_MS 10   /* half of what it waits when it was told that the sponsor is busy */
 #define ADMIT_REMEMBERED 64
-#define ADMIT_WAITING 32
+#define ADMIT_WAITING 64
 #define ADMIT_WAIT_MS 150 /* less than what a joiner waits before it asks again */
 #define ADMIT_PER_S 256	  /* a tenth of a core */
 #define LAG_SECONDS 5
@@ -332,7 +332,7 @@ struct waiting_join {
 	struct gossip_addr from;
 	uint64_t until_ms; /* 0 = free */
 	uint16_t len;
-	uint8_t packet[GOSSIP_PACKET_MAX];
+	uint8_t packet[ADMISSION_JOIN_SIZE];
 };
 
 /* Whom we probe on a ring, while member_shape is `shape`. */

@@ -395,7 +395,7 @@ static struct waiting_join *waiting_of(struct gossip *g, const uint8_t *packet, 
 /* False: no room. */
 static bool join_waits(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len)
 {
-	if (!g->joins && (g->joins = calloc(ADMIT_WAITING, sizeof(*g->joins))) == NULL)
+	if (len > sizeof(g->joins->packet) || (!g->joins && (g->joins = calloc(ADMIT_WAITING, sizeof(*g->joins))) == NULL))
 		return false;
 	for (unsigned i = 0; i < ADMIT_WAITING; i++) {
 		struct waiting_join *w = &g->joins[i];
