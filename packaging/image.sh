@@ -11,7 +11,7 @@ install -d "$root"/{etc/trestle,proc,sys,dev,tmp,run,var/lib}
 install -D -m 755 "$build/trestled" "$root/usr/sbin/trestled"
 install -D -m 755 "$build/trestle" "$build/trestle-cni" -t "$root/usr/bin"
 strip "$root/usr/sbin/trestled" "$root/usr/bin/trestle" "$root/usr/bin/trestle-cni"
-# "libmnl.so.0 => /lib/x86_64-linux-gnu/libmnl.so.0 (0x...)", "/lib64/ld-linux-x86-64.so.2 (0x...)"
+# "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)", "/lib64/ld-linux-x86-64.so.2 (0x...)"
 for library in $(ldd "$build/trestled" "$build/trestle" | grep -o '/[^ )]*\.so[^ )]*' | sort -u); do
 	install -D -m 755 "$library" "$root$library"
 done

@@ -2,11 +2,13 @@
  * Each message lies at the end of its own heap block, so that a read beyond it is seen by the address sanitizer. */
 #include "netlink/parse.h"
 
+#include <errno.h>
 #include <arpa/inet.h>
 #include <linux/if_link.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
+#include <libmnl/libmnl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -272,9 +274,65 @@ static void deleting_group_zero_is_never_sent(void **state)
 	assert_int_equal(nlb_finish(&b, NULL), 0);
 }
 
+/* What libnftnl and our parsers rely on, of netlink/mnl.c. */
+static void attributes_have_their_size(void **state)
+{
+	char buf[256] __attribute__((aligned(8)));
+	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+	struct nlattr *nest, *attr;
+
+	(void)state;
+	nest = mnl_attr_nest_start(nlh, 9);
+	mnl_attr_put_u8(nlh, 1, 7);
+	mnl_attr_put_u32(nlh, 2, 70000);
+	mnl_attr_put_strz(nlh, 3, "abc");
+	mnl_attr_nest_end(nlh, nest);
+	assert_int_equal(nlh->nlmsg_len, 16 + 4 + 8 + 8 + 8);
+	assert_int_equal(mnl_attr_get_type(nest), 9);
+	assert_int_equal(mnl_attr_get_payload_len(nest), 24);
+	attr = mnl_attr_get_payload(nest);
+	assert_int_equal(mnl_attr_validate(attr, MNL_TYPE_U8), 0);
+	assert_int_equal(mnl_attr_validate(attr, MNL_TYPE_U32), -1);
+	attr = mnl_attr_next(attr);
+	assert_int_equal(mnl_attr_validate(attr, MNL_TYPE_U8), -1);
+	assert_int_equal(mnl_attr_get_u32(attr), 70000);
+	attr = mnl_attr_next(attr);
+	assert_int_equal(mnl_attr_validate(attr, MNL_TYPE_NUL_STRING), 0);
+	attr->nla_len--;
+	assert_int_equal(mnl_attr_validate(attr, MNL_TYPE_NUL_STRING), -1);
+	assert_true(mnl_attr_ok(attr, 8));
+	assert_false(mnl_attr_ok(attr, 6));
+	assert_false(mnl_attr_put_check(nlh, nlh->nlmsg_len + 7, 4, 4, buf));
+	assert_int_equal(mnl_attr_type_valid(attr, 2), -1);
+	assert_true(mnl_nlmsg_ok(nlh, (int)nlh->nlmsg_len));
+	assert_false(mnl_nlmsg_ok(nlh, (int)nlh->nlmsg_len - 1));
+}
+
+static void answers_end_as_the_kernel_says(void **state)
+{
+	char buf[64] __attribute__((aligned(8)));
+	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+	struct nlmsgerr *e = mnl_nlmsg_put_extra_header(nlh, sizeof(*e));
+
+	(void)state;
+	nlh->nlmsg_type = NLMSG_ERROR;
+	nlh->nlmsg_seq = 5;
+	assert_int_equal(mnl_cb_run(buf, nlh->nlmsg_len, 5, 0, NULL, NULL), MNL_CB_STOP);
+	assert_int_equal(mnl_cb_run(buf, nlh->nlmsg_len, 6, 0, NULL, NULL), MNL_CB_ERROR);
+	assert_int_equal(errno, EPROTO);
+	e->error = -ENOENT;
+	assert_int_equal(mnl_cb_run(buf, nlh->nlmsg_len, 5, 0, NULL, NULL), MNL_CB_ERROR);
+	assert_int_equal(errno, ENOENT);
+	nlh->nlmsg_len -= 4;
+	assert_int_equal(mnl_cb_run(buf, nlh->nlmsg_len, 5, 0, NULL, NULL), MNL_CB_ERROR);
+	assert_int_equal(errno, EBADMSG);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(attributes_have_their_size),
+		cmocka_unit_test(answers_end_as_the_kernel_says),
 		cmocka_unit_test(good_attributes_are_found_by_their_place),
 		cmocka_unit_test(bad_attributes_are_refused_by_name),
 		cmocka_unit_test(trailing_bytes_are_refused),
