@@ -26,12 +26,12 @@
 #define SPARES_WAIT_MAX_MS 5000
 #define JOIN_TIMEOUT_MS 10000
 #define LEAVE_MS 5000 /* for handing addresses over */
-#define RECEIVE_BATCH 32
+#define RECEIVE_BATCH 16
 #define SOCKET_BUFFER (4 * 1024 * 1024)
 #define MEASURE_EVERY_MS 200
 #define LATE_MS 50
 #define LOOP_TICK_MS 4
-#define HEAR_FIRST_BATCHES 256
+#define HEAR_FIRST_BATCHES 512
 
 struct join {
 	struct joiner *joiner;

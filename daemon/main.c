@@ -1,6 +1,7 @@
 /* trestled: one per host. Reads the options, starts the node, runs the loop until told to end. */
 #include <errno.h>
 #include <event2/event.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,7 @@ static void limit_process(void)
 {
 	struct rlimit files = {.rlim_cur = 65536, .rlim_max = 65536}, core = {0};
 
+	mallopt(M_ARENA_MAX, 1); /* the worker's jobs are few: a heap of its own is not worth its pages */
 	setrlimit(RLIMIT_NOFILE, &files);
 	setrlimit(RLIMIT_CORE, &core);
 	signal(SIGPIPE, SIG_IGN);

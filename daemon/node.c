@@ -1,4 +1,5 @@
 /* Construction in order, the slow timer, the end. */
+#include <malloc.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,8 @@
 #define HOUSEKEEPING_MS 1000
 #define HOUSEKEEPING_LATEST_MS 2000
 #define LINKS_EVERY 2 /* of these */
+#define TRIM_FIRST 8  /* what starting and joining took goes back to the kernel */
+#define TRIM_EVERY 512
 #define CLAIMS_PENDING_MS 25
 #define JOIN_AGAIN_MS 10000
 
@@ -160,6 +163,8 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 		custody_poke(node);
 		if (++node->housekeepings % LINKS_EVERY == 0)
 			datapath_look_at_links(node);
+		if (node->housekeepings % TRIM_EVERY == TRIM_FIRST)
+			malloc_trim(0);
 	}
 	if (node->pending_claims)
 		housekeeping_soon(node);
