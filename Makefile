@@ -69,15 +69,16 @@ $(B)/lib$(1).a: $(call objects,$(1))
 endef
 $(foreach m,$(MODULES),$(eval $(call archive,$(m))))
 
+small = $(if $(SANITIZE),,$(if $(filter -O2,$(CFLAGS)),-Os))
 # Written anew only when the command line changed; every object depends on it.
 $(B)/flags: always
 	@mkdir -p $(@D)
 	@printf '%s\n' "$$FLAGS" | cmp -s - $@ || printf '%s\n' "$$FLAGS" >$@
-$(B)/flags: export FLAGS = $(CC) $(OWN_CFLAGS) $(CFLAGS)
+$(B)/flags: export FLAGS = $(CC) $(OWN_CFLAGS) $(CFLAGS), some with $(call small)
 
 # Room before speed where no packet of the cluster passes: pages of code that are not there are not mapped.
 SMALL := $(foreach m,netlink ipam driver http plugin control daemon,$(call objects,$(m)))
-$(SMALL): SIZE := $(if $(SANITIZE),,$(if $(filter -O2,$(CFLAGS)),-Os))
+$(SMALL): SIZE := $(call small)
 $(B)/%.o: %.c $(B)/flags | deps
 	@mkdir -p $(@D)
 	$(call say,CC    $<)
