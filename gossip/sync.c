@@ -439,7 +439,8 @@ static void compare_own(struct comparison *c, const struct proto_head *theirs, s
 {
 	struct gossip *g = c->g;
 
-	if (theirs->epoch > g->self->epoch || (theirs->epoch == g->self->epoch && theirs->head > g->shards.seq)) {
+	if (theirs->epoch > g->self->epoch ||
+		(theirs->epoch == g->self->epoch && theirs->head > (ours ? ours->head : g->shards.seq))) {
 		g->conflicts++;
 		core_raise_epoch(g, theirs->epoch + (theirs->epoch < UINT32_MAX), theirs->head);
 		return;
