@@ -216,6 +216,7 @@ bool members_renumber(struct gossip *g, struct member *m, const struct member_sa
 	if (m->hostno < DIRECT_MAX)
 		g->direct[m->hostno] = NULL;
 	m->hostno = save->hostno;
+	g->tree_order_count = 0; /* its place follows from the number */
 	m->addr = save->addr;
 	m->vtep = save->vtep;
 	frame_peer_fini(&m->frame);

@@ -60,7 +60,7 @@ static int compare_places(const void *a, const void *b)
 	return (*x)->hostno < (*y)->hostno ? -1 : (*x)->hostno > (*y)->hostno;
 }
 
-/* All members, sorted once: places do not change, who is in the ring does. */
+/* All members, sorted when there are new ones: a place follows from the number, who is in the ring is found later. */
 static bool order_members(struct gossip *g)
 {
 	struct member **order;
