@@ -284,7 +284,8 @@ static bool ask_again(struct ipam *ipam, struct pool *pool, struct request *r, u
 	return awaited;
 }
 
-/* A donor that said no may have got addresses since: its record says so. Once per donor. */
+/* A donor that said no may have got addresses since: its record says so. Once per donor, under a new number: a late copy of its
+ * no is no answer to this. */
 static bool ask_second_round(struct ipam *ipam, struct pool *pool, struct request *r, uint64_t now_ms)
 {
 	for (unsigned i = 0; i < r->asked_count; i++) {
@@ -295,6 +296,7 @@ static bool ask_second_round(struct ipam *ipam, struct pool *pool, struct reques
 		if (!view || asked->again || view_bucket(view) == 0 || peer_life(ipam, asked->hostno) != PEER_ALIVE ||
 			!view_holds_some(view, r->start, r->len))
 			continue;
+		r->xid = next_xid(ipam);
 		asked->again = true;
 		asked->answered = false;
 		asked->tries = 0;
