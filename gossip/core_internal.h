@@ -224,7 +224,8 @@ struct member {
 	uint64_t push_ms; /* when to look at its cursors, NEVER */
 	uint64_t push_last_ms;
 	unsigned unacked;
-	unsigned owed; /* packets of its pushes without an answer yet */
+	unsigned owed;	      /* packets of its pushes without an answer yet */
+	uint32_t push_rtt_ms; /* the shortest of a push, without the wait of its ack; 0 = none was acknowledged yet */
 
 	UT_hash_handle hh, hh_id;
 };

@@ -166,7 +166,9 @@ static bool load(struct train *t, struct shard *shard, struct shard_cursor *c)
 /* Who has just come, and whoever hears us while we are late ourselves, is not asked again too soon. */
 static uint64_t rto(const struct gossip *g, const struct member *m, const struct shard_cursor *c)
 {
-	uint64_t base = m->srtt_us ? 3 * (uint64_t)m->srtt_us / 1000 : PUSH_RTO_UNKNOWN_MS;
+	uint64_t base = m->srtt_us	 ? 3 * (uint64_t)m->srtt_us / 1000
+			: m->push_rtt_ms ? 3 * (uint64_t)m->push_rtt_ms
+					 : PUSH_RTO_UNKNOWN_MS;
 
 	return (base > PUSH_RTO_MS ? base : PUSH_RTO_MS) * (1 + g->health) << c->tries;
 }
@@ -414,12 +416,23 @@ static void maybe_raise_floor(struct gossip *g, struct shard *shard)
 	shards_raise_floor(&g->shards, shard, lowest);
 }
 
+/* The shortest counts: those of a cluster that is starting say little about it. */
+static void note_round_trip(struct member *m, uint64_t ms)
+{
+	uint32_t rtt = ms > PUSH_ACK_MS ? (uint32_t)(ms - PUSH_ACK_MS) : 1;
+
+	if (m->push_rtt_ms == 0 || rtt < m->push_rtt_ms)
+		m->push_rtt_ms = rtt;
+}
+
 void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_t head, bool exact)
 {
 	struct shard_cursor *c = cursor_of(g, shard, m);
 
 	if (!c)
 		return;
+	if (!exact && c->tries == 0 && c->sent > c->acked && head >= c->sent)
+		note_round_trip(m, g->now - c->sent_ms);
 	if (exact || head >= c->acked)
 		c->given = false;
 	if (exact && head < c->acked)
