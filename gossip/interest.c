@@ -26,7 +26,7 @@
 #define FIRST_AGAIN_MS 300 /* while we have not been equal with any */
 #define FRESH_MS 5000	   /* without patience for what is on its way */
 #define CHANGING_MS 5000   /* a topic is lively so long after a change */
-#define LIVELY_MS 1000	   /* between comparisons of a topic, while it is; probes count */
+#define LIVELY_MS 1500	   /* between comparisons while it is; probes count: where all share it, one a second */
 #define QUIET_MS 10000
 #define NEXT_MS 1000 /* from one topic to the next, when several are due */
 
