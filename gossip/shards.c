@@ -481,7 +481,7 @@ static void begin_epoch(struct shards *s, struct shard *shard, uint64_t now_ms)
 	shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
 	s->ageing = true;
 	shard->epoch = shard->of->epoch;
-	shard->head = shard->floor = shard->floor_next = 0;
+	shard->head = shard->floor = shard->floor_next = shard->pushed = 0;
 	shard->range_count = 0;
 	shard->listing = shard->relist = shard->sweep_due = shard->settled = shard->vacant = false;
 	update_root(s, shard);

@@ -104,7 +104,7 @@ struct shard {
 	struct record_list live;  /* of this epoch, deletions too */
 	struct record_list old;	  /* of an earlier epoch, not confirmed yet */
 	u128 root;		  /* our part of shards.root or topic.root */
-	uint64_t pushed;	  /* own: sync_tree.c sent everything up to here */
+	uint64_t pushed;	  /* sync_tree.c sent everything up to here, of others' what it passed on */
 	uint64_t pulled_ms;	  /* sync.c: when a peer was asked for it */
 	struct origin *of;
 	struct topic *in;

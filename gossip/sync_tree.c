@@ -5,9 +5,10 @@
  * its children without being told, each origin has other inner hosts, and nothing about the tree is kept. Where views differ,
  * some host gets a packet twice or not at all: the latter is what the digest is for.
  *
- * A relay packet is a batch, forwarded as it is by whoever learns something from it. Each hop is acknowledged ("I took over as
+ * A relay packet is a batch, forwarded as it is, once, by whoever has what is in it. Each hop is acknowledged ("I took over as
  * far as this"), repeated like a direct push, and after PUSH_TRIES the silent child's children become our own. Some time after a
- * host has learned something, it tells two others at random where the shard stands: who is behind pulls.
+ * host has learned something, it tells two others at random where the shard stands: who is behind pulls. One that pulled before
+ * a repetition came has its children to serve nevertheless.
  *
  * At the limit of hops on their way, or of the token bucket, an origin waits, while a relay does not forward: anti-entropy has it
  * then. */
@@ -359,10 +360,24 @@ static void acknowledge(struct gossip *g, struct member *m, const struct proto_b
 		core_send(g, m, FRAME_CLASS_PROBE, &packet);
 }
 
+/* Whether it is ours to pass on. What we have by another way our children may lack; what is repeated for want of an ack only,
+ * they have of us. */
+static bool take_over(struct gossip *g, const struct proto_batch *batch, enum shards_verdict verdict)
+{
+	struct shard *shard = shards_find(&g->shards, batch->origin, batch->topic);
+
+	if (!shard || (verdict != SHARDS_APPLIED && (verdict != SHARDS_KNOWN || shard->pushed >= batch->to)))
+		return false;
+	if (shard->pushed < batch->to)
+		shard->pushed = batch->to;
+	return true;
+}
+
 bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body, struct sync_answer *answer)
 {
 	const uint8_t *bytes = body->at;
 	size_t len = br_left(body);
+	enum shards_verdict verdict;
 	const struct tree_ring *ring;
 	struct proto_batch batch;
 	struct tree_packet *p;
@@ -373,7 +388,8 @@ bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body
 		return false;
 	if (shards_keeps(&g->shards, batch.topic)) /* else it finds others for its part of the tree */
 		acknowledge(g, m, &batch);
-	if (sync_on_batch(g, m, &batch, answer) != SHARDS_APPLIED)
+	verdict = sync_on_batch(g, m, &batch, answer);
+	if (batch.origin == g->self->hostno || !take_over(g, &batch, verdict))
 		return true;
 	remember_digest(g, &batch);
 	origin = members_find(g, batch.origin);

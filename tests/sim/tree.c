@@ -70,6 +70,44 @@ static void dead_relays_delay_a_change_only(struct world *w)
 	expect_quiet(w, 20000);
 }
 
+/* Who follows `origin` in the ring passes on to TREE_WIDE others. */
+static unsigned first_child(const struct sim_host *origin)
+{
+	const struct tree_ring *ring = &origin->gossip->tree_ring;
+	unsigned i = 0;
+
+	while (ring->at[i] != origin->gossip->self)
+		i++;
+	return ring->at[(i + 1) % ring->count]->hostno - 1;
+}
+
+/* Two packets to it are lost. Meanwhile a digest tells it of the change, which it pulls: the third packet brings it nothing new,
+ * and its children all the same. */
+static void a_relay_that_pulled_first_passes_on(struct world *w)
+{
+	begin(w);
+	for (unsigned i = 0; i < 10; i++) {
+		struct sim_host *origin = &w->hosts[i];
+		unsigned child;
+		char key[24];
+
+		snprintf(key, sizeof(key), "before%u", i);
+		world_put(w, i, 3, key);
+		world_run_ms(w, 200);
+		child = first_child(origin);
+		snprintf(key, sizeof(key), "k%u", i);
+		world_cut(w, i, child, true);
+		world_put(w, i, 3, key);
+		world_run_ms(w, 3 * PUSH_RTO_MS - 5);
+		world_cut(w, i, child, false);
+		expect(w, lacking(w, origin->hostno, key) > 0, "some wait for it");
+		world_run_ms(w, 10);
+		expect(w, lacking(w, origin->hostno, key) == 0, "with the third packet all have it");
+		world_run_ms(w, 200);
+	}
+	expect_quiet(w, 3000);
+}
+
 static void a_burst_goes_by_the_tree(struct world *w)
 {
 	uint64_t bytes;
@@ -113,6 +151,7 @@ static void a_cluster_grows_past_the_limit_and_shrinks(struct world *w)
 const struct scenario tree_scenarios[] = {
 	{"a_change_reaches_all_by_way_of_others", 100, false, a_change_reaches_all_by_way_of_others},
 	{"dead_relays_delay_a_change_only", 100, false, dead_relays_delay_a_change_only},
+	{"a_relay_that_pulled_first_passes_on", 100, false, a_relay_that_pulled_first_passes_on},
 	{"a_burst_goes_by_the_tree", 70, false, a_burst_goes_by_the_tree},
 	{"a_cluster_grows_past_the_limit_and_shrinks", 76, false, a_cluster_grows_past_the_limit_and_shrinks},
 	{NULL, 0, false, NULL},
