@@ -190,9 +190,9 @@ class Away(Hosts):
         self.assertEqual(self.reach(two, three), "both")
         self.assertIn(f"1 hosts are reached by TCP only, which is slower: let UDP port {PORT} pass between them and this one; `trestle members` names them",
                       two.call("GET", "/v1/status")["warnings"])
-        # A network made on one, which asks its home, and its containers' addresses, which h1 has in custody.
-        runtimes = [Runtime(d, *d.plugin().create_network("app", "10.9.0.0/24")) for d in (one, two)]
-        containers = [r.attach() for r in runtimes]
+        # A network made on one, which asks its home, and its containers' addresses, which h1 has in custody. h3 is part of it: it hears.
+        runtimes = [Runtime(d, *d.plugin().create_network("app", "10.9.0.0/24")) for d in self.daemons]
+        containers = [r.attach() for r in runtimes[:2]]
         for d in self.daemons:
             wait_for(lambda d=d: len(d.endpoints()) == 2, 10, f"{d.host.name} knows both containers")
         wait_for(lambda: runtimes[0].ping(containers[0], containers[1].ip), 10, "they reach each other")
