@@ -275,7 +275,7 @@ static json_t *status(struct node *node)
 		json_pack("{s:i, s:i}", "local", (int)endpoints_of(node, node->cluster.hostno, 0), "remote",
 			(int)node->remote_count));
 	json_object_set_new(o, "pools", json_integer(HASH_COUNT(node->pools)));
-	json_object_set_new(o, "spare_numbers", json_integer(cluster_spare_numbers(node)));
+	json_object_set_new(o, "spare_numbers", json_integer(hostnos_spare(node)));
 	json_object_set_new(o, "drift", drift_json(node));
 	json_object_set_new(o, "in_step", json_boolean(gossip_in_step(node->gossip)));
 	json_object_set_new(o, "last_resync_age_ms", json_integer((json_int_t)(now - datapath_last_resync_ms(node))));

@@ -1,8 +1,8 @@
 /* Who this host is, and gossip's side effects.
  *
- * A new host is the first of its own cluster: random cluster id and key, host number 1. Joining another cluster is possible while
- * it is alone and uses no network: what it had is then dropped, its key pair stays. The UDP socket is bound once and serves the
- * joiner and the core alike. Each start takes the next epoch, on disk before the first packet. */
+ * A new host is the first of its own cluster: random cluster id and key, host number 1. It becomes a member of another one in
+ * join.c. The UDP socket is bound once and serves the joiner and the core alike. Each start takes the next epoch, on disk before
+ * the first packet. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -14,35 +14,15 @@
 #include <unistd.h>
 
 #include "daemon/node_internal.h"
-#include "gossip/joiner.h"
-#include "gossip/token.h"
 
 #define NEXT_WIRE_ENV "TRESTLE_TEST_NEXT_WIRE" /* for tests: act as the release after this one */
 #define NEXT_WIRE 2
-#define FIRST_HOSTNO 1
-#define HOSTNO_SPARES 16    /* so that a sponsor works inside a cut from its own reserve */
-#define SPARES_LULL_MS 300  /* without a new host, before this one asks for spare numbers */
-#define SPARES_SPREAD_MS 20 /* for each host that may ask at the same time */
-#define SPARES_WAIT_MAX_MS 5000
-#define JOIN_TIMEOUT_MS 10000
-#define LEAVE_MS 5000 /* for handing addresses over */
 #define RECEIVE_BATCH 16
 #define SOCKET_BUFFER (4 * 1024 * 1024)
 #define MEASURE_EVERY_MS 200
 #define LATE_MS 50
 #define LOOP_TICK_MS 4
 #define HEAR_FIRST_BATCHES 512
-
-struct join {
-	struct joiner *joiner;
-	struct event *timer;
-	void (*fn)(void *arg, const struct err *err);
-	void *arg;
-	bool ended;
-	struct joiner_result result;
-	struct err err;
-	struct node *node;
-};
 
 void random_bytes(void *ctx, void *buf, size_t len)
 {
@@ -191,7 +171,7 @@ void cluster_save(struct node *node)
 }
 
 /* The first of a cluster of its own. */
-static void make_cluster(struct cluster_state *c)
+void cluster_make(struct cluster_state *c)
 {
 	*c = (struct cluster_state){.cluster_id = random_id(), .hostno = FIRST_HOSTNO, .hostno_pool = random_id()};
 	randombytes_buf(c->key, sizeof(c->key));
@@ -207,17 +187,21 @@ static int load_cluster(struct node *node, struct err *err)
 		if (cluster_state_decode(b.bytes, b.len, &node->cluster, err) < 0)
 			return -1;
 	} else {
-		make_cluster(&node->cluster);
+		cluster_make(&node->cluster);
 	}
 	sodium_memzero(&b, sizeof(b));
 	node->cluster.epoch++;
 	return save_cluster_now(node, err);
 }
 
-/* What a host is in a cluster, and nowhere else. */
-static const enum store_kind of_a_member[] = {
-	STORE_GOSSIP, STORE_IPAM, STORE_NETWORK, STORE_DOCKER_NETWORK, STORE_POOL, STORE_HOSTNO, STORE_LEAVING};
-#define OF_A_MEMBER (sizeof(of_a_member) / sizeof(of_a_member[0]))
+/* What a host is in a cluster, and nowhere else, goes; `saves` comes. On the worker, or before there is one. */
+int cluster_replace_state(struct node *node, struct store_change *saves, struct err *err)
+{
+	static const enum store_kind of_a_member[] = {
+		STORE_GOSSIP, STORE_IPAM, STORE_NETWORK, STORE_DOCKER_NETWORK, STORE_POOL, STORE_HOSTNO, STORE_LEAVING};
+
+	return store_replace(node->store, STORE_STATE, of_a_member, sizeof(of_a_member) / sizeof(of_a_member[0]), saves, err);
+}
 
 /* It said goodbye and was killed before it had become somebody else. Its old self must not come back: the others do not wait for
  * its promises any more. */
@@ -237,7 +221,7 @@ static int finish_leaving(struct node *node, struct err *err)
 		store_wipe(node->store, STORE_STATE, STORE_MARK, err) < 0)
 		return -1;
 	/* The note last: until here a kill leads back to this place. */
-	return store_replace(node->store, STORE_STATE, of_a_member, OF_A_MEMBER, NULL, err);
+	return cluster_replace_state(node, NULL, err);
 }
 
 /* ---- the socket ---- */
@@ -290,7 +274,7 @@ static void on_out(evutil_socket_t fd, short what, void *arg)
 	flush_out(node);
 }
 
-static void send_packet(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
+void cluster_send(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
 {
 	struct node *node = ctx;
 	struct sockaddr_storage ss;
@@ -316,15 +300,12 @@ static void on_refused(void *ctx, const struct sockaddr_storage *ss)
 
 static void receive(struct node *node, const struct gossip_addr *from, const void *packet, size_t len, bool stream, uint64_t now)
 {
-	if (node->join && !node->join->ended) {
-		joiner_packet(node->join->joiner, from, packet, len, now);
-		event_active(node->join->timer, EV_TIMEOUT, 0); /* what it heard may let it ask again sooner */
-	} else if (node->gossip && !node->left) {
-		if (stream)
-			gossip_stream_packet(node->gossip, from, packet, len, now);
-		else
-			gossip_packet(node->gossip, from, packet, len, now);
-	}
+	if (join_packet(node, from, packet, len, now) || !node->gossip || node->left)
+		return;
+	if (stream)
+		gossip_stream_packet(node->gossip, from, packet, len, now);
+	else
+		gossip_packet(node->gossip, from, packet, len, now);
 }
 
 /* Returns how many came, -1 (errno). */
@@ -441,7 +422,7 @@ struct host *cluster_host(struct node *node, uint32_t hostno)
 	return host;
 }
 
-static void tell_members(struct node *node)
+void cluster_tell_members(struct node *node)
 {
 	unsigned count = 0, max = HASH_COUNT(node->hosts) + 1;
 	struct ip *vteps = calloc(max, sizeof(*vteps));
@@ -456,10 +437,6 @@ static void tell_members(struct node *node)
 	datapath_set_members(node, vteps, count);
 	free(vteps);
 }
-
-static void grant_look_of(struct node *node, const struct id128 *host_id);
-
-static void hostnos_wait(struct node *node);
 
 static void on_member(void *ctx, const struct gossip_member *m, enum gossip_state old)
 {
@@ -486,14 +463,14 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 	host->vtep = m->vtep;
 	if (moved || (host->hidden && m->state <= GOSSIP_SUSPECT)) {
 		host->hidden = m->state == GOSSIP_LEFT || estate_is_buried(node, m->hostno);
-		tell_members(node);
+		cluster_tell_members(node);
 		segments_host_changed(node, host);
 	}
 	if (node->ipam && m->state == GOSSIP_LEFT)
 		ipam_peer_left(node->ipam, m->hostno, clock_boot_ms());
 	else if (node->ipam)
 		ipam_peer_alive(node->ipam, m->hostno, m->state <= GOSSIP_SUSPECT, clock_boot_ms());
-	grant_look_of(node, &m->host_id);
+	hostno_look(node, &m->host_id);
 	custody_poke(node);
 }
 
@@ -580,7 +557,7 @@ static void on_sync(void *ctx, uint64_t ticket)
 	outbox_call(node->outbox, on_kept, k);
 }
 
-static void send_stream(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
+void cluster_send_stream(void *ctx, const struct gossip_addr *to, const void *packet, size_t len)
 {
 	streams_send(ctx, to, packet, len);
 }
@@ -594,258 +571,6 @@ static int64_t wall(void *ctx)
 {
 	(void)ctx;
 	return clock_wall_s();
-}
-
-/* ---- host numbers ---- */
-
-/* A number once granted belongs to that host for good: MACs carry it. Kept in the state file and leased again at each start. */
-struct hostno_grant {
-	struct node *node;
-	struct id128 host_id;
-	uint32_t hostno; /* 0 = being asked for */
-	bool saved;
-	bool spread; /* a majority knows it: it may have addresses */
-	UT_hash_handle hh;
-};
-
-#define GRANT_SIZE 5 /* its number and `spread`; 4 of an earlier trestle, which did not look at that */
-
-static void grant_save(struct node *node, const struct hostno_grant *g, bool durable)
-{
-	uint8_t val[GRANT_SIZE];
-
-	memcpy(val, &g->hostno, sizeof(g->hostno));
-	val[4] = g->spread;
-	outbox_save(node->outbox,
-		store_change_new(STORE_STATE, STORE_HOSTNO, &g->host_id, sizeof(g->host_id), val, sizeof(val), durable));
-}
-
-/* Who forgets this host asks all that it knows. A host that nobody but us knew would not be asked what it got from us, and its
- * addresses would be taken for ours: so it gets none before a majority knows it. */
-static void grant_look(struct node *node, struct hostno_grant *g)
-{
-	struct gossip_member m;
-	bool spread;
-
-	if (g->spread || !g->hostno || !node->ipam || !gossip_member_get(node->gossip, g->hostno, &m) || m.self ||
-		!id_equal(&m.host_id, &g->host_id))
-		return;
-	spread = gossip_admission_spread(node->gossip, g->hostno);
-	ipam_peer_eligible(node->ipam, g->hostno, spread, clock_boot_ms());
-	if (!spread)
-		return;
-	custody_poke(node);
-	g->spread = true;
-	node->grants_unspread--;
-	grant_save(node, g, false);
-}
-
-static void grant_look_of(struct node *node, const struct id128 *host_id)
-{
-	struct hostno_grant *g;
-
-	HASH_FIND(hh, node->grants, host_id, sizeof(*host_id), g);
-	if (g)
-		grant_look(node, g);
-}
-
-static void grants_look(struct node *node)
-{
-	struct hostno_grant *g, *next;
-
-	if (node->grants_unspread)
-		HASH_ITER(hh, node->grants, g, next)
-	grant_look(node, g);
-}
-
-/* The other way round: known to many, our number is ours for good, and with it our slice of each large pool. */
-static void known_look(struct node *node)
-{
-	if (node->cluster.known || !node->ipam || !gossip_known(node->gossip))
-		return;
-	node->cluster.known = true;
-	cluster_save(node);
-	ipam_open_slices(node->ipam, clock_boot_ms());
-	custody_poke(node);
-}
-
-static const struct prefix hostno_prefix = {.ip = {.family = 4}, .length = 12}; /* 2^20 numbers: gossip's limit */
-
-static void grant_saved(struct node *node, const struct id128 *host_id)
-{
-	struct hostno_grant *g;
-
-	HASH_FIND(hh, node->grants, host_id, sizeof(*host_id), g);
-	if (!g)
-		return;
-	g->saved = true;
-	gossip_admit_again(node->gossip, clock_boot_ms());
-	cluster_poke(node);
-}
-
-static void grant_result(void *arg, const struct ipam_result *result)
-{
-	struct hostno_grant *g = arg;
-	struct node *node = g->node;
-	uint32_t hostno;
-
-	if (result->code != IPAM_GRANTED) {
-		struct err err = {0};
-		custody_explain(node, result, NULL, &hostno_prefix, &err);
-		log_warn("cluster", "no host number for a joiner: %s; it asks again", err.text);
-		HASH_DEL(node->grants, g);
-		free(g);
-		return;
-	}
-	hostno = (uint32_t)ip_number(&result->address);
-	g->hostno = hostno;
-	g->spread = id_equal(&g->host_id, &node->identity.id);
-	node->grants_unspread += !g->spread;
-	grant_save(node, g, true);
-	call_behind_saves(node, &g->host_id, grant_saved);
-}
-
-static struct hostno_grant *grant_new(struct node *node, const struct id128 *host_id)
-{
-	struct hostno_grant *g = calloc(1, sizeof(*g));
-
-	if (!g)
-		abort();
-	g->node = node;
-	g->host_id = *host_id;
-	HASH_ADD(hh, node->grants, host_id, sizeof(g->host_id), g);
-	return g;
-}
-
-static void ask_hostno(struct node *node, struct hostno_grant *g, uint32_t hostno)
-{
-	char owner[ID_TEXT_SIZE];
-	struct ipam_want want = {.pool = node->cluster.hostno_pool, .owner = id_format(&g->host_id, owner)};
-
-	if (hostno)
-		want.address = ip_from_number(4, hostno);
-	custody_ask(node, &want, grant_result, g);
-}
-
-static void hostnos_begin(struct node *node);
-
-static uint32_t on_admit(void *ctx, const struct id128 *host_id)
-{
-	struct node *node = ctx;
-	struct hostno_grant *g;
-
-	HASH_FIND(hh, node->grants, host_id, sizeof(*host_id), g);
-	if (g)
-		return g->saved ? g->hostno : 0;
-	if (id_is_zero(&node->cluster.hostno_pool) && node->hostnos_ms)
-		hostnos_begin(node);
-	if (id_is_zero(&node->cluster.hostno_pool))
-		return 0;
-	ask_hostno(node, grant_new(node, host_id), 0);
-	return 0; /* not before it is on disk: the request waits for that */
-}
-
-static int load_grant(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err)
-{
-	struct node *node = ctx;
-	struct hostno_grant *g;
-	struct id128 id;
-
-	if (key_len != sizeof(id) || (len != GRANT_SIZE && len != sizeof(g->hostno)))
-		return err_set(err, ERR_CORRUPT, "a stored host number has %zu bytes", len);
-	memcpy(&id, key, sizeof(id));
-	g = grant_new(node, &id);
-	memcpy(&g->hostno, val, sizeof(g->hostno));
-	g->spread = len == sizeof(g->hostno) || ((const uint8_t *)val)[4];
-	node->grants_unspread += !g->spread;
-	g->saved = true;
-	return 0;
-}
-
-static void lease_again(void *arg, const struct ipam_result *result)
-{
-	const struct hostno_grant *g = arg;
-
-	if (result->code != IPAM_GRANTED)
-		log_error("cluster", "host number %u, granted by this host, is not in its custody any more", g->hostno);
-}
-
-/* The first host makes the pool and takes its own number; later starts lease again what was granted. */
-static int start_hostnos(struct node *node, struct err *err)
-{
-	struct ipam_pool_def def = {
-		.id = node->cluster.hostno_pool, .prefix = hostno_prefix, .edges_reserved = true, .host_numbers = true};
-	struct hostno_grant *g, *next;
-	struct ipam_totals totals;
-	uint64_t now = clock_boot_ms();
-
-	if (id_is_zero(&def.id))
-		return 0; /* joined; whose pool it is comes with the records */
-	if (node->cluster.hostno == FIRST_HOSTNO && !ipam_pool_totals(node->ipam, &def.id, &totals)) {
-		if (ipam_pool_create(node->ipam, &def, now, err) < 0)
-			return -1;
-		ask_hostno(node, grant_new(node, &node->identity.id), FIRST_HOSTNO);
-	} else {
-		if (ipam_pool_join(node->ipam, &def, now, err) < 0)
-			return -1;
-		HASH_FIND(hh, node->grants, &node->identity.id, sizeof(node->identity.id), g);
-		if (node->cluster.hostno == FIRST_HOSTNO && !g) /* killed between the pool and the grant of our own number */
-			ask_hostno(node, grant_new(node, &node->identity.id), FIRST_HOSTNO);
-		HASH_ITER(hh, node->grants, g, next)
-		{
-			char owner[ID_TEXT_SIZE];
-			struct ipam_want want = {
-				.pool = def.id, .owner = id_format(&g->host_id, owner), .address = ip_from_number(4, g->hostno)};
-			if (g->saved)
-				custody_ask(node, &want, lease_again, g);
-		}
-	}
-	ipam_pool_want(node->ipam, &def.id, true, HOSTNO_SPARES, now);
-	return 0;
-}
-
-static void publish_hostno_pool(struct node *node)
-{
-	struct pool_def def = {
-		.id = node->cluster.hostno_pool, .space = POOL_SPACE_HOSTNO, .prefix = hostno_prefix, .wanted = true};
-	uint8_t key[17], buf[GOSSIP_VALUE_MAX];
-
-	if (id_is_zero(&def.id))
-		return;
-	key[0] = RECORD_POOL;
-	memcpy(key + 1, &def.id, sizeof(def.id));
-	cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, pool_def_encode(&def, buf, sizeof(buf)));
-}
-
-static void hostnos_begin(struct node *node)
-{
-	struct err err = {0};
-
-	node->hostnos_ms = 0;
-	node->cluster.hostno_pool = node->hostnos_seen;
-	cluster_save(node);
-	if (start_hostnos(node, &err) < 0)
-		log_error("cluster", "the pool of host numbers: %s", err.text);
-	custody_feed_pool(node, &node->cluster.hostno_pool);
-	publish_hostno_pool(node);
-}
-
-/* Not while others join, and not all at the same time. */
-static void hostnos_wait(struct node *node)
-{
-	uint64_t at = clock_boot_ms() + SPARES_LULL_MS + randombytes_uniform(SPARES_SPREAD_MS * (HASH_COUNT(node->hosts) + 1));
-
-	node->hostnos_ms = at < node->hostnos_until_ms ? at : node->hostnos_until_ms;
-}
-
-/* Spare numbers are not urgent, unless somebody joins here. */
-void cluster_pool_seen(struct node *node, const struct pool_def *def)
-{
-	if (!id_is_zero(&node->cluster.hostno_pool) || !node->ipam || node->hostnos_ms)
-		return;
-	node->hostnos_seen = def->id;
-	node->hostnos_until_ms = clock_boot_ms() + SPARES_WAIT_MAX_MS;
-	hostnos_wait(node);
 }
 
 /* ---- running the core ---- */
@@ -890,13 +615,11 @@ static void gossip_turn(struct node *node, uint64_t now)
 	if (!node->gossip || node->left)
 		return;
 	measure_self(node, now);
-	if (node->hostnos_ms && now >= node->hostnos_ms)
-		hostnos_begin(node);
+	hostnos_turn(node, now);
 	gossip_clock_us(node->gossip, clock_boot_us());
 	arm_gossip(node, now, gossip_tick(node->gossip, now));
 	segments_tell_arrivals(node);
-	grants_look(node);
-	known_look(node);
+	hostnos_look(node);
 	housekeeping_turn(node, now);
 }
 
@@ -926,15 +649,15 @@ void cluster_poke(struct node *node)
 }
 
 static const struct gossip_ops gossip_ops = {
-	.send = send_packet,
+	.send = cluster_send,
 	.random = random_bytes,
 	.member = on_member,
 	.record = on_record,
 	.told = on_told,
-	.admit = on_admit,
+	.admit = hostno_admit,
 	.save = on_save,
 	.sync = on_sync,
-	.stream = send_stream,
+	.stream = cluster_send_stream,
 	.forgotten = on_forgotten,
 	.standing = standing_told,
 	.wall_s = wall,
@@ -990,51 +713,37 @@ int cluster_run_gossip(struct node *node, struct err *err)
 	node->gossip = make_core(node);
 	if (!node->gossip || !node->gossip_timer)
 		return err_set(err, ERR_INTERNAL, "out of memory");
-	if (store_each(node->store, STORE_STATE, STORE_GOSSIP, restore_gossip, node, err) < 0 ||
-		store_each(node->store, STORE_STATE, STORE_HOSTNO, load_grant, node, err) < 0)
+	if (store_each(node->store, STORE_STATE, STORE_GOSSIP, restore_gossip, node, err) < 0 || hostnos_restore(node, err) < 0)
 		return -1;
 	networks_subscribe(node);
 	standing_begin(node);
 	gossip_start(node->gossip, clock_boot_ms());
-	if (start_hostnos(node, err) < 0)
+	if (hostnos_start(node, err) < 0)
 		return -1;
-	publish_hostno_pool(node);
 	/* Members known from disk are members before they are heard, or the guard would drop their frames until then. */
 	gossip_each_member(node->gossip, know_member, node);
-	tell_members(node);
+	cluster_tell_members(node);
 	cluster_poke(node);
 	return 0;
 }
 
-static void drop_core(struct node *node)
+void cluster_drop_core(struct node *node)
 {
 	struct host *host, *next_host;
-	struct hostno_grant *grant, *next_grant;
 
 	gossip_free(node->gossip);
 	node->gossip = NULL;
-	node->hostnos_ms = 0;
 	HASH_ITER(hh, node->hosts, host, next_host)
 	{
 		HASH_DEL(node->hosts, host);
 		free(host);
 	}
-	HASH_ITER(hh, node->grants, grant, next_grant)
-	{
-		HASH_DEL(node->grants, grant);
-		free(grant);
-	}
-	node->grants_unspread = 0;
+	hostnos_stop(node);
 }
 
 void cluster_stop(struct node *node)
 {
-	if (node->join) {
-		joiner_free(node->join->joiner);
-		event_free(node->join->timer);
-		free(node->join);
-		node->join = NULL;
-	}
+	join_stop(node);
 	streams_close(node);
 	if (node->udp_event)
 		event_free(node->udp_event);
@@ -1048,7 +757,7 @@ void cluster_stop(struct node *node)
 		event_free(node->gossip_timer);
 	if (node->udp_fd >= 0)
 		close(node->udp_fd);
-	drop_core(node);
+	cluster_drop_core(node);
 	identity_wipe(&node->identity);
 	sodium_memzero(&node->cluster, sizeof(node->cluster));
 }
@@ -1065,422 +774,4 @@ void cluster_publish(struct node *node, uint64_t topic, const void *key, size_t 
 		log_error("cluster", "a record of kind %c is not published: %s", *(const char *)key, err.text);
 	flush_out(node);
 	cluster_poke(node);
-}
-
-/* ---- tokens, joining, leaving ---- */
-
-bool cluster_alone(const struct node *node)
-{
-	return HASH_COUNT(node->hosts) == 0;
-}
-
-static void own_spares(void *ctx, const struct ipam_share *share)
-{
-	struct node *node = ((void **)ctx)[0];
-	unsigned *count = ((void **)ctx)[1];
-
-	if (share->hostno == node->cluster.hostno)
-		*count = (unsigned)share->free_held;
-}
-
-unsigned cluster_spare_numbers(struct node *node)
-{
-	unsigned count = 0;
-
-	ipam_each_share(node->ipam, &node->cluster.hostno_pool, own_spares, (void *[]){node, &count});
-	return count;
-}
-
-struct seed_list {
-	struct token *token;
-};
-
-static void add_seed(void *ctx, const struct gossip_member *m)
-{
-	struct token *token = ((struct seed_list *)ctx)->token;
-
-	if (m->state == GOSSIP_ALIVE && !m->self && token->seed_count < TOKEN_SEEDS_MAX)
-		token->seeds[token->seed_count++] = m->addr;
-}
-
-int cluster_token(struct node *node, int64_t ttl_s, char ret_text[512], int64_t *ret_expires_s, struct err *err)
-{
-	struct token token = {
-		.cluster_id = node->cluster.cluster_id, .token_id = random_id(), .expires_s = clock_wall_s() + ttl_s};
-	struct seed_list list = {&token};
-	char text[TOKEN_TEXT_MAX];
-	uint8_t key[CLUSTER_KEY_SIZE];
-
-	token.seeds[token.seed_count++] = node->options.listen;
-	gossip_each_member(node->gossip, add_seed, &list);
-	gossip_active_key(node->gossip, key);
-	token_secret(key, &token.token_id, token.expires_s, token.secret);
-	sodium_memzero(key, sizeof(key));
-	if (token_encode(&token, text, err) < 0)
-		return -1;
-	snprintf(ret_text, 512, "%s", text);
-	*ret_expires_s = token.expires_s;
-	return 0;
-}
-
-static void end_join(struct node *node, const struct err *err)
-{
-	struct join *j = node->join;
-
-	node->join = NULL;
-	j->fn(j->arg, err);
-	joiner_free(j->joiner);
-	event_free(j->timer);
-	sodium_memzero(j, sizeof(*j));
-	free(j);
-}
-
-/* ---- becoming somebody else: a member of another cluster, or again the first of one's own ---- */
-
-struct change {
-	struct node *node;
-	struct worker_job job;
-	struct store_change *saves;
-	struct joiner_result result; /* saved pairs for the new core */
-	uint8_t seed[IDENTITY_SEED_SIZE];
-	bool new_identity;
-	void (*fn)(void *arg, const struct err *err);
-	void *arg;
-	int failed;
-	struct err err;
-};
-
-/* On the worker: what this host was before goes, what it is now is written. */
-static void change_run(void *arg)
-{
-	struct change *c = arg;
-
-	c->failed = store_replace(c->node->store, STORE_STATE, of_a_member, OF_A_MEMBER, c->saves, &c->err);
-}
-
-static void add_save(struct change *c, enum store_kind kind, const void *key, size_t key_len, const void *val, size_t len)
-{
-	struct store_change *s = store_change_new(STORE_STATE, kind, key, key_len, val, len, true);
-
-	if (!s)
-		abort();
-	s->next = c->saves;
-	c->saves = s;
-}
-
-static void list_saves(struct change *c)
-{
-	uint8_t buf[RECORD_MAX];
-
-	for (unsigned i = 0; i < c->result.saved_count; i++)
-		add_save(c, STORE_GOSSIP, c->result.saved[i].key, c->result.saved[i].key_len, c->result.saved[i].val,
-			c->result.saved[i].val_len);
-	if (c->new_identity)
-		add_save(c, STORE_IDENTITY, "", 0, c->seed, sizeof(c->seed));
-	add_save(c, STORE_CLUSTER, "", 0, buf, cluster_state_encode(&c->node->cluster, buf, sizeof(buf)));
-	sodium_memzero(buf, sizeof(buf));
-}
-
-static void change_free(struct change *c)
-{
-	while (c->saves) {
-		struct store_change *next = c->saves->next;
-		sodium_memzero(c->saves->bytes, c->saves->key_len + c->saves->len);
-		free(c->saves);
-		c->saves = next;
-	}
-	sodium_memzero(c, sizeof(*c));
-	free(c);
-}
-
-static void change_done(void *arg)
-{
-	struct change *c = arg;
-	struct node *node = c->node;
-
-	if (!c->failed && store_wipe(node->store, STORE_BOOT, STORE_LEASE, &c->err) == 0 && custody_start(node, &c->err) == 0 &&
-		cluster_run_gossip(node, &c->err) == 0) {
-		custody_begin(node);
-		datapath_start_over(node);
-		tell_members(node);
-		c->fn(c->arg, NULL);
-	} else { /* what is on disk is whole, before or after; what is in memory is not */
-		log_error("cluster", "changing the cluster failed: %s; ending, start the daemon again", c->err.text);
-		node->failed = true;
-		c->fn(c->arg, &c->err);
-		event_base_loopexit(node->base, NULL);
-	}
-	change_free(c);
-}
-
-/* Behind what the outbox still had of the old cluster. */
-static void submit_change(void *arg)
-{
-	struct change *c = arg;
-
-	list_saves(c);
-	c->job = (struct worker_job){.run = change_run, .done = change_done, .arg = c};
-	if (worker_submit(c->node->worker, &c->job, &c->err) < 0) {
-		c->failed = -1;
-		change_done(c);
-	}
-}
-
-/* Takes c. node->cluster is set already. */
-static void change_cluster(struct change *c)
-{
-	struct node *node = c->node;
-
-	claims_drain(node);
-	custody_drain(node);
-	custody_stop(node);
-	drop_core(node);
-	segments_free(node);
-	networks_stop(node);
-	pools_stop(node);
-	if (c->new_identity) {
-		identity_from_seed(&node->identity, c->seed);
-		standing_new_identity(node);
-	}
-	outbox_call(node->outbox, submit_change, c);
-}
-
-static void now_member(void *arg, const struct err *err)
-{
-	struct node *node = arg;
-
-	if (!err)
-		log_info("cluster", "joined: this host has number %u", node->cluster.hostno);
-	end_join(node, err);
-}
-
-static void become_member(struct node *node)
-{
-	struct change *c = calloc(1, sizeof(*c));
-
-	if (!c)
-		abort();
-	c->node = node;
-	c->result = node->join->result;
-	if (c->result.saved_count && c->result.saved[0].key_len == 1 + sizeof(node->sponsor)) /* 'm' and the sponsor's host id */
-		memcpy(&node->sponsor, c->result.saved[0].key + 1, sizeof(node->sponsor));
-	node->welcome.boot = c->result.boot;
-	node->welcome.source_boot = c->result.source_boot;
-	c->fn = now_member;
-	c->arg = node;
-	node->cluster.cluster_id = c->result.cluster_id;
-	memcpy(node->cluster.key, c->result.cluster_key, sizeof(node->cluster.key));
-	node->cluster.hostno = c->result.hostno;
-	node->cluster.epoch = FIRST_EPOCH;
-	node->cluster.known = false;
-	memset(&node->cluster.hostno_pool, 0, sizeof(node->cluster.hostno_pool));
-	change_cluster(c);
-}
-
-static int owns_nothing(const struct node *node, struct err *err)
-{
-	if (!node->docker_networks && !node->endpoints && !node->networks && !node->pools)
-		return 0;
-	return err_set(err, ERR_CONFLICT,
-		"this host has %u networks, %u pools and %u endpoints of its own, which would be lost; remove them first "
-		"(`docker network rm`, `trestle network rm`)",
-		HASH_COUNT(node->networks), HASH_COUNT(node->pools), HASH_COUNT(node->endpoints));
-}
-
-static void on_join_timer(evutil_socket_t fd, short what, void *arg)
-{
-	struct node *node = arg;
-	struct join *j = node->join;
-	uint64_t now = clock_boot_ms(), next;
-	struct timeval tv;
-
-	(void)fd, (void)what;
-	if (j->ended) { /* out of the joiner's callback */
-		if (!j->err.code)
-			owns_nothing(node, &j->err); /* made while the sponsor was asked: it would be lost */
-		if (j->err.code)
-			end_join(node, &j->err);
-		else
-			become_member(node);
-		return;
-	}
-	next = joiner_tick(j->joiner, now);
-	if (j->ended)
-		return;
-	next = next > now ? next - now : 1;
-	tv = (struct timeval){.tv_sec = (time_t)(next / 1000), .tv_usec = (suseconds_t)(next % 1000) * 1000};
-	event_add(j->timer, &tv);
-}
-
-static void on_joined(void *ctx, const struct joiner_result *result, const struct err *err)
-{
-	struct node *node = ctx;
-	struct join *j = node->join;
-	struct timeval at_once = {0};
-
-	j->ended = true;
-	if (result)
-		j->result = *result;
-	else
-		j->err = *err;
-	event_add(j->timer, &at_once);
-}
-
-static int may_join(struct node *node, const struct token *token, struct err *err)
-{
-	if (node->join || node->leaving || !node->gossip)
-		return err_set(err, ERR_CONFLICT, "this host is joining or leaving already; wait for the answer");
-	if (id_equal(&token->cluster_id, &node->cluster.cluster_id))
-		return err_set(err, ERR_EXISTS, "this host is a member of that cluster already");
-	if (!cluster_alone(node))
-		return err_set(err, ERR_CONFLICT, "this host is in another cluster with %u other hosts; `trestle leave` first",
-			HASH_COUNT(node->hosts));
-	return owns_nothing(node, err);
-}
-
-/* Else its members could be asked, but never answer. */
-static int check_seeds(const struct node *node, const struct token *token, struct err *err)
-{
-	const struct ip *own = &node->options.listen.ip;
-	char ours[IP_TEXT_SIZE], theirs[IP_TEXT_SIZE];
-
-	for (unsigned i = 0; i < token->seed_count; i++)
-		if (token->seeds[i].ip.family == own->family)
-			return 0;
-	if (!token->seed_count)
-		return 0;
-	return err_set(err, ERR_DENIED,
-		"join: the hosts of that cluster have IPv%u addresses (%s), this one listens on %s; start trestled here with "
-		"--listen and an IPv%u address",
-		token->seeds[0].ip.family, ip_format(&token->seeds[0].ip, theirs), ip_format(own, ours),
-		token->seeds[0].ip.family);
-}
-
-int cluster_join(
-	struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err)
-{
-	static const struct joiner_ops ops = {
-		.send = send_packet, .stream = send_stream, .random = random_bytes, .done = on_joined};
-	struct timeval at_once = {0};
-	struct token token;
-	struct join *j;
-
-	if (token_decode(token_text, &token, err) < 0 || may_join(node, &token, err) < 0 || check_seeds(node, &token, err) < 0)
-		return -1;
-	j = calloc(1, sizeof(*j));
-	if (!j)
-		return err_set(err, ERR_INTERNAL, "out of memory");
-	j->node = node;
-	j->fn = fn;
-	j->arg = arg;
-	j->timer = evtimer_new(node->base, on_join_timer, node);
-	node->join = j;
-	j->joiner = joiner_new(&token, &node->identity, node->options.name, &node->options.listen, &node->options.vtep,
-		JOIN_TIMEOUT_MS, &ops, node, clock_boot_ms());
-	if (!j->timer || !j->joiner)
-		abort();
-	event_add(j->timer, &at_once);
-	return 0;
-}
-
-struct leave {
-	struct node *node;
-	struct event *timer;
-	uint64_t deadline_ms;
-	void (*fn)(void *arg, const struct err *err);
-	void *arg;
-};
-
-static void left(void *arg, const struct err *err)
-{
-	struct leave *l = arg;
-
-	l->node->leaving = false;
-	l->node->left = false;
-	l->fn(l->arg, err);
-	event_free(l->timer);
-	free(l);
-}
-
-/* That it does so is on disk: whoever hears this counts on it. */
-static void say_goodbye(void *arg)
-{
-	struct leave *l = arg;
-
-	gossip_leave(l->node->gossip, clock_boot_ms());
-	l->node->left = true;
-	cluster_start_over(l->node, left, l);
-}
-
-/* Hosts that came in a moment ago take part in the pool of host numbers only when joining has gone quiet: until then nobody takes
- * these numbers, and without them nobody could join any more. */
-static bool numbers_wait_for_others(struct node *node)
-{
-	struct host *host, *next;
-
-	if (!cluster_spare_numbers(node))
-		return false;
-	HASH_ITER(hh, node->hosts, host, next)
-	if (host->state == GOSSIP_ALIVE)
-		return true;
-	return false;
-}
-
-/* What this host held has been handed over, or nobody takes it in time: goodbye. */
-static void on_leave_timer(evutil_socket_t fd, short what, void *arg)
-{
-	struct leave *l = arg;
-	struct node *node = l->node;
-	struct timeval soon = {.tv_usec = 50000};
-	bool keeps = !cluster_alone(node) && (!ipam_has_retired(node->ipam) || numbers_wait_for_others(node));
-
-	(void)fd, (void)what;
-	if (keeps && clock_boot_ms() < l->deadline_ms) {
-		event_add(l->timer, &soon);
-		return;
-	}
-	if (keeps)
-		log_warn("cluster", "leaving with addresses in custody that no other host took: they are lost to the cluster "
-				    "until it forgets this host");
-	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_LEAVING, "", 0, "1", 1, true));
-	outbox_call(node->outbox, say_goodbye, l);
-}
-
-void cluster_start_over(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg)
-{
-	struct change *c = calloc(1, sizeof(*c));
-
-	if (!c)
-		abort();
-	c->node = node;
-	c->new_identity = true;
-	randombytes_buf(c->seed, sizeof(c->seed));
-	c->fn = fn;
-	c->arg = arg;
-	make_cluster(&node->cluster);
-	node->cluster.epoch = FIRST_EPOCH;
-	memset(&node->sponsor, 0, sizeof(node->sponsor));
-	change_cluster(c);
-}
-
-int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err)
-{
-	struct timeval at_once = {0};
-	struct leave *l;
-
-	if (node->leaving || node->join)
-		return err_set(err, ERR_CONFLICT, "this host is joining or leaving already; wait for the answer");
-	l = calloc(1, sizeof(*l));
-	if (!l)
-		return err_set(err, ERR_INTERNAL, "out of memory");
-	*l = (struct leave){.node = node, .fn = fn, .arg = arg, .deadline_ms = clock_boot_ms() + LEAVE_MS};
-	l->timer = evtimer_new(node->base, on_leave_timer, l);
-	if (!l->timer)
-		abort();
-	node->leaving = true;
-	node->options.join[0] = 0; /* who leaves does not want to be brought back */
-	ipam_retire(node->ipam, clock_boot_ms());
-	custody_poke(node);
-	event_add(l->timer, &at_once);
-	return 0;
 }

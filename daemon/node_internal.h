@@ -1,6 +1,8 @@
 /* The daemon's state and who may call what. One loop thread owns everything here; the worker sees only what a job carries.
  *
- *   cluster.c    who we are, the UDP socket, gossip's effects, joining and leaving
+ *   cluster.c    who we are, the UDP socket, gossip's effects
+ *   join.c       tokens, joining, leaving
+ *   hostno.c     host numbers: given to newcomers, spares, who may have addresses
  *   stream.c     the TCP side of gossip's port
  *   claims.c     asking a name's home before a network or pool is made
  *   custody.c    ipam's effects and timers: from its ordered actions to store, gossip and answers
@@ -10,8 +12,9 @@
  *   pools.c      pools and their references; the IPAM half of the plugin
  *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot
  *   hostaddr.c   this host's own addresses in networks of mode l3; hostend.c its own end of networks of mode l2
- *   workloads.c  what trestle-cni attached: names, life, the calls; workload_add.c making one; workload_link.c the container's
- * side udp.c        what the kernel knows of the socket: ages, drops, refusals segments.c   endpoints of other hosts, per network
+ *   workloads.c  what trestle-cni attached: names, life, the calls; workload_add.c makes one, workload_link.c its link
+ *   udp.c        what the kernel knows of the socket: ages, drops, refusals; packets out, in batches
+ *   segments.c   endpoints of other hosts, per network
  *   datapath.c   desired state to the driver, on the worker
  *   api.c        the control API's answers
  *   node.c       construction in order, timers, end
@@ -53,6 +56,7 @@ enum record_kind { RECORD_NETWORK = 'N', RECORD_POOL = 'P', RECORD_CUSTODY = 'C'
 #define IPV6_MTU_MIN 1280   /* RFC 8200 section 5; the kernel takes IPv6 off a link with less */
 #define WORKLOAD_KEY_SIZE (CONTROL_CNI_CONFIG_MAX + CONTROL_CNI_ID_MAX + DRIVER_IFNAME_SIZE + 3)
 #define FIRST_EPOCH 1		       /* of a host in a cluster */
+#define FIRST_HOSTNO 1		       /* of the host that makes a cluster */
 #define ROWS_GRACE_MS (10 * 60 * 1000) /* a dead host's rows stay so long: they lead only to a host that may be back */
 #define HOLD_MAX_MS 30000	       /* after a start, rows of unknown endpoints are kept at most so long */
 
@@ -317,18 +321,7 @@ int cluster_start(struct node *node, struct err *err);	    /* identity, cluster 
 int cluster_run_gossip(struct node *node, struct err *err); /* core restored and started */
 void cluster_stop(struct node *node);
 void cluster_poke(struct node *node); /* after anything that may have changed gossip's next deadline */
-bool cluster_alone(const struct node *node);
-unsigned cluster_spare_numbers(struct node *node); /* host numbers that this host can give away by itself */
-int cluster_token(struct node *node, int64_t ttl_s, char ret_text[512], int64_t *ret_expires_s, struct err *err);
-/* fn is called once: err NULL = joined. */
-int cluster_join(
-	struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err);
 void cluster_save(struct node *node);
-/* Hands addresses over, says goodbye, becomes the first host of a cluster of its own, with a new identity. Then fn. */
-int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err);
-/* Becomes the first host of a cluster of its own, with a new identity, and says nothing to the old one. */
-void cluster_start_over(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg);
-void cluster_pool_seen(struct node *node, const struct pool_def *def); /* the pool of host numbers became known */
 struct host *cluster_host(struct node *node, uint32_t hostno);
 void cluster_publish(
 	struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len); /* val NULL: withdraw */
@@ -336,6 +329,39 @@ void cluster_publish(
 void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len); /* came by a stream */
 socklen_t cluster_to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss);
 void cluster_from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr *ret);
+
+void cluster_make(struct cluster_state *c); /* the first of a cluster of its own */
+int cluster_replace_state(struct node *node, struct store_change *saves, struct err *err);
+void cluster_drop_core(struct node *node);
+void cluster_tell_members(struct node *node); /* the driver: whose frames may come in */
+void cluster_send(void *ctx, const struct gossip_addr *to, const void *packet, size_t len);
+void cluster_send_stream(void *ctx, const struct gossip_addr *to, const void *packet, size_t len);
+
+/* join.c */
+bool cluster_alone(const struct node *node);
+int cluster_token(struct node *node, int64_t ttl_s, char ret_text[512], int64_t *ret_expires_s, struct err *err);
+/* fn is called once: err NULL = joined. */
+int cluster_join(
+	struct node *node, const char *token_text, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err);
+/* Hands addresses over, says goodbye, becomes the first host of a cluster of its own, with a new identity. Then fn. */
+int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg, struct err *err);
+/* Becomes the first host of a cluster of its own, with a new identity, and says nothing to the old one. */
+void cluster_start_over(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg);
+/* False: nobody is joining, the packet is for the core. */
+bool join_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now);
+void join_stop(struct node *node);
+
+/* hostno.c */
+int hostnos_restore(struct node *node, struct err *err); /* before the core starts; then hostnos_start */
+int hostnos_start(struct node *node, struct err *err);
+void hostnos_stop(struct node *node);
+void hostnos_turn(struct node *node, uint64_t now);
+void hostnos_look(struct node *node); /* after the core's turn: who is known to a majority now */
+void hostno_look(struct node *node, const struct id128 *host_id);
+void hostnos_wait(struct node *node);				       /* somebody joins: not now */
+void hostnos_pool_seen(struct node *node, const struct pool_def *def); /* the pool of host numbers became known */
+unsigned hostnos_spare(struct node *node);			       /* that this host can give away by itself */
+uint32_t hostno_admit(void *ctx, const struct id128 *host_id);
 
 /* stream.c: gossip's port over TCP, where UDP does not pass */
 int streams_open(struct node *node, struct err *err);

@@ -329,7 +329,7 @@ void pool_changed(struct node *node, const struct id128 *id)
 
 	gossip_each_member(node->gossip, survey_member, &s);
 	if (s.hosts && s.def.space == POOL_SPACE_HOSTNO) {
-		cluster_pool_seen(node, &s.def);
+		hostnos_pool_seen(node, &s.def);
 		return;
 	}
 	if (!p && s.hosts)
