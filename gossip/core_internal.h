@@ -208,6 +208,7 @@ struct member {
 
 	/* Comparing with it. */
 	bool in_step;		     /* found equal since both of us started */
+	bool behind;		     /* a push of ours was left to comparison, and we were not equal since */
 	uint64_t had_admissions;     /* by a tree: of our shard of topic 0 it had all up to here */
 	uint64_t had_seq;	     /* of our records it had all up to here when its root was ours */
 	uint64_t mismatch_ms;	     /* since when roots differ, 0 = equal */

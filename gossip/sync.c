@@ -24,6 +24,7 @@
 #define VECTOR_EVERY_MS 150 /* to the same peer */
 #define PULL_EVERY_MS 100   /* of the same shard, from different peers */
 #define RETRY_MS 200	    /* root asked again while unequal */
+#define BEHIND_MS 1000	    /* root asked again of whom a push did not reach: nobody else may have a reason to compare */
 
 static void send_root(struct gossip *g, struct member *m, bool want_reply)
 {
@@ -167,6 +168,7 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 	interest_compared(g, m, equal);
 	if (equal) {
 		m->in_step = true;
+		m->behind = false;
 		m->had_seq = g->shards.seq;
 		m->mismatch_ms = 0;
 		m->sync_ms = NEVER;
@@ -860,7 +862,7 @@ uint64_t sync_tick(struct gossip *g, bool members_due)
 		struct member *m = g->slots[i];
 
 		if (g->now >= m->sync_ms) {
-			m->sync_ms = m->in_step && m->mismatch_ms == 0 ? NEVER : g->now + RETRY_MS;
+			m->sync_ms = !m->in_step || m->mismatch_ms ? g->now + RETRY_MS : m->behind ? g->now + BEHIND_MS : NEVER;
 			if (member_usable(g, m) && !m->unheard)
 				send_root(g, m, true);
 			else

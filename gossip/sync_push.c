@@ -181,6 +181,7 @@ static void check_rto(struct gossip *g, struct member *m, struct shard_cursor *c
 	m->unacked = 0;
 	if (c->tries + 1 >= PUSH_TRIES) {
 		c->given_up = true;
+		m->behind = true;
 		member_due(g, &m->sync_ms, g->now + MISMATCH_MS);
 		probe_doubt(g, m);
 		return;

@@ -156,6 +156,27 @@ static void who_left_is_known_to_have_nothing(struct world *w)
 	expect(w, records_of(&w->hosts[0], 1) == 5, "who is back has what others have");
 }
 
+/* Two of many share a network and one leaves it, while what it says to the other is lost: nobody else could tell, and in a
+ * cluster of many these two probe each other once in a long time. */
+static void who_left_says_it_until_it_is_heard(struct world *w)
+{
+	size_t len;
+
+	begin(w);
+	world_subscribe(w, 0, 1);
+	world_subscribe(w, 1, 1);
+	put_several(w, 0, 1, 5);
+	expect_quiet(w, 3000);
+	world_cut(w, 0, 1, true);
+	world_unsubscribe(w, 0, 1);
+	world_run_ms(w, 1000); /* its three tries, and what it asks then */
+	expect(w, gossip_get(w->hosts[1].gossip, 1, SIM_NETWORK(1), "k0", 2, &len) != NULL, "the other still has what it had");
+	world_cut(w, 0, 1, false);
+	world_run_ms(w, 2000);
+	expect(w, gossip_get(w->hosts[1].gossip, 1, SIM_NETWORK(1), "k0", 2, &len) == NULL, "and learns that it is gone");
+	expect_quiet(w, 10000);
+}
+
 /* Two sides of a cut with other ideas of who subscribes: when it heals, that costs a few packets and no storm. */
 static void views_that_differ_cost_little(struct world *w)
 {
@@ -372,6 +393,7 @@ static void measure_interest(struct world *w)
 const struct scenario interest_scenarios[] = {
 	{"who_subscribes_has_all_at_once", 12, false, who_subscribes_has_all_at_once},
 	{"who_left_is_known_to_have_nothing", 6, false, who_left_is_known_to_have_nothing},
+	{"who_left_says_it_until_it_is_heard", 60, false, who_left_says_it_until_it_is_heard},
 	{"views_that_differ_cost_little", 16, false, views_that_differ_cost_little},
 	{"a_network_of_many_has_its_own_tree", 120, false, a_network_of_many_has_its_own_tree},
 	{"a_network_of_few_in_a_big_cluster_needs_no_tree", 100, false, a_network_of_few_in_a_big_cluster_needs_no_tree},
