@@ -351,6 +351,13 @@ void custody_explain(
 			explain_not_yet(node, ip_text, pool_text, name, err);
 			break;
 		}
+		if (!result->holder_hostno) {
+			err_set(err, ERR_UNREACHABLE,
+				"no host that answers says that it has %s of pool %s; `trestle ipam show` tells who holds what, "
+				"`trestle members` who is silent",
+				ip_text, pool_text);
+			break;
+		}
 		err_set(err, ERR_UNREACHABLE,
 			"%s of pool %s can only be given by host %s, which does not answer; `trestle members` tells its state",
 			ip_text, pool_text, name);

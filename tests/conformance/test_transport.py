@@ -256,6 +256,9 @@ class Blocked(Conformance):
         self.pool(wide, socket=self.sockets[holder])
         pool = self.pool(wide)
         self.address(pool)  # some of the pool has arrived here
+        name = self.lab.hosts[holder].name
+        wait_for(lambda: any(s["host"] == name and s["held"] for p in self.daemons[0].call("GET", "/v1/ipam")["pools"] for s in p["shares"]), 5,
+                 f"what {name} holds is known here")
         # It holds most of the pool, and is silent.
         self.daemons[holder].process.pause()
         self.addCleanup(self.daemons[holder].process.resume)
@@ -279,6 +282,6 @@ class Blocked(Conformance):
         finally:
             thread.join()
         text = self.fail_with(answers[-1], 500)
-        self.assertIn(self.lab.hosts[holder].name, text)
+        self.assertIn(name, text)
         self.assertGreaterEqual(len(served), 5, "the address was refused at once: nothing was blocked")
         self.assertLess(sorted(served)[len(served) // 2], 1)
