@@ -312,11 +312,12 @@ void keys_told(struct gossip *g, struct member *m, uint8_t kind, const void *bod
 void keys_heard(struct gossip *g, uint8_t wire_id)
 {
 	const struct keyring *ring = &g->keys.ring;
-	unsigned known = 0;
 
-	for (unsigned i = 0; i < ring->count; i++)
-		known += keyring_wire_id(&ring->keys[i]) == wire_id;
-	if (known == 1 && keyring_wire_id(keyring_newest(ring)) == wire_id)
+	for (unsigned i = 0; i <= ring->active; i++)
+		if (keyring_wire_id(&ring->keys[i]) == wire_id)
+			return; /* it may be that one */
+	/* Of two later ones with one wire id either would do: both are beyond ours. */
+	if (keyring_wire_id(keyring_newest(ring)) == wire_id)
 		g->keys.newest_in_use = true;
 }
 

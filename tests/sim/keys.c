@@ -335,6 +335,31 @@ static void two_sides_that_share_no_key_any_more_meet(void **state)
 	}
 }
 
+/* Frames name a key by one byte of a hash: of two later keys that share it, either is beyond the active one. */
+static void later_keys_with_one_wire_id_are_heard(void **state)
+{
+	struct world *w = cluster(2, 96);
+	struct keys *keys = &w->hosts[0].gossip->keys;
+	struct keyring_key *second = &keys->ring.keys[1], *third = &keys->ring.keys[2];
+
+	(void)state;
+	*second = *third = keys->ring.keys[0];
+	second->generation = 2;
+	third->generation = 3;
+	for (uint64_t i = 1; i == 1 || keyring_wire_id(third) != keyring_wire_id(second); i++)
+		memcpy(third->secret, &i, sizeof(i));
+	keys->ring.count = 3;
+	keys_heard(w->hosts[0].gossip, keyring_wire_id(&keys->ring.keys[0]));
+	assert_false(keys->newest_in_use);
+	keys_heard(w->hosts[0].gossip, keyring_wire_id(third));
+	assert_true(keys->newest_in_use);
+	keys->newest_in_use = false;
+	keys->ring.active = 1; /* then it may be that one */
+	keys_heard(w->hosts[0].gossip, keyring_wire_id(third));
+	assert_false(keys->newest_in_use);
+	end(w);
+}
+
 /* ---- forgotten hosts ---- */
 
 static void tell_all(struct world *w, unsigned victim)
@@ -494,6 +519,7 @@ int main(void)
 		cmocka_unit_test(all_restart_half_way),
 		cmocka_unit_test(who_was_away_fetches_the_keys),
 		cmocka_unit_test(who_was_cut_off_fetches_the_keys),
+		cmocka_unit_test(later_keys_with_one_wire_id_are_heard),
 		cmocka_unit_test(two_sides_that_share_no_key_any_more_meet),
 		cmocka_unit_test(who_was_left_behind_with_both_keys_follows),
 		cmocka_unit_test(a_forgotten_host_is_not_heard_and_is_told_so),
