@@ -196,7 +196,9 @@ class Away(Hosts):
         for d in self.daemons:
             wait_for(lambda d=d: len(d.endpoints()) == 2, 10, f"{d.host.name} knows both containers")
         wait_for(lambda: runtimes[0].ping(containers[0], containers[1].ip), 10, "they reach each other")
-        time.sleep(4)  # nothing is to happen: longer than a suspicion that verifiers confirm takes
+        # Each has probed five times: whom a probe does not reach would be suspected, and verified, by then.
+        probes = {d: self.counters(d)["probes"] for d in self.daemons}
+        wait_for(lambda: all(self.counters(d)["probes"] >= probes[d] + 5 for d in self.daemons), 20, "five probes of each")
         self.assertEqual([d.call("GET", "/v1/status")["members"]["alive"] for d in self.daemons], [3, 3, 3])
         one.kill9()  # and who starts there is met
         one.start()
