@@ -211,15 +211,6 @@ static bool storm_is_over(struct world *w)
 	return true;
 }
 
-static uint64_t suspicions(struct world *w)
-{
-	uint64_t sum = 0;
-
-	for (unsigned i = 0; i < w->host_count; i++)
-		sum += gossip_counters(w->hosts[i].gossip)->suspicions;
-	return sum;
-}
-
 /* 10,000 changes at once in one network, by a host that has a change in another one too. */
 static void a_storm_in_one_network_holds_up_no_other(struct world *w)
 {
@@ -231,7 +222,7 @@ static void a_storm_in_one_network_holds_up_no_other(struct world *w)
 	expect_quiet(w, 10000);
 	world_run_ms(w, 5000);
 	w->unchecked = true;
-	before = suspicions(w);
+	before = COUNTED(w, suspicions);
 	for (unsigned i = 0; i < STORM; i++) {
 		char key[40];
 
@@ -254,7 +245,7 @@ static void a_storm_in_one_network_holds_up_no_other(struct world *w)
 	expect(w, storm_is_over(w), "the storm ends");
 	expect(w, number > 10, "it took long enough to be in somebody's way");
 	expect(w, worst[0] <= HELD_UP_MS && worst[1] <= HELD_UP_MS, "and was in nobody's");
-	expect(w, suspicions(w) == before, "nobody is suspected for it");
+	expect(w, COUNTED(w, suspicions) == before, "nobody is suspected for it");
 }
 
 const struct scenario bulk_scenarios[] = {

@@ -11,9 +11,7 @@
 
 static void begin(struct world *w)
 {
-	world_introduce_all(w);
-	world_start_all(w);
-	expect_quiet(w, 5000);
+	begin_within(w, 5000);
 	world_run_ms(w, 3000); /* what was suspected of nobody in particular at the start is over */
 }
 

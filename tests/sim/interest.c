@@ -8,23 +8,6 @@
 #include "tests/sim/scenario.h"
 #include "tests/sim/truth.h"
 
-static void begin(struct world *w)
-{
-	world_introduce_all(w);
-	world_start_all(w);
-	expect_quiet(w, 20000);
-}
-
-static void put_several(struct world *w, unsigned host, unsigned network, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		char key[24];
-
-		snprintf(key, sizeof(key), "k%u", i);
-		world_put(w, host, SIM_NETWORK(network), key);
-	}
-}
-
 /* Of others, in one network; deletions do not count. */
 static unsigned records_of(const struct sim_host *host, unsigned network)
 {
@@ -35,24 +18,6 @@ static unsigned records_of(const struct sim_host *host, unsigned network)
 	for (const struct record *r = shard->live.first; r; r = r->next)
 		count += shard->id.topic == SIM_NETWORK(network) && shard->id.origin != host->hostno && !r->deleted;
 	return count;
-}
-
-static uint64_t unwanted_by_all(struct world *w)
-{
-	uint64_t sum = 0;
-
-	for (unsigned i = 0; i < w->host_count; i++)
-		sum += w->hosts[i].gossip ? gossip_counters(w->hosts[i].gossip)->unwanted : 0;
-	return sum;
-}
-
-static uint64_t pushes_of_all(struct world *w)
-{
-	uint64_t sum = 0;
-
-	for (unsigned i = 0; i < w->host_count; i++)
-		sum += gossip_counters(w->hosts[i].gossip)->pushes;
-	return sum;
 }
 
 /* ---- joining ---- */
@@ -87,10 +52,10 @@ static void who_subscribes_has_all_at_once(struct world *w)
 {
 	const unsigned last = w->host_count - 1;
 
-	begin(w);
+	begin_within(w, 20000);
 	for (unsigned i = 0; i < last - 1; i++) {
 		world_subscribe(w, i, 1);
-		put_several(w, i, 1, 20);
+		put_many(w, i, SIM_NETWORK(1), 20);
 	}
 	expect_quiet(w, 3000);
 	expect(w, records_of(&w->hosts[last], 1) == 0, "who does not subscribe has nothing");
@@ -116,7 +81,7 @@ static void who_subscribes_has_all_at_once(struct world *w)
 	printf("     with 30 %% loss: %.0f ms\n", join(w, last, 1, 20 * (last - 1), 5000));
 	w->faults.loss = 0;
 	expect_quiet(w, 10000);
-	expect(w, unwanted_by_all(w) == 0, "nobody was sent what it does not keep");
+	expect(w, COUNTED(w, unwanted) == 0, "nobody was sent what it does not keep");
 }
 
 /* ---- leaving ---- */
@@ -126,11 +91,11 @@ static void who_left_is_known_to_have_nothing(struct world *w)
 {
 	size_t len;
 
-	begin(w);
+	begin_within(w, 20000);
 	for (unsigned i = 0; i < w->host_count; i++)
 		world_subscribe(w, i, 1);
-	put_several(w, 0, 1, 5);
-	put_several(w, 1, 1, 5);
+	put_many(w, 0, SIM_NETWORK(1), 5);
+	put_many(w, 1, SIM_NETWORK(1), 5);
 	expect_quiet(w, 3000);
 	world_partition_at(w, 2); /* hosts 1 and 2 against the others */
 	world_run_ms(w, 10000);
@@ -144,14 +109,14 @@ static void who_left_is_known_to_have_nothing(struct world *w)
 	expect(w, gossip_get(w->hosts[2].gossip, 1, SIM_NETWORK(1), "k0", 2, &len) == NULL, "and learn that it is gone");
 
 	/* It is back before another has noticed: that one has it all again. */
-	put_several(w, 2, 1, 5);
+	put_many(w, 2, SIM_NETWORK(1), 5);
 	for (unsigned i = 0; i < 10; i++) {
 		world_subscribe(w, 0, 1);
 		world_run_ms(w, i);
 		world_unsubscribe(w, 0, 1);
 	}
 	world_subscribe(w, 0, 1);
-	put_several(w, 0, 1, 3);
+	put_many(w, 0, SIM_NETWORK(1), 3);
 	expect_quiet(w, 5000);
 	expect(w, records_of(&w->hosts[0], 1) == 5, "who is back has what others have");
 }
@@ -162,10 +127,10 @@ static void who_left_says_it_until_it_is_heard(struct world *w)
 {
 	size_t len;
 
-	begin(w);
+	begin_within(w, 20000);
 	world_subscribe(w, 0, 1);
 	world_subscribe(w, 1, 1);
-	put_several(w, 0, 1, 5);
+	put_many(w, 0, SIM_NETWORK(1), 5);
 	expect_quiet(w, 3000);
 	world_cut(w, 0, 1, true);
 	world_unsubscribe(w, 0, 1);
@@ -182,7 +147,7 @@ static void views_that_differ_cost_little(struct world *w)
 {
 	uint64_t bytes, packets;
 
-	begin(w);
+	begin_within(w, 20000);
 	for (unsigned i = 0; i < w->host_count; i++)
 		for (unsigned n = 0; n < 8; n++)
 			if ((i + n) % 2)
@@ -190,7 +155,7 @@ static void views_that_differ_cost_little(struct world *w)
 	for (unsigned i = 0; i < w->host_count; i++)
 		for (unsigned n = 0; n < 8; n++)
 			if ((i + n) % 2)
-				put_several(w, i, n, 10);
+				put_many(w, i, SIM_NETWORK(n), 10);
 	expect_quiet(w, 10000);
 	world_partition_at(w, w->host_count / 2);
 	world_run_ms(w, 20000);
@@ -209,7 +174,7 @@ static void views_that_differ_cost_little(struct world *w)
 	packets = w->packets - packets;
 	printf("     all have changed what they subscribe to, heal and 5 s: %" PRIu64 " packets and %" PRIu64 " bytes by a host, "
 	       "%" PRIu64 " batches unwanted\n",
-		packets / w->host_count, bytes / w->host_count, unwanted_by_all(w));
+		packets / w->host_count, bytes / w->host_count, COUNTED(w, unwanted));
 	expect(w, bytes / w->host_count < 60000, "less than 60 kB by a host");
 	expect_quiet(w, 3000);
 }
@@ -232,7 +197,7 @@ static void a_network_of_many_has_its_own_tree(struct world *w)
 	unsigned have, should;
 	uint64_t packets;
 
-	begin(w);
+	begin_within(w, 20000);
 	for (unsigned i = 0; i < w->host_count; i++)
 		if (i % 4 != 3)
 			world_subscribe(w, i, 1);
@@ -250,18 +215,18 @@ static void a_network_of_many_has_its_own_tree(struct world *w)
 	expect(w, have == 0, "and so is that it is gone");
 	printf("     the first to join: %.0f ms\n", join(w, 3, 1, 0, 100));
 	for (unsigned i = 4; i < 40; i += 4)
-		put_several(w, i, 1, 10);
+		put_many(w, i, SIM_NETWORK(1), 10);
 	expect_quiet(w, 5000);
 	printf("     one more joins %u that have 90 records: %.0f ms\n", should, join(w, 7, 1, 90, 1000));
 	expect_quiet(w, 10000);
-	expect(w, unwanted_by_all(w) <= w->host_count / 4, "nearly nobody was sent what it does not keep");
+	expect(w, COUNTED(w, unwanted) <= w->host_count / 4, "nearly nobody was sent what it does not keep");
 }
 
 static void a_network_of_few_in_a_big_cluster_needs_no_tree(struct world *w)
 {
 	unsigned have, should;
 
-	begin(w);
+	begin_within(w, 20000);
 	for (unsigned i = 0; i < w->host_count; i += 10)
 		world_subscribe(w, i, 1);
 	world_run_ms(w, 2000); /* they have met */
@@ -348,18 +313,18 @@ static struct cost measure_cost(struct world *w, double memory_before, unsigned 
 				world_subscribe(w, host_of(w, n, i)->index, n);
 	for (unsigned n = 0; n < NETWORKS_IN_ALL; n++)
 		for (unsigned i = 0; i < HOSTS_OF_EACH; i++)
-			put_several(w, host_of(w, n, i)->index, n, RECORDS_OF_EACH);
+			put_many(w, host_of(w, n, i)->index, SIM_NETWORK(n), RECORDS_OF_EACH);
 	settle(w);
 	cost.joining = (double)(w->bytes - bytes) / w->host_count;
 	for (unsigned i = 0; i < w->host_count; i++) {
 		cost.memory += (double)memory_of(&w->hosts[i]) / w->host_count;
 		cost.records += (double)w->hosts[i].gossip->shards.record_count / w->host_count;
 	}
-	cost.pushes = -(double)pushes_of_all(w);
+	cost.pushes = -(double)COUNTED(w, pushes);
 	for (unsigned n = 0; n < NETWORKS_IN_ALL; n++)
 		world_put(w, host_of(w, n, 0)->index, SIM_NETWORK(n), "k0");
 	settle(w);
-	cost.pushes += (double)pushes_of_all(w);
+	cost.pushes += (double)COUNTED(w, pushes);
 	return cost;
 }
 
@@ -371,7 +336,7 @@ static void measure_interest(struct world *w)
 	double memory = 0;
 
 	w->unchecked = true;
-	begin(w);
+	begin_within(w, 20000);
 	for (unsigned i = 0; i < w->host_count; i++)
 		memory += (double)memory_of(&w->hosts[i]) / w->host_count;
 	few = measure_cost(w, memory, HOSTS_OF_EACH);

@@ -2,6 +2,8 @@
 #ifndef TESTS_SIM_SCENARIO_H
 #define TESTS_SIM_SCENARIO_H
 
+#include <stddef.h>
+
 #include "tests/sim/world.h"
 
 struct scenario {
@@ -21,6 +23,14 @@ void explore(struct world *w);
 void expect(struct world *w, bool fact, const char *what);
 /* Fails unless members and records are as they must be within deadline_ms. Returns how long it took. */
 uint64_t expect_quiet(struct world *w, uint64_t deadline_ms);
+
+/* All know one another and start. */
+void begin_within(struct world *w, uint64_t quiet_ms);
+/* Records k0, k1, ... */
+void put_many(struct world *w, unsigned host, uint64_t topic, unsigned count);
+/* The sum of one of gossip's counters over the hosts that run. */
+#define COUNTED(w, counter) counted_by_all(w, offsetof(struct gossip_counters, counter))
+uint64_t counted_by_all(struct world *w, size_t counter);
 
 /* The last host of w->host_count >= 5 is admitted by host 0 under SECOND_NUMBER, an answer that is lost, and by host 1, cut off
  * from host 0 together with host 3, under its own. The others have joined before. It runs; the cut is there still. */

@@ -30,14 +30,24 @@ uint64_t expect_quiet(struct world *w, uint64_t deadline_ms)
 	return (w->now_us - start_us) / SIM_US_PER_MS;
 }
 
-static void begin(struct world *w)
+void begin_within(struct world *w, uint64_t quiet_ms)
 {
 	world_introduce_all(w);
 	world_start_all(w);
-	expect_quiet(w, 5000);
+	expect_quiet(w, quiet_ms);
 }
 
-static void put_many(struct world *w, unsigned host, uint64_t topic, unsigned count)
+uint64_t counted_by_all(struct world *w, size_t counter)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (w->hosts[i].gossip)
+			sum += *(const uint64_t *)((const char *)gossip_counters(w->hosts[i].gossip) + counter);
+	return sum;
+}
+
+void put_many(struct world *w, unsigned host, uint64_t topic, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++) {
 		char key[24];
@@ -72,7 +82,7 @@ static void records_reach_all(struct world *w)
 {
 	size_t len;
 
-	begin(w);
+	begin_within(w, 5000);
 	world_put(w, 0, 7, "k1");
 	world_run_ms(w, 2);
 	for (unsigned i = 1; i < w->host_count; i++)
@@ -89,7 +99,7 @@ static void equal_put_is_silent(struct world *w)
 {
 	uint64_t pushes;
 
-	begin(w);
+	begin_within(w, 5000);
 	gossip_put(w->hosts[0].gossip, 7, "x", 1, "same", 4, world_now_ms(w), NULL);
 	world_run_ms(w, 100);
 	pushes = counters(w, 0)->pushes;
@@ -125,7 +135,7 @@ static void lost_push_is_repeated(struct world *w)
 	unsigned missing = 0;
 	size_t len;
 
-	begin(w);
+	begin_within(w, 5000);
 	w->faults.loss = 100;
 	for (unsigned i = 0; i < 100; i++) {
 		char key[24];
@@ -145,7 +155,7 @@ static void burst_goes_out_in_pace(struct world *w)
 {
 	uint64_t packets, bytes;
 
-	begin(w);
+	begin_within(w, 5000);
 	packets = w->packets;
 	bytes = w->bytes;
 	for (unsigned i = 0; i < 10000; i++) {
@@ -166,7 +176,7 @@ static void big_values_fit(struct world *w)
 	struct err err = {0};
 	size_t len = 0;
 
-	begin(w);
+	begin_within(w, 5000);
 	memset(value, 'v', sizeof(value));
 	memset(key, 'b', sizeof(key));
 	expect(w,
@@ -188,7 +198,7 @@ static void below_the_floor_gets_a_listing(struct world *w)
 {
 	unsigned away = w->host_count - 1;
 
-	begin(w);
+	begin_within(w, 5000);
 	put_many(w, 0, 3, 300);
 	expect_quiet(w, 2000);
 	world_partition_at(w, away);
@@ -210,7 +220,7 @@ static void below_the_floor_gets_a_listing(struct world *w)
 
 static void acknowledged_deletions_are_forgotten(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	put_many(w, 0, 3, 100);
 	expect_quiet(w, 2000);
 	for (unsigned i = 0; i < 100; i++) {
@@ -228,7 +238,7 @@ static void restart(struct world *w, bool new_epoch)
 {
 	size_t len;
 
-	begin(w);
+	begin_within(w, 5000);
 	put_many(w, 0, 3, 200);
 	put_many(w, 0, 4, 5);
 	put_many(w, 0, 5, 1);
@@ -261,7 +271,7 @@ static void what_one_life_of_an_epoch_put_does_not_come_back_after_the_next(stru
 {
 	size_t len;
 
-	begin(w);
+	begin_within(w, 5000);
 	put_many(w, 0, 3, 1);
 	expect_quiet(w, 2000);
 	world_partition(w, 0x3); /* 0 1 | 2 3 */
@@ -284,7 +294,7 @@ static void what_one_life_of_an_epoch_put_does_not_come_back_after_the_next(stru
 /* A state that was set back: the daemon comes with an epoch that the others know to be old. */
 static void older_state_goes_past_what_others_know(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	put_many(w, 0, 3, 10);
 	expect_quiet(w, 2000);
 	world_restart(w, 0, true);
@@ -301,7 +311,7 @@ static void older_state_goes_past_what_others_know(struct world *w)
 
 static void everybody_restarts_at_once(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	for (unsigned i = 0; i < w->host_count; i++)
 		put_many(w, i, 9, 10);
 	expect_quiet(w, 3000);
@@ -341,7 +351,7 @@ static void replay_old_batch(struct world *w)
 
 static void prepare_replay(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	world_put(w, 0, 3, "k1");
 	world_put(w, 0, 3, "k2");
 	world_run_ms(w, 100);
@@ -383,7 +393,7 @@ static void who_repeats_an_epoch_is_refused_and_takes_a_later_one(struct world *
 	struct proto_batch batch = {.origin = 1, .topic = 3, .flags = PROTO_BATCH_SETTLED};
 	struct proto_record record = {.key = (const uint8_t *)"k1", .key_len = 2, .val = (const uint8_t *)"other", .val_len = 5};
 
-	begin(w);
+	begin_within(w, 5000);
 	world_put(w, 0, 3, "k1");
 	world_run_ms(w, 100);
 	w->truth->conflicts_expected = true;
@@ -416,7 +426,7 @@ static bool host_0_is_dead_everywhere(struct world *w)
 
 static void crash_is_noticed_and_return_too(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	put_many(w, 0, 3, 10);
 	expect_quiet(w, 2000);
 	world_crash(w, 0);
@@ -440,7 +450,7 @@ static void never_dead(struct sim_host *host, const struct gossip_member *member
 /* Each side brings its belief that the other is dead; nobody may take that for news about its neighbours. */
 static void healing_kills_nobody(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	world_partition_at(w, w->host_count / 2);
 	world_run_ms(w, 60000);
 	w->hooks.member = never_dead;
@@ -451,7 +461,7 @@ static void healing_kills_nobody(struct world *w)
 
 static void cut_heals_in_two_seconds(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	put_many(w, 0, 3, 50);
 	expect_quiet(w, 2000);
 	world_partition_at(w, w->host_count / 2);
@@ -465,7 +475,7 @@ static void cut_heals_in_two_seconds(struct world *w)
 
 static void isolated_host_returns_in_two_seconds(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	world_partition_at(w, 1);
 	world_run_ms(w, 600000);
 	put_many(w, 0, 3, 20);
@@ -489,7 +499,7 @@ static void one_way_cut_kills_nobody(struct world *w)
 {
 	uint64_t before;
 
-	begin(w);
+	begin_within(w, 5000);
 	before = deaths_of_all(w);
 	world_cut(w, 0, 1, true);
 	world_run_ms(w, 120000);
@@ -503,7 +513,7 @@ static void loss_kills_nobody(struct world *w)
 {
 	uint64_t before;
 
-	begin(w);
+	begin_within(w, 5000);
 	before = deaths_of_all(w);
 	w->faults.loss = 100;
 	world_run_ms(w, 600000);
@@ -515,7 +525,7 @@ static void loss_kills_nobody(struct world *w)
 /* A host that gets the processor only now and then: it may be suspected, the others must not suffer. */
 static void starved_host_harms_nobody_else(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	for (unsigned i = 0; i < 200; i++) {
 		world_pause(w, 0);
 		world_run_ms(w, 800);
@@ -532,7 +542,7 @@ static void starved_host_harms_nobody_else(struct world *w)
 
 static void paused_host_blames_nobody(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	world_pause(w, 0);
 	world_run_ms(w, 30000);
 	for (unsigned i = 1; i < w->host_count; i++)
@@ -545,7 +555,7 @@ static void paused_host_blames_nobody(struct world *w)
 
 static void short_pauses_are_survived(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	for (unsigned i = 0; i < 20; i++) {
 		world_pause(w, 0);
 		world_run_ms(w, 250);
@@ -559,7 +569,7 @@ static void short_pauses_are_survived(struct world *w)
 
 static void leaving_is_no_death(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	gossip_leave(w->hosts[0].gossip, world_now_ms(w));
 	world_run_ms(w, 50);
 	for (unsigned i = 1; i < w->host_count; i++) {
@@ -593,7 +603,7 @@ static void moved_host_is_followed(struct world *w)
 	struct ip vtep = {.family = 6, .bytes = {0x20, 0x01, 0x0d, 0xb8, [15] = 1}};
 	struct gossip_member member;
 
-	begin(w);
+	begin_within(w, 5000);
 	gossip_set_self(w->hosts[0].gossip, "renamed", &addr, &vtep, world_now_ms(w));
 	world_touch(w, 0);
 	world_run_ms(w, 10);
@@ -742,7 +752,7 @@ static void lone_host_is_in_step(struct world *w)
 
 static void not_in_step_before_all_were_compared(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	put_many(w, 1, 3, 10);
 	expect_quiet(w, 2000);
 	world_restart(w, 0, true);
@@ -762,7 +772,7 @@ static void strangers_are_refused(struct world *w)
 {
 	uint8_t junk[GOSSIP_PACKET_MAX];
 
-	begin(w);
+	begin_within(w, 5000);
 	for (unsigned i = 0; i < 2000; i++) {
 		size_t len = sim_rng_below(&w->rng, sizeof(junk) + 1);
 

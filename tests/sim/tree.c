@@ -6,13 +6,6 @@
 #include "tests/sim/scenario.h"
 #include "tests/sim/truth.h"
 
-static void begin(struct world *w)
-{
-	world_introduce_all(w);
-	world_start_all(w);
-	expect_quiet(w, 20000);
-}
-
 static unsigned lacking(struct world *w, uint32_t origin, const char *key)
 {
 	unsigned count = 0;
@@ -23,32 +16,23 @@ static unsigned lacking(struct world *w, uint32_t origin, const char *key)
 	return count;
 }
 
-static uint64_t pushes_of_all(struct world *w)
-{
-	uint64_t pushes = 0;
-
-	for (unsigned i = 0; i < w->host_count; i++)
-		pushes += w->hosts[i].gossip ? gossip_counters(w->hosts[i].gossip)->pushes : 0;
-	return pushes;
-}
-
 static void a_change_reaches_all_by_way_of_others(struct world *w)
 {
 	uint64_t before;
 
-	begin(w);
+	begin_within(w, 20000);
 	for (unsigned i = 0; i < 10; i++) {
 		char key[24];
 
 		snprintf(key, sizeof(key), "k%u", i);
-		before = pushes_of_all(w);
+		before = COUNTED(w, pushes);
 		world_put(w, i, 3, key);
 		expect(w, gossip_counters(w->hosts[i].gossip)->pushes <= TREE_WIDE * (i + 1),
 			"the origin sends to its children only");
 		world_run_ms(w, 3);
 		expect(w, lacking(w, w->hosts[i].hostno, key) == 0, "a change is everywhere after 3 ms");
 		world_run_ms(w, 200);
-		expect(w, pushes_of_all(w) - before <= w->host_count, "and costs one packet for each host");
+		expect(w, COUNTED(w, pushes) - before <= w->host_count, "and costs one packet for each host");
 	}
 	expect_quiet(w, 3000);
 }
@@ -56,7 +40,7 @@ static void a_change_reaches_all_by_way_of_others(struct world *w)
 /* Nobody knows yet that they are dead: their children are adopted, and a digest finds whom that misses. */
 static void dead_relays_delay_a_change_only(struct world *w)
 {
-	begin(w);
+	begin_within(w, 20000);
 	for (unsigned i = 0; i < w->host_count / 10; i++)
 		world_crash(w, 10 * i + 3);
 	world_put(w, 0, 3, "k1");
@@ -85,7 +69,7 @@ static unsigned first_child(const struct sim_host *origin)
  * and its children all the same. */
 static void a_relay_that_pulled_first_passes_on(struct world *w)
 {
-	begin(w);
+	begin_within(w, 20000);
 	for (unsigned i = 0; i < 10; i++) {
 		struct sim_host *origin = &w->hosts[i];
 		unsigned child;
@@ -112,7 +96,7 @@ static void a_burst_goes_by_the_tree(struct world *w)
 {
 	uint64_t bytes;
 
-	begin(w);
+	begin_within(w, 20000);
 	bytes = w->bytes;
 	for (unsigned i = 0; i < 3000; i++) {
 		char key[24];

@@ -6,13 +6,6 @@
 #include "tests/sim/scenario.h"
 #include "tests/sim/truth.h"
 
-static void begin(struct world *w)
-{
-	world_introduce_all(w);
-	world_start_all(w);
-	expect_quiet(w, 5000);
-}
-
 static void count_deaths(struct sim_host *host, const struct gossip_member *member, enum gossip_state old)
 {
 	if (member->state == GOSSIP_DEAD && old != GOSSIP_DEAD)
@@ -33,7 +26,7 @@ static void who_is_not_heard_takes_nothing_for_gone(struct world *w)
 	const unsigned last = w->host_count - 1;
 	size_t len;
 
-	begin(w);
+	begin_within(w, 5000);
 	world_put(w, 0, 3, "k1");
 	world_run_ms(w, 1000);
 	w->hosts[last].loss_out = 1000;
@@ -239,7 +232,7 @@ static void a_slow_host_says_so_itself(struct world *w)
 {
 	struct gossip *g;
 
-	begin(w);
+	begin_within(w, 5000);
 	g = w->hosts[0].gossip;
 	say_lag(w, 30, 0);
 	say_lag(w, 1, 2000);
@@ -256,7 +249,7 @@ static void a_slow_host_says_so_itself(struct world *w)
 
 static void a_dead_daemon_is_told_from_a_dead_host(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	w->refusals = true;
 	world_crash(w, 0);
 	world_run_ms(w, 10000);
@@ -276,7 +269,7 @@ static void a_dead_daemon_is_told_from_a_dead_host(struct world *w)
 /* Anybody can send an ICMP message. */
 static void a_forged_refusal_kills_nobody(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	for (unsigned i = 0; i < 100; i++) {
 		struct gossip_addr addr = sim_addr(1);
 
@@ -289,7 +282,7 @@ static void a_forged_refusal_kills_nobody(struct world *w)
 
 static void a_lost_direction_is_named(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	world_cut(w, 0, 1, true);
 	world_run_ms(w, 60000);
 	expect(w, view(w, 0, 1).reach == GOSSIP_REACH_IN, "what goes to host 2 is lost, what comes is heard");
@@ -320,7 +313,7 @@ static void without_udp_there_are_streams(struct world *w)
 {
 	size_t len;
 
-	begin(w);
+	begin_within(w, 5000);
 	expect(w, streamed(w) == 0, "where UDP passes nothing goes by stream");
 	w->hooks.member = count_deaths;
 	filter_all_of(w, 0);
@@ -347,7 +340,7 @@ static void without_udp_there_are_streams(struct world *w)
 /* Restarted behind such a firewall: boot tags are exchanged by stream too. */
 static void who_starts_without_udp_is_met_by_stream(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	world_crash(w, 0);
 	world_run_ms(w, 10000);
 	filter_all_of(w, 0);
@@ -377,7 +370,7 @@ static void two_without_udp_between_them_talk(struct world *w)
 	unsigned other;
 	size_t len;
 
-	begin(w);
+	begin_within(w, 5000);
 	world_run_ms(w, 5000);
 	other = stranger_of_first(w);
 	world_filter(w, 0, other, true);
@@ -397,7 +390,7 @@ static void two_without_udp_between_them_talk(struct world *w)
 
 static void one_death_is_no_cut_and_many_are(struct world *w)
 {
-	begin(w);
+	begin_within(w, 5000);
 	world_crash(w, 0);
 	world_run_ms(w, 10000);
 	expect(w, !gossip_cut_suspected(w->hosts[1].gossip, world_now_ms(w)), "one crash is a crash");
@@ -440,7 +433,7 @@ static void a_flapping_host_is_damped(struct world *w)
 
 	if (!c)
 		abort();
-	begin(w);
+	begin_within(w, 5000);
 	w->scenario = c;
 	w->hooks.member = count_change;
 	w->hosts[0].loss_in = w->hosts[0].loss_out = 800;
@@ -512,7 +505,7 @@ static void what_was_said_to_an_earlier_life_does_not_count(struct world *w)
 	uint64_t replays;
 	size_t len;
 
-	begin(w);
+	begin_within(w, 5000);
 	asker = w->hosts[0].gossip;
 	knows = w->hosts[1].gossip;
 	gossip_set_mark(asker, &later, world_now_ms(w));
