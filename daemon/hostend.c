@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "daemon/node_internal.h"
+#include "daemon/routes.h"
 #include "driver/vxlan/vxlan.h"
 
 #define ID_PREFIX "host-"

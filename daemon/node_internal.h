@@ -9,7 +9,8 @@
  *   standing.c   whether our state was set back or copied: marks, and holding addresses meanwhile
  *   estate.c     forgetting a host: the call, decrees, our own end; what `trestle ipam check` finds
  *   networks.c   definitions of networks: ours, others', winner, VNI
- *   pools.c      pools and their references; the IPAM half of the plugin
+ *   pools.c      pools: the table, published and saved; pool_obtain.c finds or makes one; pool_leases.c what its leases are for;
+ *                pool_calls.c the IPAM half of the plugin
  *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot
  *   hostaddr.c   this host's own addresses in networks of mode l3; hostend.c its own end of networks of mode l2
  *   workloads.c  what trestle-cni attached: names, life, the calls; workload_add.c makes one, workload_link.c its link
@@ -455,6 +456,23 @@ void networks_delete(void *ctx, struct plugin_call *call, const char *network_id
 unsigned underlay_mtu(const struct ip *own);
 
 /* pools.c */
+int pools_start(struct node *node, struct err *err);
+void pools_stop(struct node *node);
+void pools_publish(struct node *node);
+void pools_tick(struct node *node);
+void pools_join_all(struct node *node); /* also those that nobody here uses */
+struct pool *pools_find(struct node *node, enum pool_space space, const struct prefix *prefix);
+struct pool *pool_by_id(struct node *node, const struct id128 *id);
+bool pool_in_use(const struct pool *pool);
+const char *pool_space_name(enum pool_space space);
+void pool_keep(struct node *node, struct pool *pool);
+void pool_unuse(struct node *node, struct pool *pool);
+void pool_changed(struct node *node, const struct id128 *id); /* somebody's definition came or went */
+void pool_asked(struct node *node, const struct id128 *id);
+void pool_join_core(struct node *node, struct pool *pool);
+const void *pool_claimed(struct node *node, const char *key, void *buf, size_t size, size_t *ret_len);
+
+/* pool_obtain.c */
 struct pool_spec {
 	enum pool_space space;
 	uint8_t family;
@@ -462,30 +480,17 @@ struct pool_spec {
 	uint8_t length;	      /* with prefix unset: of the pool; 0 = default */
 	const char *name;     /* NULL or "": not tied */
 };
-int pools_start(struct node *node, struct err *err);
-void pools_stop(struct node *node);
-void pools_publish(struct node *node);
-void pool_join_core(struct node *node, struct pool *pool);
-void pools_collect_leases(struct node *node, uint64_t now_ms);
-void pools_free_orphans(struct node *node); /* at a start, when endpoints and workloads are there */
-bool pool_in_use(const struct pool *pool);
-/* A network's gateway or auxiliary address: when a pool of ours leases it here, no endpoint gets it, and hosts share it. */
-void pools_reserve(struct node *node, const struct prefix *pool, const struct ip *ip, bool gateway);
-void pools_tick(struct node *node);
-/* Which of these do, 1 << index, with a route of this host: a default route aside, and those through the device `except`; NULL:
- * none. */
-unsigned routes_overlap(const struct prefix *prefixes, unsigned count, const char *except);
-void pool_asked(struct node *node, const struct id128 *id);
-void pools_join_all(struct node *node); /* also those that nobody here uses */
+/* fn is called once, also from within: with a pool that the core knows, or with err. */
 void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err),
 	void *arg);
-void pool_changed(struct node *node, const struct id128 *id);
-struct pool *pools_find(struct node *node, enum pool_space space, const struct prefix *prefix);
-struct pool *pool_by_id(struct node *node, const struct id128 *id);
-void pool_keep(struct node *node, struct pool *pool);
-void pool_unuse(struct node *node, struct pool *pool);
-const void *pool_claimed(struct node *node, const char *key, void *buf, size_t size, size_t *ret_len);
-const char *pool_space_name(enum pool_space space);
+
+/* pool_leases.c */
+/* A network's gateway or auxiliary address: when a pool of ours leases it here, no endpoint gets it, and hosts share it. */
+void pools_reserve(struct node *node, const struct prefix *pool, const struct ip *ip, bool gateway);
+void pools_collect_leases(struct node *node, uint64_t now_ms);
+void pools_free_orphans(struct node *node); /* at a start, when endpoints and workloads are there */
+
+/* pool_calls.c */
 void pools_request(void *ctx, struct plugin_call *call, const struct plugin_request_pool *req);
 void pools_release(void *ctx, struct plugin_call *call, const char *pool_id);
 void pools_request_address(void *ctx, struct plugin_call *call, const struct plugin_request_address *req);
