@@ -366,6 +366,8 @@ uint32_t hostno_admit(void *ctx, const struct id128 *host_id);
 
 /* stream.c: gossip's port over TCP, where UDP does not pass */
 int streams_open(struct node *node, struct err *err);
+/* A connection that is there already, which does not block; it takes fd. */
+void streams_adopt(struct node *node, int fd, const struct gossip_addr *peer, bool inbound);
 void streams_close(struct node *node);
 void streams_send(
 	struct node *node, const struct gossip_addr *to, const void *packet, size_t len); /* its answer: cluster_packet */

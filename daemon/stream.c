@@ -209,18 +209,25 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
 	stream_new(all, fd, &peer, true);
 }
 
+static struct streams *streams_of(struct node *node)
+{
+	if (!node->streams) {
+		node->streams = calloc(1, sizeof(*node->streams));
+		if (!node->streams)
+			abort();
+		node->streams->node = node;
+	}
+	return node->streams;
+}
+
 int streams_open(struct node *node, struct err *err)
 {
 	unsigned flags = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE;
-	struct streams *all = calloc(1, sizeof(*all));
+	struct streams *all = streams_of(node);
 	struct sockaddr_storage ss;
 	char text[IP_TEXT_SIZE];
 	socklen_t len;
 
-	if (!all)
-		abort();
-	all->node = node;
-	node->streams = all;
 	if (node->options.listen.ip.family == 6)
 		flags |= LEV_OPT_BIND_IPV6ONLY;
 	len = cluster_to_sockaddr(&node->options.listen, &ss);
@@ -230,6 +237,11 @@ int streams_open(struct node *node, struct err *err)
 			"cannot listen on TCP %s port %u (is the address on this host, and no other daemon on the port?)",
 			ip_format(&node->options.listen.ip, text), node->options.listen.port);
 	return 0;
+}
+
+void streams_adopt(struct node *node, int fd, const struct gossip_addr *peer, bool inbound)
+{
+	stream_new(streams_of(node), fd, peer, inbound);
 }
 
 void streams_close(struct node *node)

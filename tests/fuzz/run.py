@@ -33,6 +33,7 @@ SOURCES = {
     "options": "daemon/options.c:read_|is_multicast|copy_text|find_row|set_row|fill_defaults",
     "plugin": "plugin/decode.c base/jd.c",
     "state": "daemon/records.c base/bytes.c",
+    "stream": "daemon/stream.c:stream_|streams_(?!open)|take_|find_open|on_readable|on_written|on_event|write_packet|is_question",
     "text": "base/addr.c base/bytes.c base/id.c base/jd.c base/number.c",
     "token": "gossip/token.c",
 }
