@@ -13,6 +13,7 @@
 #include "base/number.h"
 
 #define CONFIG_FILE_MAX 65536
+#define NFT_TABLE_L3 "-l3" /* driver/vxlan/vxlan.c */
 
 struct option_row {
 	const char *name;
@@ -40,7 +41,6 @@ TEXT_OPTION(run_dir)
 TEXT_OPTION(plugin_socket)
 TEXT_OPTION(control_socket)
 TEXT_OPTION(fabric)
-TEXT_OPTION(nft_table)
 TEXT_OPTION(boot_id)
 TEXT_OPTION(machine_id)
 TEXT_OPTION(machine_uuid)
@@ -53,6 +53,26 @@ static int read_name(struct options *o, const char *text, struct err *err)
 		if (!isalnum((unsigned char)*p) && *p != '-' && *p != '.' && *p != '_')
 			return err_set(err, ERR_INVALID, "a host name has letters, digits, '-', '.' and '_', found '%c'", *p);
 	return copy_text(o->name, sizeof(o->name), text, err);
+}
+
+/* What nft(8) reads back without quotes, so that the table can be looked at and deleted by hand. Another with "-l3" behind the
+ * name is ours too. */
+static int read_nft_table(struct options *o, const char *text, struct err *err)
+{
+	const size_t len = strlen(text), ending = sizeof(NFT_TABLE_L3) - 1;
+
+	if (*text && !isalpha((unsigned char)*text) && *text != '_')
+		return err_set(err, ERR_INVALID, "a table's name begins with a letter or '_', found '%c'; choose another", *text);
+	for (const char *p = text; *p; p++)
+		if (!isalnum((unsigned char)*p) && *p != '-' && *p != '.' && *p != '_')
+			return err_set(err, ERR_INVALID,
+				"a table's name has letters, digits, '-', '.' and '_', found '%c'; choose another", *p);
+	if (len >= ending && strcmp(text + len - ending, NFT_TABLE_L3) == 0)
+		return err_set(err, ERR_INVALID,
+			"expected a name that does not end in '" NFT_TABLE_L3
+			"', which mode l3 has behind the name of its table; "
+			"leave that away");
+	return copy_text(o->nft_table, sizeof(o->nft_table), text, err);
 }
 
 static bool is_multicast(const struct ip *ip)
@@ -178,7 +198,7 @@ static const struct option_row rows[] = {
 	{"control-socket", "PATH", NULL, "where the trestle command finds the daemon (default: RUN-DIR/trestled.sock)",
 		read_control_socket},
 	{"fabric", "PATH", "/run/netns/trestle", "network namespace of bridges and vxlan devices", read_fabric},
-	{"nft-table", "NAME", "trestle", "name of our nftables table", read_nft_table},
+	{"nft-table", "NAME", "trestle", "name of our nftables table; mode l3's has " NFT_TABLE_L3 " behind it", read_nft_table},
 	{"supernet", "CIDR", "10.192.0.0/10", "IPv4 pools asked for without a subnet come from here", read_supernet4},
 	{"supernet6", "CIDR", "fd74:7265:7374::/48", "IPv6 pools asked for without a subnet come from here, /64 each",
 		read_supernet6},

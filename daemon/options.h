@@ -21,13 +21,13 @@ struct options {
 	char plugin_socket[OPTIONS_PATH_MAX];
 	char control_socket[OPTIONS_PATH_MAX]; /* default: RUN_DIR/trestled.sock */
 	char fabric[OPTIONS_PATH_MAX];	       /* network namespace file */
-	char nft_table[32];
-	char machine_id[64];		    /* default: /etc/machine-id; "" = this machine has none */
-	char machine_uuid[64];		    /* default: of the firmware; likewise */
-	char adopt[64];			    /* go on with the state of the machine with this id */
-	char boot_id[64];		    /* default: the kernel's */
-	char join[512];			    /* token; used only while this host belongs to no cluster of several */
-	struct prefix supernet4, supernet6; /* pools asked for without a subnet come from here */
+	char nft_table[29];		       /* room for "-l3" in the 31 characters that the driver takes */
+	char machine_id[64];		       /* default: /etc/machine-id; "" = this machine has none */
+	char machine_uuid[64];		       /* default: of the firmware; likewise */
+	char adopt[64];			       /* go on with the state of the machine with this id */
+	char boot_id[64];		       /* default: the kernel's */
+	char join[512];			       /* token; used only while this host belongs to no cluster of several */
+	struct prefix supernet4, supernet6;    /* pools asked for without a subnet come from here */
 	unsigned pool_length4, pool_length6;
 	unsigned lease_grace_s; /* an address or link that no endpoint uses for so long is collected */
 	enum log_level log_level;

@@ -166,6 +166,19 @@ static void forms_of_listen(void **state)
 	}
 }
 
+static void names_of_a_table(void **state)
+{
+	static const char *const names[] = {"t", "_", "Trestle.b-2_x", "a-name-whose-l3-just-fits-28", "l3", "trestle-l3-"};
+	char words[128];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		snprintf(words, sizeof(words), "--listen 192.0.2.1 --nft-table %s", names[i]);
+		expect_read("", words);
+		assert_string_equal(options.nft_table, names[i]);
+	}
+}
+
 static void expect_refused(const char *file, const char *words, const char *a, const char *b, const char *c)
 {
 	struct options before;
@@ -208,7 +221,14 @@ static void refusals_name_option_and_value(void **state)
 		{"vxlan-port", "0", "1..65535"},
 		{"vxlan-port", "65536", "1..65535"},
 		{"vxlan-port", "4789x", "1..65535"},
-		{"nft-table", "a-name-of-more-than-thirty-one-ch", "1 to 31 characters, found 33"},
+		{"nft-table", "a-name-whose-l3-is-too-long--", "1 to 28 characters, found 29"},
+		{"nft-table", "", "1 to 28 characters, found 0"},
+		{"nft-table", "trestle;", "letters, digits, '-', '.' and '_', found ';'; choose another"},
+		{"nft-table", "two/words", "found '/'"},
+		{"nft-table", "\xc3\xa9t\xc3\xa9", "begins with a letter or '_'"},
+		{"nft-table", "2nd", "begins with a letter or '_', found '2'"},
+		{"nft-table", "-t", "begins with a letter or '_', found '-'"},
+		{"nft-table", "trestle-l3", "does not end in '-l3'"},
 		{"supernet", "10.0.0.0", ""},
 		{"supernet", "fd00::/48", "expected an IPv4 prefix"},
 		{"supernet6", "10.0.0.0/8", "expected an IPv6 prefix"},
@@ -360,6 +380,7 @@ int main(void)
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(flag_beats_file_beats_default),
 		cmocka_unit_test(forms_of_listen),
+		cmocka_unit_test(names_of_a_table),
 		cmocka_unit_test(refusals_name_option_and_value),
 		cmocka_unit_test(what_is_no_option_is_refused),
 		cmocka_unit_test(options_that_contradict_are_refused),
