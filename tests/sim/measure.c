@@ -24,8 +24,10 @@ struct samples {
 	size_t count;
 	uint32_t us[SAMPLES_MAX];
 	uint64_t last_us[SIM_HOSTS_MAX];
-	size_t case_begin, case_count; /* samples of one event end at the next one's beginning */
+	size_t case_begin, case_count; /* samples of one event end at the next one's beginning, where they are not told by name */
 	uint32_t case_last_us[CASES_MAX];
+	uint64_t case_since_us[CASES_MAX]; /* of changes, of which one may arrive when the next has been made */
+	unsigned case_seen[CASES_MAX];
 };
 
 static void sample(struct world *w)
@@ -141,13 +143,24 @@ static void end(struct world *w)
 static void on_record(
 	struct sim_host *host, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
 {
+	struct samples *s = host->world->scenario;
+	unsigned i = 0;
+	uint32_t us;
+
 	(void)origin;
 	(void)topic;
-	(void)key;
-	(void)key_len;
 	(void)val;
 	(void)val_len;
-	sample(host->world);
+	for (size_t at = 1; at < key_len; at++) /* "k12" */
+		i = i * 10 + ((const uint8_t *)key)[at] - '0';
+	if (i >= s->case_count)
+		abort();
+	us = (uint32_t)(host->world->now_us - s->case_since_us[i]);
+	if (us > s->case_last_us[i])
+		s->case_last_us[i] = us;
+	s->case_seen[i]++;
+	if (s->count < SAMPLES_MAX)
+		s->us[s->count++] = us;
 }
 
 /* `dead_percent` of the hosts have just stopped, when a change is made, and nobody knows it yet. */
@@ -180,15 +193,17 @@ static void event_latency(struct world *w, const struct event_weather *weather)
 		snprintf(key, sizeof(key), "k%u", i);
 		stop_some(w, weather->dead_percent);
 		expected += running(w) - 1;
-		s->since_us = w->now_us;
+		s->case_since_us[s->case_count++] = w->now_us;
 		world_put(w, some_running(w), 3, key);
 		world_run_ms(w, weather->wait_ms + sim_rng_below(&w->rng, 500));
-		case_ends(s);
 	}
 	report_last(w, weather->what);
 	report(w, weather->what);
 	if (s->count < expected * 99 / 100)
 		world_fail(w, "%zu of %zu deliveries in time", s->count, expected);
+	for (size_t i = 0; i < s->case_count; i++)
+		if (s->case_seen[i] >= w->host_count)
+			world_fail(w, "change %zu arrived %u times at %u hosts", i, s->case_seen[i], w->host_count - 1);
 	if (percentile(s, 99) > weather->p99_limit_ms)
 		world_fail(w, "p99 above %.0f ms", weather->p99_limit_ms);
 	end(w);
@@ -202,6 +217,13 @@ static void measure_event(struct world *w)
 static void measure_event_with_loss(struct world *w)
 {
 	event_latency(w, &(struct event_weather){"change to a host, 1 % loss", 10, 0, 100, 500, 100});
+}
+
+/* Of an arrival behind the next change, too, it is known which change it was. */
+static void measure_event_close_together(struct world *w)
+{
+	event_latency(
+		w, &(struct event_weather){"change to a host, 30 % loss, half a second apart at most", 300, 0, 100, 0, 2000});
 }
 
 static void measure_event_in_trouble(struct world *w)
@@ -698,6 +720,7 @@ const struct scenario long_scenarios[] = {
 const struct scenario measure_scenarios[] = {
 	{"measure_event", 50, false, measure_event},
 	{"measure_event_with_loss", 50, false, measure_event_with_loss},
+	{"measure_event_close_together", 8, false, measure_event_close_together},
 	{"measure_detection", 50, false, measure_detection},
 	{"measure_detection_of_three", 3, false, measure_detection},
 	{"measure_heal", 50, false, measure_heal},
