@@ -1,8 +1,11 @@
 /* Netlink sockets, requests, dumps, notices and batches. See socket.h. */
 #include "netlink/socket.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <libmnl/libmnl.h>
+#include <linux/filter.h>
+#include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +47,28 @@ struct open_call {
 	int fd; /* result */
 };
 
+#define NUD_RESOLVED (NUD_INCOMPLETE | NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE)
+
+/* What ARP and ND find out by themselves about a neighbour is said twice a minute for each that is in use, as a notice of the
+ * group of which we want those about permanent rows: it shall not wake us. A filter loads numbers in network order (socket(7),
+ * SO_ATTACH_FILTER); the skb of a notice holds one message. Without it, for want of memory, more is read. */
+static void leave_out_resolution(int fd)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, offsetof(struct nlmsghdr, nlmsg_type)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(RTM_NEWNEIGH), 0, 5),
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, NLMSG_HDRLEN + offsetof(struct ndmsg, ndm_family)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_BRIDGE, 3, 0),
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, NLMSG_HDRLEN + offsetof(struct ndmsg, ndm_state)),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, htons(NUD_RESOLVED), 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+	};
+	struct sock_fprog filter = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+
+	setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter));
+}
+
 static int set_options(int fd, const unsigned *groups, size_t count, struct err *err)
 {
 	int one = 1, size = count ? NOTICE_BUFFER : REQUEST_BUFFER;
@@ -59,6 +84,8 @@ static int set_options(int fd, const unsigned *groups, size_t count, struct err 
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0)
 		return err_sys(err, errno, "netlink socket: set timeout");
+	if (count)
+		leave_out_resolution(fd);
 	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
 		return err_sys(err, errno, "netlink socket: bind");
 	for (size_t i = 0; i < count; i++)

@@ -20,7 +20,8 @@ struct nl_socket;
 typedef int nl_handler(void *arg, const struct nlmsghdr *h, struct err *err);
 
 /* Opens a socket in the namespace (netns_fd -1: the calling thread's) and subscribes it to `groups` (RTNLGRP_...; may be empty).
- * A socket with groups gets a receive buffer of 8 MiB and never blocks. */
+ * A socket with groups gets a receive buffer of 8 MiB and never blocks. Neighbours that the kernel resolves, confirms and ages by
+ * itself are not told: that somebody put one of those in the place of a permanent one takes a dump to find. */
 int nl_open(int netns_fd, const unsigned *groups, size_t count, struct nl_socket **ret_socket, struct err *err);
 void nl_close(struct nl_socket *s);
 int nl_fd(const struct nl_socket *s);

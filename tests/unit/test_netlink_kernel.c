@@ -397,6 +397,45 @@ static void notices_are_read_until_none_is_left(void **state)
 	nl_close(s);
 }
 
+static int note_row(void *arg, const struct nlmsghdr *h, struct err *err)
+{
+	(void)err;
+	assert_true(h->nlmsg_type == RTM_NEWNEIGH || h->nlmsg_type == RTM_DELNEIGH);
+	((unsigned *)arg)[h->nlmsg_type == RTM_DELNEIGH]++;
+	return 0;
+}
+
+static void notices_of_neighbours_are_those_that_somebody_made(void **state)
+{
+	static const unsigned groups[] = {RTNLGRP_NEIGH};
+	struct nl_socket *s, *notices;
+	unsigned rows[2] = {0}; /* new, deleted */
+	uint64_t bad = 0;
+
+	(void)state;
+	REQUIRE_KERNEL();
+	s = open_here();
+	add_bridge(s, BRIDGE, "b0");
+	OK(nl_open(-1, groups, 1, &notices, &err));
+	OK(system("ip neigh replace 192.0.2.7 lladdr 02:00:00:00:00:07 nud stale dev b0"));
+	OK(system("ip neigh replace 192.0.2.7 lladdr 02:00:00:00:00:07 nud reachable dev b0"));
+	OK(nl_receive(notices, note_row, rows, &bad, &err));
+	assert_true(rows[0] == 0 && rows[1] == 0 && bad == 0);
+	OK(system("ip neigh replace 192.0.2.7 lladdr 02:00:00:00:00:07 nud permanent dev b0"));
+	OK(nl_receive(notices, note_row, rows, &bad, &err));
+	assert_true(rows[0] == 1 && rows[1] == 0);
+	OK(system("ip neigh del 192.0.2.7 dev b0"));
+	OK(nl_receive(notices, note_row, rows, &bad, &err));
+	assert_true(rows[1] == 1);
+	rows[0] = 0;
+	OK(system("bridge fdb replace 02:00:00:00:00:08 dev b0 self"));
+	OK(nl_receive(notices, note_row, rows, &bad, &err));
+	assert_true(rows[0] == 1);
+	del_link(s, BRIDGE);
+	nl_close(notices);
+	nl_close(s);
+}
+
 static void build(void)
 {
 	if (geteuid() != 0)
@@ -420,6 +459,7 @@ static int run(void)
 		cmocka_unit_test(a_leftover_file_is_no_namespace),
 		cmocka_unit_test(addresses_and_routes_are_read_back),
 		cmocka_unit_test(notices_are_read_until_none_is_left),
+		cmocka_unit_test(notices_of_neighbours_are_those_that_somebody_made),
 	};
 	char path[64];
 	int failed;
