@@ -77,6 +77,7 @@ static json_t *gossip_counters_json(const struct node *node)
 #undef PUT
 	json_object_set_new(o, "sends_waited", json_integer((json_int_t)node->out.waited));
 	json_object_set_new(o, "sends_dropped", json_integer((json_int_t)node->out.dropped));
+	json_object_set_new(o, "sends_lost", json_integer((json_int_t)node->out.lost));
 	json_object_set_new(o, "streams_refused", json_integer((json_int_t)streams_refused(node)));
 	return o;
 }

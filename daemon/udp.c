@@ -5,7 +5,8 @@
  *
  * The socket's send buffer stays at the kernel's default (net.core.wmem_default, 208 KiB): what lies in it lies before the next
  * probe, a millisecond of it at a gigabit a second. A device that is busy for longer fills it, and then a send fails with EAGAIN
- * (udp(7)). */
+ * (udp(7)). Where the device's own queue is shorter than that, it drops, and a socket with IP_RECVERR is told so by ENOBUFS: lost
+ * like a packet on the way, and counted. To wait for that one device would hold up what goes by others. */
 #include "daemon/udp_internal.h"
 
 #include <errno.h>
@@ -74,12 +75,15 @@ static bool is_bulk(const struct msghdr *msg)
 static void wait_or_drop(struct udp_out *out, const struct msghdr *msg)
 {
 	const size_t len = msg->msg_iov->iov_len;
-	struct udp_waiting *w = NULL;
+	struct udp_waiting *w;
 
-	if (!is_bulk(msg) && out->waiting_count < WAITING_MAX)
-		w = calloc(1, sizeof(*w) + len);
-	if (!w) {
+	if (is_bulk(msg)) {
 		out->dropped++;
+		return;
+	}
+	w = out->waiting_count < WAITING_MAX ? calloc(1, sizeof(*w) + len) : NULL;
+	if (!w) {
+		out->lost++;
 		return;
 	}
 	if (msg->msg_namelen > 0)
@@ -113,6 +117,7 @@ static bool send_waiting(struct udp_out *out, int fd)
 				       w->to_len) >= 0;
 		if (!sent && errno == EAGAIN)
 			return true;
+		out->lost += !sent;
 		drop_first(out);
 	}
 	return false;
@@ -145,6 +150,7 @@ bool udp_flush(struct udp_out *out, int fd)
 			again = true;
 		} else { /* a lost one: the core repeats what matters */
 			log_debug("cluster", "a packet of %zu bytes was not sent: %s", out->iov[at].iov_len, strerror(errno));
+			out->lost++;
 			at++;
 			again = false;
 		}

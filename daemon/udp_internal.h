@@ -38,7 +38,9 @@ struct udp_out {
 	uint8_t bytes[UDP_OUT_BYTES];
 	struct udp_waiting *waiting; /* found the socket's buffer full */
 	unsigned waiting_count;
-	uint64_t waited, dropped; /* so many had to; so many were lost */
+	uint64_t waited;  /* so many had to */
+	uint64_t dropped; /* bulk that found it so */
+	uint64_t lost;	  /* what found no room to wait, or the kernel did not take for another reason */
 };
 
 /* Asks for time stamps, drop counts and errors. A kernel that has one of them not is served without. */
