@@ -429,10 +429,10 @@ end
 local function record(c, tree)
 	local sub = tree:add(c.tvb(c.at, 0), "Record")
 	c:add_varint(sub, "Sequence, less that of the record before")
-	local flags, size = c:add(sub, f.flags, 1), c:take(1)
+	local size = c:take(1)
 	if not size then return end
-	c:add(sub, f.key, size:uint())
-	if flags:uint() % 2 == 1 then
+	c:add(sub, f.key, size:uint() % 128)
+	if size:uint() >= 128 then
 		sub:append_text(", deleted")
 	else
 		c:add(sub, f.value, c:add_varint(sub, "Length of the value") or 0)
@@ -455,7 +455,9 @@ local function sketch(c, tree) c:add(tree, f.sketch_key, 16); c:add(tree, f.firs
 local function symbol(c, tree) c:add(tree, f.symbol, 34) end
 
 local function batch(c, tree)
-	c:add(tree, f.origin, 3); c:add(tree, f.topic, 8); c:add_varint(tree, "Epoch"); c:add(tree, f.flags, 1)
+	local flags = c:add(tree, f.flags, 1)
+	if flags and flags:uint() % 16 < 8 then c:add(tree, f.origin, 3) end
+	c:add(tree, f.topic, 8); c:add_varint(tree, "Epoch")
 	for _, label in ipairs({"From", "To", "Floor", "Head"}) do c:add_varint(tree, label) end
 	records(c, tree)
 end

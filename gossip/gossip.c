@@ -455,7 +455,7 @@ static bool dispatch(struct gossip *g, struct member *m, uint8_t type, struct by
 	case PROTO_MEMBERS:
 		return on_members(g, m, body);
 	case PROTO_BATCH:
-		if (!proto_get_batch(body, &batch))
+		if (!proto_get_batch(body, m->hostno, &batch))
 			return false;
 		sync_on_batch(g, m, &batch, answer);
 		return true;

@@ -586,15 +586,15 @@ bool proto_batch_open(struct proto_list *list, struct proto_packet *packet)
 	return true;
 }
 
-#define RECORD_DELETED 1u
+#define RECORD_DELETED 0x80u /* in the byte of the key's length */
+_Static_assert(GOSSIP_KEY_MAX < RECORD_DELETED, "length of a key");
 
 bool proto_batch_add(struct proto_list *list, uint64_t last_seq, const struct proto_record *record)
 {
 	size_t before = list->w.len;
 
 	bw_varint(&list->w, record->seq - last_seq);
-	bw_u8(&list->w, record->val ? 0 : RECORD_DELETED);
-	bw_u8(&list->w, (uint8_t)record->key_len);
+	bw_u8(&list->w, (uint8_t)(record->key_len | (record->val ? 0 : RECORD_DELETED)));
 	bw_bytes(&list->w, record->key, record->key_len);
 	if (record->val) {
 		bw_varint(&list->w, record->val_len);
@@ -609,10 +609,11 @@ bool proto_batch_close(struct proto_list *list, const struct proto_batch *batch)
 	struct bytes_writer w;
 
 	bw_init(&w, whole, sizeof(whole));
-	bw_u24(&w, batch->origin);
+	bw_u8(&w, batch->flags);
+	if (!(batch->flags & PROTO_BATCH_PUSH))
+		bw_u24(&w, batch->origin);
 	bw_u64(&w, batch->topic);
 	bw_varint(&w, batch->epoch);
-	bw_u8(&w, batch->flags);
 	bw_varint(&w, batch->from);
 	bw_varint(&w, batch->to);
 	bw_varint(&w, batch->floor);
@@ -634,17 +635,17 @@ bool proto_put_relay(struct proto_packet *packet, const uint8_t *body, size_t le
 static bool read_record(struct bytes_reader *r, struct proto_record *record)
 {
 	uint64_t delta;
-	uint8_t flags;
+	uint8_t first;
 
 	if (r->bad || br_left(r) == 0)
 		return false;
 	delta = br_varint(r);
-	flags = br_u8(r);
-	record->key_len = br_u8(r);
+	first = br_u8(r);
+	record->key_len = first & ~RECORD_DELETED;
 	record->key = br_bytes(r, record->key_len);
 	record->val = NULL;
 	record->val_len = 0;
-	if (!(flags & RECORD_DELETED)) {
+	if (!(first & RECORD_DELETED)) {
 		uint64_t len = br_varint(r);
 
 		if (len > GOSSIP_VALUE_MAX)
@@ -652,23 +653,22 @@ static bool read_record(struct bytes_reader *r, struct proto_record *record)
 		record->val_len = r->bad ? 0 : (size_t)len;
 		record->val = br_bytes(r, record->val_len);
 	}
-	if (flags > RECORD_DELETED || record->key_len == 0 || record->key_len > GOSSIP_KEY_MAX || delta == 0 ||
-		record->seq + delta < record->seq)
+	if (record->key_len == 0 || record->key_len > GOSSIP_KEY_MAX || delta == 0 || record->seq + delta < record->seq)
 		r->bad = true;
 	record->seq += delta;
 	return !r->bad;
 }
 
-bool proto_get_batch(struct bytes_reader *body, struct proto_batch *ret)
+bool proto_get_batch(struct bytes_reader *body, uint32_t from, struct proto_batch *ret)
 {
 	struct proto_batch batch;
 	struct proto_record record;
 	struct bytes_reader records;
 
-	batch.origin = get_hostno(body);
+	batch.flags = br_u8(body);
+	batch.origin = batch.flags & PROTO_BATCH_PUSH ? from : get_hostno(body);
 	batch.topic = br_u64(body);
 	batch.epoch = get_varint32(body);
-	batch.flags = br_u8(body);
 	batch.from = br_varint(body);
 	batch.to = br_varint(body);
 	batch.floor = br_varint(body);

@@ -254,8 +254,8 @@ bool proto_get_audit(struct bytes_reader *body, struct proto_head *ret_head, uin
 bool proto_get_busy_open(struct bytes_reader *body, uint16_t *ret_retry_ms);
 bool proto_get_busy_hostno(struct bytes_reader *body, uint32_t *ret_hostno);
 bool proto_get_tell(struct bytes_reader *body, uint8_t *ret_kind, const uint8_t **ret_body, size_t *ret_len);
-/* Checks every record, so that proto_batch_next cannot fail. */
-bool proto_get_batch(struct bytes_reader *body, struct proto_batch *ret);
+/* Checks every record, so that proto_batch_next cannot fail. A push does not name its origin, which is who it comes from. */
+bool proto_get_batch(struct bytes_reader *body, uint32_t from, struct proto_batch *ret);
 /* Walks the records of a checked batch; start with *pos = 0 and record->seq = batch->from. */
 bool proto_batch_next(const struct proto_batch *batch, size_t *pos, struct proto_record *record);
 

@@ -669,10 +669,8 @@ enum shards_verdict sync_on_batch(struct gossip *g, struct member *m, const stru
 			member_due(g, &m->sync_ms, g->now + 20);
 		return verdict;
 	}
-	if (batch->origin == m->hostno) {
-		push_owe(g, m, batch);
-		answer->pushed = true;
-	}
+	push_owe(g, m, batch);
+	answer->pushed = true;
 	return verdict;
 }
 

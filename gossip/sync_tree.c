@@ -384,7 +384,7 @@ bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body
 	struct member *origin;
 	struct topic *topic;
 
-	if (!proto_get_batch(body, &batch) || batch.flags & (PROTO_BATCH_PUSH | PROTO_BATCH_MORE))
+	if (!proto_get_batch(body, m->hostno, &batch) || batch.flags & (PROTO_BATCH_PUSH | PROTO_BATCH_MORE))
 		return false;
 	if (shards_keeps(&g->shards, batch.topic)) /* else it finds others for its part of the tree */
 		acknowledge(g, m, &batch);

@@ -72,7 +72,7 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 		return proto_get_verdict(&r, &u.verdict);
 	case PROTO_BATCH:
 	case PROTO_RELAY:
-		return proto_get_batch(&r, &u.batch);
+		return proto_get_batch(&r, 2, &u.batch);
 	case PROTO_RELAY_ACK:
 		while (proto_get_head(&r, &u.head))
 			;
@@ -417,7 +417,7 @@ static void batch_comes_back(void **state)
 	(void)state;
 	put_batch(&packet);
 	body = only_message(&packet, PROTO_BATCH);
-	assert_true(proto_get_batch(&body, &batch));
+	assert_true(proto_get_batch(&body, 2, &batch));
 	assert_true(batch.origin == 2 && batch.topic == 8 && batch.epoch == 1 && batch.flags == PROTO_BATCH_PUSH &&
 		    batch.from == 10 && batch.to == 300 && batch.floor == 4 && batch.head == 301);
 	record.seq = batch.from;
@@ -453,7 +453,7 @@ static bool may_be_cut(uint8_t type, size_t len)
 		return len == 19;
 	case PROTO_BATCH:
 	case PROTO_RELAY:
-		return len == 19 || len == 29 || len == 35; /* header, and behind each record but the last */
+		return len == 16 || len == 25 || len == 30; /* header, and behind each record but the last */
 	default:
 		return false;
 	}
@@ -514,24 +514,24 @@ static void trailing_byte_is_refused(void **state)
 }
 
 /* A batch body with one field replaced. */
-static bool batch_reads(uint64_t from, uint64_t to, uint64_t floor, uint64_t top, uint32_t origin, uint8_t flags, uint64_t delta,
-	uint8_t record_flags, uint8_t key_len)
+static bool batch_reads(
+	uint64_t from, uint64_t to, uint64_t floor, uint64_t top, uint32_t origin, uint8_t flags, uint64_t delta, uint8_t key_len)
 {
 	uint8_t bytes[200], key[100] = {0};
 	struct bytes_writer w;
 
 	bw_init(&w, bytes, sizeof(bytes));
-	bw_u24(&w, origin);
+	bw_u8(&w, flags);
+	if (!(flags & PROTO_BATCH_PUSH))
+		bw_u24(&w, origin);
 	bw_u64(&w, 1);
 	bw_varint(&w, 1);
-	bw_u8(&w, flags);
 	bw_varint(&w, from);
 	bw_varint(&w, to);
 	bw_varint(&w, floor);
 	bw_varint(&w, top);
 	bw_varint(&w, delta);
-	bw_u8(&w, record_flags);
-	bw_u8(&w, key_len);
+	bw_u8(&w, 128 | key_len); /* deleted */
 	bw_bytes(&w, key, key_len);
 	assert_false(w.overflow);
 	return reads(PROTO_BATCH, bytes, w.len);
@@ -540,20 +540,20 @@ static bool batch_reads(uint64_t from, uint64_t to, uint64_t floor, uint64_t top
 static void senseless_batches_are_refused(void **state)
 {
 	(void)state;
-	assert_true(batch_reads(5, 9, 0, 9, 1, 0, 4, 1, 3));
-	assert_false(batch_reads(9, 9, 0, 9, 1, 0, 4, 1, 3));  /* empty range */
-	assert_false(batch_reads(9, 5, 0, 9, 1, 0, 4, 1, 3));  /* backwards */
-	assert_false(batch_reads(5, 9, 0, 8, 1, 0, 4, 1, 3));  /* beyond the sender's head */
-	assert_false(batch_reads(5, 9, 10, 9, 1, 0, 4, 1, 3)); /* floor above head */
-	assert_false(batch_reads(5, 9, 0, 9, 0, 0, 4, 1, 3));  /* no origin */
-	assert_false(batch_reads(5, 9, 0, 9, GOSSIP_HOSTNO_MAX + 1, 0, 4, 1, 3));
-	assert_false(batch_reads(5, 9, 0, 9, 1, PROTO_BATCH_FLAGS + 1, 4, 1, 3));
-	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 5, 1, 3));	       /* seq behind `to` */
-	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 0, 1, 3));	       /* seq not rising */
-	assert_false(batch_reads(5, 9, 0, 9, 1, 0, UINT64_MAX, 1, 3)); /* seq wraps */
-	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 4, 2, 3));	       /* unknown flag */
-	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 4, 1, 0));	       /* no key */
-	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 4, 1, GOSSIP_KEY_MAX + 1));
+	assert_true(batch_reads(5, 9, 0, 9, 1, 0, 4, 3));
+	assert_false(batch_reads(9, 9, 0, 9, 1, 0, 4, 3));  /* empty range */
+	assert_false(batch_reads(9, 5, 0, 9, 1, 0, 4, 3));  /* backwards */
+	assert_false(batch_reads(5, 9, 0, 8, 1, 0, 4, 3));  /* beyond the sender's head */
+	assert_false(batch_reads(5, 9, 10, 9, 1, 0, 4, 3)); /* floor above head */
+	assert_false(batch_reads(5, 9, 0, 9, 0, 0, 4, 3));  /* no origin */
+	assert_false(batch_reads(5, 9, 0, 9, GOSSIP_HOSTNO_MAX + 1, 0, 4, 3));
+	assert_false(batch_reads(5, 9, 0, 9, 1, PROTO_BATCH_FLAGS + 1, 4, 3));
+	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 5, 3));		 /* seq behind `to` */
+	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 0, 3));		 /* seq not rising */
+	assert_false(batch_reads(5, 9, 0, 9, 1, 0, UINT64_MAX, 3));	 /* seq wraps */
+	assert_true(batch_reads(5, 9, 0, 9, 0, PROTO_BATCH_PUSH, 4, 3)); /* whose is said by the frame */
+	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 4, 0));		 /* no key */
+	assert_false(batch_reads(5, 9, 0, 9, 1, 0, 4, GOSSIP_KEY_MAX + 1));
 }
 
 static void largest_record_fits_an_empty_packet(void **state)

@@ -82,7 +82,7 @@ static enum shards_verdict offer(
 	assert_true(proto_batch_close(&list, &batch));
 	br_init(&r, packet.bytes, packet.len);
 	assert_true(proto_next(&r, &type, &body));
-	assert_true(proto_get_batch(&body, &decoded));
+	assert_true(proto_get_batch(&body, ORIGIN, &decoded));
 	return shards_apply(&c->s, &decoded, now);
 }
 
@@ -209,7 +209,7 @@ static void what_a_listing_left_out_may_return_with_the_next_epoch(void **state)
 	assert_int_equal(shards_encode(shards_find(&c.s, ORIGIN, TOPIC), 0, false, 0, &packet), 2);
 	br_init(&r, packet.bytes, packet.len);
 	assert_true(proto_next(&r, &type, &body));
-	assert_true(proto_get_batch(&body, &given));
+	assert_true(proto_get_batch(&body, ORIGIN, &given));
 	record.seq = given.from;
 	while (proto_batch_next(&given, &pos, &record))
 		count++;
@@ -224,7 +224,7 @@ static void deliver(struct copy *to, const struct proto_packet *packet)
 	uint8_t type;
 
 	br_init(&r, packet->bytes, packet->len);
-	if (!proto_next(&r, &type, &body) || !proto_get_batch(&body, &batch))
+	if (!proto_next(&r, &type, &body) || !proto_get_batch(&body, ORIGIN, &batch))
 		fail_msg("a batch of ours does not decode");
 	assert_int_not_equal(shards_apply(&to->s, &batch, 1000), SHARDS_REFUSED);
 }
@@ -491,7 +491,7 @@ static void keys_come_back_whole(void **state)
 	assert_null(shards_check(&c.s));
 	shards_encode(shards_find(&c.s, ORIGIN, TOPIC), 0, false, 0, &packet);
 	br_init(&r, packet.bytes, packet.len);
-	assert_true(proto_next(&r, &type, &body) && proto_get_batch(&body, &batch));
+	assert_true(proto_next(&r, &type, &body) && proto_get_batch(&body, ORIGIN, &batch));
 	record.seq = batch.from;
 	for (size_t i = 0; i < 6; i++) {
 		assert_true(proto_batch_next(&batch, &pos, &record));
