@@ -193,6 +193,49 @@ static void warn_filtered(struct node *node, json_t *warnings)
 				hosts, node->options.listen.port));
 }
 
+struct one_way {
+	unsigned to, from; /* hosts that do not get what we send, that we get nothing from */
+	char to_name[GOSSIP_NAME_MAX + 1], from_name[GOSSIP_NAME_MAX + 1];
+};
+
+static void count_one_way(void *ctx, const struct gossip_member *m)
+{
+	struct one_way *w = ctx;
+
+	if (m->self || m->state != GOSSIP_ALIVE)
+		return;
+	if (m->reach == GOSSIP_REACH_IN && w->to++ == 0)
+		snprintf(w->to_name, sizeof(w->to_name), "%s", m->name);
+	if (m->reach == GOSSIP_REACH_NONE && m->heard_ms != 0 && w->from++ == 0) /* else it may not have been asked yet */
+		snprintf(w->from_name, sizeof(w->from_name), "%s", m->name);
+}
+
+static json_t *one_way_sentence(const char *what, const char *name, unsigned hosts, const char *then)
+{
+	char others[32] = "";
+
+	if (hosts > 1)
+		snprintf(others, sizeof(others), " and %u more", hosts - 1);
+	return json_sprintf(
+		"%s host %s%s, alive as others say: containers here and there cannot reach each other, and of networks "
+		"that no third host is part of %s; look for a filter or a route on that way; `trestle members`, REACH",
+		what, name, others, then);
+}
+
+/* Others hear both: nobody is dead, and nothing else here would say so. */
+static void warn_one_way(struct node *node, json_t *warnings)
+{
+	struct one_way w = {0};
+
+	gossip_each_member(node->gossip, count_one_way, &w);
+	if (w.to)
+		json_array_append_new(warnings, one_way_sentence("nothing that this host sends arrives at", w.to_name, w.to,
+							"changes here stay unknown there"));
+	if (w.from)
+		json_array_append_new(warnings,
+			one_way_sentence("nothing arrives here from", w.from_name, w.from, "changes there stay unknown here"));
+}
+
 static json_t *warnings_json(struct node *node)
 {
 	struct families families = {.node = node, .warnings = json_array()};
@@ -216,6 +259,7 @@ static json_t *warnings_json(struct node *node)
 			json_string(
 				"many hosts stopped answering within 10 s: more likely the network is cut than they are dead"));
 	warn_filtered(node, warnings);
+	warn_one_way(node, warnings);
 	if (gossip_local_health(node->gossip) > 1)
 		json_array_append_new(warnings,
 			json_sprintf(

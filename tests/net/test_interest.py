@@ -3,7 +3,7 @@ import time
 import unittest
 
 from tests.lab import wait_for
-from tests.lab.daemon import ControlError
+from tests.lab.daemon import PORT, ControlError
 from tests.net.hosts import Hosts
 
 MANY = 40
@@ -68,6 +68,49 @@ class Interest(Hosts):
         self.assertEqual(self.counters(h3)["subscriptions"], 1)
         self.reach(store[0], c, d.ip)
         self.reach(shop[0], a, b.ip)
+
+    def warned(self, daemon, begin, peer):
+        return any(begin in w and f"host {peer.host.name}," in w for w in daemon.call("GET", "/v1/status")["warnings"])
+
+    def reaches(self, daemon):
+        return {m["name"]: m["reach"] for m in daemon.call("GET", "/v1/members")["members"]}
+
+    def test_a_lost_direction_between_the_only_two(self):
+        """Containers cannot talk over it either, so nothing relays these records for the two. It is said on both, and whoever is
+        part of the network too brings the records."""
+        h1, h2, h3 = self.daemons
+        one, two = self.runtimes("shop", "10.9.0.0/24", daemons=[h1, h2])
+        self.lab.cut([h1.host], [h2.host], one_way=True)
+        a, b = one.attach(), two.attach()
+        wait_for(lambda: self.warned(h1, "nothing that this host sends arrives at", h2), 20, "h1 names the direction")
+        wait_for(lambda: self.warned(h2, "nothing arrives here from", h1), 20, "h2 names the direction")
+        self.assertEqual((self.reaches(h1)["h2"], self.reaches(h2)["h1"]), ("in", "none"))
+        self.assertRegex(h1.text("members"), r"h2 +alive .* in ")
+        self.assertFalse([w for w in h3.call("GET", "/v1/status")["warnings"] if "arrives" in w])
+        self.assertEqual(set(self.endpoints(h1)), {a.ip, b.ip})
+        self.assertEqual(set(self.endpoints(h2)), {b.ip})
+        h3.call("POST", "/v1/networks", {"name": "shop"})
+        wait_for(lambda: set(self.endpoints(h2)) == {a.ip, b.ip}, 20, "h2 knows h1's endpoint by h3")
+        c = one.attach()
+        wait_for(lambda: c.ip in self.endpoints(h2), 20, "and the next one")
+        self.assertEqual([d.call("GET", "/v1/status")["members"]["alive"] for d in self.daemons], [3, 3, 3])
+        self.lab.heal()
+        for d in (h1, h2):
+            wait_for(lambda d=d: not d.call("GET", "/v1/status")["warnings"], 20, f"{d.host.name} warns of nothing")
+        self.reach(one, c, b.ip)
+
+    def test_a_lost_direction_of_udp_alone(self):
+        """There are streams."""
+        h1, h2, _ = self.daemons
+        one, two = self.runtimes("shop", "10.9.0.0/24", daemons=[h1, h2])
+        h2.host.run("nft", "-f", "-", stdin=f"""add table ip filtered; add chain ip filtered input {{ type filter hook input priority 0; }}
+            add rule ip filtered input ip saddr {h1.host.address} udp dport {PORT} drop""")
+        a, b = one.attach(), two.attach()
+        for d in (h1, h2):
+            wait_for(lambda d=d: set(self.endpoints(d)) == {a.ip, b.ip}, 20, f"{d.host.name} knows both")
+        wait_for(lambda: self.reaches(h1)["h2"] == "tcp", 20, "h1 has gone over to TCP")
+        self.reach(one, a, b.ip)
+        self.assertFalse([w for d in (h1, h2) for w in d.call("GET", "/v1/status")["warnings"] if "arrives" in w])
 
     def test_what_others_have_is_there_before_the_first_container(self):
         """The first container in a network of this host finds those of others as fast as a later one: within milliseconds of
