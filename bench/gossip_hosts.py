@@ -19,6 +19,8 @@ from tests.lab import Failed, run
 CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
 MS_REC_PRIVATE = 0x4000 | 0x40000
 PR_SET_PDEATHSIG = 1
+WAITING = "waits at the gate"
+LAUNCHER = ["sh", "-c", f'echo "{WAITING}"; read -r _; exec "$@" </dev/null', "sh"]
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -27,11 +29,15 @@ def now():
 
 
 class Program:
-    """One running program and what it said: lines() since the last call, with the time at which each was read."""
+    """One running program and what it said: lines() since the last call, with the time at which each was read.
 
-    def __init__(self, fleet, number, argv):
-        self.number, self.begun = number, now()
+    `gate`: a pipe; the program is not executed before its other end is closed, only what will execute it is there."""
+
+    def __init__(self, fleet, number, argv, gate=subprocess.DEVNULL):
+        self.number, self.waits = number, False
         self._rest = b""
+        if gate != subprocess.DEVNULL:
+            argv = LAUNCHER + argv
 
         def enter():
             LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -42,7 +48,7 @@ class Program:
                 os._exit(72)
             os.makedirs("/run/netns")
 
-        self.process = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([str(a) for a in argv], stdin=gate, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, preexec_fn=enter)
         self.pid, self.fd = self.process.pid, self.process.stdout.fileno()
         os.set_blocking(self.fd, False)
@@ -154,16 +160,28 @@ class Fleet:
 
     # ---- programs ----
 
-    def start(self, number):
+    def start(self, number, gate=subprocess.DEVNULL):
         old = self.programs.get(number)
         if old:
             self._unwatch(old)
         for pair in [p for p in self.view if p[0] == number]:
             del self.view[pair]
-        p = self.programs[number] = Program(self, number, self.subject.argv(self, number))
+        p = self.programs[number] = Program(self, number, self.subject.argv(self, number), gate)
         self.by_fd[p.fd] = p
         self.poll.register(p.fd, select.POLLIN)
         return p
+
+    def start_together(self, numbers):
+        """Starts them at one moment, and returns which: they wait in their namespaces, all that is left is to execute each."""
+        gate, release = os.pipe()
+        try:
+            programs = [self.start(n, gate) for n in numbers]
+            require(self.wait(lambda: all(p.waits for p in programs), 60), "not all programs wait to be started after 60 s")
+        finally:
+            os.close(gate)
+            begun = now()
+            os.close(release)
+        return begun
 
     def _unwatch(self, p):
         if self.by_fd.pop(p.fd, None):
@@ -204,6 +222,8 @@ class Fleet:
             name, state = found["name"], self.subject.STATES.get(found["state"], found["state"])
             self.view[host, name] = (state, stamp)
             self.history.append((stamp, host, name, state))
+        elif line == WAITING:
+            self.programs[host].waits = True
         elif self.subject.wants(line):
             self.notes.append((stamp, host, line))
 
