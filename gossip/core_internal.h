@@ -526,6 +526,9 @@ bool introduce_is_source(const struct gossip *g, const struct member *m);
 void introduce_begin(struct gossip *g, struct member *m);
 bool introduce_waits(const struct gossip *g, uint32_t origin);
 bool introduce_established(struct gossip *g, struct member *m);
+bool introduce_due(const struct gossip *g);
+bool introduce_lately(const struct gossip *g);
+bool introduce_gives(const struct gossip *g, const struct member *m);
 uint64_t introduce_tick(struct gossip *g);
 void introduce_free(struct gossip *g);
 

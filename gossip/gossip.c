@@ -240,7 +240,8 @@ int gossip_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len
 			"gossip topic %016llx: this host does not subscribe to it, and cannot publish in it",
 			(unsigned long long)topic);
 	core_enter(g, now_ms);
-	g->gather_ms = NEVER;
+	if (topic == 0)
+		g->gather_ms = NEVER;
 	ok = core_put(g, topic, key, key_len, len > 0 ? val : "", len);
 	core_leave(g);
 	return ok ? 0 : say_limit(g, topic, err);
@@ -261,7 +262,8 @@ void gossip_del(struct gossip *g, uint64_t topic, const void *key, size_t key_le
 	if (is_internal(topic, key, key_len))
 		return;
 	core_enter(g, now_ms);
-	g->gather_ms = NEVER;
+	if (topic == 0)
+		g->gather_ms = NEVER;
 	core_del(g, topic, key, key_len);
 	core_leave(g);
 }

@@ -181,6 +181,7 @@ static void introduce_soon(struct gossip *g, struct member *m)
 	m->vector_ms = g->now; /* it compares with us, not we with it */
 	member_due(g, &m->sync_ms, g->now + STRANGER_MS);
 	sooner(&g->introduce_ms, g->now + (g->now < g->introduced_ms + GATHER_LULL_MS ? GATHER_MORE_MS : GATHER_FIRST_MS));
+	sooner(&g->introduce_ms, g->gather_ms); /* admissions leave then, and the claim with them */
 }
 
 void introduce_heard(struct gossip *g, struct member *m)
@@ -377,6 +378,24 @@ void introduce_free(struct gossip *g)
 
 	HASH_ITER(hh, g->early, e, next)
 	drop_early(g, e);
+}
+
+/* One of us came by the other, which gives it all that there is: what differs is on its way. */
+bool introduce_gives(const struct gossip *g, const struct member *m)
+{
+	return m->vouched || m->introduce_until_ms || introduce_is_source(g, m);
+}
+
+/* We have introduced somebody a moment ago, or are about to. */
+bool introduce_lately(const struct gossip *g)
+{
+	return g->gather_ms != NEVER || (g->introduced_ms && g->now < g->introduced_ms + GATHER_LULL_MS);
+}
+
+/* The next tick introduces whoever waits. */
+bool introduce_due(const struct gossip *g)
+{
+	return g->now >= g->introduce_ms;
 }
 
 uint64_t introduce_tick(struct gossip *g)

@@ -676,7 +676,7 @@ void probe_start(struct gossip *g)
 {
 	g->probe_ms = g->now + core_random(g, PROBE_PERIOD_MS);
 	g->dead_ms = g->now + core_random(g, PROBE_PERIOD_MS);
-	g->unheard_ms = g->now;
+	g->unheard_ms = g->config.source_boot ? g->now + STRANGER_MS : g->now; /* introduce_start has begun with it */
 	g->strangers_ms = g->newcomer ? g->now + STRANGER_MS : 0;
 }
 

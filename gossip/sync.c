@@ -177,7 +177,8 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 	if (m->mismatch_ms == 0)
 		m->mismatch_ms = g->now;
 	/* In a big cluster a new host would hear of all its differences from everybody at once: it begins, the others wait. */
-	if ((m->in_step || (g->settled && tree_grown(g))) && g->now < m->mismatch_ms + MISMATCH_MS && !interest_is_new(g, m)) {
+	if ((m->in_step || introduce_gives(g, m) || (g->settled && tree_grown(g))) && g->now < m->mismatch_ms + MISMATCH_MS &&
+		!interest_is_new(g, m)) {
 		member_due(g, &m->sync_ms, m->mismatch_ms + MISMATCH_MS);
 		return;
 	}
@@ -218,7 +219,7 @@ void sync_begin(struct gossip *g, struct member *m)
 	m->had_seq = 0;
 	m->mismatch_ms = g->now;
 	m->sync_ms = NEVER;
-	member_due(g, &m->sync_ms, g->now + RETRY_MS);
+	member_due(g, &m->sync_ms, g->now + MISMATCH_MS);
 	members_entry(g->self, &entry);
 	proto_members_open(&list, &packet, 0);
 	proto_members_add(&list, &entry);

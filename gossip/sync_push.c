@@ -139,12 +139,20 @@ static void loaded(struct train *t, struct shard_cursor *c, uint64_t to)
 	c->tries = 0;
 }
 
+/* Admissions wait for each other (push_gather), also while acks come that make room. Who lacks more than they gets all. */
+static bool is_gathering(const struct gossip *g, const struct shard *shard)
+{
+	return shard->id.topic == 0 && g->gather_ms != NEVER && g->now < g->gather_ms;
+}
+
 /* Returns whether it is worth coming back when the other shards have had their turn. */
 static bool load(struct train *t, struct shard *shard, struct shard_cursor *c)
 {
 	uint64_t from = c->acked > c->sent ? c->acked : c->sent;
 	unsigned batches = 0;
 
+	if (is_gathering(t->g, shard) && from >= shard->pushed)
+		return false;
 	while (from < shard->head && may_send(t)) {
 		const bool empty = t->packet.len == 0;
 		uint64_t to;
@@ -163,14 +171,16 @@ static bool load(struct train *t, struct shard *shard, struct shard_cursor *c)
 	return false;
 }
 
-/* Who has just come, and whoever hears us while we are late ourselves, is not asked again too soon. */
+/* Who has just come, and whoever hears us while we are late ourselves, is not asked again too soon. When many come, they and we
+ * are busy, and what one of them was sent twice is the admission of another. */
 static uint64_t rto(const struct gossip *g, const struct member *m, const struct shard_cursor *c)
 {
 	uint64_t base = m->srtt_us	 ? 3 * (uint64_t)m->srtt_us / 1000
 			: m->push_rtt_ms ? 3 * (uint64_t)m->push_rtt_ms
 					 : PUSH_RTO_UNKNOWN_MS;
+	uint64_t least = introduce_lately(g) ? PUSH_RTO_UNKNOWN_MS : PUSH_RTO_MS;
 
-	return (base > PUSH_RTO_MS ? base : PUSH_RTO_MS) * (1 + g->health) << c->tries;
+	return (base > least ? base : least) * (1 + g->health) << c->tries;
 }
 
 /* Takes back what was not acknowledged in time, or gives up. */
@@ -330,12 +340,36 @@ static void flush(struct gossip *g, const struct proto_packet *rider)
 	}
 }
 
+/* Out of the list of what has changed. Returns the one that gathers, NULL: none does. */
+static struct shard *set_aside(struct gossip *g)
+{
+	for (unsigned i = 0; i < g->dirty_count; i++) {
+		struct shard *shard = g->dirty[i];
+
+		if (!is_gathering(g, shard))
+			continue;
+		g->dirty[i] = g->dirty[--g->dirty_count];
+		return shard;
+	}
+	return NULL;
+}
+
+/* Admissions whose newcomers have spoken meanwhile leave with the word that these live. */
 void push_flush(struct gossip *g)
 {
-	if (g->dirty_count == 0 || !g->started || (g->gather_ms != NEVER && g->now < g->gather_ms))
+	struct shard *aside;
+
+	if (g->dirty_count == 0 || !g->started)
 		return;
-	g->gather_ms = NEVER;
-	flush(g, NULL);
+	if (g->now >= g->gather_ms && introduce_due(g))
+		return;
+	aside = set_aside(g);
+	if (!aside)
+		g->gather_ms = NEVER;
+	if (g->dirty_count > 0)
+		flush(g, NULL);
+	if (aside)
+		g->dirty[g->dirty_count++] = aside;
 }
 
 void push_begin(struct shard *shard, const struct member *m)
