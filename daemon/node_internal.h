@@ -17,7 +17,8 @@
  *   udp.c        what the kernel knows of the socket: ages, drops, refusals; packets out, in batches
  *   segments.c   endpoints of other hosts, per network
  *   datapath.c   desired state to the driver, on the worker
- *   api.c        the control API's answers
+ *   api.c        the control API: who serves a verb, joining and leaving; api_status.c and api_show.c read the tables,
+ *                api_networks.c makes and removes networks
  *   node.c       construction in order, timers, end
  *   purge.c      `trestled --purge`, where no daemon runs: not a part of the node
  */
