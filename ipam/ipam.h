@@ -8,7 +8,7 @@
  * Order is the contract: the shell performs actions in exactly the order in which they are emitted, and does not start one before
  * a durable save ahead of it is known to be on disk. A save that is not durable survives the process (not the power).
  *
- * Rules, invariants I1..I10 and messages: the top of ipam.c and docs/ipam.md. */
+ * Rules, invariants I1 to I11 and messages: the top of ipam.c and docs/ipam.md. */
 #ifndef IPAM_IPAM_H
 #define IPAM_IPAM_H
 

@@ -8,7 +8,9 @@
  *   request.c  what callers wait for
  *   decree.c   forgetting a host: promises, whom we refuse, our own end
  *   heir.c     collecting promises and reports, taking the estate
- *   ipam.c     pools, restore, timers, the public functions
+ *   pool.c     a pool's definition, from create or join to drop; what is saved and shown when its custody changes
+ *   restore.c  from what was saved to a core that acts
+ *   ipam.c     the public functions: requests, leases, what other hosts say, timers
  *
  * Tests use the two functions at the end. */
 #ifndef IPAM_IPAM_INTERNAL_H
@@ -357,13 +359,24 @@ void claim_hurry(struct ipam *ipam, uint32_t hostno, uint64_t now_ms);
 void on_promise(struct ipam *ipam, uint32_t from, const struct ipam_message *message, uint64_t now_ms);
 uint64_t heir_claims_tick(struct ipam *ipam, uint64_t now_ms);
 
-/* ipam.c */
-void pools_wipe(struct ipam *ipam);		       /* every pool ends here */
-void pool_taken(struct ipam *ipam, struct pool *pool); /* its custody changed by an estate */
+/* pool.c */
 struct pool *pool_find(const struct ipam *ipam, const struct id128 *id);
-void custody_saver(void *ctx, const struct custody *entry, bool durable);
+struct pool *pool_known(const struct ipam *ipam, const struct id128 *id); /* with a definition */
+struct pool *pool_get(struct ipam *ipam, const struct id128 *id);	  /* makes one without; NULL at the limit */
+int pool_check_def(const struct ipam_pool_def *def, struct err *err);
+void pool_define(struct ipam *ipam, struct pool *pool, const struct ipam_pool_def *def);
+void pool_free_if_empty(struct ipam *ipam, struct pool *pool);
+void pool_free_all(struct ipam *ipam, struct pool *pool);
+/* Of one entry; one without length is forgotten. */
+void custody_save(struct ipam *ipam, const struct pool *pool, const struct custody *entry, bool durable);
 void pool_put_custody(struct ipam *ipam, struct pool *pool, const struct custody *entry, bool durable);
+void pool_use_view(struct ipam *ipam, struct pool *pool, const struct view *view); /* what is ours to take, or has arrived */
+void pool_use_views(struct ipam *ipam, struct pool *pool);
 void pool_after_change(struct ipam *ipam, struct pool *pool, uint64_t now_ms);
+void pool_taken(struct ipam *ipam, struct pool *pool); /* its custody changed by an estate */
+void pools_wipe(struct ipam *ipam);		       /* every pool ends here */
+
+/* ipam.c */
 void *xcalloc(size_t count, size_t size);
 void *xrealloc(void *old, size_t size);
 

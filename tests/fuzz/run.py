@@ -26,7 +26,7 @@ SOURCES = {
     "handshake": "gossip/handshake.c gossip/keyring.c",
     "http": "http/httpd.c",
     "ipam_message": "ipam/proto.c ipam/transfer.c ipam/peers.c ipam/decree.c ipam/heir.c ipam/custody.c",
-    "ipam_state": "ipam/proto.c:_decode|get_ ipam/ipam.c:restore|ipam_start|tidy_disk|make_durable|define|check_def|use_view "
+    "ipam_state": "ipam/proto.c:_decode|get_ ipam/restore.c ipam/pool.c:define|check_def|set_size|use_view "
                   "ipam/lease.c:slot_(?!rest) ipam/custody.c",
     "join": "gossip/admission.c gossip/frame.c gossip/token.c",
     "netlink_reply": "netlink/parse.c netlink/addr.c:parse netlink/link.c:parse|kind_of netlink/neigh.c:parse|kind_of netlink/route.c:parse",
