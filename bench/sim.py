@@ -29,6 +29,7 @@ restarting (packets grow with the square of the hosts; 4,500 would need 30 GiB),
 """
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -42,7 +43,7 @@ SHORT, LONG = bool(os.environ.get("SHORT")), bool(os.environ.get("TRESTLE_LONG")
 SIZES = [int(n) for n in os.environ.get("TRESTLE_SIM_SIZES", "50,100" if SHORT else "50,100,1000,2000,5000").split(",")]
 STARVED_HOURS = 1 if SHORT else 34  # of each kind of three, with 100 hosts: 10,200 host hours
 CORES = 2
-LIMIT_S = 7200 if LONG else 900  # of one run of one scenario: what takes longer is told, and its rows are not there
+LIMIT_S = 7200 if LONG else 900  # of a core, for one run of one scenario: what takes longer is told, and its rows are not there
 PERCENTILES = re.compile(r"p50 ([\d.]+) ms, p99 ([\d.]+) ms, max ([\d.]+) ms")
 LAST = re.compile(r"to the last one: " + PERCENTILES.pattern)
 CASES = re.compile(r"cases, ms:((?: [\d.]+)+)")
@@ -114,10 +115,10 @@ class SimReport(Report):
 def run(scenario, hosts, seed=1, more=()):
     """What it printed and how long it took. A bound of the test that is not kept is told, and does not end the others."""
     began = time.monotonic()
-    try:
-        done = subprocess.run([SIM, "--hosts", str(hosts), "--seed", str(seed), *more, scenario], capture_output=True, text=True, timeout=LIMIT_S)
-    except subprocess.TimeoutExpired:
-        print(f"{scenario}, {hosts} hosts, seed {seed}: not done after {LIMIT_S} s", flush=True)
+    done = subprocess.run(["prlimit", f"--cpu={LIMIT_S}", SIM, "--hosts", str(hosts), "--seed", str(seed), *more, scenario],
+                          capture_output=True, text=True)
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        print(f"{scenario}, {hosts} hosts, seed {seed}: ended by signal {-done.returncode}; {LIMIT_S} s of a core are allowed", flush=True)
         return "", LIMIT_S
     wall = time.monotonic() - began
     if done.returncode < 0 or not done.stdout:
