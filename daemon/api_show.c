@@ -372,18 +372,15 @@ json_t *api_networks(struct node *node)
 static json_t *own_addresses(struct node *node, const struct network *n, uint32_t hostno)
 {
 	struct segment *s = segment_find(node, n->topic);
-	struct ip ips[2] = {0};
-	struct remote *r, *next;
+	struct segment_host *sh = NULL;
 
 	if (hostno == node->cluster.hostno)
 		return host_addresses_json(n);
-	if (s && s->host_addresses)
-		HASH_ITER(hh, s->remotes, r, next)
-	if (r->key.origin == hostno && remote_is_host(r)) {
-		ips[0] = r->record.ip4;
-		ips[1] = r->record.ip6;
-	}
-	return ips_json(ips);
+	if (s)
+		HASH_FIND(hh, s->hosts, &hostno, sizeof(hostno), sh);
+	if (!sh || !sh->is_at)
+		return json_array();
+	return ips_json((const struct ip[]){sh->is_at->record.ip4, sh->is_at->record.ip6});
 }
 
 static void add_network_member(void *ctx, const struct gossip_member *m)

@@ -44,15 +44,23 @@ static struct endpoint *find(struct node *node, const char *id)
 
 struct endpoint *endpoint_with_ip(struct node *node, const struct id128 *network, const struct ip *ip)
 {
-	struct endpoint *ep, *next;
+	struct endpoint *ep = addresses_first(node->addresses, ip);
 
-	if (!ip_is_set(ip))
-		return NULL;
-	HASH_ITER(hh, node->endpoints, ep, next)
-	if (!ep->closing && id_equal(&ep->state.network, network) &&
-		(ip_equal(&ep->state.address4.ip, ip) || ip_equal(&ep->state.address6.ip, ip)))
-		return ep;
-	return NULL;
+	while (ep && (ep->closing || !id_equal(&ep->state.network, network)))
+		ep = addresses_next(ep, ip);
+	return ep;
+}
+
+static void enlist(struct node *node, struct endpoint *ep)
+{
+	HASH_ADD_STR(node->endpoints, id, ep);
+	addresses_add(&node->addresses, ep);
+}
+
+static void delist(struct node *node, struct endpoint *ep)
+{
+	addresses_del(&node->addresses, ep);
+	HASH_DEL(node->endpoints, ep);
 }
 
 /* The topic names the network, the shard the host: 64 bits tell the endpoints of one host in one network apart. */
@@ -292,7 +300,7 @@ static void finish_removal(struct node *node, struct endpoint *ep)
 {
 	struct id128 network = ep->state.network;
 
-	HASH_DEL(node->endpoints, ep);
+	delist(node, ep);
 	datapath_del_endpoint(node, &network, ep->id);
 	if (ep->network) {
 		segment_program_ip(node, ep->network, &ep->state.address4.ip);
@@ -610,7 +618,7 @@ static struct endpoint *endpoint_new(struct node *node, const struct plugin_crea
 	ep->make = true;
 	ep->netns_fd = -1;
 	ep->creating = true;
-	HASH_ADD_STR(node->endpoints, id, ep);
+	enlist(node, ep);
 	attach_network(node, n);
 	return ep;
 }
@@ -720,7 +728,7 @@ static struct endpoint *endpoint_new_wanted(struct node *node, const struct endp
 	snprintf(ep->state.sandbox, sizeof(ep->state.sandbox), "%s", want->sandbox);
 	ep->make = true;
 	ep->creating = true;
-	HASH_ADD_STR(node->endpoints, id, ep);
+	enlist(node, ep);
 	attach_network(node, want->network);
 	return ep;
 }
@@ -998,7 +1006,7 @@ static int load_endpoint(void *ctx, const void *key, size_t key_len, const void 
 	ep->ready = true;
 	ep->make = !ep->state.joined && !ep->state.left;
 	ep->unproven = true;
-	HASH_ADD_STR(node->endpoints, id, ep);
+	enlist(node, ep);
 	attach_network(node, ep->network);
 	datapath_put_endpoint(node, ep);
 	bind_lease(node, ep, 0);
@@ -1019,7 +1027,7 @@ void endpoints_stop(struct node *node)
 		event_free(node->publish_timer);
 	HASH_ITER(hh, node->endpoints, ep, next)
 	{
-		HASH_DEL(node->endpoints, ep);
+		delist(node, ep);
 		free(ep);
 	}
 }

@@ -381,16 +381,11 @@ static const struct ip *address_in(const struct endpoint *ep, const struct pool 
 
 static const struct endpoint *user_of(struct node *node, const struct pool *p, const struct ip *ip)
 {
-	struct endpoint *ep, *next;
+	const struct endpoint *ep = addresses_first(node->addresses, ip);
 
-	HASH_ITER(hh, node->endpoints, ep, next)
-	{
-		const struct ip *own = address_in(ep, p);
-
-		if (own && ip_equal(own, ip))
-			return ep;
-	}
-	return NULL;
+	while (ep && !address_in(ep, p))
+		ep = addresses_next(ep, ip);
+	return ep;
 }
 
 static bool is_of_workload(struct node *node, const struct id128 *pool, const struct ip *ip)

@@ -11,8 +11,8 @@
  *   networks.c   definitions of networks: ours, others', winner, VNI
  *   pools.c      pools: the table, published and saved; pool_obtain.c finds or makes one; pool_leases.c what its leases are for;
  *                pool_calls.c the IPAM half of the plugin
- *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot
- *   hostaddr.c   this host's own addresses in networks of mode l3; hostend.c its own end of networks of mode l2
+ *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot; addresses.c finds them
+ * by address hostaddr.c   this host's own addresses in networks of mode l3; hostend.c its own end of networks of mode l2
  *   workloads.c  what trestle-cni attached: names, life, the calls; workload_add.c makes one, workload_link.c its link
  *   udp.c        what the kernel knows of the socket: ages, drops, refusals; packets out, in batches
  *   segments.c   endpoints of other hosts, per network
@@ -36,6 +36,7 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "control/control.h"
+#include "daemon/addresses.h"
 #include "daemon/options.h"
 #include "daemon/outbox.h"
 #include "daemon/records.h"
@@ -117,6 +118,7 @@ struct endpoint {
 	struct create_wait *waiting;	      /* calls that want its creation */
 	struct gone_wait *gone;		      /* who waits for its end */
 	bool publish_waits;		      /* in node->unpublished */
+	struct endpoint *same_address[2];     /* addresses.h: the next that has its IPv4, IPv6 address */
 	struct endpoint *prev, *next;
 	UT_hash_handle hh;
 };
@@ -141,7 +143,8 @@ struct arrival {
 
 struct segment_host {
 	uint32_t hostno;
-	unsigned endpoints, own; /* records; of these, of the host's own addresses */
+	unsigned endpoints, own;    /* records; of these, of the host's own addresses */
+	const struct remote *is_at; /* one of the latter; NULL: none */
 	UT_hash_handle hh;
 };
 
@@ -272,7 +275,8 @@ struct node {
 	struct docker_network *docker_networks;
 	struct pool *pools;
 	struct endpoint *endpoints;
-	struct endpoint *unpublished; /* made, and told to nobody yet */
+	struct address_users *addresses; /* of the endpoints */
+	struct endpoint *unpublished;	 /* made, and told to nobody yet */
 	struct event *publish_timer;
 	struct workload *workloads;
 	struct tombstone *tombstones; /* acted on at this moment */
@@ -510,6 +514,7 @@ void endpoints_leave(void *ctx, struct plugin_call *call, const char *network_id
 void endpoints_program(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
 void endpoint_remove(
 	struct node *node, struct endpoint *ep, void (*fn)(void *arg), void *arg); /* fn: when its rows are gone; may be NULL */
+/* One that is not on its way out. */
 struct endpoint *endpoint_with_ip(struct node *node, const struct id128 *network, const struct ip *ip);
 /* NULL: of every engine network. */
 void endpoints_remove_all_of(struct node *node, const char *docker_network, void (*fn)(void *arg), void *arg);

@@ -293,6 +293,22 @@ void pools_request_address(void *ctx, struct plugin_call *call, const struct plu
 	custody_ask(node, &want, address_given, c);
 }
 
+/* The engine gives up the address of an endpoint that it never deleted: it has lost it. */
+static void drop_endpoints(struct node *node, const struct pool *pool, const struct ip *address)
+{
+	struct endpoint *ep = addresses_first(node->addresses, address), *next;
+
+	for (; ep; ep = next) {
+		bool ours = false;
+
+		next = addresses_next(ep, address);
+		for (unsigned i = 0; ep->network && i < ep->network->def.pool_count; i++)
+			ours |= prefix_equal(&ep->network->def.pools[i], &pool->state.def.prefix);
+		if (ours && !ep->closing)
+			endpoint_remove(node, ep, NULL, NULL);
+	}
+}
+
 void pools_release_address(void *ctx, struct plugin_call *call, const char *pool_id, const struct ip *address)
 {
 	struct node *node = ctx;
@@ -304,18 +320,8 @@ void pools_release_address(void *ctx, struct plugin_call *call, const char *pool
 		return;
 	}
 	pool_forget(node, name.pool, address);
-	if (lease.bound) { /* the engine gives up the address of an endpoint that it never deleted: it has lost it */
-		struct endpoint *ep, *next;
-		HASH_ITER(hh, node->endpoints, ep, next)
-		if (ip_equal(&ep->state.address4.ip, address) || ip_equal(&ep->state.address6.ip, address)) {
-			struct network *n = ep->network;
-			bool ours = false;
-			for (unsigned i = 0; n && i < n->def.pool_count; i++)
-				ours |= prefix_equal(&n->def.pools[i], &name.pool->state.def.prefix);
-			if (ours && !ep->closing)
-				endpoint_remove(node, ep, NULL, NULL);
-		}
-	}
+	if (lease.bound)
+		drop_endpoints(node, name.pool, address);
 	ipam_release(node->ipam, &name.pool->id, address, clock_boot_ms());
 	custody_poke(node);
 	outbox_call(node->outbox, answer_done, call);

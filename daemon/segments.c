@@ -265,6 +265,20 @@ static struct segment_host *host_get(struct segment *s, uint32_t hostno)
 	return sh;
 }
 
+/* While a host's own addresses change, it may have two records of them. */
+static const struct remote *another_own(const struct segment *s, const struct remote *r)
+{
+	struct segment_host *sh;
+	struct remote *other, *next;
+
+	HASH_FIND(hh, s->hosts, &r->key.origin, sizeof(r->key.origin), sh);
+	if (sh && sh->own)
+		HASH_ITER(hh, s->remotes, other, next)
+	if (other != r && other->key.origin == r->key.origin && remote_is_host(other))
+		return other;
+	return NULL;
+}
+
 /* change: 1 or -1. What is flooded goes to each host that has a record here. */
 static void count(struct node *node, struct segment *s, const struct remote *r, int change)
 {
@@ -274,6 +288,8 @@ static void count(struct node *node, struct segment *s, const struct remote *r, 
 
 	sh->endpoints += (unsigned)change;
 	sh->own += (unsigned)own;
+	if (own && (change > 0 || sh->is_at == r))
+		sh->is_at = change > 0 ? r : another_own(s, r);
 	s->host_addresses += (unsigned)own;
 	node->remote_count += (unsigned)(change - own);
 	if (had && sh->endpoints)
