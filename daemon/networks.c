@@ -10,6 +10,7 @@
  * the higher id picks another VNI: each publisher computes the same next one. */
 #include <errno.h>
 #include <ifaddrs.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sodium.h>
@@ -21,6 +22,9 @@
 #include <unistd.h>
 
 #include "daemon/node_internal.h"
+#include "netlink/build.h"
+#include "netlink/route.h"
+#include "netlink/socket.h"
 
 #define VNI_MAX 0xffffff
 #define VXLAN_OVERHEAD_4 50 /* outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8 (RFC 7348 section 5) */
@@ -424,20 +428,48 @@ static bool is_address(const struct sockaddr *sa, const struct ip *ip)
 	       memcmp(&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr, ip->bytes, 16) == 0;
 }
 
-unsigned underlay_mtu(const struct ip *own)
+static int take_route(void *arg, const struct nlmsghdr *h, struct err *err)
+{
+	return nl_route_parse(h, arg, err);
+}
+
+/* By the route that the kernel keeps for an address of its own. */
+static bool device_by_route(const struct ip *own, char ret_name[IF_NAMESIZE])
+{
+	struct nl_route route = {0};
+	struct nl_socket *s;
+	struct nlb b;
+	struct err err;
+	int result;
+
+	if (nl_open(-1, NULL, 0, &s, &err) < 0)
+		return false;
+	nl_route_get_request(&b, own);
+	result = nl_query(s, &b, take_route, &route, &err);
+	nl_close(s);
+	return result == 0 && route.type == RTN_LOCAL && route.oif && if_indextoname(route.oif, ret_name);
+}
+
+/* Of a device that is down, or of a VRF, the first table asked has no route. A dump waits for whoever configures a device. */
+static bool device_by_dump(const struct ip *own, char ret_name[IF_NAMESIZE])
 {
 	struct ifaddrs *list, *at;
-	unsigned mtu = MTU_FALLBACK;
 
 	if (getifaddrs(&list) < 0)
-		return mtu;
-	for (at = list; at; at = at->ifa_next)
-		if (is_address(at->ifa_addr, own)) {
-			mtu = mtu_of(at->ifa_name);
-			break;
-		}
+		return false;
+	for (at = list; at && !is_address(at->ifa_addr, own); at = at->ifa_next)
+		;
+	if (at)
+		snprintf(ret_name, IF_NAMESIZE, "%s", at->ifa_name);
 	freeifaddrs(list);
-	return mtu;
+	return at != NULL;
+}
+
+unsigned underlay_mtu(const struct ip *own)
+{
+	char name[IF_NAMESIZE];
+
+	return device_by_route(own, name) || device_by_dump(own, name) ? mtu_of(name) : MTU_FALLBACK;
 }
 
 struct obtain {

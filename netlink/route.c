@@ -83,7 +83,7 @@ void nl_route_dump_own_request(struct nlb *b, uint8_t family)
 
 void nl_route_get_request(struct nlb *b, const struct ip *to)
 {
-	struct rtmsg rtm = {.rtm_family = af_of(to->family), .rtm_dst_len = ip_bits(to)};
+	struct rtmsg rtm = {.rtm_family = af_of(to->family), .rtm_dst_len = ip_bits(to), .rtm_flags = RTM_F_FIB_MATCH};
 
 	nlb_begin(b, RTM_GETROUTE, 0, &rtm, sizeof(rtm));
 	nlb_put_ip(b, RTA_DST, to);

@@ -25,7 +25,8 @@ int nl_route_parse(const struct nlmsghdr *h, struct nl_route *ret_route, struct 
 void nl_route_dump_request(struct nlb *b, uint8_t family /* 4 or 6 */);
 /* Those of the main table that carry NL_PROTOCOL_OWN (neigh.h): the kernel filters. */
 void nl_route_dump_own_request(struct nlb *b, uint8_t family);
-/* The route that the kernel would take to an address. */
+/* The entry of a table by which the kernel would reach an address: for one of its own that of type RTN_LOCAL, with the device
+ * that has it. Waits for nobody who holds the RTNL lock. */
 void nl_route_get_request(struct nlb *b, const struct ip *to);
 /* CREATE|REPLACE: the kernel replaces the first match of prefix, tos and metric, whoever owns it; use a metric of our own. */
 void nl_route_put_request(struct nlb *b, const struct nl_route *route);

@@ -190,6 +190,18 @@ class Underlay6(Hosts):
         Daemon.wait_members(self.daemons)
         self.reach(two, b, a.ip6)
 
+        self.too_small(self.daemons[0])
+
+    def too_small(self, daemon):
+        """The underlay's MTU is asked for each time."""
+        def warned():
+            return [w for w in daemon.call("GET", "/v1/status")["warnings"] if "underlay carries only 1330" in w]
+        self.assertEqual(warned(), [])
+        daemon.host.run("ip", "link", "set", "eth0", "mtu", "1400")
+        self.assertEqual(len(warned()), 1)
+        daemon.host.run("ip", "link", "set", "eth0", "mtu", "1500")
+        self.assertEqual(warned(), [])
+
     def guarded(self, a, b):
         """VXLAN with our VNI from an address that is no member's is dropped and counted."""
         vni = self.daemons[0].call("GET", "/v1/networks/app")["vni"]

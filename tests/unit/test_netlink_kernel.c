@@ -326,6 +326,50 @@ static int on_route(void *arg, const struct nlmsghdr *h, struct err *err)
 	return 0;
 }
 
+static int take_route(void *arg, const struct nlmsghdr *h, struct err *err)
+{
+	return nl_route_parse(h, arg, err);
+}
+
+static struct nl_route route_to(struct nl_socket *s, const struct ip *ip)
+{
+	struct nl_route route;
+	struct nlb b;
+
+	nl_route_get_request(&b, ip);
+	OK(nl_query(s, &b, take_route, &route, &err));
+	return route;
+}
+
+static void the_route_of_an_own_address_names_its_device(void **state)
+{
+	const struct prefix own[] = {{.ip = {.family = 4, .bytes = {192, 0, 2, 1}}, .length = 24},
+		{.ip = {.family = 6, .bytes = {0x20, 1, 0xd, 0xb8, [15] = 1}}, .length = 64}};
+	const struct prefix neighbour = {.ip = {.family = 4, .bytes = {192, 0, 2, 2}}, .length = 24};
+	struct nl_socket *s;
+	struct nl_route route;
+	struct nlb b;
+
+	(void)state;
+	REQUIRE_KERNEL();
+	s = open_here();
+	add_bridge(s, BRIDGE, "one");
+	for (unsigned i = 0; i < 2; i++) {
+		nl_addr_put_request(&b, BRIDGE, &own[i]);
+		OK(nl_transact(s, &b, &err));
+		route = route_to(s, &own[i].ip);
+		for (unsigned n = 0; route.type != RTN_LOCAL && n < 1000; n++) { /* IPv6 looks for duplicates first */
+			poll(NULL, 0, 10);
+			route = route_to(s, &own[i].ip);
+		}
+		assert_int_equal(route.type, RTN_LOCAL);
+		assert_int_equal(route.oif, BRIDGE);
+	}
+	assert_int_equal(route_to(s, &neighbour.ip).type, RTN_UNICAST);
+	del_link(s, BRIDGE);
+	nl_close(s);
+}
+
 static void addresses_and_routes_are_read_back(void **state)
 {
 	struct prefix own = {.ip = {.family = 4, .bytes = {192, 0, 2, 1}}, .length = 24};
@@ -458,6 +502,7 @@ static int run(void)
 		cmocka_unit_test(a_namespace_is_made_entered_and_removed_while_we_stay),
 		cmocka_unit_test(a_leftover_file_is_no_namespace),
 		cmocka_unit_test(addresses_and_routes_are_read_back),
+		cmocka_unit_test(the_route_of_an_own_address_names_its_device),
 		cmocka_unit_test(notices_are_read_until_none_is_left),
 		cmocka_unit_test(notices_of_neighbours_are_those_that_somebody_made),
 	};
