@@ -10,6 +10,7 @@
  * same packets, each once, none behind the first that breaks a rule, and what the peer reads must be whole packets of ours. */
 #include <event2/event.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -319,6 +320,7 @@ static void start(void)
 {
 	struct event_config *config = event_config_new();
 
+	signal(SIGPIPE, SIG_IGN); /* as daemon/main.c does */
 	require(config != NULL);
 	event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
 	base = event_base_new_with_config(config);
