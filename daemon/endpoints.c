@@ -19,18 +19,13 @@
 #include <utlist.h>
 
 #include "daemon/node_internal.h"
+#include "daemon/waiters.h"
 
 struct create_wait {
 	struct plugin_call *call; /* an engine's, or: */
 	void (*fn)(void *arg, const struct err *err);
 	void *arg;
 	struct create_wait *next;
-};
-
-struct gone_wait {
-	void (*fn)(void *arg);
-	void *arg;
-	struct gone_wait *next;
 };
 
 /* ---- lookup and bytes ---- */
@@ -285,15 +280,11 @@ static void unbind_lease(struct node *node, struct endpoint *ep, unsigned which)
 static void removed(void *arg, const struct err *err)
 {
 	struct endpoint *ep = arg;
-	struct gone_wait *wait = ep->gone, *next;
+	struct waiter *gone = ep->gone;
 
 	(void)err; /* the driver keeps what is undesired on its list; resync takes it away */
 	free(ep);
-	for (; wait; wait = next) {
-		next = wait->next;
-		wait->fn(wait->arg);
-		free(wait);
-	}
+	waiters_tell(gone);
 }
 
 static void finish_removal(struct node *node, struct endpoint *ep)
@@ -316,13 +307,7 @@ void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *ar
 	uint64_t topic = topic_of_network(&ep->state.network);
 	uint8_t key[ENDPOINT_KEY_SIZE];
 
-	if (fn) {
-		struct gone_wait *wait = calloc(1, sizeof(*wait));
-		if (!wait)
-			abort();
-		*wait = (struct gone_wait){.fn = fn, .arg = arg, .next = ep->gone};
-		ep->gone = wait;
-	}
+	waiters_add(&ep->gone, fn, arg);
 	if (ep->closing)
 		return;
 	ep->closing = true;

@@ -158,7 +158,7 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 		host_addresses_tick(node);
 		host_ends_tick(node);
 		pools_collect_leases(node, now);
-		workloads_tick(node, now);
+		tombstones_tick(node, now);
 		join_by_option(node, now);
 		custody_poke(node);
 		if (++node->housekeepings % LINKS_EVERY == 0)

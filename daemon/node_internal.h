@@ -1,26 +1,43 @@
 /* The daemon's state and who may call what. One loop thread owns everything here; the worker sees only what a job carries.
  *
- *   cluster.c    who we are, the UDP socket, gossip's effects
- *   join.c       tokens, joining, leaving
- *   hostno.c     host numbers: given to newcomers, spares, who may have addresses
- *   stream.c     the TCP side of gossip's port
- *   claims.c     asking a name's home before a network or pool is made
- *   custody.c    ipam's effects and timers: from its ordered actions to store, gossip and answers
- *   standing.c   whether our state was set back or copied: marks, and holding addresses meanwhile
- *   estate.c     forgetting a host: the call, decrees, our own end; what `trestle ipam check` finds
- *   networks.c   definitions of networks: ours, others', winner, VNI
- *   pools.c      pools: the table, published and saved; pool_obtain.c finds or makes one; pool_leases.c what its leases are for;
- *                pool_calls.c the IPAM half of the plugin
- *   endpoints.c  this host's endpoints; the network half of the plugin; collecting what an engine forgot; addresses.c finds them
- * by address hostaddr.c   this host's own addresses in networks of mode l3; hostend.c its own end of networks of mode l2
- *   workloads.c  what trestle-cni attached: names, life, the calls; workload_add.c makes one, workload_link.c its link
- *   udp.c        what the kernel knows of the socket: ages, drops, refusals; packets out, in batches
- *   segments.c   endpoints of other hosts, per network
- *   datapath.c   desired state to the driver, on the worker
- *   api.c        the control API: who serves a verb, joining and leaving; api_status.c and api_show.c read the tables,
- *                api_networks.c makes and removes networks
- *   node.c       construction in order, timers, end
- *   purge.c      `trestled --purge`, where no daemon runs: not a part of the node
+ *   cluster.c          who we are, the UDP socket, gossip's effects
+ *   join.c             tokens, joining, leaving
+ *   hostno.c           host numbers: given to newcomers, spares, who may have addresses
+ *   udp.c              what the kernel knows of the socket: ages, drops, refusals; packets out, in batches
+ *   stream.c           the TCP side of gossip's port
+ *   claims.c           asking a name's home before a network or pool is made
+ *   custody.c          ipam's effects and timers: from its ordered actions to store, gossip and answers
+ *   standing.c         whether our state was set back or copied: marks, and holding addresses meanwhile
+ *   estate.c           forgetting a host: the call, decrees, our own end; what `trestle ipam check` finds
+ *
+ *   networks.c         definitions of networks: ours, others', winner, VNI
+ *   pools.c            definitions of pools: ours, others', known to the core or not
+ *   pool_obtain.c      finds a pool or makes one
+ *   pool_leases.c      what the leases in a pool are for, and those that nothing uses
+ *   pool_calls.c       the IPAM half of the plugin
+ *   routes.c           this host's routes, which a subnet must not overlap
+ *
+ *   endpoints.c        this host's endpoints; the network half of the plugin; collecting what an engine forgot
+ *   addresses.c        which endpoints have an address
+ *   hostaddr.c         this host's own addresses in networks of mode l3
+ *   hostend.c          this host's own end of networks of mode l2
+ *   segments.c         endpoints of other hosts, per network
+ *   datapath.c         desired state to the driver, on the worker
+ *
+ *   workloads.c        what trestle-cni attached: names, saved form, life
+ *   workload_add.c     ADD
+ *   workload_calls.c   the other calls of trestle-cni
+ *   workload_routes.c  what the container's side of an attachment is to be
+ *   workload_link.c    brings that about, on the worker
+ *   tombstones.c       deletes what was deleted while no daemon ran
+ *
+ *   api.c              the control API: who serves a verb; tokens, joining, leaving
+ *   api_status.c       what this host is and counts, and what its operator should hear of
+ *   api_show.c         members, endpoints, networks, pools, keys
+ *   api_networks.c     making and removing networks by name
+ *
+ *   node.c             construction in order, timers, end
+ *   purge.c            `trestled --purge`, where no daemon runs: not a part of the node
  */
 #ifndef DAEMON_NODE_INTERNAL_H
 #define DAEMON_NODE_INTERNAL_H
@@ -116,7 +133,7 @@ struct endpoint {
 	int netns_fd;			      /* of the container, while its pair is made; -1 = none */
 	char host_ifname[DRIVER_IFNAME_SIZE]; /* mode l3: the host's end, once it was seen */
 	struct create_wait *waiting;	      /* calls that want its creation */
-	struct gone_wait *gone;		      /* who waits for its end */
+	struct waiter *gone;		      /* who waits for its end */
 	bool publish_waits;		      /* in node->unpublished */
 	struct endpoint *same_address[2];     /* addresses.h: the next that has its IPv4, IPv6 address */
 	struct endpoint *prev, *next;
@@ -199,12 +216,12 @@ struct workload {
 	struct workload_route *routes;
 	json_t *about;		  /* {"name", "labels", "aliases"}: for people */
 	struct workload_add *add; /* in progress */
-	struct gone_wait *gone;	  /* who waits for the end of one that is being made */
+	struct waiter *gone;	  /* who waits for the end of one that is being made */
 	UT_hash_handle hh;
 };
 
 struct create_wait;
-struct gone_wait;
+struct waiter;
 struct hostno_grant;
 struct ticket;
 struct claim;
@@ -547,11 +564,9 @@ void endpoints_stop(struct node *node);
 /* workloads.c */
 int workloads_start(struct node *node, struct err *err); /* before endpoints_start */
 void workloads_begin(struct node *node);		 /* undoes what was not done, and what was deleted without us */
-void workloads_tick(struct node *node, uint64_t now_ms);
 void workloads_stop(struct node *node);
-void workloads_release_addresses(struct node *node); /* all that were given to other plugins: their pools go */
-void workloads_call(struct node *node, struct control_call *call, const struct control_request *request);
-struct workload *workload_of(struct node *node, json_t *attachment);			   /* NULL: not known */
+void workloads_release_addresses(struct node *node);		     /* all that were given to other plugins: their pools go */
+struct workload *workload_of(struct node *node, json_t *attachment); /* NULL: not known */
 struct workload *workload_new(struct node *node, json_t *attachment, bool addresses_only); /* in the table, with empty `about` */
 int workload_adopt(struct node *node, struct endpoint *ep); /* the two of a start find each other; -1: there is none for it */
 void workload_save(struct node *node, const struct workload *w);
@@ -566,9 +581,16 @@ void workload_pool_unused(struct node *node, struct pool *p);	     /* unpins it,
 const char *workload_label(const struct workload *w, char buf[IPAM_OWNER_MAX + 1]); /* owner of its leases */
 void workload_describe(const struct workload *w, json_t *endpoint);		    /* members about it; w may be NULL */
 json_t *workload_ips_json(const struct prefix addresses[2], const struct ip gateways[2]);
+
+/* tombstones.c */
+void tombstones_tick(struct node *node, uint64_t now_ms);
 /* Acts on word of its deletion, if there is any; then fn. */
 void workload_unbury(struct node *node, json_t *attachment, void (*fn)(void *arg), void *arg);
 
+/* workload_calls.c */
+void workloads_call(struct node *node, struct control_call *call, const struct control_request *request);
+
+/* workload_routes.c */
 struct workload_link;
 /* Mode l3: what a container takes for its gateways. They are nobody's: the MAC is set with them. */
 extern const struct ip workload_gateways[2];
