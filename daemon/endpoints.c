@@ -1,9 +1,8 @@
-/* This host's endpoints, and the half of the Docker protocol that is about them.
+/* This host's endpoints: an engine's (endpoint_calls.c), of attachments (workload_add.c), and the host's own (hostend.c).
  *
- * Life of an endpoint:  CreateEndpoint: addresses are made sure of, saved, the pair is made, published, answered with its MAC.
- * Join: only a note and two names; the engine moves the container's end itself. Leave: a note. DeleteEndpoint: unpublished, taken
- * out of the bridge, answered; the links are deleted later in groups. Nothing here waits for another host, except for an address
- * that only another host can give.
+ * Life of an endpoint: its addresses are made sure of, it is saved, its pair is made, whoever wants it is told, it is published.
+ * At its end it is taken out of the bridge and unpublished; the links are deleted later in groups. Nothing here waits for another
+ * host, except for an address that only another host can give.
  *
  * Whose address: with our IPAM the lease is here already and is bound. Without (Docker's own IPAM used by mistake) two hosts can
  * hand out one address; then a pool of ours that covers it is asked, or what other hosts publish is looked at, and the second is
@@ -18,11 +17,10 @@
 #include <string.h>
 #include <utlist.h>
 
-#include "daemon/node_internal.h"
+#include "daemon/endpoints_internal.h"
 #include "daemon/waiters.h"
 
 struct create_wait {
-	struct plugin_call *call; /* an engine's, or: */
 	void (*fn)(void *arg, const struct err *err);
 	void *arg;
 	struct create_wait *next;
@@ -30,7 +28,7 @@ struct create_wait {
 
 /* ---- lookup and bytes ---- */
 
-static struct endpoint *find(struct node *node, const char *id)
+struct endpoint *endpoint_find(struct node *node, const char *id)
 {
 	struct endpoint *ep;
 	HASH_FIND_STR(node->endpoints, id, ep);
@@ -127,7 +125,7 @@ void endpoints_publish(struct node *node)
 	host_addresses_publish(node);
 }
 
-static void save_endpoint(struct node *node, const struct endpoint *ep)
+void endpoint_save(struct node *node, const struct endpoint *ep)
 {
 	uint8_t buf[RECORD_MAX];
 
@@ -254,7 +252,7 @@ void endpoint_gain_address(struct node *node, struct endpoint *ep, const struct 
 	*(which ? &ep->state.address6 : &ep->state.address4) = *address;
 	*(which ? &ep->state.own_lease6 : &ep->state.own_lease4) = true;
 	bind_lease(node, ep, which);
-	save_endpoint(node, ep);
+	endpoint_save(node, ep);
 	segment_program_ip(node, ep->network, &address->ip);
 	datapath_put_endpoint(node, ep);
 	publish_endpoint(node, ep);
@@ -326,7 +324,41 @@ void endpoint_remove(struct node *node, struct endpoint *ep, void (*fn)(void *ar
 	cluster_publish(node, topic, key, sizeof(key), NULL, 0);
 }
 
-/* ---- CreateEndpoint ---- */
+struct remove_all {
+	unsigned open;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static void one_removed(void *arg)
+{
+	struct remove_all *r = arg;
+
+	if (--r->open)
+		return;
+	r->fn(r->arg);
+	free(r);
+}
+
+void endpoints_remove_all_of(struct node *node, const char *docker_network, void (*fn)(void *arg), void *arg)
+{
+	struct remove_all *r = calloc(1, sizeof(*r));
+	struct endpoint *ep, *next;
+
+	if (!r)
+		abort();
+	*r = (struct remove_all){.open = 1, .fn = fn, .arg = arg};
+	if (!docker_network)
+		workloads_release_addresses(node);
+	HASH_ITER(hh, node->endpoints, ep, next)
+	if (!docker_network || strcmp(ep->state.docker_network, docker_network) == 0) {
+		r->open++;
+		endpoint_remove(node, ep, one_removed, r);
+	}
+	one_removed(r);
+}
+
+/* ---- making one ---- */
 
 struct create {
 	struct node *node;
@@ -341,17 +373,11 @@ static void create_step(struct create *c);
 static void answer_waiting(struct endpoint *ep, const struct err *err)
 {
 	struct create_wait *wait = ep->waiting, *next;
-	struct plugin_endpoint_created made = {.mac = ep->state.mac};
 
 	ep->waiting = NULL;
 	for (; wait; wait = next) {
 		next = wait->next;
-		if (wait->fn)
-			wait->fn(wait->arg, err);
-		else if (err)
-			plugin_fail(wait->call, err);
-		else
-			plugin_done_endpoint(wait->call, ep->state.mac_given ? NULL : &made);
+		wait->fn(wait->arg, err);
 		free(wait);
 	}
 }
@@ -523,170 +549,12 @@ static void create_step(struct create *c)
 	for (; c->step < 2; c->step++)
 		if (!secure_address(c))
 			return;
-	save_endpoint(c->node, c->ep);
+	endpoint_save(c->node, c->ep);
 	custody_poke(c->node);
 	outbox_call(c->node->outbox, make_links, c);
 }
 
-static bool same_request(const struct endpoint *ep, const struct plugin_create_endpoint *req)
-{
-	bool mac_given = !mac_is_zero(&req->mac);
-
-	return strcmp(ep->state.docker_network, req->network_id) == 0 && prefix_equal(&ep->state.address4, &req->address4) &&
-	       prefix_equal(&ep->state.address6, &req->address6) && ep->state.mac_given == mac_given &&
-	       (!mac_given || mac_equal(&ep->state.mac, &req->mac));
-}
-
-static int check_address(const struct network *n, const struct prefix *address, struct err *err)
-{
-	char text[PREFIX_TEXT_SIZE];
-
-	if (!prefix_is_set(address) || network_subnet(n, &address->ip))
-		return 0;
-	return err_set(
-		err, ERR_INVALID, "address %s lies in no subnet of network \"%s\"", prefix_format(address, text), n->def.name);
-}
-
-static int check_create(
-	struct node *node, const struct plugin_create_endpoint *req, struct network **ret_network, struct err *err)
-{
-	struct docker_network *d = docker_network_find(node, req->network_id);
-	struct network *n = d ? network_by_id(node, &d->state.network) : NULL;
-
-	if (!n)
-		return err_set(err, ERR_NOT_FOUND,
-			"network %s is not known to trestled on this host; remove it with `docker network rm` and create it "
-			"again",
-			req->network_id);
-	if (!prefix_is_set(&req->address4) && !prefix_is_set(&req->address6))
-		return err_set(err, ERR_INVALID, "endpoint %.12s has no address; create the network with --ipam-driver trestle",
-			req->endpoint_id);
-	if ((prefix_is_set(&req->address4) && req->address4.ip.family != 4) ||
-		(prefix_is_set(&req->address6) && req->address6.ip.family != 6))
-		return err_set(err, ERR_INVALID, "endpoint %.12s has an address of the wrong family", req->endpoint_id);
-	if (!mac_is_zero(&req->mac) && (req->mac.bytes[0] & 1))
-		return err_set(
-			err, ERR_INVALID, "endpoint %.12s: a multicast MAC address cannot be an endpoint's", req->endpoint_id);
-	if (check_address(n, &req->address4, err) < 0 || check_address(n, &req->address6, err) < 0)
-		return -1;
-	*ret_network = n;
-	return 0;
-}
-
-/* An engine that gives an address again has lost its former endpoint. */
-static void retire_former(struct node *node, const struct network *n, const struct ip *ip)
-{
-	struct endpoint *old = endpoint_with_ip(node, &n->id, ip);
-	char text[IP_TEXT_SIZE];
-
-	if (!old)
-		return;
-	log_warn("endpoints", "address %s is given again by the engine: its former endpoint %.12s is dead, removing it",
-		ip_format(ip, text), old->id);
-	endpoint_remove(node, old, NULL, NULL);
-}
-
-static struct endpoint *endpoint_new(struct node *node, const struct plugin_create_endpoint *req, struct network *n)
-{
-	struct endpoint *ep = calloc(1, sizeof(*ep));
-
-	if (!ep)
-		abort();
-	snprintf(ep->id, sizeof(ep->id), "%s", req->endpoint_id);
-	ep->network = n;
-	ep->state = (struct endpoint_state){
-		.network = n->id, .address4 = req->address4, .address6 = req->address6, .since_s = (uint64_t)clock_wall_s()};
-	snprintf(ep->state.docker_network, sizeof(ep->state.docker_network), "%s", req->network_id);
-	ep->state.mac_given = !mac_is_zero(&req->mac);
-	ep->state.mac = ep->state.mac_given ? req->mac : new_mac(node);
-	snprintf(ep->state.peer_name, sizeof(ep->state.peer_name), "tr%08x", randombytes_random());
-	ep->make = true;
-	ep->netns_fd = -1;
-	ep->creating = true;
-	enlist(node, ep);
-	attach_network(node, n);
-	return ep;
-}
-
-static void wait_for_creation(struct endpoint *ep, struct plugin_call *call)
-{
-	struct create_wait *wait = calloc(1, sizeof(*wait));
-
-	if (!wait)
-		abort();
-	wait->call = call;
-	wait->next = ep->waiting;
-	ep->waiting = wait;
-}
-
-/* Asked for again after a restart of ours: the kernel may have refused meanwhile, so the last step is made again. */
-static void prove_creation(struct node *node, struct endpoint *ep)
-{
-	struct create *c = calloc(1, sizeof(*c));
-
-	if (!c)
-		abort();
-	c->node = node;
-	c->ep = ep;
-	c->step = 2;
-	ep->unproven = false;
-	ep->ready = false;
-	ep->creating = true;
-	make_links(c);
-}
-
-static void create_again(
-	struct node *node, struct endpoint *ep, struct plugin_call *call, const struct plugin_create_endpoint *req)
-{
-	struct plugin_endpoint_created made = {.mac = ep->state.mac};
-	struct err err = {0};
-
-	if (!same_request(ep, req)) {
-		err_set(&err, ERR_EXISTS, "endpoint %.12s exists with other addresses; delete it first", ep->id);
-		plugin_fail(call, &err);
-	} else if (ep->closing) {
-		err_set(&err, ERR_CONFLICT, "endpoint %.12s is being deleted; try again", ep->id);
-		plugin_fail(call, &err);
-	} else if (ep->creating) {
-		wait_for_creation(ep, call);
-	} else if (ep->unproven) {
-		wait_for_creation(ep, call);
-		prove_creation(node, ep);
-	} else {
-		plugin_done_endpoint(call, ep->state.mac_given ? NULL : &made);
-	}
-}
-
-void endpoints_create(void *ctx, struct plugin_call *call, const struct plugin_create_endpoint *req)
-{
-	struct node *node = ctx;
-	struct endpoint *ep = find(node, req->endpoint_id);
-	struct network *n = NULL;
-	struct create *c;
-	struct err err = {0};
-
-	if (ep) {
-		create_again(node, ep, call, req);
-		return;
-	}
-	if (check_create(node, req, &n, &err) < 0) {
-		plugin_fail(call, &err);
-		return;
-	}
-	retire_former(node, n, &req->address4.ip);
-	retire_former(node, n, &req->address6.ip);
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		abort();
-	c->node = node;
-	c->ep = endpoint_new(node, req, n);
-	wait_for_creation(c->ep, call);
-	create_step(c);
-}
-
-/* ---- for CNI ---- */
-
-static struct endpoint *endpoint_new_wanted(struct node *node, const struct endpoint_want *want)
+static struct endpoint *endpoint_new(struct node *node, const struct endpoint_want *want)
 {
 	struct endpoint *ep = calloc(1, sizeof(*ep));
 
@@ -697,7 +565,7 @@ static struct endpoint *endpoint_new_wanted(struct node *node, const struct endp
 	ep->workload = want->workload;
 	if (ep->workload)
 		ep->workload->ep = ep;
-	else
+	else if (want->host_end)
 		host_end_has(want->host_end, ep);
 	ep->netns_fd = want->netns_fd;
 	ep->state = (struct endpoint_state){.network = want->network->id,
@@ -709,8 +577,13 @@ static struct endpoint *endpoint_new_wanted(struct node *node, const struct endp
 		.since_s = (uint64_t)clock_wall_s()};
 	ep->state.mac_given = !mac_is_zero(&want->mac);
 	ep->state.mac = ep->state.mac_given ? want->mac : new_mac(node);
-	snprintf(ep->state.peer_name, sizeof(ep->state.peer_name), "%s", want->ifname);
-	snprintf(ep->state.sandbox, sizeof(ep->state.sandbox), "%s", want->sandbox);
+	if (want->ifname)
+		snprintf(ep->state.peer_name, sizeof(ep->state.peer_name), "%s", want->ifname);
+	else
+		snprintf(ep->state.peer_name, sizeof(ep->state.peer_name), "tr%08x", randombytes_random());
+	snprintf(ep->state.sandbox, sizeof(ep->state.sandbox), "%s", want->sandbox ? want->sandbox : "");
+	snprintf(ep->state.docker_network, sizeof(ep->state.docker_network), "%s",
+		want->docker_network ? want->docker_network : "");
 	ep->make = true;
 	ep->creating = true;
 	enlist(node, ep);
@@ -718,214 +591,43 @@ static struct endpoint *endpoint_new_wanted(struct node *node, const struct endp
 	return ep;
 }
 
-void endpoint_make(struct node *node, const struct endpoint_want *want, void (*fn)(void *arg, const struct err *err), void *arg)
+static struct create *create_new(struct node *node, struct endpoint *ep)
+{
+	struct create *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		abort();
+	*c = (struct create){.node = node, .ep = ep};
+	return c;
+}
+
+void endpoint_wait(struct endpoint *ep, void (*fn)(void *arg, const struct err *err), void *arg)
 {
 	struct create_wait *wait = calloc(1, sizeof(*wait));
-	struct create *c = calloc(1, sizeof(*c));
-	struct endpoint *ep;
 
-	if (!wait || !c)
+	if (!wait)
 		abort();
-	ep = endpoint_new_wanted(node, want);
-	*wait = (struct create_wait){.fn = fn, .arg = arg};
+	*wait = (struct create_wait){.fn = fn, .arg = arg, .next = ep->waiting};
 	ep->waiting = wait;
-	*c = (struct create){.node = node, .ep = ep};
-	create_step(c);
 }
 
-/* ---- Join, Leave, Program, DeleteEndpoint ---- */
-
-struct join_call {
-	struct plugin_call *call;
-	struct plugin_joined joined;
-};
-
-static void answer_join(void *arg)
+void endpoint_make(struct node *node, const struct endpoint_want *want, void (*fn)(void *arg, const struct err *err), void *arg)
 {
-	struct join_call *c = arg;
-	plugin_done_join(c->call, &c->joined);
-	free(c);
+	struct endpoint *ep = endpoint_new(node, want);
+
+	endpoint_wait(ep, fn, arg);
+	create_step(create_new(node, ep));
 }
 
-static int check_join(const struct endpoint *ep, const char *endpoint_id, const char *sandbox, struct err *err)
+void endpoint_prove(struct node *node, struct endpoint *ep)
 {
-	if (!ep || ep->closing || !ep->ready)
-		return err_set(err, ERR_NOT_FOUND, "endpoint %s is not known to trestled on this host", endpoint_id);
-	if (strlen(sandbox) >= sizeof(ep->state.sandbox))
-		return err_set(err, ERR_TOO_BIG, "endpoint %.12s: the SandboxKey has %zu bytes, expected at most %zu",
-			endpoint_id, strlen(sandbox), sizeof(ep->state.sandbox) - 1);
-	if (ep->state.joined && strcmp(ep->state.sandbox, sandbox) != 0)
-		return err_set(err, ERR_CONFLICT, "endpoint %.12s has joined sandbox %s already, asked to join %s", endpoint_id,
-			ep->state.sandbox, sandbox);
-	return 0;
-}
+	struct create *c = create_new(node, ep);
 
-struct prove_call {
-	struct node *node;
-	struct plugin_call *call;
-	const char *network_id, *endpoint_id, *sandbox; /* the call's */
-};
-
-static void proven(void *arg, const struct err *err)
-{
-	struct prove_call *c = arg;
-	struct endpoint *ep = find(c->node, c->endpoint_id);
-
-	if (ep && !err)
-		ep->unproven = false;
-	if (err)
-		plugin_fail(c->call, err);
-	else
-		endpoints_join(c->node, c->call, c->network_id, c->endpoint_id, c->sandbox);
-	free(c);
-}
-
-/* Made before a restart of ours and not joined since: whether its link is there is the kernel's to say. */
-static void join_after_proof(struct node *node, struct endpoint *ep, struct plugin_call *call, const char *network_id,
-	const char *endpoint_id, const char *sandbox)
-{
-	struct prove_call *c = calloc(1, sizeof(*c));
-
-	if (!c)
-		abort();
-	*c = (struct prove_call){
-		.node = node, .call = call, .network_id = network_id, .endpoint_id = endpoint_id, .sandbox = sandbox};
-	datapath_put_endpoint(node, ep);
-	datapath_commit(node, &ep->state.network, ep->id, proven, c);
-}
-
-void endpoints_join(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id, const char *sandbox)
-{
-	struct node *node = ctx;
-	struct endpoint *ep = find(node, endpoint_id);
-	struct docker_network *d = docker_network_find(node, network_id);
-	struct join_call *c;
-	struct err err = {0};
-
-	if (check_join(ep, endpoint_id, sandbox, &err) < 0) {
-		plugin_fail(call, &err);
-		return;
-	}
-	if (ep->unproven && !ep->state.joined) {
-		join_after_proof(node, ep, call, network_id, endpoint_id, sandbox);
-		return;
-	}
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		abort();
-	c->call = call;
-	snprintf(c->joined.src_name, sizeof(c->joined.src_name), "%s", ep->state.peer_name);
-	snprintf(c->joined.dst_prefix, sizeof(c->joined.dst_prefix), "%s", d ? d->state.if_prefix : "eth");
-	if (!ep->state.joined) {
-		ep->state.joined = true;
-		ep->state.left = false;
-		snprintf(ep->state.sandbox, sizeof(ep->state.sandbox), "%s", sandbox);
-		ep->idle_since_ms = 0;
-		ep->make = false; /* from here on the pair lives and dies with the container */
-		datapath_put_endpoint(node, ep);
-		save_endpoint(node, ep);
-	}
-	outbox_call(node->outbox, answer_join, c);
-}
-
-static void answer_done(void *arg)
-{
-	plugin_done(arg);
-}
-
-void endpoints_leave(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id)
-{
-	struct node *node = ctx;
-	struct endpoint *ep = find(node, endpoint_id);
-
-	(void)network_id;
-	if (ep && !ep->closing && ep->state.joined) {
-		ep->state.joined = false;
-		ep->state.left = true;
-		ep->state.sandbox[0] = 0;
-		save_endpoint(node, ep);
-	}
-	outbox_call(node->outbox, answer_done, call);
-}
-
-void endpoints_program(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id)
-{
-	struct endpoint *ep = find(ctx, endpoint_id);
-	struct err err = {0};
-
-	(void)network_id;
-	if (ep && !ep->closing) {
-		plugin_done(call); /* docker_gwbridge publishes the ports */
-		return;
-	}
-	err_set(&err, ERR_NOT_FOUND, "endpoint %s is not known to trestled on this host", endpoint_id);
-	plugin_fail(call, &err);
-}
-
-struct delete_call {
-	struct node *node;
-	struct plugin_call *call;
-};
-
-static void deleted(void *arg)
-{
-	struct delete_call *c = arg;
-
-	outbox_call(c->node->outbox, answer_done, c->call);
-	free(c);
-}
-
-void endpoints_delete(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id)
-{
-	struct node *node = ctx;
-	struct endpoint *ep = find(node, endpoint_id);
-	struct delete_call *c;
-
-	(void)network_id;
-	if (!ep) {
-		plugin_done(call);
-		return;
-	}
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		abort();
-	c->node = node;
-	c->call = call;
-	endpoint_remove(node, ep, deleted, c);
-}
-
-struct remove_all {
-	unsigned open;
-	void (*fn)(void *arg);
-	void *arg;
-};
-
-static void one_removed(void *arg)
-{
-	struct remove_all *r = arg;
-
-	if (--r->open)
-		return;
-	r->fn(r->arg);
-	free(r);
-}
-
-void endpoints_remove_all_of(struct node *node, const char *docker_network, void (*fn)(void *arg), void *arg)
-{
-	struct remove_all *r = calloc(1, sizeof(*r));
-	struct endpoint *ep, *next;
-
-	if (!r)
-		abort();
-	*r = (struct remove_all){.open = 1, .fn = fn, .arg = arg};
-	if (!docker_network)
-		workloads_release_addresses(node);
-	HASH_ITER(hh, node->endpoints, ep, next)
-	if (!docker_network || strcmp(ep->state.docker_network, docker_network) == 0) {
-		r->open++;
-		endpoint_remove(node, ep, one_removed, r);
-	}
-	one_removed(r);
+	c->step = 2;
+	ep->unproven = false;
+	ep->ready = false;
+	ep->creating = true;
+	make_links(c);
 }
 
 /* ---- collecting what no container uses ---- */

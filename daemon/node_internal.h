@@ -17,7 +17,8 @@
  *   pool_calls.c       the IPAM half of the plugin
  *   routes.c           this host's routes, which a subnet must not overlap
  *
- *   endpoints.c        this host's endpoints; the network half of the plugin; collecting what an engine forgot
+ *   endpoints.c        this host's endpoints: made, published, removed; collecting what an engine forgot
+ *   endpoint_calls.c   what engines ask of them: Create, Join, Leave, Delete
  *   addresses.c        which endpoints have an address
  *   hostaddr.c         this host's own addresses in networks of mode l3
  *   hostend.c          this host's own end of networks of mode l2
@@ -524,31 +525,27 @@ void pools_release_address(void *ctx, struct plugin_call *call, const char *pool
 int endpoints_start(struct node *node, struct err *err);
 void endpoint_record_key(const char *id, uint8_t key[ENDPOINT_KEY_SIZE]);
 void endpoints_publish(struct node *node);
-void endpoints_create(void *ctx, struct plugin_call *call, const struct plugin_create_endpoint *req);
-void endpoints_delete(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
-void endpoints_join(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id, const char *sandbox);
-void endpoints_leave(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
-void endpoints_program(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
 void endpoint_remove(
 	struct node *node, struct endpoint *ep, void (*fn)(void *arg), void *arg); /* fn: when its rows are gone; may be NULL */
 /* One that is not on its way out. */
 struct endpoint *endpoint_with_ip(struct node *node, const struct id128 *network, const struct ip *ip);
 /* NULL: of every engine network. */
 void endpoints_remove_all_of(struct node *node, const char *docker_network, void (*fn)(void *arg), void *arg);
-/* An endpoint whose container's end is made where it belongs, under its final name. fn is called once: err NULL = the kernel has
- * it. The addresses' leases are bound, and released with the endpoint when they are here already. */
 struct endpoint_want {
 	const char *id;
 	struct network *network;
-	const char *ifname;
-	struct workload *workload; /* or: */
+	const char *docker_network; /* of an engine, which moves the pair's end and names it; or: */
+	struct workload *workload;  /* whose pair's end is made where it belongs, under its final name; or: */
 	struct host_end *host_end;
-	struct mac mac; /* zero: one of ours */
+	const char *ifname; /* NULL: one is chosen */
+	struct mac mac;	    /* zero: one of ours */
 	struct prefix address4, address6;
-	const char *sandbox;
-	int netns_fd; /* borrowed until fn */
+	const char *sandbox; /* NULL: none yet */
+	int netns_fd;	     /* borrowed until fn; -1: none */
 	bool own_lease4, own_lease6;
 };
+/* fn is called once: err NULL = the kernel has it. The addresses' leases are bound, and released with the endpoint when they are
+ * here already. */
 void endpoint_make(struct node *node, const struct endpoint_want *want, void (*fn)(void *arg, const struct err *err), void *arg);
 /* One that it lacked, leased under its label. */
 void endpoint_gain_address(struct node *node, struct endpoint *ep, const struct prefix *address);
@@ -560,6 +557,13 @@ struct pool *network_pool(struct node *node, const struct network *n, unsigned w
 const struct prefix *network_subnet(const struct network *n, const struct ip *ip);
 void endpoints_links_seen(struct node *node); /* fresh `link` members: collect what nobody uses */
 void endpoints_stop(struct node *node);
+
+/* endpoint_calls.c */
+void endpoints_create(void *ctx, struct plugin_call *call, const struct plugin_create_endpoint *req);
+void endpoints_delete(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
+void endpoints_join(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id, const char *sandbox);
+void endpoints_leave(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
+void endpoints_program(void *ctx, struct plugin_call *call, const char *network_id, const char *endpoint_id);
 
 /* workloads.c */
 int workloads_start(struct node *node, struct err *err); /* before endpoints_start */
