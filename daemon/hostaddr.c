@@ -16,7 +16,6 @@
 
 #define OWNER "the host itself"
 #define AGAIN_MS 30000 /* what no host could give is not asked for at each turn */
-#define LEFT_MAX 64    /* leases of one sweep; a host has two in a network */
 
 const struct network *host_address_of(const struct node *node, const struct id128 *pool, const struct ip *ip)
 {
@@ -169,31 +168,12 @@ void host_addresses_tick(struct node *node)
 
 /* ---- what a crash left: the last endpoint's end was saved, the lease's was not ---- */
 
-struct sweep {
-	const struct node *node;
-	unsigned count;
-	struct ipam_lease found[LEFT_MAX];
-};
-
-static void find_left(void *ctx, const struct ipam_lease *lease)
+static bool is_left(void *ctx, const struct ipam_lease *lease)
 {
-	struct sweep *s = ctx;
-
-	if (strcmp(lease->owner, OWNER) == 0 && s->count < LEFT_MAX && !host_address_of(s->node, &lease->pool, &lease->address))
-		s->found[s->count++] = *lease;
+	return strcmp(lease->owner, OWNER) == 0 && !host_address_of(ctx, &lease->pool, &lease->address);
 }
 
 void host_addresses_sweep(struct node *node)
 {
-	struct sweep *s = calloc(1, sizeof(*s));
-
-	if (!s)
-		abort();
-	s->node = node;
-	ipam_each_lease(node->ipam, NULL, find_left, s);
-	for (unsigned i = 0; i < s->count; i++)
-		ipam_release(node->ipam, &s->found[i].pool, &s->found[i].address, clock_boot_ms());
-	if (s->count)
-		custody_poke(node);
-	free(s);
+	leases_end(node, NULL, is_left, node);
 }

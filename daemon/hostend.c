@@ -98,34 +98,15 @@ static void tell_driver(struct node *node)
 
 /* ---- the end of one ---- */
 
-struct strays {
-	struct ipam_lease found[8];
-	unsigned count;
-};
-
-static void collect_stray(void *ctx, const struct ipam_lease *lease)
-{
-	struct strays *s = ctx;
-
-	if (!lease->bound && strcmp(lease->owner, HOST_END_OWNER) == 0 && s->count < sizeof(s->found) / sizeof(s->found[0]))
-		s->found[s->count++] = *lease;
-}
-
 /* Addresses that were given and that nothing was made with. */
 static void release_strays(struct node *node, const struct network *n)
 {
-	struct strays s = {0};
-
 	for (unsigned which = 0; !n->def.routed && which < 2; which++) {
 		struct pool *p = network_pool(node, n, which, 0);
 
 		if (p)
-			ipam_each_lease(node->ipam, &p->id, collect_stray, &s);
+			leases_end_unused(node, &p->id, HOST_END_OWNER);
 	}
-	for (unsigned i = 0; i < s.count; i++)
-		ipam_release(node->ipam, &s.found[i].pool, &s.found[i].address, clock_boot_ms());
-	if (s.count)
-		custody_poke(node);
 }
 
 static void answer(struct host_end *end, const struct err *err)

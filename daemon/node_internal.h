@@ -512,6 +512,11 @@ void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(voi
 /* pool_leases.c */
 /* A network's gateway or auxiliary address: when a pool of ours leases it here, no endpoint gets it, and hosts share it. */
 void pools_reserve(struct node *node, const struct prefix *pool, const struct ip *ip, bool gateway);
+/* Gives back those of a pool (NULL: of all) that are over. `is_over` changes nothing; NULL: all are. */
+void leases_end(
+	struct node *node, const struct id128 *pool, bool (*is_over)(void *ctx, const struct ipam_lease *lease), void *ctx);
+/* What was given under this label and nothing was made with. */
+void leases_end_unused(struct node *node, const struct id128 *pool, const char *owner);
 void pools_collect_leases(struct node *node, uint64_t now_ms);
 void pools_free_orphans(struct node *node); /* at a start, when endpoints and workloads are there */
 

@@ -119,51 +119,91 @@ void pools_reserve(struct node *node, const struct prefix *prefix, const struct 
 
 /* ---- those that nothing uses any more ---- */
 
-struct end_leases {
+struct lease_key {
 	struct id128 pool;
-	struct ip *addresses;
+	struct ip address;
+};
+
+struct found {
+	bool (*is_over)(void *ctx, const struct ipam_lease *lease);
+	void *ctx;
+	struct lease_key *keys;
 	size_t count, max;
 };
 
-static void collect_lease(void *ctx, const struct ipam_lease *lease)
+static void collect(void *ctx, const struct ipam_lease *lease)
 {
-	struct end_leases *e = ctx;
+	struct found *f = ctx;
 
-	if (e->count == e->max) {
-		e->max = e->max ? 2 * e->max : 64;
-		e->addresses = realloc(e->addresses, e->max * sizeof(*e->addresses));
-		if (!e->addresses)
+	if (f->is_over && !f->is_over(f->ctx, lease))
+		return;
+	if (f->count == f->max) {
+		f->max = f->max ? 2 * f->max : 64;
+		f->keys = reallocarray(f->keys, f->max, sizeof(*f->keys));
+		if (!f->keys)
 			abort();
 	}
-	e->addresses[e->count++] = lease->address;
+	f->keys[f->count++] = (struct lease_key){lease->pool, lease->address};
 }
 
-/* The last reference is gone: so are its addresses. */
+/* First all of them: what is done with a lease changes the table. */
+static struct found leases_find(
+	struct node *node, const struct id128 *pool, bool (*is_over)(void *ctx, const struct ipam_lease *lease), void *ctx)
+{
+	struct found f = {.is_over = is_over, .ctx = ctx};
+
+	ipam_each_lease(node->ipam, pool, collect, &f);
+	return f;
+}
+
+void leases_end(
+	struct node *node, const struct id128 *pool, bool (*is_over)(void *ctx, const struct ipam_lease *lease), void *ctx)
+{
+	struct found f = leases_find(node, pool, is_over, ctx);
+
+	for (size_t i = 0; i < f.count; i++)
+		ipam_release(node->ipam, &f.keys[i].pool, &f.keys[i].address, clock_boot_ms());
+	if (f.count)
+		custody_poke(node);
+	free(f.keys);
+}
+
+static bool is_unused_of(void *ctx, const struct ipam_lease *lease)
+{
+	const char *const *owner = ctx;
+
+	return !lease->bound && strcmp(lease->owner, *owner) == 0;
+}
+
+void leases_end_unused(struct node *node, const struct id128 *pool, const char *owner)
+{
+	leases_end(node, pool, is_unused_of, &owner);
+}
+
 void pool_release_leases(struct node *node, struct pool *p)
 {
-	struct end_leases e = {.pool = p->id};
-
-	ipam_each_lease(node->ipam, &p->id, collect_lease, &e);
-	for (size_t i = 0; i < e.count; i++)
-		ipam_release(node->ipam, &p->id, &e.addresses[i], clock_boot_ms());
-	free(e.addresses);
+	leases_end(node, &p->id, NULL, NULL);
 	p->state.gateway_count = p->state.aux_count = 0;
 }
 
 /* An engine that was given an address and died before it used it never gives it back. Only where our own network driver would
  * have seen the use: in the pools of this host's engine networks. */
-struct stale_leases {
-	struct end_leases list;
+struct stale {
+	const struct node *node;
 	const struct pool *pool;
 	uint64_t before_ms;
 };
 
-static void collect_stale(void *ctx, const struct ipam_lease *lease)
+static bool is_stale(void *ctx, const struct ipam_lease *lease)
 {
-	struct stale_leases *s = ctx;
+	struct stale *s = ctx;
+	char text[IP_TEXT_SIZE];
 
-	if (!lease->bound && lease->since_ms < s->before_ms && !is_remembered(s->pool, &lease->address))
-		collect_lease(&s->list, lease);
+	if (lease->bound || lease->since_ms >= s->before_ms || is_remembered(s->pool, &lease->address))
+		return false;
+	log_info("pools", "address %s was given to an engine and not used for %u s, taking it back",
+		ip_format(&lease->address, text), s->node->options.lease_grace_s);
+	return true;
 }
 
 static bool serves_docker(struct node *node, const struct pool *p)
@@ -186,27 +226,16 @@ void pools_collect_leases(struct node *node, uint64_t now)
 		return;
 	HASH_ITER(hh, node->pools, p, next)
 	{
-		struct stale_leases s = {.pool = p, .before_ms = now - grace};
-		char ip[IP_TEXT_SIZE];
-		if (!p->joined || !serves_docker(node, p))
-			continue;
-		ipam_each_lease(node->ipam, &p->id, collect_stale, &s);
-		for (size_t i = 0; i < s.list.count; i++) {
-			log_info("pools", "address %s was given to an engine and not used for %u s, taking it back",
-				ip_format(&s.list.addresses[i], ip), node->options.lease_grace_s);
-			ipam_release(node->ipam, &p->id, &s.list.addresses[i], now);
-		}
-		free(s.list.addresses);
+		struct stale s = {node, p, now - grace};
+		if (p->joined && serves_docker(node, p))
+			leases_end(node, &p->id, is_stale, &s);
 	}
 }
 
 /* ---- leases that outlived their endpoint ---- */
 
 struct lease_user {
-	struct lease_key {
-		struct id128 pool;
-		struct ip address;
-	} key;
+	struct lease_key key;
 	UT_hash_handle hh;
 };
 
@@ -258,55 +287,41 @@ static struct lease_user *lease_users(struct node *node)
 	return users;
 }
 
-struct orphans {
-	struct lease_user *users;
-	struct ipam_lease *found;
-	size_t count, max;
-};
-
-static void collect_orphan(void *ctx, const struct ipam_lease *lease)
+static bool is_orphan(void *ctx, const struct ipam_lease *lease)
 {
 	struct lease_key key = {.pool = lease->pool, .address = lease->address};
-	struct orphans *o = ctx;
-	struct lease_user *user;
+	struct lease_user *users = ctx, *user;
+	char text[IP_TEXT_SIZE];
 
-	HASH_FIND(hh, o->users, &key, sizeof(key), user);
+	HASH_FIND(hh, users, &key, sizeof(key), user);
 	if (!lease->bound || user)
-		return;
-	if (o->count == o->max) {
-		o->max = o->max ? 2 * o->max : 64;
-		o->found = reallocarray(o->found, o->max, sizeof(*o->found));
-		if (!o->found)
-			abort();
-	}
-	o->found[o->count++] = *lease;
+		return false;
+	log_info("pools", "address %s is leased to %s, which was never made or is gone: freeing it",
+		ip_format(&lease->address, text), lease->owner[0] ? lease->owner : "an endpoint");
+	return true;
 }
 
 /* A kill between the save of a lease and that of its endpoint. An engine may be about to use the address or give it back, and
  * else it is collected; in pools without an engine's network nobody will. */
 void pools_free_orphans(struct node *node)
 {
-	struct orphans o = {.users = lease_users(node)};
-	struct lease_user *u, *next;
-	char text[IP_TEXT_SIZE];
+	struct lease_user *users = lease_users(node), *u, *next;
+	struct found f = leases_find(node, NULL, is_orphan, users);
 
-	ipam_each_lease(node->ipam, NULL, collect_orphan, &o);
-	for (size_t i = 0; i < o.count; i++) {
-		const struct ipam_lease *l = &o.found[i];
+	for (size_t i = 0; i < f.count; i++) {
+		const struct lease_key *l = &f.keys[i];
 		struct pool *p = pool_by_id(node, &l->pool);
 
-		log_info("pools", "address %s is leased to %s, which was never made or is gone: freeing it",
-			ip_format(&l->address, text), l->owner[0] ? l->owner : "an endpoint");
 		if (p && serves_docker(node, p))
 			ipam_bind(node->ipam, &l->pool, &l->address, false, "", clock_boot_ms());
 		else
 			ipam_release(node->ipam, &l->pool, &l->address, clock_boot_ms());
 	}
 	custody_poke(node);
-	free(o.found);
-	HASH_ITER(hh, o.users, u, next)
+	free(f.keys);
+	HASH_ITER(hh, users, u, next)
 	{
-		HASH_DEL(o.users, u);
+		HASH_DEL(users, u);
 		free(u);
 	}
 }

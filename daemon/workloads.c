@@ -273,32 +273,6 @@ static int load(void *ctx, const void *key, size_t key_len, const void *val, siz
 
 /* ---- the end of one ---- */
 
-struct labelled {
-	const char *owner;
-	struct ipam_lease found[8];
-	unsigned count;
-};
-
-static void collect_labelled(void *ctx, const struct ipam_lease *lease)
-{
-	struct labelled *l = ctx;
-
-	if (!lease->bound && strcmp(lease->owner, l->owner) == 0 && l->count < sizeof(l->found) / sizeof(l->found[0]))
-		l->found[l->count++] = *lease;
-}
-
-/* Addresses that it was given and that nothing was made with. */
-static void release_labelled(struct node *node, const struct workload *w)
-{
-	char owner[IPAM_OWNER_MAX + 1];
-	struct labelled l = {.owner = workload_label(w, owner)};
-
-	ipam_each_lease(node->ipam, NULL, collect_labelled, &l);
-	for (unsigned i = 0; i < l.count; i++)
-		ipam_release(node->ipam, &l.found[i].pool, &l.found[i].address, clock_boot_ms());
-	custody_poke(node);
-}
-
 void workload_pool_unused(struct node *node, struct pool *p)
 {
 	struct ipam_totals totals = {0};
@@ -356,7 +330,9 @@ void workload_endpoint_gone(struct node *node, struct endpoint *ep)
 
 void workload_ended(struct node *node, struct workload *w)
 {
-	release_labelled(node, w);
+	char owner[IPAM_OWNER_MAX + 1];
+
+	leases_end_unused(node, NULL, workload_label(w, owner));
 	workload_drop(node, w);
 }
 
