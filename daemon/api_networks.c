@@ -152,20 +152,13 @@ static int may_remove(struct node *node, const struct network *n, struct err *er
 	return 0;
 }
 
-static bool is_pool_of(const struct network *n, const struct pool *p)
-{
-	for (unsigned i = 0; i < n->def.pool_count; i++)
-		if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
-			return true;
-	return false;
-}
-
 static void unpin_pools(struct node *node, const struct network *n)
 {
 	struct pool *p, *next;
 
 	HASH_ITER(hh, node->pools, p, next)
-	if (p->state.pinned && (strcmp(p->state.def.name, n->def.name) == 0 || (!p->state.def.name[0] && is_pool_of(n, p)))) {
+	if (p->state.pinned && (strcmp(p->state.def.name, n->def.name) == 0 ||
+				       (!p->state.def.name[0] && network_def_has(&n->def, &p->state.def.prefix)))) {
 		p->state.pinned = false;
 		pool_unuse(node, p);
 	}

@@ -440,9 +440,8 @@ static const char *network_of_pool(struct node *node, const struct pool *p)
 	struct network *n, *next;
 
 	HASH_ITER(hh, node->networks, n, next)
-	for (unsigned i = 0; i < n->def.pool_count; i++)
-		if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
-			return n->def.name;
+	if (network_def_has(&n->def, &p->state.def.prefix))
+		return n->def.name;
 	return p->state.def.name;
 }
 

@@ -366,10 +366,7 @@ struct audit {
 
 static bool has_pool(const struct network *n, const struct pool *p)
 {
-	for (unsigned i = 0; i < n->def.pool_count; i++)
-		if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
-			return true;
-	return false;
+	return network_def_has(&n->def, &p->state.def.prefix);
 }
 
 static const struct ip *address_in(const struct endpoint *ep, const struct pool *p)

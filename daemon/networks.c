@@ -288,20 +288,12 @@ struct survey {
 	unsigned hosts;
 };
 
-static bool has_prefix(const struct network_def *def, const struct prefix *prefix)
-{
-	for (unsigned i = 0; i < def->pool_count; i++)
-		if (prefix_equal(prefix, &def->pools[i]))
-			return true;
-	return false;
-}
-
 static bool merge_pools(struct network_def *def, const struct network_def *other)
 {
 	unsigned before = def->pool_count;
 
 	for (unsigned i = 0; i < other->pool_count && def->pool_count < NETWORK_POOLS_MAX; i++)
-		if (!has_prefix(def, &other->pools[i]))
+		if (!network_def_has(def, &other->pools[i]))
 			def->pools[def->pool_count++] = other->pools[i];
 	return def->pool_count > before;
 }
@@ -498,7 +490,7 @@ static bool same_pools(struct node *node, const struct network_def *def, const s
 	if (spec->pool_count == 0)
 		return true;
 	for (unsigned i = 0; i < spec->pool_count; i++) {
-		if (!has_prefix(def, &spec->pools[i]))
+		if (!network_def_has(def, &spec->pools[i]))
 			return false;
 		all_tied &= is_tied(node, def, &spec->pools[i]);
 	}
@@ -556,7 +548,7 @@ bool network_may_gain(const struct network *n, const struct network_spec *spec, 
 	bool shared = false, family = false;
 
 	for (unsigned i = 0; i < spec->pool_count; i++)
-		shared |= has_prefix(&n->def, &spec->pools[i]);
+		shared |= network_def_has(&n->def, &spec->pools[i]);
 	for (unsigned i = 0; i < n->def.pool_count; i++)
 		family |= n->def.pools[i].ip.family == prefix->ip.family;
 	return shared && !family;
@@ -570,7 +562,7 @@ static void add_pools(struct node *node, struct network *n, const struct network
 	bool first = n->def.pool_count == 0, added = false;
 
 	for (unsigned i = 0; i < spec->pool_count && n->def.pool_count < NETWORK_POOLS_MAX; i++) {
-		if (has_prefix(&n->def, &spec->pools[i]) ||
+		if (network_def_has(&n->def, &spec->pools[i]) ||
 			(!first && !is_tied(node, &n->def, &spec->pools[i]) && !network_may_gain(&before, spec, &spec->pools[i])))
 			continue;
 		n->def.pools[n->def.pool_count++] = spec->pools[i];

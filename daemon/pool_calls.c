@@ -299,12 +299,8 @@ static void drop_endpoints(struct node *node, const struct pool *pool, const str
 	struct endpoint *ep = addresses_first(node->addresses, address), *next;
 
 	for (; ep; ep = next) {
-		bool ours = false;
-
 		next = addresses_next(ep, address);
-		for (unsigned i = 0; ep->network && i < ep->network->def.pool_count; i++)
-			ours |= prefix_equal(&ep->network->def.pools[i], &pool->state.def.prefix);
-		if (ours && !ep->closing)
+		if (!ep->closing && ep->network && network_def_has(&ep->network->def, &pool->state.def.prefix))
 			endpoint_remove(node, ep, NULL, NULL);
 	}
 }

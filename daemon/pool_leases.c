@@ -211,9 +211,8 @@ static bool serves_docker(struct node *node, const struct pool *p)
 	struct network *n, *next;
 
 	HASH_ITER(hh, node->networks, n, next)
-	for (unsigned i = 0; n->docker_count && i < n->def.pool_count; i++)
-		if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
-			return true;
+	if (n->docker_count && network_def_has(&n->def, &p->state.def.prefix))
+		return true;
 	return false;
 }
 

@@ -190,6 +190,14 @@ int network_def_compare(const struct network_def *a, const struct network_def *b
 	return order ? order : (nx > ny) - (nx < ny);
 }
 
+bool network_def_has(const struct network_def *def, const struct prefix *pool)
+{
+	for (unsigned i = 0; i < def->pool_count; i++)
+		if (prefix_equal(&def->pools[i], pool))
+			return true;
+	return false;
+}
+
 static void put_pool_def(struct bytes_writer *w, const struct pool_def *d)
 {
 	bw_id(w, &d->id);

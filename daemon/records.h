@@ -62,6 +62,7 @@ size_t network_def_encode(const struct network_def *def, void *buf, size_t size)
 int network_def_decode(const void *bytes, size_t len, struct network_def *ret_def, struct err *err);
 /* > 0 when a counts over b: both have one id. */
 int network_def_compare(const struct network_def *a, const struct network_def *b);
+bool network_def_has(const struct network_def *def, const struct prefix *pool); /* as one of its own */
 size_t pool_def_encode(const struct pool_def *def, void *buf, size_t size);
 int pool_def_decode(const void *bytes, size_t len, struct pool_def *ret_def, struct err *err);
 size_t endpoint_record_encode(const struct endpoint_record *record, void *buf, size_t size);

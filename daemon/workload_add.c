@@ -82,9 +82,8 @@ static bool pool_serves_network(struct node *node, const struct pool *p)
 	struct network *n, *next;
 
 	HASH_ITER(hh, node->networks, n, next)
-	for (unsigned i = 0; n->mine && i < n->def.pool_count; i++)
-		if (prefix_equal(&n->def.pools[i], &p->state.def.prefix))
-			return true;
+	if (n->mine && network_def_has(&n->def, &p->state.def.prefix))
+		return true;
 	return false;
 }
 
@@ -685,14 +684,6 @@ static int add_subnet(struct workload_add *a, const char *name, struct err *err)
 	return 0;
 }
 
-static bool is_of(const struct network *n, const struct prefix *prefix)
-{
-	for (unsigned i = 0; i < n->def.pool_count; i++)
-		if (prefix_equal(&n->def.pools[i], prefix))
-			return true;
-	return false;
-}
-
 /* All that the network has, and what it gains. Before any pool is made: network_obtain would refuse it too, and leave the pools
  * behind. */
 static int take_subnets(const struct network *n, struct network_spec *spec, struct err *err)
@@ -703,7 +694,7 @@ static int take_subnets(const struct network *n, struct network_spec *spec, stru
 
 	memcpy(pools, n->def.pools, sizeof(pools));
 	for (unsigned i = 0; i < spec->pool_count; i++) {
-		if (is_of(n, &spec->pools[i]))
+		if (network_def_has(&n->def, &spec->pools[i]))
 			continue;
 		if (count == NETWORK_POOLS_MAX || !network_may_gain(n, spec, &spec->pools[i]))
 			return err_set(err, ERR_INVALID,
