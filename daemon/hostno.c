@@ -223,13 +223,10 @@ static void publish_pool(struct node *node)
 {
 	struct pool_def def = {
 		.id = node->cluster.hostno_pool, .space = POOL_SPACE_HOSTNO, .prefix = hostno_prefix, .wanted = true};
-	uint8_t key[17], buf[GOSSIP_VALUE_MAX];
+	uint8_t buf[GOSSIP_VALUE_MAX];
 
-	if (id_is_zero(&def.id))
-		return;
-	key[0] = RECORD_POOL;
-	memcpy(key + 1, &def.id, sizeof(def.id));
-	cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, pool_def_encode(&def, buf, sizeof(buf)));
+	if (!id_is_zero(&def.id))
+		definition_publish(node, RECORD_POOL, &def.id, buf, pool_def_encode(&def, buf, sizeof(buf)));
 }
 
 static void begin(struct node *node)

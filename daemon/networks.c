@@ -30,7 +30,6 @@
 #define VXLAN_OVERHEAD_4 50 /* outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8 (RFC 7348 section 5) */
 #define VXLAN_OVERHEAD_6 70
 #define MTU_FALLBACK 1500
-#define NETWORK_KEY_SIZE 17
 
 /* ---- lookup ---- */
 
@@ -114,21 +113,14 @@ bool network_conflict(struct node *node, const struct network *network, char *bu
 
 /* ---- publishing ---- */
 
-static void network_key(const struct id128 *id, uint8_t key[NETWORK_KEY_SIZE])
-{
-	key[0] = RECORD_NETWORK;
-	memcpy(key + 1, id, sizeof(*id));
-}
-
 static void publish_network(struct node *node, const struct network *n)
 {
-	uint8_t key[NETWORK_KEY_SIZE], buf[GOSSIP_VALUE_MAX];
+	uint8_t buf[GOSSIP_VALUE_MAX];
 
-	network_key(&n->id, key);
 	if (n->mine)
-		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, network_def_encode(&n->def, buf, sizeof(buf)));
+		definition_publish(node, RECORD_NETWORK, &n->id, buf, network_def_encode(&n->def, buf, sizeof(buf)));
 	else
-		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), NULL, 0);
+		definition_publish(node, RECORD_NETWORK, &n->id, NULL, 0);
 }
 
 static void publish_saved(struct node *node, const struct id128 *id)
@@ -281,7 +273,6 @@ static void resolve_vni(struct node *node, struct network *changed)
 /* ---- what others say ---- */
 
 struct survey {
-	struct node *node;
 	struct id128 id;
 	struct network_def best;
 	struct network_def all; /* only its pools: whatever anyone has */
@@ -298,19 +289,13 @@ static bool merge_pools(struct network_def *def, const struct network_def *other
 	return def->pool_count > before;
 }
 
-static void survey_member(void *ctx, const struct gossip_member *m)
+static void survey_definition(void *ctx, const struct gossip_member *m, const void *val, size_t len)
 {
 	struct survey *s = ctx;
-	uint8_t key[NETWORK_KEY_SIZE];
 	struct network_def def;
-	const void *val;
-	size_t len;
 
-	if (m->self || m->state == GOSSIP_LEFT)
-		return;
-	network_key(&s->id, key);
-	val = gossip_get(s->node->gossip, m->hostno, TOPIC_CLUSTER, key, sizeof(key), &len);
-	if (!val || network_def_decode(val, len, &def, NULL) < 0 || !id_equal(&def.id, &s->id))
+	(void)m;
+	if (network_def_decode(val, len, &def, NULL) < 0 || !id_equal(&def.id, &s->id))
 		return;
 	merge_pools(&s->all, &def);
 	if (!s->hosts++ || network_def_compare(&def, &s->best) > 0)
@@ -318,20 +303,17 @@ static void survey_member(void *ctx, const struct gossip_member *m)
 }
 
 struct search {
-	struct node *node;
-	uint8_t key[NETWORK_KEY_SIZE];
 	uint32_t hostno;
 	bool alive;
 };
 
-static void search_member(void *ctx, const struct gossip_member *m)
+static void search_publisher(void *ctx, const struct gossip_member *m, const void *val, size_t len)
 {
 	struct search *s = ctx;
 	bool alive = m->state <= GOSSIP_SUSPECT;
-	size_t len;
 
-	if (m->self || m->state == GOSSIP_LEFT || (s->hostno && (s->alive || !alive)) ||
-		!gossip_get(s->node->gossip, m->hostno, TOPIC_CLUSTER, s->key, sizeof(s->key), &len))
+	(void)val, (void)len;
+	if (s->hostno && (s->alive || !alive))
 		return;
 	s->hostno = m->hostno;
 	s->alive = alive;
@@ -339,10 +321,9 @@ static void search_member(void *ctx, const struct gossip_member *m)
 
 uint32_t network_some_host(struct node *node, const struct network *n)
 {
-	struct search s = {.node = node};
+	struct search s = {0};
 
-	network_key(&n->id, s.key);
-	gossip_each_member(node->gossip, search_member, &s);
+	definitions_of_others(node, RECORD_NETWORK, &n->id, search_publisher, &s);
 	return s.hostno;
 }
 
@@ -366,10 +347,10 @@ static void take_definition(struct node *node, struct network *n, struct survey 
 
 void network_changed(struct node *node, const struct id128 *id)
 {
-	struct survey s = {.node = node, .id = *id};
+	struct survey s = {.id = *id};
 	struct network *n = network_by_id(node, id);
 
-	gossip_each_member(node->gossip, survey_member, &s);
+	definitions_of_others(node, RECORD_NETWORK, id, survey_definition, &s);
 	if (!n) {
 		if (!s.hosts)
 			return;

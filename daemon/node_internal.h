@@ -10,6 +10,7 @@
  *   standing.c         whether our state was set back or copied: marks, and holding addresses meanwhile
  *   estate.c           forgetting a host: the call, decrees, our own end; what `trestle ipam check` finds
  *
+ *   definitions.c      networks' and pools' definitions, as all hosts that use them publish them
  *   networks.c         definitions of networks: ours, others', winner, VNI
  *   pools.c            definitions of pools: ours, others', known to the core or not
  *   pool_obtain.c      finds a pool or makes one
@@ -442,6 +443,13 @@ bool estate_is_buried(struct node *node, uint32_t hostno); /* forgotten: what it
 void estate_forget(struct node *node, struct control_call *call, json_t *body);
 json_t *estate_check(struct node *node);
 void estate_stop(struct node *node);
+
+/* definitions.c */
+typedef void definition_fn(void *ctx, const struct gossip_member *publisher, const void *val, size_t len);
+void definition_publish(
+	struct node *node, enum record_kind kind, const struct id128 *id, const void *val, size_t len); /* val NULL: withdraw */
+/* What other members say, but for those that left. */
+void definitions_of_others(struct node *node, enum record_kind kind, const struct id128 *id, definition_fn *fn, void *ctx);
 
 /* networks.c */
 enum network_mode { NETWORK_MODE_ANY, NETWORK_MODE_L2, NETWORK_MODE_L3 };

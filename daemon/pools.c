@@ -10,7 +10,6 @@
 
 #include "daemon/pools_internal.h"
 
-#define POOL_KEY_SIZE 17
 #define SLICES_LENGTH_MAX 96 /* IPv6: 2,048 addresses for each host number without asking anybody */
 
 static const char *const space_names[] = {"local", "global", "hostno"};
@@ -78,23 +77,16 @@ struct pool *pool_overlapping(struct node *node, enum pool_space space, const st
 
 /* ---- saving and publishing ---- */
 
-static void pool_key(const struct id128 *id, uint8_t key[POOL_KEY_SIZE])
-{
-	key[0] = RECORD_POOL;
-	memcpy(key + 1, id, sizeof(*id));
-}
-
 static void publish_pool(struct node *node, struct pool *p)
 {
-	uint8_t key[POOL_KEY_SIZE], buf[GOSSIP_VALUE_MAX];
+	uint8_t buf[GOSSIP_VALUE_MAX];
 
-	pool_key(&p->id, key);
 	p->state.def.wanted = pool_referenced(p);
 	p->published = p->joined;
 	if (p->joined)
-		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), buf, pool_def_encode(&p->state.def, buf, sizeof(buf)));
+		definition_publish(node, RECORD_POOL, &p->id, buf, pool_def_encode(&p->state.def, buf, sizeof(buf)));
 	else
-		cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), NULL, 0);
+		definition_publish(node, RECORD_POOL, &p->id, NULL, 0);
 }
 
 static void publish_saved(struct node *node, const struct id128 *id)
@@ -211,26 +203,19 @@ void pools_tick(struct node *node)
 /* ---- what others say ---- */
 
 struct survey {
-	struct node *node;
 	struct id128 id;
 	struct pool_def def;
 	unsigned hosts;
 	bool wanted;
 };
 
-static void survey_member(void *ctx, const struct gossip_member *m)
+static void survey_definition(void *ctx, const struct gossip_member *m, const void *val, size_t len)
 {
 	struct survey *s = ctx;
-	uint8_t key[POOL_KEY_SIZE];
 	struct pool_def def;
-	const void *val;
-	size_t len;
 
-	if (m->self || m->state == GOSSIP_LEFT)
-		return;
-	pool_key(&s->id, key);
-	val = gossip_get(s->node->gossip, m->hostno, TOPIC_CLUSTER, key, sizeof(key), &len);
-	if (!val || pool_def_decode(val, len, &def, NULL) < 0 || !id_equal(&def.id, &s->id))
+	(void)m;
+	if (pool_def_decode(val, len, &def, NULL) < 0 || !id_equal(&def.id, &s->id))
 		return;
 	s->def = def;
 	s->hosts++;
@@ -285,10 +270,10 @@ void pools_join_all(struct node *node)
 
 void pool_changed(struct node *node, const struct id128 *id)
 {
-	struct survey s = {.node = node, .id = *id};
+	struct survey s = {.id = *id};
 	struct pool *p = pool_by_id(node, id);
 
-	gossip_each_member(node->gossip, survey_member, &s);
+	definitions_of_others(node, RECORD_POOL, id, survey_definition, &s);
 	if (s.hosts && s.def.space == POOL_SPACE_HOSTNO) {
 		hostnos_pool_seen(node, &s.def);
 		return;
