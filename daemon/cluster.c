@@ -762,16 +762,29 @@ void cluster_stop(struct node *node)
 	sodium_memzero(&node->cluster, sizeof(node->cluster));
 }
 
-void cluster_publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len)
+static void publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len, bool lazily)
 {
 	struct err err = {0};
+	uint64_t now = clock_boot_ms();
 
 	if (!node->gossip)
 		return;
 	if (!val)
-		gossip_del(node->gossip, topic, key, key_len, clock_boot_ms());
-	else if (gossip_put(node->gossip, topic, key, key_len, val, len, clock_boot_ms(), &err) < 0)
+		gossip_del(node->gossip, topic, key, key_len, now);
+	else if ((lazily ? gossip_put_lazily : gossip_put)(node->gossip, topic, key, key_len, val, len, now, &err) < 0)
 		log_error("cluster", "a record of kind %c is not published: %s", *(const char *)key, err.text);
 	flush_out(node);
 	cluster_poke(node);
+}
+
+void cluster_publish(struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len)
+{
+	publish(node, topic, key, key_len, val, len, false);
+}
+
+/* Who has which spare host numbers is of no interest until somebody runs out of them, and each host that joins takes some. */
+void cluster_publish_of(
+	struct node *node, const struct id128 *id, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len)
+{
+	publish(node, topic, key, key_len, val, len, id_equal(id, &node->cluster.hostno_pool));
 }

@@ -66,7 +66,8 @@ static void perform(void *arg)
 		uint8_t key[CUSTODY_KEY_SIZE] = {RECORD_CUSTODY};
 		memcpy(key + 1, &e->pool, sizeof(e->pool));
 		key[CUSTODY_KEY_SIZE - 1] = (uint8_t)e->chunk;
-		cluster_publish(node, topic_of_pool(&e->pool), key, sizeof(key), e->withdraw ? NULL : e->bytes, e->len);
+		cluster_publish_of(
+			node, &e->pool, topic_of_pool(&e->pool), key, sizeof(key), e->withdraw ? NULL : e->bytes, e->len);
 	} else if (e->what == EFFECT_SEND) {
 		if (node->gossip)
 			gossip_tell(node->gossip, e->to, TELL_IPAM, e->bytes, e->len, clock_boot_ms(), NULL);

@@ -17,7 +17,7 @@ void definition_publish(struct node *node, enum record_kind kind, const struct i
 	uint8_t key[KEY_SIZE];
 
 	make_key(kind, id, key);
-	cluster_publish(node, TOPIC_CLUSTER, key, sizeof(key), val, len);
+	cluster_publish_of(node, id, TOPIC_CLUSTER, key, sizeof(key), val, len);
 }
 
 struct survey {

@@ -240,6 +240,7 @@ static void begin(struct node *node)
 		log_error("cluster", "the pool of host numbers: %s", err.text);
 	custody_feed_pool(node, &node->cluster.hostno_pool);
 	publish_pool(node);
+	custody_poke(node); /* the numbers that it asks for are published together with this */
 }
 
 /* Not while others join, and not all at the same time. */

@@ -350,6 +350,9 @@ void cluster_save(struct node *node);
 struct host *cluster_host(struct node *node, uint32_t hostno);
 void cluster_publish(
 	struct node *node, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len); /* val NULL: withdraw */
+/* About this network or pool. */
+void cluster_publish_of(
+	struct node *node, const struct id128 *id, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len);
 
 void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len); /* came by a stream */
 socklen_t cluster_to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss);

@@ -67,6 +67,7 @@
 #define PUSH_COALESCE_MS 5
 #define PUSH_ACK_MS 4	   /* an ack waits for others */
 #define PUSH_GATHER_MS 40  /* admissions wait for each other, at most so long */
+#define PUSH_LAZY_MS 100   /* the same of what nobody waits for */
 #define STRANGER_MS 600	   /* for who should be introduced: then it is asked itself */
 #define TREE_ABOVE 64	   /* alive hosts: up to here each change goes straight to each */
 #define TREE_WIDE 32	   /* children of a host in clusters of up to TREE_WIDE_MAX: two hops */
@@ -689,7 +690,7 @@ void push_begin(struct shard *shard, const struct member *m); /* it has nothing 
 void push_given(struct gossip *g, struct member *m, const struct member *by);
 /* How far it has `own`, our shard of topic 0 with the admissions, by its own word. */
 uint64_t push_admissions(const struct shard *own, const struct member *m);
-void push_gather(struct gossip *g);
+void push_gather(struct gossip *g, uint64_t ms); /* before the change */
 void push_gathered(struct gossip *g, const struct proto_packet *rider);
 void push_reset(struct gossip *g, struct member *m, bool from_zero);
 void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_t head, bool exact);

@@ -386,10 +386,10 @@ bool introduce_gives(const struct gossip *g, const struct member *m)
 	return m->vouched || m->introduce_until_ms || introduce_is_source(g, m);
 }
 
-/* We have introduced somebody a moment ago, or are about to. */
+/* We have introduced somebody a moment ago. */
 bool introduce_lately(const struct gossip *g)
 {
-	return g->gather_ms != NEVER || (g->introduced_ms && g->now < g->introduced_ms + GATHER_LULL_MS);
+	return g->introduced_ms && g->now < g->introduced_ms + GATHER_LULL_MS;
 }
 
 /* The next tick introduces whoever waits. */

@@ -329,8 +329,8 @@ static void welcome(struct gossip *g, const struct admission_result *result)
 	struct member *m;
 
 	g->ops.save(g->ctx, key, sizeof(key), val, len);
+	push_gather(g, PUSH_GATHER_MS);
 	core_put(g, 0, key, sizeof(key), val, len);
-	push_gather(g);
 	m = new_member(g, &result->member);
 	if (!m)
 		return;

@@ -77,6 +77,7 @@ static void publish_mark(struct gossip *g)
 	bw_u8(&w, MARK_VERSION);
 	bw_u64(&w, g->standing.base.count);
 	bw_u64(&w, g->standing.base.tag);
+	push_gather(g, PUSH_LAZY_MS); /* many changes of a state come together */
 	core_put(g, 0, MARK_RECORD_KEY, 1, val, w.len);
 }
 

@@ -139,10 +139,16 @@ static void loaded(struct train *t, struct shard_cursor *c, uint64_t to)
 	c->tries = 0;
 }
 
-/* Admissions wait for each other (push_gather), also while acks come that make room. Who lacks more than they gets all. */
+/* What waits for others (push_gather) is not taken along by an ack that makes room. Who lacks more than that gets all. */
 static bool is_gathering(const struct gossip *g, const struct shard *shard)
 {
-	return shard->id.topic == 0 && g->gather_ms != NEVER && g->now < g->gather_ms;
+	unsigned i = 0;
+
+	if (g->now >= g->gather_ms || g->gather_ms == NEVER)
+		return false;
+	while (i < g->dirty_count && g->dirty[i] != shard)
+		i++;
+	return i < g->dirty_count;
 }
 
 /* Returns whether it is worth coming back when the other shards have had their turn. */
@@ -151,7 +157,7 @@ static bool load(struct train *t, struct shard *shard, struct shard_cursor *c)
 	uint64_t from = c->acked > c->sent ? c->acked : c->sent;
 	unsigned batches = 0;
 
-	if (is_gathering(t->g, shard) && from >= shard->pushed)
+	if (from >= shard->pushed && from < shard->head && is_gathering(t->g, shard))
 		return false;
 	while (from < shard->head && may_send(t)) {
 		const bool empty = t->packet.len == 0;
@@ -340,36 +346,14 @@ static void flush(struct gossip *g, const struct proto_packet *rider)
 	}
 }
 
-/* Out of the list of what has changed. Returns the one that gathers, NULL: none does. */
-static struct shard *set_aside(struct gossip *g)
-{
-	for (unsigned i = 0; i < g->dirty_count; i++) {
-		struct shard *shard = g->dirty[i];
-
-		if (!is_gathering(g, shard))
-			continue;
-		g->dirty[i] = g->dirty[--g->dirty_count];
-		return shard;
-	}
-	return NULL;
-}
-
 /* Admissions whose newcomers have spoken meanwhile leave with the word that these live. */
 void push_flush(struct gossip *g)
 {
-	struct shard *aside;
-
-	if (g->dirty_count == 0 || !g->started)
+	if (!g->started || (g->dirty_count > 0 && g->gather_ms != NEVER && (g->now < g->gather_ms || introduce_due(g))))
 		return;
-	if (g->now >= g->gather_ms && introduce_due(g))
-		return;
-	aside = set_aside(g);
-	if (!aside)
-		g->gather_ms = NEVER;
+	g->gather_ms = NEVER;
 	if (g->dirty_count > 0)
 		flush(g, NULL);
-	if (aside)
-		g->dirty[g->dirty_count++] = aside;
 }
 
 void push_begin(struct shard *shard, const struct member *m)
@@ -397,11 +381,13 @@ void push_given(struct gossip *g, struct member *m, const struct member *by)
 	}
 }
 
-/* Admissions of several newcomers leave together. */
-void push_gather(struct gossip *g)
+/* What changes in this call may wait so long for other changes, and then leaves with them in one packet for each peer; before, if
+ * something changes that may not wait. */
+void push_gather(struct gossip *g, uint64_t ms)
 {
-	if (g->gather_ms == NEVER)
-		g->gather_ms = g->now + PUSH_GATHER_MS;
+	if (g->dirty_count > 0 && g->gather_ms == NEVER)
+		return; /* something that may not wait changed in this very call */
+	sooner(&g->gather_ms, g->now + ms);
 }
 
 void push_gathered(struct gossip *g, const struct proto_packet *rider)

@@ -108,6 +108,44 @@ static void equal_put_is_silent(struct world *w)
 	expect(w, counters(w, 0)->pushes == pushes, "an equal value is not pushed");
 }
 
+static void put_lazily(struct world *w, const char *key)
+{
+	gossip_put_lazily(w->hosts[0].gossip, 7, key, strlen(key), "v", 1, world_now_ms(w), NULL);
+	world_touch(w, 0);
+}
+
+static bool last_has(struct world *w, const char *key)
+{
+	size_t len;
+
+	return gossip_get(w->hosts[w->host_count - 1].gossip, w->hosts[0].hostno, 7, key, strlen(key), &len) != NULL;
+}
+
+/* What nobody waits for does not leave with each ack either; what may not wait takes it along. */
+static void what_may_wait_leaves_together(struct world *w)
+{
+	uint64_t pushes;
+	char key[24] = "";
+
+	begin_within(w, 5000);
+	pushes = counters(w, 0)->pushes;
+	for (unsigned i = 0; i < 18; i++) {
+		snprintf(key, sizeof(key), "lazy%u", i);
+		put_lazily(w, key);
+		world_run_ms(w, 5);
+	}
+	expect(w, !last_has(w, "lazy0"), "it waits");
+	world_run_ms(w, PUSH_LAZY_MS - 18 * 5 + 5);
+	expect(w, last_has(w, key), "but not for long");
+	expect(w, counters(w, 0)->pushes - pushes == w->host_count - 1, "one packet for each peer");
+	put_lazily(w, "lazy");
+	world_run_ms(w, 5);
+	gossip_put(w->hosts[0].gossip, 9, "now", 3, "v", 1, world_now_ms(w), NULL);
+	world_run_ms(w, 5);
+	expect(w, last_has(w, "lazy"), "the next packet has room for it");
+	expect(w, counters(w, 0)->pushes - pushes == 2 * (w->host_count - 1), "which is one");
+}
+
 static void loss_is_repaired(struct world *w)
 {
 	w->faults.loss = 100;
@@ -688,9 +726,32 @@ static void newcomers_need_no_handshakes(struct world *w)
 		w->host_count, (w->now_us - begun) / 1000, w->bytes / w->host_count, w->packets / w->host_count);
 	expect(w, pairs_alive(w) == all, "all see all");
 	expect(w, w->now_us - begun < 300000, "before anybody had to be asked itself");
-	expect(w, w->bytes / w->host_count < 12000, "at the cost of about what there is to know");
+	expect(w, w->bytes / w->host_count < 9500, "at the cost of about what there is to know");
 	for (unsigned i = 1; i < w->host_count; i++)
 		expect(w, !published_itself(w, 0, i), "which their admissions say");
+	expect_quiet(w, 5000);
+}
+
+/* As on a machine that starts them one after another: the admissions of a moment share packets, acks or not. */
+static void newcomers_of_a_moment_share_packets(struct world *w)
+{
+	uint64_t bytes, packets;
+
+	world_start(w, 0);
+	world_run_ms(w, 2000);
+	w->bytes = w->packets = 0;
+	for (unsigned i = 1; i < w->host_count; i++) {
+		world_join(w, i, 0);
+		world_run_ms(w, 6);
+	}
+	while (pairs_alive(w) < w->host_count * w->host_count && w->now_us < 20000000)
+		world_run_ms(w, 1);
+	bytes = w->bytes / w->host_count;
+	packets = w->packets / w->host_count;
+	printf("     %u hosts join in %u ms: %" PRIu64 " bytes and %" PRIu64 " packets sent by a host\n", w->host_count,
+		6 * w->host_count, bytes, packets);
+	expect(w, pairs_alive(w) == w->host_count * w->host_count, "all see all");
+	expect(w, bytes < 9800 && packets < 20, "at little more than all at once cost");
 	expect_quiet(w, 5000);
 }
 
@@ -812,6 +873,7 @@ static void same_seed_is_same_run(struct world *w)
 const struct scenario gossip_scenarios[] = {
 	{"records_reach_all", 3, false, records_reach_all},
 	{"equal_put_is_silent", 3, false, equal_put_is_silent},
+	{"what_may_wait_leaves_together", 10, false, what_may_wait_leaves_together},
 	{"loss_is_repaired", 6, false, loss_is_repaired},
 	{"lost_push_is_repeated", 5, false, lost_push_is_repeated},
 	{"burst_goes_out_in_pace", 5, false, burst_goes_out_in_pace},
@@ -846,6 +908,7 @@ const struct scenario gossip_scenarios[] = {
 	{"cluster_grows_by_tokens", 12, false, cluster_grows_by_tokens},
 	{"joiner_knows_all_at_once", 10, false, joiner_knows_all_at_once},
 	{"newcomers_need_no_handshakes", 50, false, newcomers_need_no_handshakes},
+	{"newcomers_of_a_moment_share_packets", 50, false, newcomers_of_a_moment_share_packets},
 	{"newcomer_asks_again_as_another_process", 6, false, newcomer_asks_again_as_another_process},
 	{"newcomer_survives_its_source", 10, false, newcomer_survives_its_source},
 	{"lone_host_is_in_step", 1, false, lone_host_is_in_step},
