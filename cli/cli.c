@@ -68,24 +68,52 @@ void cli_help(FILE *out)
 		out);
 }
 
-static void help_option(FILE *out, const char *name, const char *value, const char *help)
+#define USAGE_SIZE 96
+static const char *usage_of(const struct cli_command *command, char buf[USAGE_SIZE])
 {
-	char left[64];
+	snprintf(buf, USAGE_SIZE, "trestle %s%s%s%s", command->name, *command->args ? " " : "", command->args,
+		command->options[0].name ? " [OPTIONS]" : "");
+	return buf;
+}
 
-	snprintf(left, sizeof left, "%s %s", name, value ? value : "");
-	fprintf(out, "  %-18s %s\n", left, help);
+static const struct cli_option common_options[] = {
+	{"-o", "json", "the API's answer instead of a table (docs/api.md)"},
+	{"--socket", "PATH", "control socket of the daemon"},
+	{0},
+};
+
+static int option_width(const struct cli_option *option)
+{
+	return (int)(strlen(option->name) + (option->value ? 1 + strlen(option->value) : 0));
+}
+
+static int options_width(const struct cli_option *option)
+{
+	int width = 0;
+
+	for (; option->name; option++)
+		if (option_width(option) > width)
+			width = option_width(option);
+	return width;
+}
+
+static void help_options(FILE *out, const struct cli_option *option, int width)
+{
+	for (; option->name; option++)
+		fprintf(out, "  %s%s%s%*s   %s\n", option->name, option->value ? " " : "", option->value ? option->value : "",
+			width - option_width(option), "", option->help);
 }
 
 void cli_help_command(FILE *out, const struct cli_command *command)
 {
-	const struct cli_option *option;
+	int own = options_width(command->options), common = options_width(common_options);
+	int width = own > common ? own : common;
+	char usage[USAGE_SIZE];
 
-	fprintf(out, "Usage: trestle %s%s%s%s\n\n%c%s.\n\nOptions\n", command->name, *command->args ? " " : "", command->args,
-		command->options[0].name ? " [OPTIONS]" : "", command->help[0] - 'a' + 'A', command->help + 1);
-	for (option = command->options; option->name; option++)
-		help_option(out, option->name, option->value, option->help);
-	help_option(out, "-o", "json", "the API's answer instead of a table (docs/api.md)");
-	help_option(out, "--socket", "PATH", "control socket of the daemon");
+	fprintf(out, "Usage: %s\n\n%c%s.\n\nOptions\n", usage_of(command, usage), command->help[0] - 'a' + 'A',
+		command->help + 1);
+	help_options(out, command->options, width);
+	help_options(out, common_options, width);
 	fprintf(out, "\nExample\n  %s\n", command->example);
 }
 
@@ -242,6 +270,7 @@ static bool is_option(const char *word)
 static int parse_rest(struct cli *cli, int argc, char *const argv[], int i)
 {
 	bool only_args = false;
+	char usage[USAGE_SIZE];
 	int rc;
 
 	for (; i < argc; i++) {
@@ -262,16 +291,16 @@ static int parse_rest(struct cli *cli, int argc, char *const argv[], int i)
 			return -1;
 		}
 		if (cli->arg_count == cli->command->args_max) {
-			cli_complain(cli, 0, "%s: \"%s\" is one argument too many: usage is `trestle %s %s`", cli->command->name,
-				argv[i], cli->command->name, cli->command->args);
+			cli_complain(cli, 0, "%s: \"%s\" is one argument too many: usage is `%s`", cli->command->name, argv[i],
+				usage_of(cli->command, usage));
 			return -1;
 		}
 		cli->args[cli->arg_count++] = argv[i];
 	}
 	if (cli->help || cli->arg_count >= cli->command->args_min)
 		return 0;
-	cli_complain(cli, 0, "%s: expected %s: usage is `trestle %s %s`", cli->command->name, cli->command->args,
-		cli->command->name, cli->command->args);
+	cli_complain(
+		cli, 0, "%s: expected %s: usage is `%s`", cli->command->name, cli->command->args, usage_of(cli->command, usage));
 	return -1;
 }
 
