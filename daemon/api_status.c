@@ -133,10 +133,9 @@ static void warn_filtered(struct node *node, json_t *warnings)
 	gossip_each_member(node->gossip, count_streams, &hosts);
 	if (hosts)
 		json_array_append_new(warnings,
-			json_sprintf(
-				"%u hosts are reached by TCP only, which is slower: let UDP port %u pass between them and this "
-				"one; `trestle members` names them",
-				hosts, node->options.listen.port));
+			json_sprintf("%u host%s reached by TCP only, which is slower: let UDP port %u pass between them and this "
+				     "one; `trestle members` names them",
+				hosts, hosts == 1 ? " is" : "s are", node->options.listen.port));
 }
 
 struct one_way {
@@ -196,10 +195,12 @@ static json_t *warnings_json(struct node *node)
 	if (*error)
 		json_array_append_new(warnings, json_sprintf("the kernel is not as it should be: %s", error));
 	if (dead)
-		json_array_append_new(warnings, json_sprintf("%u hosts are dead; `trestle members` names them", dead));
-	if (suspect)
 		json_array_append_new(warnings,
-			json_sprintf("%u hosts do not answer and are suspected; `trestle members` names them", suspect));
+			json_sprintf("%u host%s dead; `trestle members` names them", dead, dead == 1 ? " is" : "s are"));
+	if (suspect)
+		json_array_append_new(
+			warnings, json_sprintf("%u host%s not answer, suspected to be dead; `trestle members` names them",
+					  suspect, suspect == 1 ? " does" : "s do"));
 	if (gossip_cut_suspected(node->gossip, clock_boot_ms()))
 		json_array_append_new(warnings,
 			json_string(

@@ -188,7 +188,7 @@ class Away(Hosts):
         for d in (two, three):
             wait_for(lambda d=d: self.reach(d, one) == "tcp" and self.reach(one, d) == "tcp", 30, f"{d.host.name} and h1 reach each other by TCP")
         self.assertEqual(self.reach(two, three), "both")
-        self.assertIn(f"1 hosts are reached by TCP only, which is slower: let UDP port {PORT} pass between them and this one; `trestle members` names them",
+        self.assertIn(f"1 host is reached by TCP only, which is slower: let UDP port {PORT} pass between them and this one; `trestle members` names them",
                       two.call("GET", "/v1/status")["warnings"])
         # A network made on one, which asks its home, and its containers' addresses, which h1 has in custody. h3 is part of it: it hears.
         runtimes = [Runtime(d, *d.plugin().create_network("app", "10.9.0.0/24")) for d in self.daemons]
