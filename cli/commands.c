@@ -498,7 +498,10 @@ static void show_pool(FILE *out, json_t *pool)
 		" reserved, %" JSON_INTEGER_FORMAT " in use here\n",
 		text_of(pool, "pool"), network, text_of(pool, "space"), number_of(pool, "size"), number_of(pool, "reserved"),
 		number_of(pool, "leases"));
-	view_table(out, shares, json_object_get(pool, "shares"));
+	if (json_array_size(json_object_get(pool, "shares")))
+		view_table(out, shares, json_object_get(pool, "shares"));
+	else
+		fputs("  who holds them is known to the hosts that use the pool; this one does not\n", out);
 }
 
 static int run_ipam_show(struct cli *cli)

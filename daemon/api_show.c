@@ -448,11 +448,11 @@ static const char *network_of_pool(struct node *node, const struct pool *p)
 static json_t *pool_json(struct node *node, const struct pool *p)
 {
 	struct listing l = {.node = node, .array = json_array()};
-	struct ipam_totals totals = {0};
+	struct ipam_totals totals;
 	char text[PREFIX_TEXT_SIZE];
 	json_t *o = json_object();
 
-	ipam_pool_totals(node->ipam, &p->id, &totals);
+	pool_totals(node, p, &totals);
 	ipam_each_share(node->ipam, &p->id, add_share, &l);
 	json_object_set_new(o, "pool", json_string(prefix_format(&p->state.def.prefix, text)));
 	json_object_set_new(o, "pool_id", api_id(&p->id));

@@ -500,6 +500,7 @@ void pools_join_all(struct node *node); /* also those that nobody here uses */
 struct pool *pools_find(struct node *node, enum pool_space space, const struct prefix *prefix);
 struct pool *pool_by_id(struct node *node, const struct id128 *id);
 bool pool_in_use(const struct pool *pool);
+void pool_totals(struct node *node, const struct pool *pool, struct ipam_totals *ret_totals); /* also where it is not joined */
 const char *pool_space_name(enum pool_space space);
 void pool_keep(struct node *node, struct pool *pool);
 void pool_unuse(struct node *node, struct pool *pool);

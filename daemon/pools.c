@@ -167,6 +167,14 @@ static struct ipam_pool_def core_def(const struct pool_def *def)
 		.id = def->id, .prefix = def->prefix, .edges_reserved = edges, .slice_bits = large ? IPAM_SLICE_BITS : 0};
 }
 
+void pool_totals(struct node *node, const struct pool *p, struct ipam_totals *ret_totals)
+{
+	struct ipam_pool_def def = core_def(&p->state.def);
+
+	if (!ipam_pool_totals(node->ipam, &p->id, ret_totals))
+		ipam_def_totals(&def, ret_totals);
+}
+
 /* Forgets a pool that nobody here needs, if no address is lost by it. */
 static void try_drop(struct node *node, struct pool *p)
 {

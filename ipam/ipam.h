@@ -231,6 +231,7 @@ struct ipam_totals {
 	unsigned leases; /* on this host */
 };
 bool ipam_pool_totals(const struct ipam *ipam, const struct id128 *pool, struct ipam_totals *ret_totals);
+void ipam_def_totals(const struct ipam_pool_def *def, struct ipam_totals *ret_totals); /* of any: `size` and `reserved` */
 void ipam_each_share(
 	const struct ipam *ipam, const struct id128 *pool, void (*fn)(void *ctx, const struct ipam_share *share), void *ctx);
 

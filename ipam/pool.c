@@ -118,6 +118,14 @@ static bool same_def(const struct ipam_pool_def *a, const struct ipam_pool_def *
 	return prefix_equal(&a->prefix, &b->prefix) && a->edges_reserved == b->edges_reserved && a->slice_bits == b->slice_bits;
 }
 
+void ipam_def_totals(const struct ipam_pool_def *def, struct ipam_totals *ret_totals)
+{
+	struct pool as_defined = {0};
+
+	pool_set_size(&as_defined, def);
+	*ret_totals = (struct ipam_totals){.size = as_defined.size, .reserved = as_defined.size - as_defined.usable};
+}
+
 static void pool_save(struct ipam *ipam, const struct pool *pool, bool durable)
 {
 	struct saved_pool saved = {

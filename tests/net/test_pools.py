@@ -33,6 +33,9 @@ class Added(Hosts):
         tied = {"trestle.network": "app"}
         one = self.runtime(self.daemons[0], FIRST, tied)
         self.know_network("app")
+        # Its size is known where nobody uses it yet.
+        wait_for(lambda: [(p["size"], p["reserved"], p["shares"]) for p in self.daemons[1].call("GET", "/v1/ipam")["pools"]] == [(256, 2, [])],
+                 10, "the size of a pool that another host has")
         two = self.runtime(self.daemons[1], FIRST, tied)
         a, b = one.attach(), two.attach()
         self.reach(one, a, b.ip)
