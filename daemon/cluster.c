@@ -283,7 +283,7 @@ void cluster_send(void *ctx, const struct gossip_addr *to, const void *packet, s
 	if (streams_answer(node, to, packet, len) || to->ip.family != node->options.listen.ip.family)
 		return;
 	ss_len = cluster_to_sockaddr(to, &ss);
-	if (node->out.count == 0)
+	if (node->out.count == 0 && !node->out_follows)
 		event_active(node->out_event, EV_WRITE, 0);
 	udp_queue(&node->out, node->udp_fd, &ss, ss_len, packet, len);
 }
@@ -365,11 +365,13 @@ static void on_packets(evutil_socket_t fd, short what, void *arg)
 	struct node *node = arg;
 
 	(void)what;
+	node->out_follows = true;
 	if (receive_batch(node, fd) < 0) {
 		udp_take_errors(fd, on_refused, node);
 		receive_batch(node, fd);
 	}
 	after_packets(node, clock_boot_ms());
+	node->out_follows = false;
 	flush_out(node);
 }
 
@@ -632,7 +634,9 @@ static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd, (void)what;
 	if (now < node->gossip_due_ms && node->gossip_due_ms <= now + LOOP_TICK_MS)
 		now = node->gossip_due_ms;
+	node->out_follows = true;
 	gossip_turn(node, now);
+	node->out_follows = false;
 	flush_out(node);
 }
 

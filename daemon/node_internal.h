@@ -267,6 +267,7 @@ struct node {
 	struct event *udp_event, *gossip_timer;
 	struct udp_out out;
 	struct event *out_event;    /* sends what waits, behind the callback that made it */
+	bool out_follows;	    /* that one sends it itself */
 	struct event *udp_writable; /* and what waits for room */
 	uint64_t gossip_due_ms;	    /* when gossip_timer is to fire */
 	struct streams *streams;

@@ -994,6 +994,8 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 
 void shards_offered(struct shards *s, struct shard *shard)
 {
+	if (!shard->vacant)
+		return;
 	shard->vacant = false;
 	update_root(s, shard);
 }
