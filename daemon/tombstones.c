@@ -12,7 +12,7 @@
 #include "daemon/waiters.h"
 #include "daemon/workloads_internal.h"
 
-#define TOMBSTONES_MS 3000
+#define TOMBSTONES_MS 10000 /* left while a daemon runs, which is rare; looking costs an idle one as much as a packet */
 #define TOMBSTONES_MAX 1024 /* looked at in one go */
 #define TOMBSTONE_SIZE_MAX 4096
 
