@@ -204,6 +204,27 @@ static int run_version(struct cli *cli)
 	return status;
 }
 
+static void show_other_numbers(FILE *out, json_t *rows)
+{
+	char no[VIEW_CELL_MAX], name[VIEW_CELL_MAX], others[VIEW_CELL_MAX];
+	json_t *row;
+	size_t i;
+
+	json_array_foreach(rows, i, row)
+	{
+		if (json_array_size(json_object_get(row, "other_numbers")) == 0)
+			continue;
+		view_cell(row, "hostno", VIEW_COUNT, no);
+		view_cell(row, "name", VIEW_TEXT, name);
+		view_cell(row, "other_numbers", VIEW_LIST, others);
+		fprintf(out,
+			"host %s was admitted as number %s and as %s, by hosts that did not reach each other; the one that it "
+			"uses shows "
+			"when it speaks. Gone for good: trestle forget %s --fenced\n",
+			name, no, others, no);
+	}
+}
+
 static int run_members(struct cli *cli)
 {
 	static const struct view_column columns[] = {
@@ -233,10 +254,12 @@ static int run_members(struct cli *cli)
 		if (!strcmp(state, "suspect") || !strcmp(state, "dead"))
 			status = CLI_PROBLEM;
 	}
-	if (cli->json)
+	if (cli->json) {
 		view_json(cli->out, answer);
-	else
+	} else {
 		view_table(cli->out, columns, rows);
+		show_other_numbers(cli->out, rows);
+	}
 	json_decref(answer);
 	return status;
 }

@@ -51,6 +51,7 @@ static void plain_cell(json_t *value, char buf[VIEW_CELL_MAX])
 
 static void list_cell(json_t *value, char buf[VIEW_CELL_MAX])
 {
+	char cell[VIEW_CELL_MAX];
 	size_t len = 0, i;
 	json_t *item;
 
@@ -58,8 +59,8 @@ static void list_cell(json_t *value, char buf[VIEW_CELL_MAX])
 	{
 		if (len >= VIEW_CELL_MAX)
 			break;
-		len += snprintf(buf + len, VIEW_CELL_MAX - len, "%s%s", i ? ", " : "",
-			json_is_string(item) ? json_string_value(item) : "?");
+		plain_cell(item, cell);
+		len += snprintf(buf + len, VIEW_CELL_MAX - len, "%s%s", i ? ", " : "", cell);
 	}
 	if (!i)
 		snprintf(buf, VIEW_CELL_MAX, "-");

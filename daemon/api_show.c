@@ -91,12 +91,24 @@ static json_int_t age_ms(uint64_t at_ms)
 	return now > at_ms ? (json_int_t)(now - at_ms) : 0;
 }
 
+static json_t *other_numbers(const struct node *node, const struct gossip_member *m)
+{
+	uint32_t numbers[OTHER_NUMBERS_MAX];
+	unsigned count = gossip_other_numbers(node->gossip, &m->host_id, numbers, OTHER_NUMBERS_MAX);
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < count && i < OTHER_NUMBERS_MAX; i++)
+		json_array_append_new(list, json_integer(numbers[i]));
+	return list;
+}
+
 static void add_member(void *ctx, const struct gossip_member *m)
 {
 	struct listing *l = ctx;
 	json_t *o = json_object();
 
 	json_object_set_new(o, "hostno", json_integer(m->hostno));
+	json_object_set_new(o, "other_numbers", other_numbers(l->node, m));
 	json_object_set_new(o, "name", json_string(m->name));
 	json_object_set_new(o, "host_id", api_id(&m->host_id));
 	json_object_set_new(o, "state", json_string(gossip_state_name(m->state)));

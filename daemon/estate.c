@@ -8,6 +8,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "base/number.h"
 #include "daemon/node_internal.h"
 
 #define FORGET_WAIT_MS 4000 /* an answer is given then, whatever has happened; the decree goes on */
@@ -253,20 +254,34 @@ static void wait_for_decree(struct node *node, struct control_call *call, uint32
 }
 
 struct sought {
+	const struct node *node;
 	const char *text;
 	struct gossip_member found;
 	unsigned count;
 };
 
+static bool has_number(const struct sought *s, const struct gossip_member *m)
+{
+	uint32_t numbers[OTHER_NUMBERS_MAX];
+	unsigned count = gossip_other_numbers(s->node->gossip, &m->host_id, numbers, OTHER_NUMBERS_MAX);
+	uint64_t number;
+
+	if (number_parse(s->text, 1, GOSSIP_HOSTNO_MAX, &number) < 0)
+		return false;
+	for (unsigned i = 0; i < count && i < OTHER_NUMBERS_MAX; i++)
+		if (numbers[i] == number)
+			return true;
+	return m->hostno == number;
+}
+
 /* By number, by id, or by name; a name may have been given to a new host since, so the ones that still answer come last. */
 static void match_member(void *ctx, const struct gossip_member *m)
 {
 	struct sought *s = ctx;
-	char number[12], id[ID_TEXT_SIZE];
+	char id[ID_TEXT_SIZE];
 
-	snprintf(number, sizeof(number), "%u", m->hostno);
 	id_format(&m->host_id, id);
-	if (strcmp(s->text, m->name) != 0 && strcmp(s->text, number) != 0 && strcmp(s->text, id) != 0)
+	if (strcmp(s->text, m->name) != 0 && strcmp(s->text, id) != 0 && !has_number(s, m))
 		return;
 	if (s->count++ == 0 || s->found.state < m->state)
 		s->found = *m;
@@ -274,7 +289,7 @@ static void match_member(void *ctx, const struct gossip_member *m)
 
 static int find_member(struct node *node, const char *text, struct gossip_member *ret, struct err *err)
 {
-	struct sought s = {.text = text};
+	struct sought s = {.node = node, .text = text};
 
 	gossip_each_member(node->gossip, match_member, &s);
 	if (s.count == 0)
@@ -283,6 +298,24 @@ static int find_member(struct node *node, const char *text, struct gossip_member
 		return err_set(err, ERR_CONFLICT,
 			"%u hosts are called %s; name the one you mean by its number (`trestle members`)", s.count, text);
 	*ret = s.found;
+	return 0;
+}
+
+/* The word that a host is stopped is about all its numbers: others, who know it by another one, would else be waited for to
+ * answer under it, or ask it. */
+static int add_numbers(const struct node *node, const struct gossip_member *m, bool own, uint32_t assumed[IPAM_ASSUMED_MAX],
+	unsigned *count, struct err *err)
+{
+	uint32_t numbers[OTHER_NUMBERS_MAX + 1];
+	unsigned others = gossip_other_numbers(node->gossip, &m->host_id, numbers, OTHER_NUMBERS_MAX);
+
+	others = others < OTHER_NUMBERS_MAX ? others : OTHER_NUMBERS_MAX;
+	if (own)
+		numbers[others++] = m->hostno;
+	if (*count + others > IPAM_ASSUMED_MAX)
+		return err_set(err, ERR_TOO_BIG, "more than %u hosts are assumed fenced", IPAM_ASSUMED_MAX);
+	memcpy(assumed + *count, numbers, others * sizeof(*numbers));
+	*count += others;
 	return 0;
 }
 
@@ -295,13 +328,12 @@ static int find_assumed(struct node *node, json_t *list, uint32_t assumed[IPAM_A
 	*ret_count = 0;
 	json_array_foreach(list, i, item)
 	{
-		if (*ret_count == IPAM_ASSUMED_MAX)
-			return err_set(err, ERR_TOO_BIG, "more than %u hosts are assumed fenced", IPAM_ASSUMED_MAX);
 		if (find_member(node, json_string_value(item), &m, err) < 0)
 			return -1;
 		if (m.state == GOSSIP_ALIVE)
 			return err_set(err, ERR_CONFLICT, "host %s answers: it is not fenced, and can be asked", m.name);
-		assumed[(*ret_count)++] = m.hostno;
+		if (add_numbers(node, &m, true, assumed, ret_count, err) < 0)
+			return -1;
 	}
 	return 0;
 }
@@ -335,6 +367,8 @@ static int begin(struct node *node, json_t *body, uint32_t *ret_victim, struct e
 			"Make sure "
 			"that it is off, and say it again in half a minute",
 			m.name);
+	if (add_numbers(node, &m, false, assumed, &count, err) < 0)
+		return -1;
 	pools_join_all(node); /* first: with nobody to wait for the decree is done at once */
 	if (ipam_forget(node->ipam, m.hostno, &m.host_id, fenced, assumed, count, clock_boot_ms(), err) < 0)
 		return -1;

@@ -78,6 +78,7 @@ enum record_kind { RECORD_NETWORK = 'N', RECORD_POOL = 'P', RECORD_CUSTODY = 'C'
 #define IPV6_MTU_MIN 1280   /* RFC 8200 section 5; the kernel takes IPv6 off a link with less */
 #define WORKLOAD_KEY_SIZE (CONTROL_CNI_CONFIG_MAX + CONTROL_CNI_ID_MAX + DRIVER_IFNAME_SIZE + 3)
 #define FIRST_EPOCH 1		       /* of a host in a cluster */
+#define OTHER_NUMBERS_MAX 8	       /* of one host that are shown, and forgotten with it */
 #define FIRST_HOSTNO 1		       /* of the host that makes a cluster */
 #define ROWS_GRACE_MS (10 * 60 * 1000) /* a dead host's rows stay so long: they lead only to a host that may be back */
 #define HOLD_MAX_MS 30000	       /* after a start, rows of unknown endpoints are kept at most so long */

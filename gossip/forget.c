@@ -107,8 +107,10 @@ void gossip_forget(struct gossip *g, const struct id128 *host_id, bool rotate, u
 	} else if (add(g, host_id)) {
 		memcpy(key + 1, host_id->bytes, sizeof(host_id->bytes));
 		g->ops.save(g->ctx, key, sizeof(key), &val, 1);
-		if (m)
+		if (m) {
 			void_member(g, m);
+			admit_in_use(g, m); /* what else it was admitted with is nobody's either */
+		}
 		if (rotate)
 			keys_want_rotation(g);
 	}

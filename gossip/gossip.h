@@ -205,6 +205,9 @@ int gossip_tell(
 	struct gossip *g, uint32_t to_hostno, uint8_t kind, const void *body, size_t len, uint64_t now_ms, struct err *err);
 
 bool gossip_member_get(const struct gossip *g, uint32_t hostno, struct gossip_member *ret_member); /* ourselves too */
+/* The numbers besides its own that a member was admitted with, of which it may still be found to use one ("Admitted twice",
+ * docs/wire.md). Returns how many there are, of which at most `max` are written. */
+unsigned gossip_other_numbers(const struct gossip *g, const struct id128 *host_id, uint32_t *ret_numbers, unsigned max);
 void gossip_each_member(const struct gossip *g, void (*fn)(void *ctx, const struct gossip_member *member), void *ctx);
 unsigned gossip_member_count(const struct gossip *g, enum gossip_state state); /* ourselves count as alive */
 

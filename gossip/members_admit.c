@@ -139,6 +139,20 @@ void admit_in_use(struct gossip *g, const struct member *m)
 			make_void(g, s, m);
 }
 
+unsigned gossip_other_numbers(const struct gossip *g, const struct id128 *host_id, uint32_t *ret_numbers, unsigned max)
+{
+	unsigned count = 0;
+
+	for (const struct spare_number *s = g->spares; s; s = s->next) {
+		if (s->is_void || !id_equal(&s->save.host_id, host_id))
+			continue;
+		if (count < max)
+			ret_numbers[count] = s->save.hostno;
+		count++;
+	}
+	return count;
+}
+
 static struct spare_number *find_spare(const struct gossip *g, uint32_t hostno)
 {
 	struct spare_number *s = g->spares;

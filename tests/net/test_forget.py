@@ -243,5 +243,59 @@ class Newcomer(Hosts):
         wait_for(lambda: plugin.request_address(pool), 20, "an address")
 
 
+class AdmittedTwice(Hosts):
+    """Two hosts that did not reach each other admitted one that heard neither, and never spoke: it has two numbers, and each host knows
+    it by the one that it heard of first."""
+    HOSTS = 4
+    JOINED = False
+
+    def numbers(self, daemon):
+        """The one in front, all."""
+        row = next((m for m in daemon.call("GET", "/v1/members")["members"] if m["name"] == "h4"), None)
+        return row and (row["hostno"], {row["hostno"], *row["other_numbers"]})
+
+    def admit_twice(self):
+        one, two, three, four = self.daemons
+        hosts = self.lab.hosts
+        Daemon.cluster(self.daemons[:3])
+        for d in self.daemons[:3]:
+            d.wait_sponsor()
+        token = one.token()
+        self.lab.cut([hosts[0], hosts[2]], [hosts[1]])
+        hosts[3].run("nft", "-f", "-", stdin="""add table ip deaf; add chain ip deaf input { type filter hook input priority 0; }
+            add rule ip deaf input ip protocol { tcp, udp } drop""")
+        hosts[3].start(four.cli_binary, "join", token)
+        for d in (one, two, three):
+            wait_for(lambda d=d: self.numbers(d), 20, f"{d.host.name} knows h4")
+        four.kill9()
+        self.lab.heal()
+        Daemon.wait_members(self.daemons[:3], timeout=30)
+
+    def test_both_are_named_and_forgotten_by_either(self):
+        self.admit_twice()
+        one, two, three, _ = self.daemons
+        first = self.numbers(one)[0]
+        for d in (one, two, three):
+            wait_for(lambda d=d: len(self.numbers(d)[1]) == 2, 20, f"{d.host.name} knows both numbers")
+        (other,) = self.numbers(one)[1] - {first}
+        self.assertEqual(self.numbers(two), (other, {first, other}))
+        self.assertIn(f"admitted as number {first} and as {other}", one.trestle("members", check=False).stdout)
+        for d in (one, two, three):
+            wait_for(lambda d=d: d.call("GET", "/v1/status")["members"]["dead"] == 1, 60, f"{d.host.name} takes h4 for dead")
+        wait_for(lambda: one.trestle("forget", other, "--fenced", check=False).returncode == 0, 20, "h4 is forgotten")
+        for d in (one, two, three):
+            wait_for(lambda d=d: d.call("GET", "/v1/status")["members"]["left"] == 1, 10, f"{d.host.name} has forgotten it")
+            self.assertEqual(len(self.numbers(d)[1]), 1)
+            self.assertFalse([w for w in d.call("GET", "/v1/status")["warnings"] if "dead" in w or "suspected" in w])
+        # Nor does anybody get one of the two.
+        newcomer = Daemon(self.lab.hosts[3], start=False)
+        newcomer.state += "-new"
+        newcomer.host.run("nft", "delete", "table", "ip", "deaf")
+        newcomer.start()
+        newcomer.join(two)
+        Daemon.wait_members([one, two, three, newcomer])
+        self.assertNotIn(newcomer.call("GET", "/v1/status")["hostno"], {first, other})
+
+
 if __name__ == "__main__":
     unittest.main()
