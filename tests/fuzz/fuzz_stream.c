@@ -246,8 +246,8 @@ static void check(struct link *l)
 
 static void turn(uint64_t began_ms)
 {
-	for (size_t i = 0; i < 4 + pending / (GOSSIP_PACKET_MAX / 2); i++)
-		require(event_base_loop(base, EVLOOP_NONBLOCK) >= 0);
+	for (size_t i = 0; i < 8 + pending / (GOSSIP_PACKET_MAX / 2); i++)
+		require(event_base_loop(base, EVLOOP_ONCE | EVLOOP_NONBLOCK) >= 0);
 	pending = 0;
 	if (clock_boot_ms() - began_ms >= SLOW_MS)
 		return;
