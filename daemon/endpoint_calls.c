@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "daemon/endpoints_internal.h"
+#include "daemon/waiters.h"
 
 /* ---- CreateEndpoint ---- */
 
@@ -111,9 +112,9 @@ static void create_again(
 		err_set(&err, ERR_CONFLICT, "endpoint %.12s is being deleted; try again", ep->id);
 		plugin_fail(call, &err);
 	} else if (ep->creating) {
-		endpoint_wait(ep, created, create_call_new(node, call, ep->id));
+		askers_add(&ep->waiting, created, create_call_new(node, call, ep->id));
 	} else if (ep->unproven) { /* the kernel may have refused while we were away */
-		endpoint_wait(ep, created, create_call_new(node, call, ep->id));
+		askers_add(&ep->waiting, created, create_call_new(node, call, ep->id));
 		endpoint_prove(node, ep);
 	} else {
 		plugin_done_endpoint(call, ep->state.mac_given ? NULL : &made);

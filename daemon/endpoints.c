@@ -20,12 +20,6 @@
 #include "daemon/endpoints_internal.h"
 #include "daemon/waiters.h"
 
-struct create_wait {
-	void (*fn)(void *arg, const struct err *err);
-	void *arg;
-	struct create_wait *next;
-};
-
 /* ---- lookup and bytes ---- */
 
 struct endpoint *endpoint_find(struct node *node, const char *id)
@@ -372,14 +366,10 @@ static void create_step(struct create *c);
 
 static void answer_waiting(struct endpoint *ep, const struct err *err)
 {
-	struct create_wait *wait = ep->waiting, *next;
+	struct asker *waiting = ep->waiting;
 
 	ep->waiting = NULL;
-	for (; wait; wait = next) {
-		next = wait->next;
-		wait->fn(wait->arg, err);
-		free(wait);
-	}
+	askers_tell(waiting, err);
 }
 
 static void create_free(struct create *c)
@@ -601,21 +591,11 @@ static struct create *create_new(struct node *node, struct endpoint *ep)
 	return c;
 }
 
-void endpoint_wait(struct endpoint *ep, void (*fn)(void *arg, const struct err *err), void *arg)
-{
-	struct create_wait *wait = calloc(1, sizeof(*wait));
-
-	if (!wait)
-		abort();
-	*wait = (struct create_wait){.fn = fn, .arg = arg, .next = ep->waiting};
-	ep->waiting = wait;
-}
-
 void endpoint_make(struct node *node, const struct endpoint_want *want, void (*fn)(void *arg, const struct err *err), void *arg)
 {
 	struct endpoint *ep = endpoint_new(node, want);
 
-	endpoint_wait(ep, fn, arg);
+	askers_add(&ep->waiting, fn, arg);
 	create_step(create_new(node, ep));
 }
 

@@ -6,8 +6,6 @@
 
 struct endpoint *endpoint_find(struct node *node, const char *id);
 void endpoint_save(struct node *node, const struct endpoint *ep);
-/* fn is called once, when one that is being made is, or not (err). */
-void endpoint_wait(struct endpoint *ep, void (*fn)(void *arg, const struct err *err), void *arg);
 /* Makes the last step of one that was read back at a start again: the kernel may have refused meanwhile. */
 void endpoint_prove(struct node *node, struct endpoint *ep);
 

@@ -16,17 +16,12 @@
 
 #include "daemon/node_internal.h"
 #include "daemon/routes.h"
+#include "daemon/waiters.h"
 #include "driver/vxlan/vxlan.h"
 
 #define ID_PREFIX "host-"
 #define COMPARE_MS 5000
 #define LINGER_MS 2000 /* the next container may come at once */
-
-struct end_wait {
-	void (*fn)(void *arg, const struct err *err);
-	void *arg;
-	struct end_wait *next;
-};
 
 struct host_end {
 	struct node *node;
@@ -43,7 +38,7 @@ struct host_end {
 	bool closing;	   /* goes when the step is done */
 	bool complained;   /* its last comparison failed, and that was said */
 	uint64_t compare_ms, idle_since_ms; /* when next; without users */
-	struct end_wait *waiting;
+	struct asker *waiting;
 };
 
 bool host_end_id(const char *endpoint_id)
@@ -111,14 +106,10 @@ static void release_strays(struct node *node, const struct network *n)
 
 static void answer(struct host_end *end, const struct err *err)
 {
-	struct end_wait *wait = end->waiting, *next;
+	struct asker *waiting = end->waiting;
 
 	end->waiting = NULL;
-	for (; wait; wait = next) {
-		next = wait->next;
-		wait->fn(wait->arg, err);
-		free(wait);
-	}
+	askers_tell(waiting, err);
 }
 
 /* Whatever step is under way finds `closing` when it is done. */
@@ -413,7 +404,6 @@ void host_end_obtain(
 	struct node *node, struct workload *w, struct network *n, void (*fn)(void *arg, const struct err *err), void *arg)
 {
 	struct host_end *end = n->host_end;
-	struct end_wait *wait;
 	struct err err;
 
 	if (!end && check_routes(n, &err) < 0) {
@@ -430,11 +420,7 @@ void host_end_obtain(
 		fn(arg, NULL);
 		return;
 	}
-	wait = calloc(1, sizeof(*wait));
-	if (!wait)
-		abort();
-	*wait = (struct end_wait){.fn = fn, .arg = arg, .next = end->waiting};
-	end->waiting = wait;
+	askers_add(&end->waiting, fn, arg);
 	if (end->busy)
 		return;
 	look_at_routes(end);

@@ -135,7 +135,7 @@ struct endpoint {
 	struct host_end *host_end;	      /* the host's own; NULL: a container's */
 	int netns_fd;			      /* of the container, while its pair is made; -1 = none */
 	char host_ifname[DRIVER_IFNAME_SIZE]; /* mode l3: the host's end, once it was seen */
-	struct create_wait *waiting;	      /* calls that want its creation */
+	struct asker *waiting;		      /* who is told when it is made, or not */
 	struct waiter *gone;		      /* who waits for its end */
 	bool publish_waits;		      /* in node->unpublished */
 	struct endpoint *same_address[2];     /* addresses.h: the next that has its IPv4, IPv6 address */
@@ -223,7 +223,7 @@ struct workload {
 	UT_hash_handle hh;
 };
 
-struct create_wait;
+struct asker;
 struct waiter;
 struct hostno_grant;
 struct ticket;

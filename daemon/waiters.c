@@ -9,6 +9,12 @@ struct waiter {
 	struct waiter *next;
 };
 
+struct asker {
+	void (*fn)(void *arg, const struct err *err);
+	void *arg;
+	struct asker *next;
+};
+
 void waiters_add(struct waiter **list, void (*fn)(void *arg), void *arg)
 {
 	struct waiter *w;
@@ -29,6 +35,27 @@ void waiters_tell(struct waiter *list)
 	for (; list; list = next) {
 		next = list->next;
 		list->fn(list->arg);
+		free(list);
+	}
+}
+
+void askers_add(struct asker **list, void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	struct asker *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		abort();
+	*a = (struct asker){.fn = fn, .arg = arg, .next = *list};
+	*list = a;
+}
+
+void askers_tell(struct asker *list, const struct err *err)
+{
+	struct asker *next;
+
+	for (; list; list = next) {
+		next = list->next;
+		list->fn(list->arg, err);
 		free(list);
 	}
 }
