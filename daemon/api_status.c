@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/version.h"
 #include "daemon/api_internal.h"
+#include "daemon/underlay.h"
 
 static json_t *gossip_counters_json(const struct node *node)
 {
@@ -69,7 +70,7 @@ static json_t *plugin_counters_json(const struct node *node)
 
 static void warn_networks(struct node *node, json_t *warnings)
 {
-	unsigned underlay = underlay_mtu(&node->options.vtep), overhead = node->options.vtep.family == 6 ? 70 : 50;
+	unsigned underlay = underlay_mtu(&node->options.vtep), overhead = underlay_overhead(&node->options.vtep);
 	struct network *n, *next;
 	char text[400];
 

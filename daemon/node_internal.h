@@ -12,11 +12,14 @@
  *
  *   definitions.c      networks' and pools' definitions, as all hosts that use them publish them
  *   networks.c         definitions of networks: ours, others', winner, VNI
+ *   network_obtain.c   finds a network or makes one
+ *   network_calls.c    Create and DeleteNetwork; the engine networks of this host
  *   pools.c            definitions of pools: ours, others', known to the core or not
  *   pool_obtain.c      finds a pool or makes one
  *   pool_leases.c      what the leases in a pool are for, and those that nothing uses
  *   pool_calls.c       the IPAM half of the plugin
  *   routes.c           this host's routes, which a subnet must not overlap
+ *   underlay.c         how large a packet the hosts' network carries
  *
  *   endpoints.c        this host's endpoints: made, published, removed; collecting what an engine forgot
  *   endpoint_calls.c   what engines ask of them: Create, Join, Leave, Delete
@@ -458,22 +461,9 @@ void definitions_of_others(struct node *node, enum record_kind kind, const struc
 
 /* networks.c */
 enum network_mode { NETWORK_MODE_ANY, NETWORK_MODE_L2, NETWORK_MODE_L3 };
-struct network_spec {
-	char name[NETWORK_NAME_MAX + 1]; /* "" = after its first pool */
-	enum network_mode mode;		 /* ANY: that of one that exists, `routed` for one that is made */
-	bool routed;
-	unsigned pool_count;
-	struct prefix pools[NETWORK_POOLS_MAX];
-	uint32_t mtu, vni; /* 0 = automatic */
-	bool internal;
-};
 int networks_start(struct node *node, struct err *err);
 void networks_stop(struct node *node);
 void networks_publish(struct node *node);
-void network_obtain(struct node *node, const struct network_spec *spec,
-	void (*fn)(void *arg, struct network *network, const struct err *err), void *arg);
-/* Whether a request for these subnets gives the network the first one of its family: it shares another with it. */
-bool network_may_gain(const struct network *n, const struct network_spec *spec, const struct prefix *prefix);
 struct network *network_find(struct node *node, const char *name_or_id); /* lowest id of that name */
 struct network *network_by_id(struct node *node, const struct id128 *id);
 struct network *network_by_topic(struct node *node, uint64_t topic);
@@ -488,10 +478,26 @@ const void *network_claimed(struct node *node, const char *name, void *buf, size
 uint32_t network_some_host(struct node *node, const struct network *network); /* another one that is part of it, 0 = none */
 bool network_conflict(
 	struct node *node, const struct network *network, char *buf, size_t size); /* a sentence when its name or VNI is shared */
+
+/* network_obtain.c */
+struct network_spec {
+	char name[NETWORK_NAME_MAX + 1]; /* "" = after its first pool */
+	enum network_mode mode;		 /* ANY: that of one that exists, `routed` for one that is made */
+	bool routed;
+	unsigned pool_count;
+	struct prefix pools[NETWORK_POOLS_MAX];
+	uint32_t mtu, vni; /* 0 = automatic */
+	bool internal;
+};
+void network_obtain(struct node *node, const struct network_spec *spec,
+	void (*fn)(void *arg, struct network *network, const struct err *err), void *arg);
+/* Whether a request for these subnets gives the network the first one of its family: it shares another with it. */
+bool network_may_gain(const struct network *n, const struct network_spec *spec, const struct prefix *prefix);
+
+/* network_calls.c */
 struct docker_network *docker_network_find(struct node *node, const char *id);
 void networks_create(void *ctx, struct plugin_call *call, const struct plugin_create_network *req);
 void networks_delete(void *ctx, struct plugin_call *call, const char *network_id);
-unsigned underlay_mtu(const struct ip *own);
 
 /* pools.c */
 int pools_start(struct node *node, struct err *err);
