@@ -205,7 +205,8 @@ def measure_join(fleet, samples):
     fleet.subject.first_is_up(fleet)
     before = fleet.sent()
     begun = fleet.start_together(range(1, fleet.count))
-    require(fleet.wait(fleet.all_see_all, 120), f"{fleet.subject.NAME}: not everyone sees everyone after 120 s")
+    # Of fifty serfs that start at one moment, now and then one misses the first exchange and comes in by the one after a minute.
+    require(fleet.wait(fleet.all_see_all, 300), f"{fleet.subject.NAME}: not everyone sees everyone after 300 s")
     took = fleet.latest("alive") - begun
     samples.add(fleet, "join_all", took * 1e3)
     samples.add(fleet, "join_bytes", bytes_between(before, fleet.sent()) / fleet.count)
