@@ -976,6 +976,7 @@ void gossip_leave(struct gossip *g, uint64_t now_ms)
 	if (!g->started || g->left)
 		return;
 	core_enter(g, now_ms);
+	g->gather_ms = NEVER;
 	push_flush(g);
 	members_set_state(g, g->self, GOSSIP_LEFT);
 	members_entry(g->self, &entry);
