@@ -1,9 +1,12 @@
-/* The index of endpoints by address, beside the plainest way of finding them. */
+/* The index of endpoints by address, beside the plainest way of finding them; and `trestle ipam check` of as many, which is to
+ * find what is wrong and nothing else, without looking through all for each. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -126,11 +129,127 @@ static void what_is_not_there_is_not_taken_away(void **state)
 	assert_null(index);
 }
 
+/* ---- ipam check ---- */
+
+#define DATAPATH_SIZE 65536 /* more than a struct datapath, which has nothing to tell */
+
+static void no_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable)
+{
+	(void)ctx, (void)key, (void)key_len, (void)val, (void)len, (void)durable;
+}
+
+static void no_publish(void *ctx, const struct id128 *pool, unsigned chunk, const void *val, size_t len)
+{
+	(void)ctx, (void)pool, (void)chunk, (void)val, (void)len;
+}
+
+static void no_send(void *ctx, uint32_t to_hostno, const void *msg, size_t len)
+{
+	(void)ctx, (void)to_hostno, (void)msg, (void)len;
+}
+
+static void fixed(void *ctx, void *buf, size_t len)
+{
+	(void)ctx;
+	memset(buf, 0x55, len);
+}
+
+static void granted(void *ctx, uint64_t ticket, const struct ipam_result *result)
+{
+	struct endpoint *ep = ctx;
+
+	(void)ticket;
+	assert_int_equal(result->code, IPAM_GRANTED);
+	ep[ticket].state.address4.ip = result->address;
+}
+
+static struct network net = {.id = {{1}}, .def = {.name = "app", .pool_count = 1}};
+static struct pool pool = {.id = {{2}}, .joined = true};
+
+static struct node *busy_node(void)
+{
+	static const struct ipam_ops ops = {
+		.save = no_save, .publish = no_publish, .send = no_send, .complete = granted, .random = fixed};
+	static const struct ipam_config config = {.hostno = 1};
+	struct node *node = calloc(1, sizeof(*node));
+	struct ipam_pool_def def = {.id = pool.id, .edges_reserved = true};
+	struct ipam_want want = {.pool = pool.id, .owner = "somebody"};
+	struct err err;
+
+	endpoints = calloc(ENDPOINTS, sizeof(*endpoints));
+	assert_true(node && endpoints);
+	assert_int_equal(prefix_parse("10.9.0.0/18", &def.prefix, &err), 0);
+	net.def.pools[0] = pool.state.def.prefix = def.prefix;
+	HASH_ADD(hh, node->networks, id, sizeof(net.id), &net);
+	HASH_ADD(hh, node->pools, id, sizeof(pool.id), &pool);
+	node->datapath = calloc(1, DATAPATH_SIZE);
+	node->ipam = ipam_new(&config, &ops, endpoints);
+	assert_true(node->datapath && node->ipam);
+	ipam_start(node->ipam, 1000);
+	assert_int_equal(ipam_pool_create(node->ipam, &def, 1000, &err), 0);
+	for (unsigned i = 0; i < ENDPOINTS; i++) {
+		struct endpoint *ep = &endpoints[i];
+
+		ipam_request(node->ipam, &want, i, 1000);
+		assert_true(ipam_bind(node->ipam, &pool.id, &ep->state.address4.ip, true, NULL, 1000));
+		snprintf(ep->id, sizeof(ep->id), "endpoint-%u", i);
+		ep->network = &net;
+		ep->state.network = net.id;
+		HASH_ADD_STR(node->endpoints, id, ep);
+		addresses_add(&node->addresses, ep);
+	}
+	return node;
+}
+
+static void expect_found(struct node *node, unsigned leases, const struct ip *leak, const struct ip *ghost)
+{
+	json_t *found = estate_check(node), *leaks = json_object_get(found, "leaks"), *ghosts = json_object_get(found, "ghosts");
+	char text[IP_TEXT_SIZE];
+
+	assert_int_equal(json_integer_value(json_object_get(found, "leases")), leases);
+	assert_int_equal(json_array_size(json_object_get(found, "duplicates")), 0);
+	assert_int_equal(json_array_size(leaks), leak ? 1 : 0);
+	assert_int_equal(json_array_size(ghosts), ghost ? 1 : 0);
+	if (leak)
+		assert_string_equal(
+			json_string_value(json_object_get(json_array_get(leaks, 0), "address")), ip_format(leak, text));
+	if (ghost)
+		assert_string_equal(
+			json_string_value(json_object_get(json_array_get(ghosts, 0), "address")), ip_format(ghost, text));
+	json_decref(found);
+}
+
+static void ten_thousand_endpoints_are_checked(void **state)
+{
+	struct node *node = busy_node();
+	struct endpoint *lost = &endpoints[ENDPOINTS / 2], *other = &endpoints[ENDPOINTS - 1];
+
+	(void)state;
+	expect_found(node, ENDPOINTS, NULL, NULL);
+	addresses_del(&node->addresses, lost);
+	HASH_DEL(node->endpoints, lost);
+	expect_found(node, ENDPOINTS, &lost->state.address4.ip, NULL);
+	assert_true(ipam_release(node->ipam, &pool.id, &other->state.address4.ip, 2000));
+	expect_found(node, ENDPOINTS - 1, &lost->state.address4.ip, &other->state.address4.ip);
+	for (unsigned i = 0; i < ENDPOINTS; i++)
+		if (&endpoints[i] != lost)
+			addresses_del(&node->addresses, &endpoints[i]);
+	assert_null(node->addresses);
+	HASH_CLEAR(hh, node->endpoints);
+	HASH_CLEAR(hh, node->networks);
+	HASH_CLEAR(hh, node->pools);
+	ipam_free(node->ipam);
+	free(node->datapath);
+	free(node);
+	free(endpoints);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(all_that_have_an_address_are_found),
 		cmocka_unit_test(what_is_not_there_is_not_taken_away),
+		cmocka_unit_test(ten_thousand_endpoints_are_checked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
