@@ -315,6 +315,8 @@ void members_set_state(struct gossip *g, struct member *m, enum gossip_state sta
 	}
 	if (state == GOSSIP_ALIVE && old == GOSSIP_DEAD)
 		trust_returned(g, m);
+	if (state == GOSSIP_ALIVE && old != GOSSIP_ALIVE)
+		m->unanswered = 0; /* of a time when it may have been away: what is lost now, later pings show (trust_reach) */
 	if (state == GOSSIP_DEAD || state == GOSSIP_LEFT) {
 		m->unheard = false;
 		m->push_ms = m->sync_ms = NEVER;

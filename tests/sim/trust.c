@@ -292,6 +292,27 @@ static void a_lost_direction_is_named(struct world *w)
 	expect(w, view(w, 0, 1).reach == GOSSIP_REACH_BOTH, "healed");
 }
 
+static bool all_ways_are_open(struct world *w)
+{
+	bool open = true;
+
+	for (unsigned i = 0; i < w->host_count; i++)
+		for (unsigned j = 0; j < w->host_count; j++)
+			open &= view(w, i, j).state == GOSSIP_ALIVE && view(w, i, j).reach == GOSSIP_REACH_BOTH;
+	return open;
+}
+
+/* What was not answered while it was away says nothing of now, and most have no reason to ping it soon: they hear of it. */
+static void who_is_back_is_not_called_silent(struct world *w)
+{
+	begin_within(w, 10000);
+	expect(w, world_run_until(w, 10000, 100, all_ways_are_open), "all hear all");
+	world_partition_at(w, w->host_count / 2);
+	world_run_ms(w, 60000);
+	world_heal(w);
+	expect(w, world_run_until(w, 5000, 100, all_ways_are_open), "and again, when the cut is healed");
+}
+
 static void filter_all_of(struct world *w, unsigned host)
 {
 	for (unsigned i = 0; i < w->host_count; i++)
@@ -544,6 +565,7 @@ const struct scenario trust_scenarios[] = {
 	{"a_dead_daemon_is_told_from_a_dead_host", 6, false, a_dead_daemon_is_told_from_a_dead_host},
 	{"a_forged_refusal_kills_nobody", 3, false, a_forged_refusal_kills_nobody},
 	{"a_lost_direction_is_named", 3, false, a_lost_direction_is_named},
+	{"who_is_back_is_not_called_silent", 24, false, who_is_back_is_not_called_silent},
 	{"without_udp_there_are_streams", 8, false, without_udp_there_are_streams},
 	{"without_udp_there_are_streams", 2, false, without_udp_there_are_streams},
 	{"who_starts_without_udp_is_met_by_stream", 6, false, who_starts_without_udp_is_met_by_stream},
