@@ -696,6 +696,20 @@ enum admission_verdict admission_handle(const struct admission_sponsor *sponsor,
 	return verdict;
 }
 
+bool admission_peek(
+	const struct id128 *cluster_id, const uint8_t *cluster_key, const void *packet, size_t len, struct id128 *ret_host_id)
+{
+	const struct admission_sponsor sponsor = {.cluster_id = *cluster_id, .cluster_key = cluster_key};
+	uint8_t secret[TOKEN_SECRET_SIZE] = {0}, plain[JOIN_PLAIN_SIZE];
+	struct join_header join;
+	bool ours = open_join(&sponsor, packet, len, &join, secret, plain) == ADMISSION_OK;
+
+	sodium_memzero(secret, sizeof(secret));
+	if (ours)
+		*ret_host_id = identity_id_of(plain);
+	return ours;
+}
+
 /* ---- the joiner ---- */
 
 static void request_header(const struct admission_request *request, struct join_header *ret_join)

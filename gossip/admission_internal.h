@@ -134,6 +134,11 @@ struct admission_result {
 enum admission_verdict admission_handle(const struct admission_sponsor *sponsor, const struct gossip_addr *from,
 	const void *packet, size_t len, struct admission_result *ret_result);
 
+/* Whose JOIN it is, if it was made with a token of this key: at the price of any packet, without arithmetic on curves. That the
+ * host itself says so is not proven by that. */
+bool admission_peek(
+	const struct id128 *cluster_id, const uint8_t *cluster_key, const void *packet, size_t len, struct id128 *ret_host_id);
+
 /* The joiner's side of the same packets, for joiner.c. */
 struct admission_request {
 	const struct token *token;

@@ -12,6 +12,7 @@
  *	members_probe.c  SWIM: probing, suspicion, verification
  *	interest.c       who keeps the records of which topic
  *	sync.c           comparing roots, vectors, pulls
+ *	sync_bulk.c      who gets much at a time, and newcomers that wait for it
  *	sync_sketch.c    what differs, where there are many shards
  *	sync_tree.c      the same in big clusters, by way of others
  *	sync_push.c      own changes to everyone, with cursors
@@ -78,6 +79,11 @@
 #define TREE_DIGESTS 128
 #define TREE_DIGEST_MS 30
 #define TREE_DIGEST_TO 2
+#define LACKS_MS 3000
+#define LACKS_TABLE_MS 20  /* the table comes behind the records */
+#define KNOWN_FIRST_MS 500 /* a newcomer asks some whom it never heard; the gap doubles */
+#define KNOWN_MAX_MS 2000
+#define KNOWN_AT_ONCE 16
 #define ADMISSION_ENOUGH 33 /* hosts that have an admission, ourselves included: a majority is not waited for beyond these */
 #define PUSH_WINDOW 16	    /* packets on their way to one peer */
 #define PUSH_QUANTUM 4	    /* of one shard, before the next has its turn */
@@ -103,8 +109,9 @@
 #define ADMIT_BUSY_MS 10   /* half of what it waits when it was told that the sponsor is busy */
 #define ADMIT_REMEMBERED 64
 #define ADMIT_WAITING 64
-#define ADMIT_WAIT_MS 150 /* less than what a joiner waits before it asks again */
-#define ADMIT_PER_S 256	  /* a tenth of a core */
+#define ADMIT_WAIT_MS 150    /* less than what a joiner waits before it asks again */
+#define ADMIT_PER_S 256	     /* a tenth of a core: of hosts that are known, and as many that are put off */
+#define ADMIT_NEW_PER_S 2048 /* of new hosts */
 #define LAG_SECONDS 5
 #define LAG_CLASSES 5
 #define FLAP_POINT 1024 /* flaps are halved as they fade */
@@ -217,6 +224,8 @@ struct member {
 	uint64_t vector_ms;	     /* last vector sent */
 	uint64_t busy_until_ms;	     /* it serves others */
 	uint64_t no_sketch_until_ms; /* compare by vector */
+	uint64_t elsewhere_until_ms; /* we sent it to another, which gives it all */
+	bool bare, waits;	     /* a newcomer that has nothing yet; it waits for somebody to serve it */
 	uint64_t table_ms;	     /* last table sent */
 	bool table_now;
 
@@ -302,8 +311,8 @@ struct admit_gate {
 		uint64_t until_ms;
 	} answered[ADMIT_REMEMBERED];
 	unsigned next;
-	uint64_t second_ms; /* start of the second in which answers are counted */
-	unsigned answers;
+	uint64_t second_ms; /* start of the second in which answers are counted: to hosts that are known, to new ones */
+	unsigned answers, put_off, admitted;
 };
 
 /* Who gets much of us at present. */
@@ -402,6 +411,7 @@ struct gossip {
 	uint64_t sorted_shape;
 	uint64_t vector_ms; /* next vector not before */
 	struct bulk bulks[BULK_MAX];
+	unsigned waiting; /* members that wait */
 	uint64_t audit_ms;
 	unsigned audit_slot, audit_at;
 	struct sketch_session *sketch; /* NULL: none */
@@ -416,6 +426,10 @@ struct gossip {
 	bool newcomer;		    /* this identity never ran in this cluster before */
 	struct kept *own_admission; /* a newcomer's: published when its sponsor does not have it */
 	uint64_t newcomer_ms;
+	uint64_t lacks_until_ms; /* not longer than so may a newcomer lack most of what there is */
+	uint32_t begun_with;	 /* whom it asked for all last */
+	uint64_t known_ms;	 /* when to ask others whether they know us, NEVER = enough do */
+	uint32_t known_gap_ms;
 	struct early *early;
 	uint64_t introduce_ms, introduced_ms, begin_ms, gather_ms, strangers_ms;
 	bool begun; /* our source has been asked for all that there is */
@@ -660,6 +674,18 @@ bool sync_sort_shards(struct gossip *g);			      /* g->sorted is up to date; fal
 unsigned sync_shared_count(struct gossip *g, const struct member *m); /* of these */
 void sync_head_of(const struct shard *shard, struct proto_head *ret_head);
 void sync_difference(struct gossip *g, struct member *m, const struct sketch_found *found, uint32_t count);
+
+/* sync_bulk.c */
+bool bulk_place(struct gossip *g, const struct member *m);	   /* false: others are served */
+bool bulk_bare(const struct member *m);				   /* a newcomer that has not been served yet */
+bool bulk_expects(const struct gossip *g, const struct member *m); /* a copy of all, from us or from another */
+bool bulk_lacks_all(const struct gossip *g);			   /* we are a newcomer that may not have all yet */
+void bulk_asks(struct gossip *g, struct member *m, bool has_nothing);
+void bulk_busy(struct gossip *g, struct member *m, struct topic *topic); /* it gets no more of us now */
+void bulk_cut_short(struct gossip *g, struct member *m);
+void bulk_done(struct gossip *g, struct member *m);
+void bulk_served(struct gossip *g, struct member *m);
+uint64_t bulk_tick(struct gossip *g);
 
 /* sync_sketch.c */
 enum sketch_begun {

@@ -695,7 +695,7 @@ struct gossip *gossip_new(const struct gossip_config *config, const struct gossi
 	g->bucket = BUCKET_BURST;
 	g->news_ms = g->probe_ms = g->dead_ms = g->unheard_ms = g->shards_ms = g->heads_ms = g->tree_ms = g->member_due_ms =
 		g->interest_ms = g->suspects_ms = g->joins_ms = g->newcomer_ms = g->introduce_ms = g->begin_ms = g->gather_ms =
-			g->ack_ms = NEVER;
+			g->ack_ms = g->known_ms = NEVER;
 	g->newcomer = !id_is_zero(&config->source);
 	g->sender = (struct frame_sender){.hostno = config->hostno,
 		.host_id = config->identity->id,
@@ -843,6 +843,9 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 		shards_settle_own(&g->shards);
 		g->heads_ms = NEVER;
 		g->newcomer_ms = g->now + SETTLE_MS;
+		g->lacks_until_ms = g->now + LACKS_MS;
+		g->known_gap_ms = KNOWN_FIRST_MS;
+		g->known_ms = g->now + g->known_gap_ms;
 		introduce_start(g);
 	}
 	core_leave(g);

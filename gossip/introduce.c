@@ -2,7 +2,8 @@
  *
  * A newcomer turns to one member, its *source*: who admitted it. It says that it is there and fetches the state; the source tells
  * all others of it, several newcomers together when many come at once: their admissions and, behind them in the same packet, that
- * they are alive. So N hosts that join cost about N copies of what there is to know, and not N * N handshakes.
+ * they are alive. So N hosts that join cost about N copies of what there is to know, and not N * N handshakes. Of many that come
+ * at once the source serves a few, and these the others (sync_bulk.c).
  *
  * What makes the handshake needless is the boot tag in the admission or the host record. It proves that a packet is no repeated
  * one wherever there is nothing to repeat: to a host that never ran before, and from a host in its first epoch that we never knew

@@ -355,29 +355,52 @@ static void welcome(struct gossip *g, const struct admission_result *result)
 	frame_peer_set_boot(&m->frame, result->admission.boot);
 }
 
-/* Whether to spend on this request at all. What is looked at has not been proven yet: forging it gains nothing but silence. */
-static bool gate_open(struct gossip *g, const uint8_t *packet, size_t len)
+/* Some microseconds: the token is right, and this is the host that asks. */
+static bool whose(const struct gossip *g, const uint8_t *packet, size_t len, struct id128 *ret_host_id)
+{
+	for (unsigned i = g->keys.ring.count; i > 0; i--)
+		if (admission_peek(&g->config.cluster_id, g->keys.ring.keys[i - 1].secret, packet, len, ret_host_id))
+			return true;
+	return false;
+}
+
+/* Whether to spend on this request at all. A stranger can repeat what it overheard, and that is of hosts that are known; only who
+ * holds a token can make a request of a new one, and each costs us a number. So the two are counted apart, and many that come at
+ * once do not wait for each other. What is looked at has not been proven by the host yet: forging it gains nothing but silence.
+ */
+static bool gate_open(struct gossip *g, const uint8_t *packet, size_t len, bool *ret_new)
 {
 	struct admit_gate *gate = &g->gate;
+	struct id128 host_id;
 
 	if (g->now - gate->second_ms >= 1000) {
 		gate->second_ms = g->now;
-		gate->answers = 0;
+		gate->answers = gate->put_off = gate->admitted = 0;
 	}
-	if (gate->answers >= ADMIT_PER_S || len < JOINER_AT + sizeof(gate->answered[0].joiner))
+	if (len < JOINER_AT + sizeof(gate->answered[0].joiner))
 		return false;
 	for (unsigned i = 0; i < ADMIT_REMEMBERED; i++)
 		if (g->now < gate->answered[i].until_ms &&
 			memcmp(gate->answered[i].joiner, packet + JOINER_AT, sizeof(gate->answered[0].joiner)) == 0)
 			return false;
-	return true;
+	if (!whose(g, packet, len, &host_id))
+		return false;
+	*ret_new = !members_by_id(g, &host_id) && !forget_is(g, &host_id);
+	if (!*ret_new)
+		return gate->answers < ADMIT_PER_S;
+	return gate->admitted < ADMIT_NEW_PER_S && gate->put_off < ADMIT_PER_S;
 }
 
-static void gate_answered(struct gossip *g, const uint8_t *packet, enum admission_verdict verdict)
+static void gate_answered(struct gossip *g, const uint8_t *packet, enum admission_verdict verdict, bool is_new)
 {
 	struct admit_gate *gate = &g->gate;
 
-	gate->answers++;
+	if (!is_new)
+		gate->answers++;
+	else if (verdict == ADMISSION_OK)
+		gate->admitted++;
+	else
+		gate->put_off++;
 	memcpy(gate->answered[gate->next].joiner, packet + JOINER_AT, sizeof(gate->answered[0].joiner));
 	gate->answered[gate->next].until_ms = g->now + (verdict == ADMISSION_BUSY ? ADMIT_BUSY_MS : ADMIT_AGAIN_MS);
 	gate->next = (gate->next + 1) % ADMIT_REMEMBERED;
@@ -424,7 +447,8 @@ static bool join_waits(struct gossip *g, const struct gossip_addr *from, const u
 	return false;
 }
 
-static void answer_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len, bool may_wait)
+static void answer_join(
+	struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len, bool is_new, bool may_wait)
 {
 	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];
 	struct admission_result result;
@@ -442,13 +466,12 @@ static void answer_join(struct gossip *g, const struct gossip_addr *from, const 
 		.boot = g->sender.boot,
 		.ctx = g,
 	};
-
 	enum admission_verdict verdict = handle_with_any_key(g, &sponsor, from, packet, len, &result);
 
 	if (verdict == ADMISSION_BUSY && may_wait && join_waits(g, from, packet, len))
 		return;
 	if (result.reply_len)
-		gate_answered(g, packet, verdict);
+		gate_answered(g, packet, verdict, is_new);
 	if (verdict != ADMISSION_OK)
 		g->counters.refused_join++;
 	else if (!members_by_id(g, &result.member.host_id))
@@ -458,12 +481,14 @@ static void answer_join(struct gossip *g, const struct gossip_addr *from, const 
 
 void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len)
 {
+	bool is_new;
+
 	if (waiting_of(g, packet, len))
 		return;
-	if (!gate_open(g, packet, len))
+	if (!gate_open(g, packet, len, &is_new))
 		g->counters.refused_join++;
 	else
-		answer_join(g, from, packet, len, true);
+		answer_join(g, from, packet, len, is_new, true);
 }
 
 /* All that wait, or those that waited long enough. */
@@ -480,7 +505,7 @@ static void answer_waiting(struct gossip *g, bool all)
 			continue;
 		}
 		g->joins[i].until_ms = 0;
-		answer_join(g, &w.from, w.packet, w.len, g->now < w.until_ms);
+		answer_join(g, &w.from, w.packet, w.len, true, g->now < w.until_ms);
 	}
 }
 
@@ -512,6 +537,27 @@ static bool many_have(const struct gossip *g, const struct shard *shard, uint64_
 bool gossip_known(const struct gossip *g)
 {
 	return many_have(g, NULL, 0, g->self);
+}
+
+/* A newcomer gets addresses when it has heard of enough others that they know it. In a mesh they acknowledge what it pushes; of a
+ * big cluster few have a reason to speak to it, so it asks. */
+static void ask_who_knows_us(struct gossip *g)
+{
+	unsigned asked = 0, start = core_random(g, g->member_count);
+
+	g->known_ms = NEVER;
+	if (gossip_known(g))
+		return;
+	for (unsigned i = 0; i < g->member_count && asked < KNOWN_AT_ONCE && !bulk_lacks_all(g); i++) {
+		struct member *m = g->slots[(start + i) % g->member_count];
+
+		if (m->heard_ms != 0 || m->unheard || !member_usable(g, m))
+			continue;
+		probe_ping(g, m, PING_OTHER);
+		asked++;
+	}
+	g->known_ms = g->now + g->known_gap_ms;
+	g->known_gap_ms = g->known_gap_ms < KNOWN_MAX_MS ? 2 * g->known_gap_ms : KNOWN_MAX_MS;
 }
 
 bool gossip_admission_spread(const struct gossip *g, uint32_t hostno)
@@ -641,7 +687,10 @@ uint64_t admit_tick(struct gossip *g)
 		if (source)
 			member_due(g, &source->sync_ms, g->now);
 	}
+	if (g->now >= g->known_ms)
+		ask_who_knows_us(g);
 	next = g->joins_ms;
 	sooner(&next, g->newcomer_ms);
+	sooner(&next, g->known_ms);
 	return next;
 }

@@ -1114,6 +1114,26 @@ uint64_t shards_encode(const struct shard *shard, uint64_t from, bool listing, u
 	return batch.to;
 }
 
+/* Between two numbers there is nothing, deletions neither: no floor is above that. */
+bool shards_encode_one(const struct shard *shard, const struct record *r, struct proto_packet *packet)
+{
+	uint8_t key[GOSSIP_KEY_MAX];
+	const struct proto_batch batch = {
+		.origin = shard->id.origin,
+		.topic = shard->id.topic,
+		.epoch = shard->epoch,
+		.from = r->seq - 1,
+		.to = r->seq,
+		.head = shard->head,
+		.flags = shard_says_settled(shard) ? PROTO_BATCH_SETTLED : 0,
+	};
+	const struct proto_record record = {
+		.seq = r->seq, .key = key, .key_len = record_key(r, key), .val = record_val(r), .val_len = r->val_len};
+	struct proto_list list;
+
+	return proto_batch_open(&list, packet) && proto_batch_add(&list, batch.from, &record) && proto_batch_close(&list, &batch);
+}
+
 void shards_pull(const struct shard *shard, struct proto_pull *ret_pull)
 {
 	bool current = shard->epoch == shard->of->epoch;

@@ -295,6 +295,8 @@ static inline bool shard_says_settled(const struct shard *shard)
  * caller begins at 0. Returns how far it reaches, or `from` when not even one record fits (or the copy is not whole and a listing
  * is wanted). */
 uint64_t shards_encode(const struct shard *shard, uint64_t from, bool listing, uint8_t flags, struct proto_packet *packet);
+/* This one record, for who shall know it before all that is in front of it. */
+bool shards_encode_one(const struct shard *shard, const struct record *r, struct proto_packet *packet);
 /* What to ask for when a peer has more: the head, or the progress of a listing. */
 void shards_pull(const struct shard *shard, struct proto_pull *ret_pull);
 

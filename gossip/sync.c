@@ -11,9 +11,8 @@
  *
  * One vector at a time leaves each host: many peers differ for the same reason, and the first answer cures most of it.
  *
- * Who lacks much gets a few packets at once; more than those gets only who is among the BULK_MAX served in bulk at a time. The
- * next one is told BUSY, leaves us alone for so long, and turns to another: when many start at once, those that have been served
- * serve. In clusters where each origin pushes to all, nearly everything comes from its origin and comparison has little to do. */
+ * Who lacks much does not get it from everybody at once (sync_bulk.c). In clusters where each origin pushes to all, nearly
+ * everything comes from its origin and comparison has little to do. */
 #include "gossip/core_internal.h"
 #include "gossip/sketch_internal.h"
 
@@ -42,6 +41,7 @@ void sync_ask(struct gossip *g, struct member *m)
 
 void sync_reset(struct gossip *g, struct member *m)
 {
+	bulk_done(g, m);
 	m->in_step = false;
 	m->had_seq = m->had_admissions = 0;
 	m->mismatch_ms = 0;
@@ -169,6 +169,7 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 	if (equal) {
 		m->in_step = true;
 		m->behind = false;
+		bulk_done(g, m);
 		m->had_seq = g->shards.seq;
 		m->mismatch_ms = 0;
 		m->sync_ms = NEVER;
@@ -215,6 +216,7 @@ void sync_begin(struct gossip *g, struct member *m)
 	struct proto_list list;
 	struct proto_entry entry;
 
+	g->begun_with = m->hostno;
 	m->in_step = false;
 	m->had_seq = 0;
 	m->mismatch_ms = g->now;
@@ -245,28 +247,10 @@ struct gift {
 	struct proto_packet packet;
 	unsigned packets;
 	bool busy;	     /* it gets no more of us now */
+	bool cut;	     /* there is more than it got, */
+	bool dry;	     /* for want of credit */
 	struct topic *topic; /* of the shard that is being given */
 };
-
-/* Whether the peer is among those served in bulk, or becomes one of them. A place ends when nothing has been asked for a while.
- */
-static bool serve_in_bulk(struct gossip *g, const struct member *m)
-{
-	struct bulk *place = NULL;
-
-	for (unsigned i = 0; i < BULK_MAX; i++) {
-		if (g->bulks[i].hostno == m->hostno) {
-			place = &g->bulks[i];
-			break;
-		}
-		if (!place && g->now >= g->bulks[i].until_ms)
-			place = &g->bulks[i];
-	}
-	if (!place)
-		return false;
-	*place = (struct bulk){.hostno = m->hostno, .until_ms = g->now + BULK_LASTS_MS};
-	return true;
-}
 
 static void hand_over(struct gift *gift)
 {
@@ -279,81 +263,22 @@ static void hand_over(struct gift *gift)
 
 static bool room_for(struct gift *gift)
 {
-	if (gift->packets >= ANSWER_PACKETS || gift->busy || !push_afford(gift->g))
+	gift->dry |= !push_afford(gift->g);
+	if (gift->packets >= ANSWER_PACKETS || gift->busy || gift->dry)
 		return false;
-	gift->busy = gift->packets >= BULK_FREE_PACKETS && !serve_in_bulk(gift->g, gift->m);
+	gift->busy = (bulk_bare(gift->m) || gift->packets >= BULK_FREE_PACKETS) && !bulk_place(gift->g, gift->m);
 	return !gift->busy;
-}
-
-/* It is told who has what we have: some of those that have been served. */
-static void tell_busy(struct gossip *g, struct member *m, struct topic *topic)
-{
-	struct proto_packet packet = {0};
-	struct proto_list list;
-	unsigned named = 0, start = core_random(g, g->member_count);
-
-	g->counters.busy_told++;
-	proto_busy_open(&list, &packet, BULK_LASTS_MS);
-	for (unsigned i = 0; i < g->member_count && named < BUSY_NAMES; i++) {
-		const struct member *other = g->slots[(start + i) % g->member_count];
-
-		if (other != m && member_usable(g, other) && other->in_step && other->mismatch_ms == 0 &&
-			interest_has(g, other, topic))
-			named += proto_busy_add(&list, other->hostno);
-	}
-	if (proto_list_close(&list))
-		core_send(g, m, FRAME_CLASS_SYNC, &packet);
 }
 
 static void end_gift(struct gift *gift)
 {
 	hand_over(gift);
 	if (gift->busy)
-		tell_busy(gift->g, gift->m, gift->topic);
-}
-
-static bool may_ask(const struct gossip *g, const struct member *m)
-{
-	return m && member_usable(g, m) && !m->unheard && g->now >= m->busy_until_ms;
-}
-
-static void ask_now(struct gossip *g, struct member *m)
-{
-	m->mismatch_ms = m->mismatch_ms ? m->mismatch_ms : g->now;
-	m->sync_ms = NEVER;
-	member_due(g, &m->sync_ms, g->now);
-}
-
-/* It serves others. One that it names is asked instead, or just somebody else that differs from us. */
-bool sync_on_busy(struct gossip *g, struct member *m, struct bytes_reader *body)
-{
-	struct member *instead = NULL;
-	uint16_t retry_ms;
-	uint32_t hostno;
-	unsigned start;
-
-	if (!proto_get_busy_open(body, &retry_ms))
-		return false;
-	g->counters.busy_heard++;
-	while (proto_get_busy_hostno(body, &hostno)) {
-		struct member *named = members_find(g, hostno);
-
-		if (!instead && named != m && may_ask(g, named))
-			instead = named;
-	}
-	m->busy_until_ms = g->now + (retry_ms < BUSY_MAX_MS ? retry_ms : BUSY_MAX_MS);
-	m->sync_ms = NEVER;
-	member_due(g, &m->sync_ms, m->busy_until_ms + core_random(g, BULK_LASTS_MS));
-	start = core_random(g, g->member_count);
-	for (unsigned i = 0; !instead && i < g->member_count; i++) {
-		struct member *other = g->slots[(start + i) % g->member_count];
-
-		if (may_ask(g, other) && !(other->in_step && other->mismatch_ms == 0))
-			instead = other;
-	}
-	if (instead)
-		ask_now(g, instead);
-	return br_done(body);
+		bulk_busy(gift->g, gift->m, gift->topic);
+	else if (!gift->cut)
+		bulk_served(gift->g, gift->m);
+	else if (gift->dry)
+		bulk_cut_short(gift->g, gift->m);
 }
 
 /* The shard after `from`. Each piece is flagged MORE unless it reaches the head: the peer pulls on when the last of them arrives,
@@ -379,6 +304,7 @@ static void give(struct gift *gift, const struct shard *shard, uint64_t from, bo
 		else
 			from = to;
 	}
+	gift->cut |= from < shard->head;
 }
 
 static struct shard *first_in(const struct gossip *g, const struct proto_range *range, unsigned *ret_index)
@@ -560,6 +486,16 @@ void sync_difference(struct gossip *g, struct member *m, const struct sketch_fou
 	finish_comparison(&c);
 }
 
+static bool tells_of_itself_only(const struct member *m, const struct proto_range *range, struct bytes_reader rest)
+{
+	struct proto_head head;
+	bool only = range->topic_lo == 0 && range->origin_lo == 0 && range->topic_hi == UINT64_MAX;
+
+	while (only && proto_get_head(&rest, &head))
+		only = head.origin == m->hostno;
+	return only;
+}
+
 /* Walks both sides' sorted lists over the range of the packet. */
 bool sync_on_vector(struct gossip *g, struct member *m, struct bytes_reader *body)
 {
@@ -572,6 +508,7 @@ bool sync_on_vector(struct gossip *g, struct member *m, struct bytes_reader *bod
 		return false;
 	if (!sync_sort_shards(g))
 		return true;
+	bulk_asks(g, m, tells_of_itself_only(m, &range, *body));
 	proto_pull_open(&c.pull_list, &c.pulls);
 	first_in(g, &range, &i);
 	while (proto_get_head(body, &theirs)) {
@@ -631,7 +568,9 @@ static void pull_more(struct gossip *g, struct sync_answer *answer, const struct
 	if (!shard)
 		return;
 	shards_pull(shard, &pull);
-	if (pull.after.head >= batch->head || ran_into_a_limit(g, shard) || !proto_pull_add(&answer->pull_list, &pull))
+	/* Who has it by another way meanwhile asks once more: so the one that serves it knows. */
+	if ((pull.after.head >= batch->head && !(bulk_lacks_all(g) && batch->flags & PROTO_BATCH_MORE)) ||
+		ran_into_a_limit(g, shard) || !proto_pull_add(&answer->pull_list, &pull))
 		return;
 	answer->pull_count++;
 	shard->pulled_ms = g->now;
@@ -665,6 +604,8 @@ enum shards_verdict sync_on_batch(struct gossip *g, struct member *m, const stru
 	shard = shards_find(&g->shards, batch->origin, batch->topic);
 	if (shard && verdict == SHARDS_APPLIED)
 		interest_changed(g, shard->in);
+	if (shard && shard->head >= batch->head && m->hostno == g->begun_with)
+		sooner(&g->lacks_until_ms, g->now + LACKS_TABLE_MS);
 	if (!(batch->flags & PROTO_BATCH_PUSH)) {
 		if (verdict == SHARDS_APPLIED && (m->mismatch_ms != 0 || !m->in_step))
 			member_due(g, &m->sync_ms, g->now + 20);
@@ -856,7 +797,8 @@ uint64_t sync_tick(struct gossip *g, bool members_due)
 		shards_tick(&g->shards, g->now);
 		g->shards_ms = g->now + SHARDS_TICK_MS;
 	}
-	next = g->heads_ms; /* the others go along with the next probe */
+	next = bulk_tick(g);
+	sooner(&next, g->heads_ms); /* the others go along with the next probe */
 	for (unsigned i = 0; members_due && i < g->member_count; i++) {
 		struct member *m = g->slots[i];
 

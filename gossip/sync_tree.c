@@ -222,7 +222,7 @@ static void add_hop(struct gossip *g, struct tree_packet *p, unsigned index, str
 	sooner(&g->tree_ms, hop_due(hop));
 }
 
-/* To the children of number `index`. */
+/* To the children of number `index`. A newcomer that is about to be served gets it with all the rest, and serves nobody yet. */
 static void spread(struct gossip *g, struct tree_packet *p, unsigned index)
 {
 	const struct member *origin = members_find(g, p->origin);
@@ -234,7 +234,9 @@ static void spread(struct gossip *g, struct tree_packet *p, unsigned index)
 	for (uint64_t i = first; i < first + width(size) && i < size; i++) {
 		struct member *m = at_number(ring, origin, (unsigned)i);
 
-		if (m != g->self)
+		if (bulk_expects(g, m))
+			spread(g, p, (unsigned)i);
+		else if (m != g->self)
 			add_hop(g, p, (unsigned)i, m);
 	}
 }
@@ -348,11 +350,15 @@ static void remember_digest(struct gossip *g, const struct proto_batch *batch)
 	sooner(&g->tree_ms, g->digests[g->digest_count - 1].due_ms);
 }
 
-static void acknowledge(struct gossip *g, struct member *m, const struct proto_batch *batch)
+static void acknowledge(struct gossip *g, struct member *m, const struct proto_batch *batch, bool not_passed_on)
 {
 	struct proto_packet packet = {0};
 	struct proto_list list;
-	const struct proto_head ack = {.origin = batch->origin, .topic = batch->topic, .epoch = batch->epoch, .head = batch->to};
+	const struct proto_head ack = {.origin = batch->origin,
+		.topic = batch->topic,
+		.epoch = batch->epoch,
+		.head = batch->to,
+		.settled = not_passed_on};
 
 	proto_relay_ack_open(&list, &packet);
 	proto_relay_ack_add(&list, &ack);
@@ -383,13 +389,15 @@ bool tree_on_relay(struct gossip *g, struct member *m, struct bytes_reader *body
 	struct tree_packet *p;
 	struct member *origin;
 	struct topic *topic;
+	bool goes_round;
 
 	if (!proto_get_batch(body, m->hostno, &batch) || batch.flags & (PROTO_BATCH_PUSH | PROTO_BATCH_MORE))
 		return false;
-	if (shards_keeps(&g->shards, batch.topic)) /* else it finds others for its part of the tree */
-		acknowledge(g, m, &batch);
 	verdict = sync_on_batch(g, m, &batch, answer);
-	if (batch.origin == g->self->hostno || !take_over(g, &batch, verdict))
+	goes_round = verdict == SHARDS_REFUSED || bulk_lacks_all(g);
+	if (verdict != SHARDS_UNWANTED) /* else it finds others for its part of the tree when we have said nothing */
+		acknowledge(g, m, &batch, goes_round);
+	if (goes_round || batch.origin == g->self->hostno || !take_over(g, &batch, verdict))
 		return true;
 	remember_digest(g, &batch);
 	origin = members_find(g, batch.origin);
@@ -415,6 +423,18 @@ static void note_admissions(const struct gossip *g, struct member *m, const stru
 		m->had_admissions = p->to;
 }
 
+/* Its children become ours. */
+static void go_round(struct gossip *g, struct tree_hop *hop)
+{
+	struct tree_packet *p = hop->p;
+	unsigned index = hop->index;
+
+	p->refs++;
+	drop_hop(g, hop);
+	spread(g, p, index);
+	release(p);
+}
+
 bool tree_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body)
 {
 	struct proto_head ack;
@@ -427,6 +447,10 @@ bool tree_on_ack(struct gossip *g, struct member *m, struct bytes_reader *body)
 			if (hop->m != m || hop->p->origin != ack.origin || hop->p->topic != ack.topic ||
 				hop->p->epoch != ack.epoch || hop->p->to != ack.head)
 				continue;
+			if (ack.settled) {
+				go_round(g, hop);
+				continue;
+			}
 			note_admissions(g, m, hop->p);
 			drop_hop(g, hop);
 		}
@@ -443,15 +467,9 @@ static void step_hop(struct gossip *g, struct tree_hop *hop)
 	if (usable && g->now < hop_due(hop))
 		return;
 	if (!usable || hop->tries + 1 >= PUSH_TRIES) {
-		struct tree_packet *p = hop->p;
-		unsigned index = hop->index;
-
 		if (usable)
 			probe_doubt(g, hop->m);
-		p->refs++;
-		drop_hop(g, hop);
-		spread(g, p, index);
-		release(p);
+		go_round(g, hop);
 		return;
 	}
 	g->counters.push_retries++;

@@ -109,6 +109,20 @@ static void a_burst_goes_by_the_tree(struct world *w)
 }
 
 /* From direct pushes to the tree and back, by starts and deaths. */
+/* Every third host takes no records any more. It says so, and its children get the change from its parent at once. */
+static void who_refuses_a_change_is_gone_round(struct world *w)
+{
+	unsigned full = 0;
+
+	begin_within(w, 20000);
+	w->unchecked = true;
+	for (unsigned i = 1; i < w->host_count; i += 3, full++)
+		w->hosts[i].gossip->shards.max[SHARDS_LIMIT_ALL] = 1;
+	world_put(w, 0, 3, "k");
+	world_run_ms(w, 5);
+	expect(w, lacking(w, w->hosts[0].hostno, "k") == full, "all others have it after 5 ms");
+}
+
 static void a_cluster_grows_past_the_limit_and_shrinks(struct world *w)
 {
 	unsigned half = TREE_ABOVE - 4;
@@ -137,6 +151,7 @@ const struct scenario tree_scenarios[] = {
 	{"dead_relays_delay_a_change_only", 100, false, dead_relays_delay_a_change_only},
 	{"a_relay_that_pulled_first_passes_on", 100, false, a_relay_that_pulled_first_passes_on},
 	{"a_burst_goes_by_the_tree", 70, false, a_burst_goes_by_the_tree},
+	{"who_refuses_a_change_is_gone_round", 100, false, who_refuses_a_change_is_gone_round},
 	{"a_cluster_grows_past_the_limit_and_shrinks", 76, false, a_cluster_grows_past_the_limit_and_shrinks},
 	{NULL, 0, false, NULL},
 };

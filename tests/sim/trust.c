@@ -211,7 +211,7 @@ static void an_admission_counts_when_enough_of_many_have_it(struct world *w)
 	world_run_ms(w, 100);
 	expect(w, view(w, 0, late).hostno == w->hosts[late].hostno, "one more is admitted");
 	expect(w, world_run_until(w, 5000, 10, late_is_spread), "and enough others are known to have that soon");
-	expect(w, world_run_until(w, 200000, 10, late_knows_itself_known), "which it finds out itself");
+	expect(w, world_run_until(w, 3000, 10, late_knows_itself_known), "which it finds out itself");
 	for (unsigned i = 1; i < last; i++)
 		cut_both_ways(w, 0, i, true);
 	world_join(w, last, 0);

@@ -899,20 +899,26 @@ static void op_joined(void *ctx, const struct joiner_result *result, const struc
 	host->admitted = true;
 }
 
+void sim_token(struct token *ret_token, unsigned sponsor)
+{
+	uint8_t key[CLUSTER_KEY_SIZE];
+
+	*ret_token = (struct token){.seed_count = 1, .seeds[0] = sim_addr(sponsor)};
+	memset(key, CLUSTER_KEY_BYTE, sizeof(key));
+	memset(ret_token->cluster_id.bytes, CLUSTER_ID_BYTE, sizeof(ret_token->cluster_id.bytes));
+	memset(ret_token->token_id.bytes, 3, sizeof(ret_token->token_id.bytes));
+	token_secret(key, &ret_token->token_id, 0, ret_token->secret);
+}
+
 void world_join(struct world *w, unsigned index, unsigned sponsor)
 {
 	static const struct joiner_ops joiner_ops = {.send = op_send, .random = op_random, .done = op_joined};
 	struct sim_host *host = &w->hosts[index];
 	struct gossip_addr self = sim_addr(index);
-	uint8_t key[CLUSTER_KEY_SIZE];
-	struct token token = {.seed_count = 1};
+	struct token token;
 	char name[16];
 
-	memset(key, CLUSTER_KEY_BYTE, sizeof(key));
-	memset(token.cluster_id.bytes, CLUSTER_ID_BYTE, sizeof(token.cluster_id.bytes));
-	memset(token.token_id.bytes, 3, sizeof(token.token_id.bytes));
-	token_secret(key, &token.token_id, 0, token.secret);
-	token.seeds[0] = sim_addr(sponsor);
+	sim_token(&token, sponsor);
 	snprintf(name, sizeof(name), "h%u", host->hostno);
 	host->joiner = joiner_new(&token, &host->identity, name, &self, &self.ip, 30000, &joiner_ops, host, host_now_ms(host));
 	tick_joiner(w, host);

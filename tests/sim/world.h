@@ -178,7 +178,8 @@ void world_start(struct world *w, unsigned host);
 void world_start_all(struct world *w);
 /* Asks `sponsor` for admission with a token, and starts when it has it. */
 void world_join(struct world *w, unsigned host, unsigned sponsor);
-void world_crash(struct world *w, unsigned host); /* its disk stays */
+void sim_token(struct token *ret_token, unsigned sponsor); /* the one that they join by */
+void world_crash(struct world *w, unsigned host);	   /* its disk stays */
 void world_restart(struct world *w, unsigned host, bool new_epoch);
 /* Everything since the last durable write may be gone, and what a reboot clears is. Starting again takes a new epoch. */
 void world_power_cut(struct world *w, unsigned host);

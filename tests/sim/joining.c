@@ -1,0 +1,186 @@
+/* Scenarios of many hosts that join at once: who has been served serves (gossip/sync_bulk.c). */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "gossip/core_internal.h"
+#include "tests/sim/scenario.h"
+#include "tests/sim/truth.h"
+
+static bool sees_all_that_run(struct world *w, const struct sim_host *host)
+{
+	for (unsigned i = 0; i < w->host_count; i++) {
+		struct gossip_member m;
+
+		if (w->hosts[i].gossip && &w->hosts[i] != host &&
+			(!gossip_member_get(host->gossip, w->hosts[i].hostno, &m) || m.state != GOSSIP_ALIVE))
+			return false;
+	}
+	return true;
+}
+
+static bool all_see_those_that_run(struct world *w)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (w->hosts[i].gossip && !sees_all_that_run(w, &w->hosts[i]))
+			return false;
+	return true;
+}
+
+static bool all_see_all(struct world *w)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (!w->hosts[i].gossip)
+			return false;
+	return all_see_those_that_run(w);
+}
+
+static bool all_know_themselves_known(struct world *w)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (!gossip_known(w->hosts[i].gossip))
+			return false;
+	return true;
+}
+
+/* They join at host 0, `gap_us` apart. Returns how long after the last of them all see all; they must within deadline_ms. */
+static uint64_t join_all(struct world *w, unsigned from, uint64_t gap_us, uint64_t deadline_ms)
+{
+	uint64_t begun;
+
+	for (unsigned i = from; i < w->host_count; i++) {
+		world_join(w, i, 0);
+		if (gap_us > 0)
+			world_run_us(w, gap_us);
+	}
+	begun = world_now_ms(w);
+	expect(w, world_run_until(w, deadline_ms, 10, all_see_all), "all see all in time");
+	return world_now_ms(w) - begun;
+}
+
+/* What there is to know, for each: an admission, a claim, and what acknowledges and finds them. */
+#define JOIN_BYTES 500
+
+static void hundreds_join_at_once(struct world *w)
+{
+	uint64_t took;
+
+	world_start(w, 0);
+	world_run_ms(w, 2000);
+	w->bytes = 0;
+	took = join_all(w, 1, 0, 200);
+	printf("     %u hosts join at once: all see all after %" PRIu64 " ms, %" PRIu64 " bytes sent by a host, %" PRIu64
+	       " by the seed\n",
+		w->host_count, took, w->bytes / w->host_count, gossip_counters(w->hosts[0].gossip)->bytes_out);
+	expect(w, w->bytes / w->host_count < (uint64_t)w->host_count * JOIN_BYTES, "at the cost of about what there is to know");
+	expect(w, gossip_counters(w->hosts[0].gossip)->bytes_out < 20 * (uint64_t)w->host_count * JOIN_BYTES,
+		"of which the seed bears no more than some copies");
+	expect_quiet(w, 5000);
+	expect(w, world_run_until(w, 3000, 100, all_know_themselves_known), "and soon each may be given addresses");
+}
+
+/* Not all in the same millisecond, and with what is lost on the way. */
+static void hundreds_join_one_by_one(struct world *w)
+{
+	uint64_t took;
+
+	world_start(w, 0);
+	world_run_ms(w, 2000);
+	took = join_all(w, 1, 2000, 1000);
+	printf("     %u hosts join 2 ms apart: all see all %" PRIu64 " ms after the last\n", w->host_count, took);
+	expect_quiet(w, 5000);
+}
+
+static void hundreds_join_with_loss(struct world *w)
+{
+	uint64_t took;
+
+	w->faults.loss = 20;
+	world_start(w, 0);
+	world_run_ms(w, 2000);
+	took = join_all(w, 1, 0, 2500);
+	printf("     %u hosts join with 2 %% loss: all see all after %" PRIu64 " ms\n", w->host_count, took);
+	w->faults.loss = 0;
+	expect_quiet(w, 5000);
+}
+
+/* Who is known already hears of them by the tree, in which they do not pass anything on before they know the others. */
+static void a_hundred_join_a_hundred(struct world *w)
+{
+	uint64_t took;
+
+	world_start(w, 0);
+	for (unsigned i = 1; i < w->host_count / 2; i++)
+		world_join(w, i, 0);
+	world_run_ms(w, 5000);
+	took = join_all(w, w->host_count / 2, 0, 500);
+	printf("     %u hosts join as many: all see all after %" PRIu64 " ms\n", w->host_count / 2, took);
+	expect_quiet(w, 5000);
+}
+
+/* Who serves dies with those that wait for it. */
+static void who_serves_newcomers_dies(struct world *w)
+{
+	unsigned dead = 0;
+
+	world_start(w, 0);
+	world_run_ms(w, 2000);
+	for (unsigned i = 1; i < w->host_count; i++)
+		world_join(w, i, 0);
+	for (unsigned ms = 0; ms < 100 && dead < 3; ms++) {
+		world_run_ms(w, 1);
+		for (unsigned i = 1; i < w->host_count && dead < 3; i++) {
+			if (!w->hosts[i].gossip || w->hosts[i].gossip->waiting < 3)
+				continue;
+			world_crash(w, i);
+			dead++;
+		}
+	}
+	expect(w, dead > 0, "some that others wait for die");
+	expect(w, world_run_until(w, 3000, 10, all_see_those_that_run), "the others see each other nevertheless");
+	expect_quiet(w, 20000);
+}
+
+/* Who overheard requests repeats them, each as if it were another: that costs the sponsor no more than it should, and nobody else
+ * a place. */
+static void repeated_requests_hold_up_no_newcomer(struct world *w)
+{
+	const unsigned last = w->host_count - 1, repeats = 2 * ADMIT_PER_S;
+	struct gossip *g;
+	struct token token;
+	struct admission_request request = {.token = &token, .identity = &w->hosts[1].identity, .name = "h", .boot = 1};
+	const struct gossip_addr from = sim_addr(1);
+	uint8_t packet[ADMISSION_JOIN_SIZE];
+	uint64_t refused;
+
+	world_start(w, 0);
+	for (unsigned i = 1; i < last; i++)
+		world_join(w, i, 0);
+	world_run_ms(w, 2000);
+	g = w->hosts[0].gossip;
+	refused = gossip_counters(g)->refused_join;
+	sim_token(&token, 0);
+	request.addr = from;
+	request.vtep = from.ip;
+	for (unsigned i = 0; i < repeats; i++) {
+		request.ephemeral_secret[4] = (uint8_t)i;
+		request.ephemeral_secret[5] = (uint8_t)(i >> 8);
+		request.ephemeral_secret[6] = 1;
+		admission_join_encode(&request, packet);
+		gossip_packet(g, &from, packet, sizeof(packet), world_now_ms(w));
+	}
+	expect(w, gossip_counters(g)->refused_join == refused + repeats - ADMIT_PER_S, "some are answered, the others are not");
+	world_join(w, last, 0);
+	world_run_ms(w, 50);
+	expect(w, w->hosts[last].gossip, "a new host is admitted meanwhile");
+	expect_quiet(w, 3000);
+}
+
+const struct scenario joining_scenarios[] = {
+	{"repeated_requests_hold_up_no_newcomer", 4, false, repeated_requests_hold_up_no_newcomer},
+	{"hundreds_join_at_once", 200, false, hundreds_join_at_once},
+	{"hundreds_join_one_by_one", 150, false, hundreds_join_one_by_one},
+	{"hundreds_join_with_loss", 120, false, hundreds_join_with_loss},
+	{"a_hundred_join_a_hundred", 160, false, a_hundred_join_a_hundred},
+	{"who_serves_newcomers_dies", 100, false, who_serves_newcomers_dies},
+	{NULL, 0, false, NULL},
+};
