@@ -301,6 +301,12 @@ static void came_alive(struct gossip *g, struct member *m)
 		probe_ping(g, m, PING_OTHER);
 }
 
+/* It was suspected before we heard it or were introduced: nothing has begun between us. */
+static bool is_unmet(const struct gossip *g, const struct member *m)
+{
+	return m != g->self && m->heard_ms == 0 && !m->in_step;
+}
+
 void members_set_state(struct gossip *g, struct member *m, enum gossip_state state)
 {
 	enum gossip_state old = m->state;
@@ -330,7 +336,8 @@ void members_set_state(struct gossip *g, struct member *m, enum gossip_state sta
 		m->since_ms = g->now;
 	if (m != g->self && (state == GOSSIP_LEFT || old == GOSSIP_LEFT))
 		save_left(g, m);
-	if (state == GOSSIP_ALIVE && (old != GOSSIP_ALIVE || was_unheard) && (was_unheard || old != GOSSIP_SUSPECT))
+	if (state == GOSSIP_ALIVE && (old != GOSSIP_ALIVE || was_unheard) &&
+		(was_unheard || old != GOSSIP_SUSPECT || is_unmet(g, m)))
 		came_alive(g, m);
 	if (state != old)
 		show_change(g, m, old);
