@@ -526,6 +526,35 @@ static void version_needs_no_daemon_for_its_own(void **state)
 	expect(run(d, "--version"), CLI_FINE, "trestle 0.1.0\n", "");
 }
 
+static void *start_late(void *arg)
+{
+	struct daemon *d = arg;
+	char away[128];
+
+	snprintf(away, sizeof away, "%s.away", d->path);
+	usleep(100000);
+	assert_return_code(rename(away, d->path), errno);
+	return NULL;
+}
+
+static void a_daemon_that_starts_is_waited_for(void **state)
+{
+	struct daemon *d = *state;
+	char away[128];
+	pthread_t starter;
+	struct result r;
+
+	snprintf(away, sizeof away, "%s.away", d->path);
+	assert_return_code(rename(d->path, away), errno);
+	assert_int_equal(pthread_create(&starter, NULL, start_late, d), 0);
+	answer(d, 200, "{\"version\":\"0.1.1\",\"api\":1,\"wire\":2,\"commit\":null}");
+	r = run(d, "version");
+	assert_int_equal(r.status, CLI_FINE);
+	assert_contains(r.out, "trestled  0.1.1, API 1, wire 2\n");
+	result_free(&r);
+	pthread_join(starter, NULL);
+}
+
 static void answers_of_the_daemon_decide_the_exit_status(void **state)
 {
 	static const struct {
@@ -718,6 +747,7 @@ int main(void)
 		cmocka_unit_test(forget_says_where_the_addresses_went_or_who_is_awaited),
 		cmocka_unit_test(ipam_check_names_what_it_found),
 		cmocka_unit_test(version_needs_no_daemon_for_its_own),
+		cmocka_unit_test(a_daemon_that_starts_is_waited_for),
 		cmocka_unit_test(answers_of_the_daemon_decide_the_exit_status),
 		cmocka_unit_test(bytes_that_are_no_answer_are_told),
 		cmocka_unit_test(bad_usage_is_told_without_asking),
