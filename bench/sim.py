@@ -25,7 +25,7 @@ serf, [S] a simulation of theirs, [P] published, [C] computed from their constan
 
 All of it takes half an hour on two cores and 8 GiB. SHORT=1: 50 and 100 hosts, some minutes. TRESTLE_SIM_SIZES=50,1000 measures these
 numbers of hosts only. TRESTLE_LONG=1 adds what takes an hour, and 16 GiB: a cut of 5,000, all of 1,000 and of 2,000
-restarting (packets grow with the square of the hosts; 4,500 would need 30 GiB), 500 joining.
+restarting (packets grow with the square of the hosts; 4,500 would need 30 GiB).
 """
 import os
 import re
@@ -70,7 +70,7 @@ KNOWN = {
     "heal_p99_n50": (2000, "5900 [M]"), "heal_p99_n1000": (2000, ""), "heal_p99_n2000": (2000, ""), "heal_p99_n5000": (2000, ""),
     "heal_isolated_p99_n50": (2000, "15000 [C]"), "heal_isolated_p99_n1000": (2000, ""), "heal_isolated_p99_n5000": (2000, ""),
     "restart_all_n50": (3000, "islands"), "restart_all_n500": (3000, "islands"), "restart_all_n1000": (3000, "islands"), "restart_all_n2000": (3000, "islands"),
-    "join_all_n50": (150, "1000 [M]"), "join_all_n200": (2000, ""), "join_all_n500": (2000, ""),
+    "join_all_n50": (150, "1000 [M]"), "join_all_n200": (2000, ""), "join_all_n500": (2000, ""), "join_all_n2000": (2000, "41000 [P]"),
     "idle_tx_n50": (240, "405 [M]"), "idle_tx_n1000": (250, "3500 [P][C]"), "idle_tx_n5000": (250, "10200 [P][C]"),
     "storm_last_p99_n50": (1000, "45000 [C]"), "storm_tx_n50": (1e6, ""),
     "newcomer_1e5_p99_n50": (150, "fails [C]"), "newcomer_1e5_bytes": (5e6, "6e8 [C]"),
@@ -214,7 +214,7 @@ def of_fifty():
     yield Job("measure_newcomer", 50, 1, both(percentiles(("newcomer_1e5", "n50")), figure("newcomer_1e5_bytes", "bytes", r"newcomer: ([\d.]+) bytes")))
     yield Job("measure_memory", 4, 1, figure("memory_1e5_records", "MB", r"10,000 records of \d+ bytes: ([\d.]+) MB", 10))
     yield Job("fill_to_the_last_address", 50, 1, figure("usable_of_a_slash_24_n50", "addresses", r"filled: (\d+) addresses"))
-    for hosts in (50, 200, 500) if LONG else (50, 200):
+    for hosts in (50, 200) if SHORT else (50, 200, 500, 2000):
         yield Job("measure_join", hosts, 3 if hosts == 50 else 1, both(figure(f"join_all_n{hosts}", "ms", r"max ([\d.]+) ms"),
                                                                        figure(f"join_tx_n{hosts}", "bytes", r"join, \d+ hosts: ([\d.]+) bytes")))
     for hosts in (50,) if SHORT else (50, 500, 1000, 2000) if LONG else (50, 500):
