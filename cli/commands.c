@@ -2,6 +2,7 @@
 #include "cli/cli_internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,7 +16,7 @@
 #define TIMEOUT_MS 10000
 #define JOIN_TIMEOUT_MS 30000 /* the daemon itself gives up earlier, with a better sentence */
 #define STARTS_MS 1000	      /* `trestled & trestle token`: so long may a daemon take until its socket is there */
-#define KNOCK_GAP_US 10000
+#define KNOCK_GAP_MS 10
 #define TOKEN_TEXT_SIZE 512
 #define TTL_MAX_S 31536000
 
@@ -40,7 +41,7 @@ static void await_socket(const char *path)
 	const uint64_t begun_ms = clock_boot_ms();
 
 	while (access(path, F_OK) < 0 && errno == ENOENT && clock_boot_ms() < begun_ms + STARTS_MS)
-		usleep(KNOCK_GAP_US);
+		poll(NULL, 0, KNOCK_GAP_MS);
 }
 
 /* Steals `body`. NULL: complained, and *ret_status says how to exit. */
