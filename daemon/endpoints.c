@@ -243,7 +243,9 @@ void endpoint_gain_address(struct node *node, struct endpoint *ep, const struct 
 {
 	unsigned which = address->ip.family == 6;
 
+	addresses_del(&node->addresses, ep);
 	*(which ? &ep->state.address6 : &ep->state.address4) = *address;
+	addresses_add(&node->addresses, ep);
 	*(which ? &ep->state.own_lease6 : &ep->state.own_lease4) = true;
 	bind_lease(node, ep, which);
 	endpoint_save(node, ep);

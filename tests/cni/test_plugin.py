@@ -690,6 +690,15 @@ class Delegation(PluginTest):
         self.quiet(self.cni.call("CHECK", "c68", s, config={**s_config, "prevResult": done.json}))
         self.assertEqual([v["CNI_COMMAND"] for v, _ in self.commands(record)], ["ADD", "CHECK"])
 
+    def test_a_delegate_gives_the_address_that_the_host_gained(self):
+        four = self.cni.config(name="gains", subnet="10.71.0.0/24", mode="l2")
+        self.add("first", self.sandbox(), four)
+        done = self.add("second", self.sandbox(), {**four, "subnet6": "2001:db8:71::/64"})
+        gained = next(ip["gateway"] for ip in done.json["ips"] if ":" in ip["address"])
+        self.recorder(f"""echo '{{"ips":[{{"address":"{gained}/64"}}]}}'""")
+        third = self.cni.call("ADD", "third", self.sandbox(), config={**four, "subnet": None, "ipam": {"type": "fake-ipam"}})
+        self.refused(third, 101, f"address {gained} is used by another endpoint")
+
     def test_c69_delegate_missing(self):
         s, before = self.sandbox(), self.state()
         done = self.cni.call("ADD", "c69", s, config=self.cni.config(subnet=None, ipam={"type": "no-such-ipam"}))
