@@ -110,8 +110,8 @@
 #define ADMIT_REMEMBERED 64
 #define ADMIT_WAITING 64
 #define ADMIT_WAIT_MS 150    /* less than what a joiner waits before it asks again */
-#define ADMIT_PER_S 256	     /* a tenth of a core: of hosts that are known, and as many that are put off */
-#define ADMIT_NEW_PER_S 2048 /* of new hosts */
+#define ADMIT_PER_S 256	     /* a tenth of a core: of hosts that are known */
+#define ADMIT_NEW_PER_S 2048 /* of new hosts; and so many are told to come again, for the daemon saves a number first */
 #define LAG_SECONDS 5
 #define LAG_CLASSES 5
 #define FLAP_POINT 1024 /* flaps are halved as they fade */

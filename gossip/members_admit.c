@@ -388,7 +388,7 @@ static bool gate_open(struct gossip *g, const uint8_t *packet, size_t len, bool 
 	*ret_new = !members_by_id(g, &host_id) && !forget_is(g, &host_id);
 	if (!*ret_new)
 		return gate->answers < ADMIT_PER_S;
-	return gate->admitted < ADMIT_NEW_PER_S && gate->put_off < ADMIT_PER_S;
+	return gate->admitted < ADMIT_NEW_PER_S && gate->put_off < ADMIT_NEW_PER_S;
 }
 
 static void gate_answered(struct gossip *g, const uint8_t *packet, enum admission_verdict verdict, bool is_new)

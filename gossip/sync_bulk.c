@@ -49,7 +49,7 @@ static const struct record *admission_in(
 
 	memcpy(key + 1, m->host_id.bytes, sizeof(m->host_id.bytes));
 	r = shard && shard_current(shard) ? shards_record(shard, &g->shards, key, sizeof(key)) : NULL;
-	if (!r || r->deleted || r->old_epoch)
+	if (!r || r->deleted || r->doomed || r->old_epoch)
 		return NULL;
 	*ret_shard = shard;
 	return r;
@@ -199,7 +199,7 @@ void bulk_cut_short(struct gossip *g, struct member *m)
 	wait_here(g, m);
 }
 
-/* It has all that we have. */
+/* It has all that we have, or all that it asked for last: who serves with a part passes on the part. */
 void bulk_served(struct gossip *g, struct member *m)
 {
 	const bool bare = m->bare;
