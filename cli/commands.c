@@ -36,6 +36,7 @@ static int status_of(const struct err *err)
 	}
 }
 
+/* Of its first start: where one was killed, its socket is there, and answers to nobody. */
 static void await_socket(const char *path)
 {
 	const uint64_t begun_ms = clock_boot_ms();

@@ -21,7 +21,7 @@
  * State flows one way. desired.c holds what is wanted, have.c what the kernel has, both by object, rows.c both for rows; plan.c
  * compares, apply.c sends. Any difference, whether by a change of what is wanted, a notice of what someone did, or a full
  * comparison, marks the object dirty; sync looks at the dirty ones alone. So attaching one endpoint costs the same among a
- * thousand.
+ * thousand. That somebody makes an ordinary neighbour of one of ours is seen by the full comparison only (netlink/socket.h).
  *
  * Ours is what carries the tag "trestle:<network>:<endpoint>" in ifalias. What carries it and is wanted by nobody is taken down
  * and deleted; what does not carry it is never touched. A link is born in a group of its own, because the tag can only follow the
