@@ -34,7 +34,7 @@
 #define BATCH 64
 #define COUNTER_AT 9 /* docs/wire.md, "Ordinary frame" */
 #define BOOT_AT 5
-#define COUNTER_AHEAD 1000
+#define COUNTER_AHEAD 1000000 /* of more than a host sends while all floods last: else they are refused as replays */
 
 struct heard {
 	uint32_t src, dst; /* network order, as the ports */
