@@ -16,7 +16,11 @@
  *	sync_sketch.c    what differs, where there are many shards
  *	sync_tree.c      the same in big clusters, by way of others
  *	sync_push.c      own changes to everyone, with cursors
- *	shards.c         records and rules R1-R6; knows none of the above
+ *	shards.c         shards, own records, time (rules R1-R6: shards_internal.h); these five know none of the above
+ *	shards_table.c   the records, by key and in order
+ *	shards_apply.c   what others say of theirs
+ *	shards_give.c    what is given of them and asked for
+ *	shards_check.c   whether all is sound, for tests
  *
  * All run on one thread within a call of gossip.h. `g->now` is set at the door. */
 #ifndef GOSSIP_CORE_INTERNAL_H

@@ -6,7 +6,7 @@
  * before it becomes a death, and a death only suspends: a dead host is asked for ever and its records stay. States merge by
  * (epoch, incarnation) (members.c).
  *
- * Records. Each host writes its own shards and nobody else's (shards.c, rules R1-R6), pushes each change straight to every alive
+ * Records. Each host writes its own shards and nobody else's (shards*.c, rules R1-R6), pushes each change straight to every alive
  * member (sync_push.c), in big clusters by way of others (sync_tree.c), and compares roots with whom it probes anyway (sync.c).
  * Nothing is queued: what has to be sent is always read from the state. So a burst costs what is live, and a host that was away
  * for a second or a week is brought up to date by the same path.

@@ -119,7 +119,7 @@ struct proto_sketch {
 	uint8_t packets; /* SKETCH_ASK: as many answers */
 };
 
-#define PROTO_PULL_LISTING 1u /* head is progress in a listing from 0, see shards.c */
+#define PROTO_PULL_LISTING 1u /* head is progress in a listing from 0, see shards_apply.c */
 
 struct proto_pull {
 	struct proto_head after;

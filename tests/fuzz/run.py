@@ -21,8 +21,8 @@ SOURCES = {
     "claims": "daemon/claims.c:on_|decide|existing|remember|heard|claims_told|finish",
     "cni": "cni/config.c cni/env.c cni/request.c cni/result.c cni/version.c",
     "control": "control/control.c:check_|is_name|read_body|control_body",
-    "gossip": "gossip/proto.c gossip/sync.c gossip/sync_push.c gossip/sync_tree.c gossip/sync_bulk.c gossip/sync_sketch.c gossip/sketch.c gossip/shards.c gossip/members.c "
-              "gossip/members_probe.c",
+    "gossip": "gossip/proto.c gossip/sync.c gossip/sync_push.c gossip/sync_tree.c gossip/sync_bulk.c gossip/sync_sketch.c gossip/sketch.c gossip/shards.c gossip/shards_table.c "
+              "gossip/shards_apply.c gossip/shards_give.c gossip/members.c gossip/members_probe.c",
     "handshake": "gossip/handshake.c gossip/keyring.c",
     "http": "http/httpd.c",
     "ipam_message": "ipam/proto.c ipam/transfer.c ipam/peers.c ipam/decree.c ipam/heir.c ipam/custody.c",
