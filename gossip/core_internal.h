@@ -1,6 +1,8 @@
 /* What the files of the core share: the object itself, its members, and who calls whom.
  *
- *	gossip.c         entry points, dispatch, own records
+ *	gossip.c         the design; the door, start, time and end
+ *	publish.c        own records and their numbers; where those of others go
+ *	packets.c        packets out and in, and who gets the messages in them
  *	members_admit.c  admissions, host records, the sponsor's side of joining
  *	introduce.c      newcomers and the others, without a handshake between each two
  *	keys.c           cluster keys: rotation, handing them out
@@ -465,22 +467,6 @@ struct gossip {
 	unsigned digest_count;
 };
 
-/* gossip.c */
-void core_enter(struct gossip *g, uint64_t now_ms);
-void core_leave(struct gossip *g);
-void core_send(struct gossip *g, struct member *m, enum frame_class class, const struct proto_packet *packet);
-void core_send_to(struct gossip *g, const struct member *m, const struct gossip_addr *to, enum frame_class class,
-	const struct proto_packet *packet); /* elsewhere than where it says that it is */
-void core_send_by(
-	struct gossip *g, const struct member *m, enum frame_class class, const struct proto_packet *packet, bool stream);
-void core_hello(struct gossip *g, struct member *m);
-uint32_t core_random(struct gossip *g, uint32_t below);
-void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, size_t len);
-void core_publish_self(struct gossip *g);
-/* Sequence numbers of this epoch are reserved on disk before they are used, so that a restart in the same epoch repeats none. */
-void core_reserve_seq(struct gossip *g);
-void core_raise_epoch(struct gossip *g, uint32_t epoch, uint64_t past_seq);
-
 static inline void sooner(uint64_t *at, uint64_t when)
 {
 	if (when < *at)
@@ -494,12 +480,31 @@ static inline void member_due(struct gossip *g, uint64_t *at, uint64_t when)
 	sooner(&g->member_due_ms, when);
 }
 
-#define HOST_RECORD_KEY "h"
+/* gossip.c */
+void core_enter(struct gossip *g, uint64_t now_ms);
+void core_leave(struct gossip *g);
+uint32_t core_random(struct gossip *g, uint32_t below);
+
+/* packets.c */
+void core_send(struct gossip *g, struct member *m, enum frame_class class, const struct proto_packet *packet);
+void core_send_to(struct gossip *g, const struct member *m, const struct gossip_addr *to, enum frame_class class,
+	const struct proto_packet *packet); /* elsewhere than where it says that it is */
+void core_send_by(
+	struct gossip *g, const struct member *m, enum frame_class class, const struct proto_packet *packet, bool stream);
+void core_hello(struct gossip *g, struct member *m);
 void core_transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len);
+void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, size_t len);
+
+/* publish.c */
+#define RESERVE_KEY "q"
+extern const struct shards_ops core_shards_ops;
 bool core_put(
 	struct gossip *g, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len); /* false: full */
-
 void core_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len);
+/* Sequence numbers of this epoch are reserved on disk before they are used, so that a restart in the same epoch repeats none. */
+void core_reserve_seq(struct gossip *g);
+int core_restore_seq(struct gossip *g, const void *val, size_t len, struct err *err);
+void core_raise_epoch(struct gossip *g, uint32_t epoch, uint64_t past_seq);
 
 /* interest.c */
 #define INTEREST_KEY 'i'				  /* and a number u8 */
@@ -517,6 +522,8 @@ void interest_publish(struct gossip *g);
 uint64_t interest_tick(struct gossip *g);
 
 /* members_admit.c */
+#define HOST_RECORD_KEY "h"
+void core_publish_self(struct gossip *g);
 void admit_host_record(struct gossip *g, uint32_t origin, uint32_t epoch, const uint8_t *val, size_t len);
 bool admit_record(
 	struct gossip *g, const uint8_t *key, size_t key_len, const uint8_t *val, size_t len); /* false: sponsor unknown */

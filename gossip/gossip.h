@@ -1,7 +1,8 @@
 /* Membership and replicated records: the core that the daemon and the simulator share.
  *
  * Sans-IO: no socket, clock, file or thread. Events come in as calls with now_ms (CLOCK_BOOTTIME scale), effects go out through
- * struct gossip_ops. The design, the constants with their sources, and rules R1-R6: the top of gossip.c. The bytes: docs/wire.md.
+ * struct gossip_ops. The design and the constants with their sources: the top of gossip.c; rules R1-R6: shards_internal.h. The
+ * bytes: docs/wire.md.
  *
  * Records. A *shard* is (origin host, topic). Its origin is its only writer. Topic 0 belongs to the cluster (host records,
  * admissions, definitions). A record is key -> value, opaque to this layer. Topics with GOSSIP_TOPIC_SUBSCRIBED in them are kept
