@@ -73,7 +73,23 @@ static const uint8_t *ring_key(const struct frame_ring *ring, uint8_t id)
 	return NULL;
 }
 
-/* ---- the replay window (the ring of RFC 6479: advancing clears words, nothing is shifted) ---- */
+/* ---- the replay window ---- */
+
+static uint64_t seen_at(const struct frame_peer *peer, unsigned i)
+{
+	return peer->top - (uint16_t)(peer->top - peer->seen[i]);
+}
+
+static bool was_seen(const struct frame_peer *peer, uint64_t counter)
+{
+	bool seen = false;
+
+	if (peer->bits)
+		return peer->bits[counter / 64 % WINDOW_WORDS] >> (counter % 64) & 1;
+	for (unsigned i = 0; i < peer->seen_count; i++)
+		seen |= seen_at(peer, i) == counter;
+	return seen;
+}
 
 static bool window_accepts(const struct frame_peer *peer, uint64_t counter)
 {
@@ -83,42 +99,80 @@ static bool window_accepts(const struct frame_peer *peer, uint64_t counter)
 		return true;
 	if (peer->top - counter >= FRAME_WINDOW_BITS)
 		return false;
-	return !peer->bits || !(peer->bits[counter / 64 % WINDOW_WORDS] >> (counter % 64) & 1);
+	return !was_seen(peer, counter);
+}
+
+static void set_bit(struct frame_peer *peer, uint64_t counter)
+{
+	peer->bits[counter / 64 % WINDOW_WORDS] |= 1ull << (counter % 64);
+}
+
+static void drop_bits(struct frame_peer *peer)
+{
+	free(peer->bits);
+	peer->bits = NULL;
+	peer->seen_count = 0;
+}
+
+/* The ring of RFC 6479: advancing clears words, nothing is shifted. Past all of them nothing is left that bits are needed for. */
+static void advance_bits(struct frame_peer *peer, uint64_t counter)
+{
+	if (counter / 64 - peer->top / 64 >= WINDOW_WORDS) {
+		drop_bits(peer);
+		return;
+	}
+	for (uint64_t word = peer->top / 64; word < counter / 64;)
+		peer->bits[++word % WINDOW_WORDS] = 0;
+}
+
+/* Those that the window leaves behind go. */
+static void advance_seen(struct frame_peer *peer, uint64_t counter)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < peer->seen_count; i++)
+		if (counter - seen_at(peer, i) < FRAME_WINDOW_BITS)
+			peer->seen[kept++] = peer->seen[i];
+	peer->seen_count = (uint8_t)kept;
+}
+
+static void need_bits(struct frame_peer *peer)
+{
+	peer->bits = calloc(WINDOW_WORDS, sizeof(*peer->bits));
+	if (!peer->bits)
+		abort();
+	for (unsigned i = 0; i < peer->seen_count; i++)
+		set_bit(peer, seen_at(peer, i));
 }
 
 static void window_note(struct frame_peer *peer, uint64_t counter)
 {
-	uint64_t word;
-
-	if (!peer->bits)
-		peer->bits = calloc(WINDOW_WORDS, sizeof(*peer->bits));
-	if (!peer->bits)
-		abort();
 	if (counter > peer->top) {
-		word = peer->top / 64;
-		if (counter / 64 - word >= WINDOW_WORDS)
-			memset(peer->bits, 0, WINDOW_WORDS * sizeof(*peer->bits));
+		if (peer->bits)
+			advance_bits(peer, counter);
 		else
-			while (word < counter / 64)
-				peer->bits[++word % WINDOW_WORDS] = 0;
+			advance_seen(peer, counter);
 		peer->top = counter;
 	}
-	peer->bits[counter / 64 % WINDOW_WORDS] |= 1ull << (counter % 64);
+	if (!peer->bits && peer->seen_count == FRAME_SEEN_FEW)
+		need_bits(peer);
+	if (peer->bits)
+		set_bit(peer, counter);
+	else
+		peer->seen[peer->seen_count++] = (uint16_t)counter;
 }
 
 static void window_clear(struct frame_peer *peer)
 {
 	peer->top = peer->floor = 0;
-	if (peer->bits)
-		memset(peer->bits, 0, WINDOW_WORDS * sizeof(*peer->bits));
+	drop_bits(peer);
 }
 
 void frame_peer_fini(struct frame_peer *peer)
 {
 	if (!peer)
 		return;
-	free(peer->bits);
-	peer->bits = NULL;
+	drop_bits(peer);
 }
 
 void frame_peer_set_boot(struct frame_peer *peer, uint64_t boot)

@@ -2,7 +2,8 @@
  *
  * A packet is bound to its sender (the nonce holds its host id and its boot), to its receiver and to the cluster (both in the
  * additional data), so that it cannot be replayed to another host. Against replay to the same host each peer has a window of
- * 2,048 counters.
+ * 2,048 counters. A peer counts what it sends to anybody, so of many hosts few of the last 2,048 came here: those are noted one
+ *by one, and as bits only where they are more than FRAME_SEEN_FEW.
  *
  * A packet carries only the low half of the sender's boot tag. Who does not know the other half cannot even build the nonce: it
  * asks with a *hello*, a frame that carries the full boot tag in clear and two numbers inside the encryption: `ask`, fresh and
@@ -18,7 +19,7 @@
  *	   <-- hello(echo a, ask 0) ---------------------
  *
  * A host that starts need not wait for that: it may send hello(0, ask) to everyone it wants to talk to first.
- * Pure: no clock, no random source, one allocation (a peer's window, at its first accepted packet). */
+ * Pure: no clock, no random source, one allocation (the bits of a peer that talks much with us). */
 #ifndef GOSSIP_FRAME_INTERNAL_H
 #define GOSSIP_FRAME_INTERNAL_H
 
@@ -38,6 +39,7 @@
 #define FRAME_KEYS_MAX 4
 #define FRAME_KEY_ID_FIRST 1 /* of a cluster's first key */
 #define FRAME_WINDOW_BITS 2048
+#define FRAME_SEEN_FEW 6
 
 #define FRAME_ASK_EVERY_MS 100 /* at most one unprompted hello per peer in this time */
 #define FRAME_ASK_LIVES_MS                                                                                                       \
@@ -107,11 +109,13 @@ struct frame_peer {
 	uint32_t hostno;
 	struct id128 host_id;
 	bool boot_known;
+	uint8_t seen_count;	       /* of `seen`, while there are no bits */
+	uint16_t seen[FRAME_SEEN_FEW]; /* counters in the window that were seen, their low bits */
 	uint64_t boot;
 	uint64_t boot_before; /* the one established before this, 0 = none */
 	uint64_t floor;	      /* of this boot, what was sealed up to here is not accepted */
 	uint64_t top;	      /* highest counter accepted of this boot */
-	uint64_t *bits;	      /* ring of words, indexed by counter / 64; NULL until a packet was accepted */
+	uint64_t *bits;	      /* ring of words, indexed by counter / 64; NULL: `seen` has it all */
 	uint64_t ask;	      /* our open question, 0 = none */
 	uint64_t ask_until_ms, ask_next_ms;
 	uint64_t answers_from_ms; /* start of the second in which answers are counted */

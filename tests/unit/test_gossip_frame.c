@@ -268,39 +268,65 @@ static void the_window_takes_2048_and_not_one_more(void **state)
 	}
 }
 
-/* Against the naive twin: a set of all counters ever accepted, and the highest. */
+/* Against the naive twin: a set of all counters ever accepted, and the highest. By turns the peer talks with us alone and with
+ * hundreds of others. */
 static void the_window_agrees_with_a_plain_set(void **state)
 {
-	enum { STEPS = 20000, SPAN = 60000 };
+	enum { STEPS = 60000, SPAN = 6000000, TURN = 700 };
 	static bool seen[SPAN + 1];
 	struct pair *p = *state;
-	uint64_t random = 88172645463325252ull, top = 0, counter;
+	uint64_t random = 88172645463325252ull, top = 0, counter, step;
 	enum frame_verdict expected;
-	unsigned i, accepted = 0;
+	unsigned i, accepted = 0, few = 0, many = 0;
 
 	memset(seen, 0, sizeof(seen));
 	for (i = 0; i < STEPS; i++) {
 		random ^= random << 13;
 		random ^= random >> 7;
 		random ^= random << 17;
+		step = i / TURN % 2 ? 700 : 8;
 		/* Mostly near the top, sometimes far ahead or anywhere behind. */
 		if (random % 64 == 0)
 			counter = top + random / 64 % 4000;
 		else if (random % 8 == 0)
 			counter = random / 64 % (top + 1);
 		else
-			counter = top + 8 > random / 64 % 2100 ? top + 8 - random / 64 % 2100 : 1;
+			counter = top + step > random / 64 % (2100 + step) ? top + step - random / 64 % (2100 + step) : 1;
 		if (counter == 0 || counter > SPAN)
 			continue;
 		expected = seen[counter] || counter + FRAME_WINDOW_BITS <= top ? FRAME_REPLAY : FRAME_OK;
 		assert_int_equal(deliver(p, counter), expected);
 		seen[counter] = true;
 		accepted += expected == FRAME_OK;
+		few += p->b.other.bits == NULL;
+		many += p->b.other.bits != NULL;
 		if (counter > top)
 			top = counter;
 	}
 	assert_true(accepted > 1000);
 	assert_true(top > 3 * FRAME_WINDOW_BITS);
+	assert_true(few > 1000 && many > 1000);
+}
+
+/* Who seldom hears of a peer keeps no bits for it, and has them again no longer than it needs them. */
+static void few_packets_need_no_allocation(void **state)
+{
+	struct pair *p = *state;
+	uint64_t counter = 1;
+
+	for (unsigned i = 0; i < 1000; i++, counter += FRAME_WINDOW_BITS / FRAME_SEEN_FEW + 1) {
+		assert_int_equal(deliver(p, counter), FRAME_OK);
+		assert_int_equal(deliver(p, counter), FRAME_REPLAY);
+		assert_null(p->b.other.bits);
+	}
+	for (unsigned i = 0; i <= FRAME_SEEN_FEW; i++)
+		assert_int_equal(deliver(p, counter + i), FRAME_OK);
+	assert_non_null(p->b.other.bits);
+	assert_int_equal(deliver(p, counter), FRAME_REPLAY);
+	assert_int_equal(deliver(p, counter + 100000), FRAME_OK);
+	assert_null(p->b.other.bits);
+	assert_int_equal(deliver(p, counter), FRAME_REPLAY);
+	assert_int_equal(deliver(p, counter + 100000), FRAME_REPLAY);
 }
 
 static void a_forged_counter_does_not_move_the_window(void **state)
@@ -627,6 +653,7 @@ int main(void)
 		test(a_packet_counts_once),
 		test(the_window_takes_2048_and_not_one_more),
 		test(the_window_agrees_with_a_plain_set),
+		test(few_packets_need_no_allocation),
 		test(a_forged_counter_does_not_move_the_window),
 		test(learning_the_same_boot_again_keeps_the_window),
 		test(a_restarted_host_is_asked_and_then_heard),
