@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 json_t *json_text(const char *text)
 {
 	json_t *string = json_string(text);
@@ -11,9 +13,7 @@ json_t *json_text(const char *text)
 
 	if (string)
 		return string;
-	copy = strdup(text);
-	if (!copy)
-		abort();
+	copy = alloc_text(text);
 	for (p = copy; *p; p++)
 		if ((unsigned char)*p >= 0x80)
 			*p = '?';

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/addr.h"
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/number.h"
@@ -258,10 +259,8 @@ static json_t *make_conf(struct cli *cli, const char *network)
 
 static char *conf_text(json_t *conf)
 {
-	char *text = json_dumps(conf, JSON_INDENT(2)), *line;
+	char *text = alloc_made(json_dumps(conf, JSON_INDENT(2)), "JSON text"), *line = alloc_format("%s\n", text);
 
-	if (asprintf(&line, "%s\n", text) < 0)
-		abort();
 	free(text);
 	return line;
 }

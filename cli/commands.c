@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/number.h"
 #include "base/version.h"
@@ -62,10 +63,8 @@ static json_t *ask(struct cli *cli, const char *method, const char *path, json_t
 /* "<base>/<object>" or "<base>?<name>=<object>"; the caller frees. */
 static char *make_path(const char *base, const char *between, const char *object)
 {
-	char *encoded = client_encode(object), *path;
+	char *encoded = client_encode(object), *path = alloc_format("%s%s%s", base, between, encoded);
 
-	if (asprintf(&path, "%s%s%s", base, between, encoded) < 0)
-		abort();
 	free(encoded);
 	return path;
 }

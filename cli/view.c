@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #define COLUMNS_MAX 16
 #define GAP 2 /* blanks between columns */
 
@@ -141,10 +143,8 @@ void view_facts(FILE *out, const struct view_column *facts, json_t *object)
 
 void view_json(FILE *out, json_t *answer)
 {
-	char *text = json_dumps(answer, JSON_INDENT(2));
+	char *text = alloc_made(json_dumps(answer, JSON_INDENT(2)), "JSON text");
 
-	if (!text)
-		abort();
 	fprintf(out, "%s\n", text);
 	free(text);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "cni/cni_internal.h"
 
@@ -27,11 +28,9 @@ static bool wait_for_input(int fd, uint64_t deadline_ms)
 static int read_input(int fd, uint64_t deadline_ms, char **ret_text, size_t *ret_len, struct cni_error *e)
 {
 	size_t len = 0, capacity = 8192;
-	char *text = malloc(capacity + 1);
+	char *text = alloc_array(char, capacity + 1);
 	ssize_t n = 0;
 
-	if (!text)
-		abort();
 	while (len <= CNI_STDIN_MAX && wait_for_input(fd, deadline_ms)) {
 		n = read(fd, text + len, capacity - len);
 		if (n < 0 && errno == EINTR)
@@ -40,12 +39,8 @@ static int read_input(int fd, uint64_t deadline_ms, char **ret_text, size_t *ret
 			break;
 		len += (size_t)n;
 		if (len == capacity) {
-			char *more = realloc(text, 2 * capacity + 1);
-
-			if (!more)
-				abort();
-			text = more;
 			capacity *= 2;
+			text = alloc_resize(text, char, capacity + 1);
 		}
 	}
 	if (n < 0 || len > CNI_STDIN_MAX) {
@@ -178,11 +173,9 @@ static int run(struct cni_input *input, json_t **ret_answer, struct cni_error *e
 
 static int print_answer(FILE *out, json_t *answer)
 {
-	char *text = json_dumps(answer, JSON_COMPACT);
+	char *text = alloc_made(json_dumps(answer, JSON_COMPACT), "JSON text");
 	int ret;
 
-	if (!text)
-		abort();
 	ret = fprintf(out, "%s\n", text) < 0 || fflush(out) == EOF ? -1 : 0;
 	free(text);
 	return ret;

@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/clock.h"
 
 #define ANSWER_MAX (1024 * 1024)
@@ -51,9 +52,7 @@ static char **environment(char *const *envp, char *command)
 
 	while (envp[count])
 		count++;
-	copy = calloc(count + 2, sizeof(*copy));
-	if (!copy)
-		abort();
+	copy = alloc_array(char *, count + 2);
 	for (size_t i = 0; i < count; i++)
 		if (strncmp(envp[i], "CNI_COMMAND=", 12) != 0)
 			copy[n++] = envp[i];
@@ -205,9 +204,7 @@ int cni_delegate(const struct cni_input *input, const char *command, json_t **re
 	if (find(name, input->env.path, path, e) < 0)
 		return -1;
 	snprintf(variable, sizeof(variable), "CNI_COMMAND=%s", command);
-	buf = malloc(ANSWER_MAX);
-	if (!buf)
-		abort();
+	buf = alloc_array(char, ANSWER_MAX);
 	if (run(input, path, variable, buf, &len, &status, &err) < 0)
 		ret = cni_fail(e, CNI_DELEGATE, "IPAM plugin %s, %s: %s", name, command, err.text);
 	else if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/alloc.h"
+
 json_t *cni_fold_keys(json_t *object, const char *const *names)
 {
 	json_t *folded = json_object(), *value;
@@ -152,9 +154,7 @@ static int read_args(struct cni_request *request, const char *args, struct cni_e
 {
 	char *next, *pair;
 
-	request->storage = strdup(args);
-	if (!request->storage)
-		abort();
+	request->storage = alloc_text(args);
 	for (pair = request->storage; pair; pair = next) {
 		char *equals;
 

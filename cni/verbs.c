@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "control/client.h"
 
 /* ---- shared ---- */
@@ -509,12 +510,9 @@ int cni_do_gc(struct cni_input *input, struct cni_error *e)
 
 int cni_do_status(struct cni_input *input, struct cni_error *e)
 {
-	char *network = input->config.network ? client_encode(input->config.network) : NULL, *path;
-	json_t *answer;
-
-	if (asprintf(&path, "/v1/cni/status%s%s", network ? "?network=" : "", network ? network : "") < 0)
-		abort();
-	answer = cni_call(input, "GET", path, NULL, e);
+	char *network = input->config.network ? client_encode(input->config.network) : NULL;
+	char *path = alloc_format("/v1/cni/status%s%s", network ? "?network=" : "", network ? network : "");
+	json_t *answer = cni_call(input, "GET", path, NULL, e);
 	free(path);
 	free(network);
 	json_decref(answer);

@@ -14,6 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/jd.h"
 #include "base/number.h"
@@ -228,14 +229,12 @@ static json_t *read_answer(const struct exchange *x, const struct buffer *buf, s
 
 static char *make_request(const char *method, const char *path, json_t *body, size_t *ret_len)
 {
-	char *text = body ? json_dumps(body, JSON_COMPACT) : NULL, *request;
-	int len = asprintf(&request, "%s %s HTTP/1.1\r\nHost: trestle\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+	char *text = body ? alloc_made(json_dumps(body, JSON_COMPACT), "JSON text") : NULL;
+	char *request = alloc_format("%s %s HTTP/1.1\r\nHost: trestle\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
 		method, path, text ? strlen(text) : 0, text ? text : "");
 
-	if (len < 0)
-		abort();
 	free(text);
-	*ret_len = len;
+	*ret_len = strlen(request);
 	return request;
 }
 
@@ -262,10 +261,8 @@ json_t *client_call(const char *socket_path, const char *method, const char *pat
 char *client_encode(const char *text)
 {
 	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
-	char *encoded = malloc(strlen(text) * 3 + 1), *p = encoded;
+	char *encoded = alloc_array(char, strlen(text) * 3 + 1), *p = encoded;
 
-	if (!encoded)
-		abort();
 	for (; *text; text++) {
 		if (strchr(plain, *text))
 			*p++ = *text;

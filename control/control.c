@@ -8,6 +8,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "base/alloc.h"
 #include "base/file.h"
 #include "base/jd.h"
 #include "base/json_text.h"
@@ -385,11 +386,9 @@ static const struct route routes[] = {
 
 static void send_json(struct httpd_request *http, int status, json_t *answer)
 {
-	char *text = json_dumps(answer, JSON_COMPACT);
+	char *text = alloc_made(json_dumps(answer, JSON_COMPACT), "JSON text");
 
 	json_decref(answer);
-	if (!text)
-		abort();
 	httpd_reply(http, status, text, strlen(text));
 	free(text);
 }
@@ -563,9 +562,7 @@ static void on_request(void *ctx, struct httpd_request *http)
 		send_error(http, status, &err);
 		return;
 	}
-	call = calloc(1, sizeof *call);
-	if (!call)
-		abort();
+	call = alloc_new(struct control_call);
 	call->control = control;
 	call->http = http;
 	call->body = request.body;
@@ -576,7 +573,7 @@ static void on_request(void *ctx, struct httpd_request *http)
 int control_open(struct event_base *base, const char *socket_path, const struct control_backend *backend, void *ctx,
 	struct control **ret_control, struct err *err)
 {
-	struct control *control = calloc(1, sizeof *control);
+	struct control *control = alloc_new(struct control);
 	struct httpd_config config = {
 		.path = socket_path,
 		.mode = 0600,
@@ -585,11 +582,9 @@ int control_open(struct event_base *base, const char *socket_path, const struct 
 		.handle = on_request,
 		.ctx = control,
 	};
-	char *dir = strdup(socket_path), *slash;
+	char *dir = alloc_text(socket_path), *slash;
 	int rc = 0;
 
-	if (!control || !dir)
-		abort();
 	control->backend = backend;
 	control->ctx = ctx;
 	slash = strrchr(dir, '/');

@@ -36,6 +36,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "base/alloc.h"
 #include "base/log.h"
 
 #define BACKLOG 128
@@ -81,24 +82,6 @@ struct httpd_request {
 	void (*gone_fn)(void *arg);
 	void *gone_arg;
 };
-
-static void *allocate(size_t size)
-{
-	void *p = calloc(1, size);
-
-	if (!p)
-		abort();
-	return p;
-}
-
-static char *copy_text(const char *text)
-{
-	char *copy = strdup(text);
-
-	if (!copy)
-		abort();
-	return copy;
-}
 
 /* -- requests -- */
 
@@ -228,7 +211,7 @@ static struct httpd_request *request_new(struct httpd *httpd, struct evhttp_requ
 		refuse(httpd, req, 400, "bad path: expected /NAME without NUL bytes\n");
 		return NULL;
 	}
-	request = allocate(sizeof(*request));
+	request = alloc_new(struct httpd_request);
 	if (decode_query(req, &request->query) < 0) {
 		free(path);
 		free(request);
@@ -344,9 +327,7 @@ static void on_adopt(evutil_socket_t fd, short what, void *arg)
 	if (full)
 		conn_refuse(conn);
 	conn->evcon = evcon;
-	conn->watch = event_new(httpd->base, bufferevent_getfd(conn->bev), EV_READ, on_watch, conn);
-	if (!conn->watch)
-		abort();
+	conn->watch = alloc_made(event_new(httpd->base, bufferevent_getfd(conn->bev), EV_READ, on_watch, conn), "event");
 	bufferevent_decref(conn->bev);
 	conn->bev = NULL;
 	evhttp_connection_set_closecb(conn->evcon, closed, conn);
@@ -358,14 +339,12 @@ static void on_adopt(evutil_socket_t fd, short what, void *arg)
 static struct bufferevent *on_accept(struct event_base *base, void *arg)
 {
 	struct httpd *httpd = arg;
-	struct conn *conn = allocate(sizeof(*conn));
+	struct conn *conn = alloc_new(struct conn);
 
 	conn->httpd = httpd;
-	conn->bev = bufferevent_socket_new(base, -1, 0);
-	conn->adopt = event_new(base, -1, 0, on_adopt, conn);
-	conn->deadline = event_new(base, -1, 0, on_deadline, conn);
-	if (!conn->bev || !conn->adopt || !conn->deadline)
-		abort();
+	conn->bev = alloc_made(bufferevent_socket_new(base, -1, 0), "connection");
+	conn->adopt = alloc_made(event_new(base, -1, 0, on_adopt, conn), "event");
+	conn->deadline = alloc_made(event_new(base, -1, 0, on_deadline, conn), "event");
 	bufferevent_incref(conn->bev);
 	DL_APPEND(httpd->conns, conn);
 	httpd->counters.open_connections++;
@@ -608,14 +587,14 @@ int httpd_open(struct event_base *base, const struct httpd_config *config, struc
 	if (fd < 0)
 		return -1;
 	guard_process();
-	httpd = allocate(sizeof(*httpd));
+	httpd = alloc_new(struct httpd);
 	httpd->base = base;
-	httpd->path = copy_text(config->path);
+	httpd->path = alloc_text(config->path);
 	if (lstat(config->path, &st) == 0) {
 		httpd->dev = st.st_dev;
 		httpd->ino = st.st_ino;
 	}
-	httpd->content_type = copy_text(config->content_type);
+	httpd->content_type = alloc_text(config->content_type);
 	httpd->methods = config->methods;
 	httpd->connections_max = config->connections_max ? config->connections_max : HTTPD_CONNECTIONS_MAX;
 	httpd->request_timeout = (struct timeval){.tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000};

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 static u128 end_of(const struct custody *c)
 {
 	return c->start + c->len;
@@ -57,7 +59,7 @@ static void splice(struct custody_map *map, size_t low, size_t high, const struc
 
 	if (new_count > map->capacity) {
 		map->capacity = new_count < 4 ? new_count : new_count + new_count / 2;
-		map->entries = xrealloc(map->entries, map->capacity * sizeof(*map->entries));
+		map->entries = alloc_resize(map->entries, struct custody, map->capacity);
 	}
 	memmove(map->entries + low + count, map->entries + high, (map->count - high) * sizeof(*map->entries));
 	memcpy(map->entries + low, with, count * sizeof(*with));

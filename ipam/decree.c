@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 /* --- hosts --- */
 
 struct peer *peer_find(const struct ipam *ipam, uint32_t hostno)
@@ -34,7 +36,7 @@ struct peer *peer_get(struct ipam *ipam, uint32_t hostno)
 
 	if (peer)
 		return peer;
-	peer = xcalloc(1, sizeof(*peer));
+	peer = alloc_new(struct peer);
 	peer->hostno = hostno;
 	HASH_ADD(hh, ipam->peers, hostno, sizeof(peer->hostno), peer);
 	return peer;
@@ -70,7 +72,7 @@ struct decree *decree_get(struct ipam *ipam, uint32_t victim)
 
 	if (decree)
 		return decree;
-	decree = xcalloc(1, sizeof(*decree));
+	decree = alloc_new(struct decree);
 	decree->victim = decree->d.victim = victim;
 	decree->gone = true;
 	HASH_ADD(hh, ipam->decrees, victim, sizeof(decree->victim), decree);

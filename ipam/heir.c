@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 struct heard { /* a pool that somebody knows, with the newest facts of all who reported */
 	struct id128 id;
 	struct custody_map top;
@@ -85,7 +87,7 @@ static struct heard *heard_get(struct claim *claim, const struct id128 *id)
 	HASH_FIND(hh, claim->pools, id, sizeof(*id), heard);
 	if (heard)
 		return heard;
-	heard = xcalloc(1, sizeof(*heard));
+	heard = alloc_new(struct heard);
 	heard->id = *id;
 	HASH_ADD(hh, claim->pools, id, sizeof(heard->id), heard);
 	return heard;
@@ -116,7 +118,7 @@ static void refresh(struct ipam *ipam, struct decree *decree)
 	{
 		if (!is_needed(ipam, decree, peer) || witness_find(claim, peer->hostno))
 			continue;
-		w = xcalloc(1, sizeof(*w));
+		w = alloc_new(struct witness);
 		w->hostno = peer->hostno;
 		w->ask = IPAM_ASK_HOSTS;
 		w->backoff_ms = IPAM_CLAIM_RETRY_MS;
@@ -139,7 +141,7 @@ static void mark_told(struct witness *w)
 {
 	if (w->told_count == w->told_capacity) {
 		w->told_capacity = w->told_capacity ? 2 * w->told_capacity : 4;
-		w->told = xrealloc(w->told, w->told_capacity * sizeof(*w->told));
+		w->told = alloc_resize(w->told, struct id128, w->told_capacity);
 	}
 	w->told[w->told_count++] = w->pool;
 }
@@ -464,7 +466,7 @@ void claim_hurry(struct ipam *ipam, uint32_t hostno, uint64_t now_ms)
 void claim_begin(struct ipam *ipam, struct decree *decree, uint64_t now_ms)
 {
 	claim_free(decree->claim);
-	decree->claim = xcalloc(1, sizeof(*decree->claim));
+	decree->claim = alloc_new(struct claim);
 	decree->claim->relist_ms = now_ms + IPAM_CLAIM_RETRY_MAX_MS;
 	if (ipam->fault == IPAM_FAULT_FORGET_NAIVE) {
 		struct pool *pool, *next;

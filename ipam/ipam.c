@@ -23,31 +23,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-void *xcalloc(size_t count, size_t size)
-{
-	void *got = calloc(count, size);
-
-	if (!got) {
-		fprintf(stderr, "ipam: out of memory for %zu bytes\n", count * size);
-		abort(); /* saved state is complete at every moment: starting again is the clean way out */
-	}
-	return got;
-}
-
-void *xrealloc(void *old, size_t size)
-{
-	void *got = realloc(old, size);
-
-	if (!got) {
-		fprintf(stderr, "ipam: out of memory for %zu bytes\n", size);
-		abort();
-	}
-	return got;
-}
+#include "base/alloc.h"
 
 struct ipam *ipam_new(const struct ipam_config *config, const struct ipam_ops *ops, void *ctx)
 {
-	struct ipam *ipam = xcalloc(1, sizeof(*ipam));
+	struct ipam *ipam = alloc_new(struct ipam);
 
 	ipam->config = *config;
 	ipam->ops = *ops;
@@ -394,7 +374,7 @@ void ipam_peer_chunk(
 static size_t pool_ids(const struct ipam *ipam, bool (*wanted)(const struct pool *pool, uint64_t now_ms), uint64_t now_ms,
 	struct id128 **ret_ids)
 {
-	struct id128 *ids = xcalloc(HASH_COUNT(ipam->pools) + 1, sizeof(*ids));
+	struct id128 *ids = alloc_array(struct id128, HASH_COUNT(ipam->pools) + 1);
 	const struct pool *pool, *next;
 	size_t count = 0;
 

@@ -376,10 +376,6 @@ void pool_after_change(struct ipam *ipam, struct pool *pool, uint64_t now_ms);
 void pool_taken(struct ipam *ipam, struct pool *pool); /* its custody changed by an estate */
 void pools_wipe(struct ipam *ipam);		       /* every pool ends here */
 
-/* ipam.c */
-void *xcalloc(size_t count, size_t size);
-void *xrealloc(void *old, size_t size);
-
 /* For tests. */
 void ipam_break(struct ipam *ipam, enum ipam_fault fault);
 void ipam_each_custody(

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 struct slot *slot_find(const struct pool *pool, u128 offset)
 {
 	struct slot *slot;
@@ -38,13 +40,13 @@ void slot_set_owner(struct slot *slot, const char *owner)
 	slot->owner = NULL;
 	if (len == 0)
 		return;
-	slot->owner = xcalloc(1, len + 1);
+	slot->owner = alloc_array(char, len + 1);
 	memcpy(slot->owner, owner, len);
 }
 
 static struct slot *slot_add(struct pool *pool, u128 offset)
 {
-	struct slot *slot = xcalloc(1, sizeof(*slot));
+	struct slot *slot = alloc_new(struct slot);
 
 	slot->offset = offset;
 	HASH_ADD(hh, pool->slots, offset, sizeof(slot->offset), slot);
@@ -436,7 +438,7 @@ static int by_offset(const void *a, const void *b)
 /* Offsets that may not be given away now, ascending. */
 static u128 *taken_offsets(const struct pool *pool, uint64_t now_ms, size_t *ret_count)
 {
-	u128 *taken = xcalloc(HASH_COUNT(pool->slots) + HASH_COUNT(pool->listed) + 1, sizeof(*taken));
+	u128 *taken = alloc_array(u128, HASH_COUNT(pool->slots) + HASH_COUNT(pool->listed) + 1);
 	const struct listed *listed, *next_listed;
 	const struct slot *slot, *next;
 	size_t count = 0;

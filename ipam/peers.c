@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 enum peer_life peer_life(const struct ipam *ipam, uint32_t hostno)
 {
 	struct peer *peer;
@@ -113,7 +115,7 @@ static void list_chunk(struct pool *pool, uint32_t hostno, const struct ipam_chu
 		struct listed *listed = (struct listed *)listed_find(pool, chunk->shared[i].offset);
 
 		if (!listed) {
-			listed = xcalloc(1, sizeof(*listed));
+			listed = alloc_new(struct listed);
 			listed->offset = chunk->shared[i].offset;
 			HASH_ADD(hh, pool->listed, offset, sizeof(listed->offset), listed);
 		}
@@ -148,7 +150,7 @@ static void view_reserve(struct view *view, unsigned count)
 {
 	if (count <= view->chunk_count)
 		return;
-	view->chunks = xrealloc(view->chunks, count * sizeof(*view->chunks));
+	view->chunks = alloc_resize(view->chunks, struct ipam_chunk *, count);
 	memset(view->chunks + view->chunk_count, 0, (count - view->chunk_count) * sizeof(*view->chunks));
 	view->chunk_count = count;
 }
@@ -162,7 +164,7 @@ void view_set_chunk(struct pool *pool, uint32_t hostno, unsigned index, struct i
 	if (!view && !chunk)
 		return;
 	if (!view) {
-		view = xcalloc(1, sizeof(*view));
+		view = alloc_new(struct view);
 		view->hostno = hostno;
 		HASH_ADD(hh, pool->views, hostno, sizeof(view->hostno), view);
 	}
@@ -407,7 +409,7 @@ static size_t collect(const struct pool *pool, uint32_t self, struct custody *in
 u128 map_known(const struct pool *pool, uint32_t self)
 {
 	size_t count = collect(pool, self, NULL);
-	struct custody *all = xcalloc(count + 1, sizeof(*all));
+	struct custody *all = alloc_array(struct custody, count + 1);
 	u128 known = 0, at = pool->first, last = pool->first + pool->usable;
 
 	collect(pool, self, all);
@@ -451,11 +453,11 @@ static void chunk_out(struct chunking *c)
 	struct published *now;
 
 	if (!old || old->len != c->w.len || memcmp(old->bytes, c->w.buf, c->w.len)) {
-		now = xcalloc(1, sizeof(*now) + c->w.len);
+		now = alloc_zeroed(1, sizeof(*now) + c->w.len, "struct published");
 		now->len = c->w.len;
 		memcpy(now->bytes, c->w.buf, c->w.len);
 		if (c->index >= pool->published_count) {
-			pool->published = xrealloc(pool->published, (c->index + 1) * sizeof(*pool->published));
+			pool->published = alloc_resize(pool->published, struct published *, c->index + 1);
 			pool->published_count = c->index + 1;
 		}
 		free(old);

@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+#include "base/alloc.h"
+
 static void requests_fini(struct pool *pool)
 {
 	struct request *r, *next;
@@ -53,7 +55,7 @@ struct pool *pool_get(struct ipam *ipam, const struct id128 *id)
 
 	if (pool || HASH_COUNT(ipam->pools) >= IPAM_POOLS_MAX)
 		return pool;
-	pool = xcalloc(1, sizeof(*pool));
+	pool = alloc_new(struct pool);
 	pool->id = *id;
 	pool->self = ipam->config.hostno;
 	HASH_ADD(hh, ipam->pools, id, sizeof(pool->id), pool);
@@ -324,7 +326,7 @@ void ipam_pool_want(struct ipam *ipam, const struct id128 *id, bool wanted, unsi
 /* By offset: a full queue of resting addresses drops its oldest, which may be any other slot. */
 static void end_leases(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 {
-	u128 *offsets = xcalloc((size_t)pool->leased + 1, sizeof(*offsets));
+	u128 *offsets = alloc_array(u128, (size_t)pool->leased + 1);
 	const struct slot *leased, *next;
 	size_t count = 0;
 

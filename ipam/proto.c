@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/bytes.h"
 
 #define LEB128_MAX 19
@@ -536,10 +537,8 @@ static void get_items(struct bytes_reader *r, struct ipam_chunk *c)
 
 static void *copy_of(const void *from, size_t size)
 {
-	void *to = size ? malloc(size) : NULL;
+	void *to = size ? alloc_zeroed(1, size, "struct ipam_chunk") : NULL;
 
-	if (size && !to)
-		abort();
 	if (size)
 		memcpy(to, from, size);
 	return to;

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 void request_free(struct request *request)
 {
 	if (!request)
@@ -212,7 +214,7 @@ static struct asked *asked_add(struct request *r, uint32_t hostno)
 		return NULL;
 	if (r->asked_count == r->asked_capacity) {
 		r->asked_capacity = r->asked_capacity ? 2 * r->asked_capacity : 4;
-		r->asked = xrealloc(r->asked, r->asked_capacity * sizeof(*r->asked));
+		r->asked = alloc_resize(r->asked, struct asked, r->asked_capacity);
 	}
 	memmove(r->asked + i + 1, r->asked + i, (r->asked_count++ - i) * sizeof(*r->asked));
 	r->asked[i] = (struct asked){.hostno = hostno};
@@ -519,7 +521,7 @@ static void finish(struct ipam *ipam, struct pool *pool, uint64_t ticket, const 
 
 void request_begin(struct ipam *ipam, struct pool *pool, const struct request *request, uint64_t now_ms)
 {
-	struct request *r = xcalloc(1, sizeof(*r));
+	struct request *r = alloc_new(struct request);
 	struct ipam_result result = {0};
 	uint64_t ticket = request->ticket;
 

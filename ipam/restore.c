@@ -6,11 +6,13 @@
 
 #include <stdlib.h>
 
+#include "base/alloc.h"
+
 static void restored_add(struct pool *pool, const struct custody *entry)
 {
 	if (pool->restored_count == pool->restored_capacity) {
 		pool->restored_capacity = pool->restored_capacity ? 2 * pool->restored_capacity : 4;
-		pool->restored = xrealloc(pool->restored, pool->restored_capacity * sizeof(*pool->restored));
+		pool->restored = alloc_resize(pool->restored, struct custody, pool->restored_capacity);
 	}
 	pool->restored[pool->restored_count++] = *entry;
 }

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 static u128 min_u128(u128 a, u128 b)
 {
 	return a < b ? a : b;
@@ -44,7 +46,7 @@ void pool_recount(struct ipam *ipam, struct pool *pool)
 
 static struct offer *offer_add(struct pool *pool, const struct custody *range)
 {
-	struct offer *offer = xcalloc(1, sizeof(*offer));
+	struct offer *offer = alloc_new(struct offer);
 
 	offer->range = *range;
 	offer->backoff_ms = IPAM_GRANT_RETRY_MS;
@@ -111,7 +113,7 @@ static struct recent *recent_find(const struct pool *pool, uint32_t hostno, uint
 static void recent_add(struct pool *pool, uint32_t hostno, uint64_t xid)
 {
 	if (!pool->recent)
-		pool->recent = xcalloc(IPAM_RECENT_MAX, sizeof(*pool->recent));
+		pool->recent = alloc_array(struct recent, IPAM_RECENT_MAX);
 	pool->recent[pool->recent_at++ % IPAM_RECENT_MAX] = (struct recent){hostno, xid};
 }
 

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/jd.h"
@@ -54,11 +55,9 @@ struct plugin {
 
 static void send_json(struct httpd_request *http, int status, json_t *answer)
 {
-	char *text = json_dumps(answer, JSON_COMPACT);
+	char *text = alloc_made(json_dumps(answer, JSON_COMPACT), "JSON text");
 
 	json_decref(answer);
-	if (!text)
-		abort();
 	if (http)
 		httpd_reply(http, status, text, strlen(text));
 	free(text);
@@ -321,10 +320,8 @@ static int call_prepare(struct plugin_call *call, const char *path, const void *
 
 static struct plugin_call *call_new(struct plugin *plugin, struct httpd_request *http)
 {
-	struct plugin_call *call = calloc(1, sizeof *call);
+	struct plugin_call *call = alloc_new(struct plugin_call);
 
-	if (!call)
-		abort();
 	call->plugin = plugin;
 	call->http = http;
 	DL_APPEND(plugin->calls, call);
@@ -362,7 +359,7 @@ static void on_request(void *ctx, struct httpd_request *http)
 int plugin_open(struct event_base *base, const char *socket_path, const struct plugin_backend *backend, void *ctx,
 	struct plugin **ret_plugin, struct err *err)
 {
-	struct plugin *plugin = calloc(1, sizeof *plugin);
+	struct plugin *plugin = alloc_new(struct plugin);
 	struct httpd_config config = {
 		.path = socket_path,
 		.mode = 0600,
@@ -371,11 +368,9 @@ int plugin_open(struct event_base *base, const char *socket_path, const struct p
 		.handle = on_request,
 		.ctx = plugin,
 	};
-	char *copy = strdup(socket_path);
+	char *copy = alloc_text(socket_path);
 	int rc;
 
-	if (!plugin || !copy)
-		abort();
 	plugin->backend = backend;
 	plugin->ctx = ctx;
 	plugin->limit.burst = LOG_LINES_PER_MINUTE;

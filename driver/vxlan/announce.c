@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include "driver/vxlan/vxlan_internal.h"
+#include "base/alloc.h"
 #include "netlink/netns.h"
 
 #define FORMER_MAX 1024
@@ -92,9 +93,7 @@ static void enqueue(struct vxlan *vx, const struct vx_entry *e)
 	HASH_FIND(hh, vx->announcements, &new.key, sizeof(new.key), a);
 	if (a)
 		return;
-	a = malloc(sizeof(*a));
-	if (!a)
-		abort();
+	a = alloc_new(struct vx_announcement);
 	*a = new;
 	HASH_ADD(hh, vx->announcements, key, sizeof(a->key), a);
 }
@@ -129,9 +128,7 @@ void vx_announce_forget(struct vx_entry *e)
 		former_free(n, f);
 	else if (HASH_COUNT(n->former) >= FORMER_MAX)
 		former_free(n, n->former);
-	f = calloc(1, sizeof(*f));
-	if (!f)
-		abort();
+	f = alloc_new(struct vx_former);
 	f->key = e->key;
 	f->mac = e->last;
 	HASH_ADD(hh, n->former, key, sizeof(f->key), f);

@@ -5,16 +5,8 @@
 #include <string.h>
 
 #include "driver/vxlan/vxlan.h"
+#include "base/alloc.h"
 #include "driver/vxlan/vxlan_internal.h"
-
-static void *zalloc(size_t size)
-{
-	void *p = calloc(1, size);
-
-	if (!p)
-		abort(); /* after a restart the kernel is compared anew */
-	return p;
-}
 
 void vx_dirty_network(struct vxlan *vx, struct vx_network *n)
 {
@@ -65,7 +57,7 @@ struct vx_network *vx_network_get(struct vxlan *vx, const struct id128 *id)
 
 	if (n)
 		return n;
-	n = zalloc(sizeof(*n));
+	n = alloc_new(struct vx_network);
 	n->id = *id;
 	HASH_ADD(hh, vx->networks, id, sizeof(n->id), n);
 	return n;
@@ -249,7 +241,7 @@ static struct vx_routed *routed_of(const struct driver_network *network)
 
 	if (!network->routed)
 		return NULL;
-	routed = zalloc(sizeof(*routed));
+	routed = alloc_new(struct vx_routed);
 	routed->internal = network->internal;
 	routed->own4 = network->own4;
 	routed->own6 = network->own6;
@@ -370,7 +362,7 @@ static struct vx_endpoint *endpoint_get(struct vxlan *vx, struct vx_network *n, 
 
 	if (e)
 		return e;
-	e = zalloc(sizeof(*e));
+	e = alloc_new(struct vx_endpoint);
 	snprintf(e->id, sizeof(e->id), "%s", id);
 	e->network = n;
 	HASH_ADD_STR(n->endpoints, id, e);
@@ -431,7 +423,7 @@ void vx_put_remote(struct vxlan *vx, const struct driver_remote *remote)
 		return;
 	if (r)
 		remote_free(vx, n, r);
-	r = zalloc(sizeof(*r));
+	r = alloc_new(struct vx_remote);
 	r->mac = remote->mac;
 	r->ip4 = remote->ip4;
 	r->ip6 = remote->ip6;
@@ -475,7 +467,7 @@ void vx_set_flood(struct vxlan *vx, const struct id128 *network, const struct ip
 		return;
 	old = n->flood;
 	old_count = n->flood_count;
-	n->flood = count ? zalloc(count * sizeof(*n->flood)) : NULL;
+	n->flood = count ? alloc_array(struct ip, count) : NULL;
 	for (size_t i = 0; i < count; i++)
 		if (!ip_equal(&vteps[i], &vx->local) && !listed(n->flood, kept, &vteps[i]))
 			n->flood[kept++] = vteps[i];
@@ -496,7 +488,7 @@ void vx_set_members(struct vxlan *vx, const struct ip *vteps, size_t count)
 	if (vx->members_known && vx->member_count == count && (count == 0 || memcmp(vx->members, vteps, bytes) == 0))
 		return;
 	free(vx->members);
-	vx->members = count ? zalloc(bytes) : NULL;
+	vx->members = count ? alloc_array(struct ip, count) : NULL;
 	if (count)
 		memcpy(vx->members, vteps, bytes);
 	vx->member_count = count;
@@ -520,7 +512,7 @@ void vx_set_exits(struct vxlan *vx, const struct driver_exit *exits, size_t coun
 	if (vx->exit_count == count && (count == 0 || memcmp(vx->exits, exits, bytes) == 0))
 		return;
 	free(vx->exits);
-	vx->exits = count ? zalloc(bytes) : NULL;
+	vx->exits = count ? alloc_array(struct driver_exit, count) : NULL;
 	if (count)
 		memcpy(vx->exits, exits, bytes);
 	vx->exit_count = count;

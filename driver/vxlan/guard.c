@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 
+#include "base/alloc.h"
 #include "driver/vxlan/nft.h"
 
 #define VNI_SIZE 3
@@ -142,10 +143,8 @@ static const struct nft_def definition = {.set_count = SET_MAX,
 
 int guard_open(const char *table, uint16_t port, struct guard **ret_guard, struct err *err)
 {
-	struct guard *guard = calloc(1, sizeof(*guard));
+	struct guard *guard = alloc_new(struct guard);
 
-	if (!guard)
-		abort();
 	guard->port = port;
 	if (nft_open(table, &definition, guard, &guard->nft, err) < 0) {
 		free(guard);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "driver/vxlan/vxlan_internal.h"
+#include "base/alloc.h"
 #include "netlink/addr.h"
 #include "netlink/build.h"
 #include "netlink/link.h"
@@ -321,9 +322,7 @@ static struct vx_have_link *link_get(struct vxlan *vx, uint32_t index)
 
 	if (l)
 		return l;
-	l = calloc(1, sizeof(*l));
-	if (!l)
-		abort();
+	l = alloc_new(struct vx_have_link);
 	l->link.index = index;
 	HASH_ADD(hh, vx->links, link.index, sizeof(l->link.index), l);
 	l->link.index = index;

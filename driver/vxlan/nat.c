@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "driver/vxlan/nft.h"
 
 #define LOOPBACK_INDEX 1
@@ -102,11 +103,9 @@ static void add_ranges(struct nft_keys *keys, const struct prefix *pools, size_t
 
 static void add_pools(struct nft_content *content, const struct nat_network *networks, size_t count, uint8_t family)
 {
-	struct prefix *pools = calloc(count * NAT_POOLS_MAX + 1, sizeof(*pools));
+	struct prefix *pools = alloc_array(struct prefix, count * NAT_POOLS_MAX + 1);
 	size_t found = 0;
 
-	if (!pools)
-		abort();
 	for (size_t i = 0; i < count; i++)
 		for (unsigned j = 0; j < networks[i].pool_count; j++)
 			if (networks[i].pools[j].ip.family == family)
@@ -232,10 +231,8 @@ static const struct nft_def definition = {.set_count = SET_MAX,
 
 int nat_open(const char *table, struct nat **ret_nat, struct err *err)
 {
-	struct nat *nat = calloc(1, sizeof(*nat));
+	struct nat *nat = alloc_new(struct nat);
 
-	if (!nat)
-		abort();
 	if (nft_open(table, &definition, nat, &nat->nft, err) < 0) {
 		free(nat);
 		return -1;

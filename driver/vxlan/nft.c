@@ -37,6 +37,8 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include "base/alloc.h"
+
 #define TABLE_NAME_MAX 31
 #define ATTEMPTS_POLITE 4 /* rounds lost to others, before one is written unconditionally */
 #define ATTEMPTS_MAX 16	  /* before it is an error */
@@ -66,22 +68,13 @@ struct nft {
 
 /* -- keys -- */
 
-static void *allocate(void *old, size_t size)
-{
-	void *p = realloc(old, size ? size : 1);
-
-	if (!p)
-		abort();
-	return p;
-}
-
 static void keys_add(struct nft_keys *keys, const void *key, bool end)
 {
 	uint8_t *entry;
 
 	if (keys->count == keys->capacity) {
 		keys->capacity = keys->capacity ? keys->capacity * 2 : 16;
-		keys->bytes = allocate(keys->bytes, keys->capacity * keys->stride);
+		keys->bytes = alloc_resize(keys->bytes, uint8_t, keys->capacity * keys->stride);
 	}
 	entry = keys->bytes + keys->count++ * keys->stride;
 	memcpy(entry, key, keys->size);
@@ -369,7 +362,7 @@ static void *batch_room(struct nft_batch *batch, const char *what)
 {
 	if (batch->capacity - batch->len < MESSAGE_ROOM) {
 		batch->capacity = batch->capacity * 2 + MESSAGE_ROOM;
-		batch->buf = allocate(batch->buf, batch->capacity);
+		batch->buf = alloc_resize(batch->buf, char, batch->capacity);
 	}
 	if (batch->count == MESSAGES_MAX)
 		abort();
@@ -424,11 +417,9 @@ static void batch_delete_table(struct nft_batch *batch)
 static void describe_vni_key(struct nftnl_set *set)
 {
 	enum { BYTE_ORDER_BIG = 2, EXPR_PAYLOAD = 7, RAW_DESC = 0, RAW_TYPE = 2, DESC = 0, TYPE, BASE, OFFSET_BITS, LENGTH_BITS };
-	struct nftnl_udata_buf *buf = nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
+	struct nftnl_udata_buf *buf = alloc_made(nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN), "nft userdata");
 	struct nftnl_udata *type, *payload;
 
-	if (!buf)
-		abort();
 	nftnl_udata_put_u32(buf, NFTNL_UDATA_SET_KEYBYTEORDER, BYTE_ORDER_BIG);
 	type = nftnl_udata_nest_start(buf, NFTNL_UDATA_SET_KEY_TYPEOF);
 	nftnl_udata_put_u32(buf, NFTNL_UDATA_SET_TYPEOF_EXPR, EXPR_PAYLOAD);
@@ -447,10 +438,8 @@ static void describe_vni_key(struct nftnl_set *set)
 static void describe_host_order(struct nftnl_set *set)
 {
 	enum { BYTE_ORDER_HOST = 1 };
-	struct nftnl_udata_buf *buf = nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
+	struct nftnl_udata_buf *buf = alloc_made(nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN), "nft userdata");
 
-	if (!buf)
-		abort();
 	nftnl_udata_put_u32(buf, NFTNL_UDATA_SET_KEYBYTEORDER, BYTE_ORDER_HOST);
 	nftnl_set_set_data(set, NFTNL_SET_USERDATA, nftnl_udata_buf_data(buf), nftnl_udata_buf_len(buf));
 	nftnl_udata_buf_free(buf);
@@ -459,11 +448,9 @@ static void describe_host_order(struct nftnl_set *set)
 static void batch_set(struct nft_batch *batch, unsigned index)
 {
 	const struct nft_set_def *def = &batch->nft->def->sets[index];
-	struct nftnl_set *set = nftnl_set_alloc();
+	struct nftnl_set *set = alloc_made(nftnl_set_alloc(), "nft set");
 	struct nlmsghdr *nlh;
 
-	if (!set)
-		abort();
 	nftnl_set_set_str(set, NFTNL_SET_TABLE, batch->nft->table);
 	nftnl_set_set_str(set, NFTNL_SET_NAME, def->name);
 	nftnl_set_set_u32(set, NFTNL_SET_ID, (uint32_t)index + 1);
@@ -520,11 +507,9 @@ static void batch_elements(struct nft_batch *batch, unsigned index, const struct
 
 static void batch_counter(struct nft_batch *batch, const char *name)
 {
-	struct nftnl_obj *obj = nftnl_obj_alloc();
+	struct nftnl_obj *obj = alloc_made(nftnl_obj_alloc(), "nft object");
 	struct nlmsghdr *nlh;
 
-	if (!obj)
-		abort();
 	nftnl_obj_set_str(obj, NFTNL_OBJ_TABLE, batch->nft->table);
 	nftnl_obj_set_str(obj, NFTNL_OBJ_NAME, name);
 	nftnl_obj_set_u32(obj, NFTNL_OBJ_TYPE, NFT_OBJECT_COUNTER);
@@ -538,11 +523,9 @@ static void batch_counter(struct nft_batch *batch, const char *name)
 
 void nft_chain(struct nft_batch *batch, const char *name, const char *type, uint32_t hook, int32_t priority)
 {
-	struct nftnl_chain *chain = nftnl_chain_alloc();
+	struct nftnl_chain *chain = alloc_made(nftnl_chain_alloc(), "nft chain");
 	struct nlmsghdr *nlh;
 
-	if (!chain)
-		abort();
 	nftnl_chain_set_str(chain, NFTNL_CHAIN_TABLE, batch->nft->table);
 	nftnl_chain_set_str(chain, NFTNL_CHAIN_NAME, name);
 	nftnl_chain_set_str(chain, NFTNL_CHAIN_TYPE, type);
@@ -559,10 +542,8 @@ void nft_chain(struct nft_batch *batch, const char *name, const char *type, uint
 
 struct nftnl_rule *nft_rule(struct nft_batch *batch, const char *chain)
 {
-	struct nftnl_rule *rule = nftnl_rule_alloc();
+	struct nftnl_rule *rule = alloc_made(nftnl_rule_alloc(), "nft rule");
 
-	if (!rule)
-		abort();
 	nftnl_rule_set_str(rule, NFTNL_RULE_TABLE, batch->nft->table);
 	nftnl_rule_set_str(rule, NFTNL_RULE_CHAIN, chain);
 	nftnl_rule_set_u32(rule, NFTNL_RULE_FAMILY, NFPROTO_INET);
@@ -580,10 +561,8 @@ void nft_rule_end(struct nft_batch *batch, struct nftnl_rule *rule, const char *
 
 static struct nftnl_expr *rule_expr(struct nftnl_rule *rule, const char *kind)
 {
-	struct nftnl_expr *expr = nftnl_expr_alloc(kind);
+	struct nftnl_expr *expr = alloc_made(nftnl_expr_alloc(kind), "nft expression");
 
-	if (!expr)
-		abort();
 	nftnl_rule_add_expr(rule, expr);
 	return expr;
 }
@@ -949,8 +928,7 @@ int nft_open(const char *table, const struct nft_def *def, const void *arg, stru
 
 	if (!*table || strlen(table) > TABLE_NAME_MAX)
 		return err_set(err, ERR_INVALID, "nft table name \"%s\": expected 1 to %d characters", table, TABLE_NAME_MAX);
-	nft = allocate(NULL, sizeof(*nft));
-	memset(nft, 0, sizeof(*nft));
+	nft = alloc_new(struct nft);
 	memcpy(nft->table, table, strlen(table) + 1);
 	nft->def = def;
 	nft->arg = arg;

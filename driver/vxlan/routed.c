@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/alloc.h"
 #include "driver/vxlan/nft.h"
 #include "driver/vxlan/vxlan_internal.h"
 #include "netlink/build.h"
@@ -203,12 +204,10 @@ _Static_assert(NAT_POOLS_MAX == DRIVER_POOLS_MAX, "copied");
 
 void vx_routed_nat(struct vxlan *vx, bool *ret_wrote, struct err *err)
 {
-	struct nat_network *list = calloc(HASH_COUNT(vx->networks) + vx->exit_count + 1, sizeof(*list));
+	struct nat_network *list = alloc_array(struct nat_network, HASH_COUNT(vx->networks) + vx->exit_count + 1);
 	struct vx_network *n, *next;
 	size_t count = 0;
 
-	if (!list)
-		abort();
 	HASH_ITER(hh, vx->networks, n, next)
 	if (n->live && n->routed)
 		fill(n, &list[count++]);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "driver/vxlan/vxlan_internal.h"
 
 static struct vx_key key_of(const struct vx_row *row)
@@ -101,9 +103,7 @@ static struct vx_entry *get(struct vx_network *n, const struct vx_row *row)
 
 	if (e)
 		return e;
-	e = calloc(1, sizeof(*e));
-	if (!e)
-		abort();
+	e = alloc_new(struct vx_entry);
 	e->key = key;
 	e->network = n;
 	HASH_ADD(hh, n->rows, key, sizeof(e->key), e);
