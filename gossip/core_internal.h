@@ -110,7 +110,6 @@
 #define SEQ_RESERVE 65536
 #define PINGS 256 /* power of two; the oldest gives way */
 #define CHECKS 32
-#define DIRECT_MAX 16384
 #define ADMIT_AGAIN_MS 100 /* half of what a joiner waits before it asks again */
 #define ADMIT_BUSY_MS 10   /* half of what it waits when it was told that the sponsor is busy */
 #define ADMIT_REMEMBERED 64
@@ -243,8 +242,12 @@ struct member {
 	unsigned unacked;
 	unsigned owed;	      /* packets of its pushes without an answer yet */
 	uint32_t push_rtt_ms; /* the shortest of a push, without the wait of its ack; 0 = none was acknowledged yet */
+};
 
-	UT_hash_handle hh, hh_id;
+/* Slots by what a member is looked up by: open addressing, since nobody leaves the table; 0 = free, else a slot + 1. */
+struct member_index {
+	uint32_t *at;
+	uint32_t size, used; /* size: a power of two */
 };
 
 /* A saved goodbye, until gossip_start: the members may be restored behind it. */
@@ -376,7 +379,7 @@ struct gossip {
 	struct gossip_counters counters;
 
 	struct member *self;
-	struct member *by_hostno, *by_id;
+	struct member_index by_hostno, by_id;
 	struct member **slots; /* by member slot; only grows */
 	unsigned member_count, slot_capacity;
 	uint64_t digest;
@@ -386,8 +389,6 @@ struct gossip {
 	uint64_t suspects_ms;	   /* not later than any suspect is due */
 	struct member **spreading; /* members with spread left; one that was forgotten meanwhile has none */
 	unsigned spreading_count;
-	struct member **direct; /* by hostno, for the lower ones: most are */
-	uint32_t direct_size;
 	uint64_t member_due_ms; /* not later than any member's sync_ms or push_ms */
 	bool stirred;		/* since the last tick came what its functions have to look at */
 	uint64_t member_shape;	/* changes when somebody becomes usable or ceases to be */

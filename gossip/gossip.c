@@ -116,8 +116,6 @@ void gossip_free(struct gossip *g)
 
 	if (!g)
 		return;
-	HASH_CLEAR(hh, g->by_hostno);
-	HASH_CLEAR(hh_id, g->by_id);
 	for (unsigned i = 0; i < g->member_count; i++) {
 		frame_peer_fini(&g->slots[i]->frame);
 		free(g->slots[i]);
@@ -142,7 +140,8 @@ void gossip_free(struct gossip *g)
 	free(g->spreading);
 	free(g->sorted);
 	free(g->dirty);
-	free(g->direct);
+	free(g->by_hostno.at);
+	free(g->by_id.at);
 	free(g);
 }
 

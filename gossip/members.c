@@ -23,22 +23,74 @@ const char *gossip_state_name(enum gossip_state state)
 	return names[state];
 }
 
+/* ---- finding ---- */
+
+static uint32_t hash_of_hostno(uint32_t hostno)
+{
+	return hostno * 0x9e3779b1u >> 8; /* numbers are given in runs that begin at powers of two */
+}
+
+static uint32_t hash_of_id(const struct id128 *host_id)
+{
+	uint32_t hash;
+
+	memcpy(&hash, host_id->bytes, sizeof(hash));
+	return hash;
+}
+
+static void index_put(struct member_index *index, uint32_t hash, unsigned slot)
+{
+	uint32_t i = hash & (index->size - 1);
+
+	while (index->at[i])
+		i = (i + 1) & (index->size - 1);
+	index->at[i] = slot + 1;
+	index->used++;
+}
+
+/* For one more: never more than three of four are taken. */
+static bool index_grow(struct gossip *g, struct member_index *index, bool by_id)
+{
+	struct member_index grown = {.size = index->size ? index->size * 2 : 16};
+
+	if ((uint64_t)(index->used + 1) * 4 <= (uint64_t)index->size * 3)
+		return true;
+	grown.at = calloc(grown.size, sizeof(*grown.at));
+	if (!grown.at)
+		return false;
+	for (unsigned i = 0; i < g->member_count; i++)
+		index_put(&grown, by_id ? hash_of_id(&g->slots[i]->host_id) : hash_of_hostno(g->slots[i]->hostno), i);
+	free(index->at);
+	*index = grown;
+	return true;
+}
+
 struct member *members_find(const struct gossip *g, uint32_t hostno)
 {
-	struct member *m;
+	const struct member_index *index = &g->by_hostno;
+	uint32_t i = hash_of_hostno(hostno);
 
-	if (hostno < DIRECT_MAX)
-		return hostno < g->direct_size ? g->direct[hostno] : NULL;
-	HASH_FIND(hh, g->by_hostno, &hostno, sizeof(hostno), m);
-	return m;
+	for (; index->size && index->at[i & (index->size - 1)]; i++) {
+		struct member *m = g->slots[index->at[i & (index->size - 1)] - 1];
+
+		if (m->hostno == hostno)
+			return m;
+	}
+	return NULL;
 }
 
 struct member *members_by_id(const struct gossip *g, const struct id128 *host_id)
 {
-	struct member *m;
+	const struct member_index *index = &g->by_id;
+	uint32_t i = hash_of_id(host_id);
 
-	HASH_FIND(hh_id, g->by_id, host_id, sizeof(*host_id), m);
-	return m;
+	for (; index->size && index->at[i & (index->size - 1)]; i++) {
+		struct member *m = g->slots[index->at[i & (index->size - 1)] - 1];
+
+		if (id_equal(&m->host_id, host_id))
+			return m;
+	}
+	return NULL;
 }
 
 void members_show(const struct gossip *g, const struct member *m, struct gossip_member *ret_member)
@@ -147,30 +199,10 @@ static bool grow_slots(struct gossip *g)
 	return true;
 }
 
-static bool grow_direct(struct gossip *g, uint32_t hostno)
-{
-	uint32_t size = g->direct_size ? g->direct_size : 16;
-	struct member **direct;
-
-	if (hostno >= DIRECT_MAX || hostno < g->direct_size)
-		return true;
-	while (size <= hostno)
-		size *= 2;
-	direct = realloc(g->direct, size * sizeof(*direct));
-	if (!direct)
-		return false;
-	memset(direct + g->direct_size, 0, (size - g->direct_size) * sizeof(*direct));
-	g->direct = direct;
-	g->direct_size = size;
-	return true;
-}
-
 static void enter_number(struct gossip *g, struct member *m)
 {
 	m->frame.hostno = m->hostno;
-	HASH_ADD(hh, g->by_hostno, hostno, sizeof(m->hostno), m);
-	if (m->hostno < DIRECT_MAX)
-		g->direct[m->hostno] = m;
+	index_put(&g->by_hostno, hash_of_hostno(m->hostno), m->slot);
 	members_update_digest(g, m);
 	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
 	g->member_shape++;
@@ -181,7 +213,8 @@ struct member *members_add(struct gossip *g, const struct member_save *save)
 {
 	struct member *m;
 
-	if (g->member_count >= GOSSIP_MEMBERS_MAX || !grow_slots(g) || !grow_direct(g, save->hostno))
+	if (g->member_count >= GOSSIP_MEMBERS_MAX || !grow_slots(g) || !index_grow(g, &g->by_hostno, false) ||
+		!index_grow(g, &g->by_id, true))
 		return NULL;
 	m = calloc(1, sizeof(*m));
 	if (!m)
@@ -203,20 +236,17 @@ struct member *members_add(struct gossip *g, const struct member_save *save)
 	g->slots[g->member_count++] = m;
 	g->state_count[m->state]++;
 	sooner(&g->suspects_ms, m->suspect_until_ms);
-	HASH_ADD(hh_id, g->by_id, host_id, sizeof(m->host_id), m);
+	index_put(&g->by_id, hash_of_id(&m->host_id), m->slot);
 	enter_number(g, m);
 	return m;
 }
 
 bool members_renumber(struct gossip *g, struct member *m, const struct member_save *save)
 {
-	if (!grow_direct(g, save->hostno))
+	if (!index_grow(g, &g->by_hostno, false))
 		return false;
-	HASH_DEL(g->by_hostno, m);
-	if (m->hostno < DIRECT_MAX)
-		g->direct[m->hostno] = NULL;
-	m->hostno = save->hostno;
-	g->tree_order_count = 0; /* its place follows from the number */
+	m->hostno = save->hostno; /* its old place in the index leads to a member with another number, so to nobody */
+	g->tree_order_count = 0;  /* its place follows from the number */
 	m->addr = save->addr;
 	m->vtep = save->vtep;
 	frame_peer_fini(&m->frame);

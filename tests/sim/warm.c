@@ -215,8 +215,6 @@ static void take_part(struct member *m, const struct member *part, uint64_t boot
 	m->frame.host_id = is.frame.host_id;
 	m->frame.boot = m->frame.boot_known ? boot : 0;
 	m->ring_place = is.ring_place;
-	m->hh = is.hh;
-	m->hh_id = is.hh_id;
 }
 
 /* The image's host changes places with another one. */
