@@ -165,83 +165,84 @@ struct check {
 	unsigned pings;
 };
 
-struct member {
-	uint32_t hostno;
-	unsigned slot;
-	struct id128 host_id;
-	uint8_t public_key[IDENTITY_PUBLIC_SIZE];
-	char name[GOSSIP_NAME_MAX + 1];
-	struct gossip_addr addr;
-	struct ip vtep;
-
-	uint32_t epoch, incarnation;
-	enum gossip_state state;
-	uint64_t since_ms;
-	bool at_start; /* known when we started */
-	bool unheard;  /* known from an admission or the disk only: suspected in silence until it speaks */
-	uint64_t digest;
-	struct frame_peer frame;
-	uint8_t wire;		     /* the highest wire version that both of us speak, as far as we know; 0 = the first */
-	uint32_t boot_epoch;	     /* of the boot tag that its record told */
-	bool greeted;		     /* we said hello first */
-	uint64_t introduce_until_ms; /* we are to tell the others of it, 0 = no */
-	uint64_t admitted_boot;	     /* of its first start, as its admission says; 0 = it does not */
-	bool vouched;		     /* we admitted it since we run, and the others get its boot tag from us */
-	uint64_t heard_ms;
-	uint32_t srtt_us, rttvar_us;
-	uint64_t answered_ms, unanswered_ms; /* the last answer; the first ping without one */
-	uint32_t unanswered;		     /* pings by UDP since one was answered */
-	bool by_stream;			     /* what we send it by UDP is lost, by stream it arrives */
-	uint64_t doubt_ms;		     /* no look at that before */
-	uint32_t flaps;			     /* times FLAP_POINT */
-	uint32_t died_epoch;
-	uint64_t flaps_ms, died_ms, suspected_ms, refused_ms;
-
+/* What is known of few members, or of none most of the time: made when it is first written. */
+struct rare {
 	/* While suspect. */
-	uint64_t suspect_until_ms;
 	uint32_t accusers[4];
-	unsigned accuser_count;
-	bool mine;		   /* we raised it and asked the verifiers */
-	unsigned asked, confirmed; /* the latter in parts of CONFIRM_WHOLE */
-	bool vetoed;		   /* a verifier reached it */
-	uint64_t window_ms;	   /* not dead before */
-
-	uint64_t key_ms; /* when to hand it a key, or to tell it that it is forgotten, at the earliest */
-	bool forgotten;
-	uint64_t twin_ms;	 /* when two hosts last spoke as this one, 0 = never */
-	uint64_t twin_later;	 /* the boot tag of the one that we met later */
-	struct gossip_mark mark; /* the highest that it published since we run */
-	bool said_less;		 /* what it published since is less than `mark` */
-	uint64_t remind_ms;	 /* when to tell it so again */
-	bool stood;		 /* it knows of no later state of ours */
-
-	/* News about it. */
-	enum { NEWS_NONE, NEWS_FORWARD, NEWS_ALL } news;
-	unsigned spread; /* piggybacks left */
-
-	/* Comparing with it. */
-	bool in_step;		     /* found equal since both of us started */
-	bool behind;		     /* a push of ours was left to comparison, and we were not equal since */
-	uint64_t had_admissions;     /* by a tree: of our shard of topic 0 it had all up to here */
-	uint64_t had_seq;	     /* of our records it had all up to here when its root was ours */
-	uint64_t mismatch_ms;	     /* since when roots differ, 0 = equal */
-	uint64_t sync_ms;	     /* when to ask for its root, NEVER */
-	uint64_t vector_ms;	     /* last vector sent */
+	uint8_t accuser_count;
+	bool mine;		    /* we raised it and asked the verifiers */
+	bool vetoed;		    /* a verifier reached it */
+	uint16_t asked, confirmed;  /* the latter in parts of CONFIRM_WHOLE */
+	uint64_t window_ms;	    /* not dead before */
+	uint32_t flaps, died_epoch; /* flaps: times FLAP_POINT */
+	uint64_t flaps_ms, died_ms, suspected_ms, refused_ms;
+	uint64_t doubt_ms;	     /* no look at what by_stream says before */
+	uint64_t introduce_until_ms; /* we are to tell the others of it, 0 = no */
+	uint64_t key_ms;	     /* when to hand it a key, or to tell it that it is forgotten, at the earliest */
+	uint64_t twin_ms;	     /* when two hosts last spoke as this one, 0 = never */
+	uint64_t twin_later;	     /* the boot tag of the one that we met later */
+	uint64_t remind_ms;	     /* when to tell it again that what it published is less than its mark */
 	uint64_t busy_until_ms;	     /* it serves others */
 	uint64_t no_sketch_until_ms; /* compare by vector */
 	uint64_t elsewhere_until_ms; /* we sent it to another, which gives it all */
-	bool bare, waits;	     /* a newcomer that has nothing yet; it waits for somebody to serve it */
-	uint64_t table_ms;	     /* last table sent */
-	bool table_now;
+};
 
+/* In order of size, since each host has one for each other. */
+struct member {
+	struct frame_peer frame;
+	struct rare *rare; /* NULL: nothing; read by rare_of, written by rare */
+	uint64_t since_ms;
+	uint64_t digest;
+	uint64_t admitted_boot; /* of its first start, as its admission says; 0 = it does not */
+	uint64_t heard_ms;
+	uint64_t answered_ms, unanswered_ms; /* the last answer; the first ping without one */
+	uint64_t suspect_until_ms;
 	uint64_t ring_place;
+	struct gossip_mark mark; /* the highest that it published since we run */
+
+	/* Comparing with it. */
+	uint64_t had_admissions; /* by a tree: of our shard of topic 0 it had all up to here */
+	uint64_t had_seq;	 /* of our records it had all up to here when its root was ours */
+	uint64_t mismatch_ms;	 /* since when roots differ, 0 = equal */
+	uint64_t sync_ms;	 /* when to ask for its root, NEVER */
+	uint64_t vector_ms;	 /* last vector sent */
+	uint64_t table_ms;	 /* last table sent */
 
 	/* Pushing to it. */
 	uint64_t push_ms; /* when to look at its cursors, NEVER */
 	uint64_t push_last_ms;
-	unsigned unacked;
-	unsigned owed;	      /* packets of its pushes without an answer yet */
 	uint32_t push_rtt_ms; /* the shortest of a push, without the wait of its ack; 0 = none was acknowledged yet */
+	uint16_t unacked;
+	uint16_t owed; /* packets of its pushes without an answer yet */
+
+	uint32_t hostno;
+	unsigned slot;
+	uint32_t epoch, incarnation;
+	uint32_t boot_epoch; /* of the boot tag that its record told */
+	uint32_t srtt_us, rttvar_us;
+	uint32_t unanswered; /* pings by UDP since one was answered */
+	struct gossip_addr addr;
+	struct id128 host_id;
+	struct ip vtep;
+	uint8_t public_key[IDENTITY_PUBLIC_SIZE];
+	char name[GOSSIP_NAME_MAX + 1];
+
+	uint8_t spread; /* piggybacks left of the news about it */
+	enum gossip_state state : 8;
+	enum { NEWS_NONE, NEWS_FORWARD, NEWS_ALL } news : 8;
+	uint8_t wire;	/* the highest wire version that both of us speak, as far as we know; 0 = the first */
+	bool at_start;	/* known when we started */
+	bool unheard;	/* known from an admission or the disk only: suspected in silence until it speaks */
+	bool greeted;	/* we said hello first */
+	bool vouched;	/* we admitted it since we run, and the others get its boot tag from us */
+	bool by_stream; /* what we send it by UDP is lost, by stream it arrives */
+	bool forgotten;
+	bool said_less;	  /* what it published is less than `mark` */
+	bool stood;	  /* it knows of no later state of ours */
+	bool in_step;	  /* found equal since both of us started */
+	bool behind;	  /* a push of ours was left to comparison, and we were not equal since */
+	bool bare, waits; /* a newcomer that has nothing yet; it waits for somebody to serve it */
+	bool table_now;
 };
 
 /* Slots by what a member is looked up by: open addressing, since nobody leaves the table; 0 = free, else a slot + 1. */
@@ -617,6 +618,12 @@ void members_changed(struct gossip *g, const struct member *m);			 /* something 
 static inline bool member_usable(const struct gossip *g, const struct member *m) /* worth sending to */
 {
 	return m != g->self && (m->state == GOSSIP_ALIVE || m->state == GOSSIP_SUSPECT);
+}
+extern const struct rare rare_nothing;
+struct rare *rare(struct member *m);
+static inline const struct rare *rare_of(const struct member *m)
+{
+	return m->rare ? m->rare : &rare_nothing;
 }
 void members_entry(const struct member *m, struct proto_entry *ret_entry);
 /* Somebody says so. Returns whether what we know outranks the claim. */

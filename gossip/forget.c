@@ -130,9 +130,9 @@ void forget_tell(struct gossip *g, struct member *m, const struct gossip_addr *t
 	uint8_t nonce[24], packet[GOSSIP_PACKET_MAX];
 
 	g->counters.refused_forgotten++;
-	if (trigger_len < HANDSHAKE_FORGOTTEN_SIZE || g->now < m->key_ms)
+	if (trigger_len < HANDSHAKE_FORGOTTEN_SIZE || g->now < rare_of(m)->key_ms)
 		return;
-	m->key_ms = g->now + TELL_EVERY_MS;
+	rare(m)->key_ms = g->now + TELL_EVERY_MS;
 	g->ops.random(g->ctx, nonce, sizeof(nonce));
 	core_transmit(g, to, packet, handshake_forgotten(g->config.identity, m->public_key, nonce, packet));
 }

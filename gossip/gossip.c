@@ -118,6 +118,7 @@ void gossip_free(struct gossip *g)
 		return;
 	for (unsigned i = 0; i < g->member_count; i++) {
 		frame_peer_fini(&g->slots[i]->frame);
+		free(g->slots[i]->rare);
 		free(g->slots[i]);
 	}
 	while ((kept = g->kept)) {

@@ -347,7 +347,7 @@ static struct member *some_subscriber(struct gossip *g, const struct interest *i
 	for (unsigned n = 0; n < g->member_count; n++) {
 		struct member *m = g->slots[n];
 
-		if (has_bit(i, n) && member_usable(g, m) && !m->unheard && g->now >= m->busy_until_ms &&
+		if (has_bit(i, n) && member_usable(g, m) && !m->unheard && g->now >= rare_of(m)->busy_until_ms &&
 			core_random(g, ++seen) == 0)
 			found = m;
 	}

@@ -173,7 +173,7 @@ static void begin_again(struct gossip *g)
 
 static void introduce_soon(struct gossip *g, struct member *m)
 {
-	m->introduce_until_ms = g->now + WAIT_MS;
+	rare(m)->introduce_until_ms = g->now + WAIT_MS;
 	/* What it was told with its welcome may make its digest equal to ours, and it has not heard anybody yet. */
 	if (g->member_count <= TREE_ABOVE)
 		members_table(g, m);
@@ -187,7 +187,7 @@ static void introduce_soon(struct gossip *g, struct member *m)
 
 void introduce_heard(struct gossip *g, struct member *m)
 {
-	if (m->vouched && m->unheard && m->introduce_until_ms == 0)
+	if (m->vouched && m->unheard && rare_of(m)->introduce_until_ms == 0)
 		introduce_soon(g, m);
 }
 
@@ -288,7 +288,7 @@ bool introduce_waits(const struct gossip *g, uint32_t origin)
 {
 	const struct member *m = members_find(g, origin);
 
-	return m && m->introduce_until_ms != 0 && m->state == GOSSIP_ALIVE;
+	return m && rare_of(m)->introduce_until_ms != 0 && m->state == GOSSIP_ALIVE;
 }
 
 /* A newcomer gets no addresses before enough others are known to have its admission. In a mesh their acks tell; by a tree few
@@ -326,14 +326,14 @@ static void introduce_waiting(struct gossip *g)
 		const struct shard *shard;
 		bool ready;
 
-		if (!m->introduce_until_ms)
+		if (!rare_of(m)->introduce_until_ms)
 			continue;
 		ready = is_ready(g, m, &shard);
-		if (!ready && g->now < m->introduce_until_ms) {
+		if (!ready && g->now < rare_of(m)->introduce_until_ms) {
 			sooner(&g->introduce_ms, g->now + INTRODUCE_AGAIN_MS);
 			continue;
 		}
-		m->introduce_until_ms = 0;
+		rare(m)->introduce_until_ms = 0;
 		if (ready && g->member_count > DIRECT_MEMBERS) {
 			if (shard)
 				tree_introduce(g, shard);
@@ -344,7 +344,7 @@ static void introduce_waiting(struct gossip *g)
 				members_tell(g, m, NEWS_ALL);
 				continue;
 			}
-			m->introduce_until_ms = g->now + WAIT_MS;
+			rare(m)->introduce_until_ms = g->now + WAIT_MS;
 			g->introduce_ms = g->now;
 		}
 	}
@@ -384,7 +384,7 @@ void introduce_free(struct gossip *g)
 /* One of us came by the other, which gives it all that there is: what differs is on its way. */
 bool introduce_gives(const struct gossip *g, const struct member *m)
 {
-	return m->vouched || m->introduce_until_ms || introduce_is_source(g, m);
+	return m->vouched || rare_of(m)->introduce_until_ms || introduce_is_source(g, m);
 }
 
 /* We have introduced somebody a moment ago. */

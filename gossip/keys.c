@@ -246,7 +246,7 @@ static void hand(struct gossip *g, struct member *m, const struct keyring_key *k
 	uint8_t nonce[24], sealed[KEYRING_SEALED_SIZE];
 	struct proto_packet packet = {0};
 
-	m->key_ms = g->now + HAND_AGAIN_MS;
+	rare(m)->key_ms = g->now + HAND_AGAIN_MS;
 	g->ops.random(g->ctx, nonce, sizeof(nonce));
 	if (keyring_seal(key, g->config.identity, m->public_key, nonce, sealed) == 0)
 		return;
@@ -267,7 +267,7 @@ static void hand_out(struct gossip *g)
 		struct member *m = g->slots[i];
 		struct keyring_view view;
 
-		if (!member_usable(g, m) || m->unheard || m->key_ms > g->now)
+		if (!member_usable(g, m) || m->unheard || rare_of(m)->key_ms > g->now)
 			continue;
 		if (!view_of(g, m, &view) || keyring_view_lists(&view, fingerprint))
 			continue;

@@ -23,6 +23,17 @@ const char *gossip_state_name(enum gossip_state state)
 	return names[state];
 }
 
+const struct rare rare_nothing;
+
+struct rare *rare(struct member *m)
+{
+	if (!m->rare)
+		m->rare = calloc(1, sizeof(*m->rare));
+	if (!m->rare)
+		abort();
+	return m->rare;
+}
+
 /* ---- finding ---- */
 
 static uint32_t hash_of_hostno(uint32_t hostno)
@@ -112,7 +123,7 @@ void members_show(const struct gossip *g, const struct member *m, struct gossip_
 		.answered_ms = m->answered_ms,
 		.reach = trust_reach(g, m),
 		.self = m == g->self,
-		.twin_ms = m->twin_ms,
+		.twin_ms = rare_of(m)->twin_ms,
 	};
 	memcpy(ret_member->name, m->name, sizeof(ret_member->name));
 }
@@ -286,10 +297,12 @@ void members_entry(const struct member *m, struct proto_entry *ret_entry)
 
 static void forget_suspicion(struct member *m)
 {
-	m->accuser_count = 0;
-	m->mine = m->vetoed = false;
-	m->asked = m->confirmed = 0;
 	m->suspect_until_ms = NEVER;
+	if (!m->rare)
+		return;
+	m->rare->accuser_count = 0;
+	m->rare->mine = m->rare->vetoed = false;
+	m->rare->asked = m->rare->confirmed = 0;
 }
 
 static void raise_version(struct gossip *g, struct member *m, const struct proto_entry *claim)
@@ -320,7 +333,7 @@ static void came_alive(struct gossip *g, struct member *m)
 {
 	m->unheard = false;
 	g->member_shape++;
-	if (m->introduce_until_ms || introduce_is_source(g, m)) /* the newcomer begins, and asks for all */
+	if (rare_of(m)->introduce_until_ms || introduce_is_source(g, m)) /* the newcomer begins, and asks for all */
 		return;
 	push_reset(g, m, false);
 	member_due(g, &m->sync_ms, g->now + (m->in_step ? MISMATCH_MS + core_random(g, 100) : core_random(g, 20)));
@@ -346,8 +359,8 @@ void members_set_state(struct gossip *g, struct member *m, enum gossip_state sta
 	g->member_shape++;
 	if (state == GOSSIP_DEAD) {
 		g->counters.deaths++;
-		m->died_ms = was_unheard ? 0 : g->now;
-		m->died_epoch = m->epoch;
+		rare(m)->died_ms = was_unheard ? 0 : g->now;
+		rare(m)->died_epoch = m->epoch;
 	}
 	if (state == GOSSIP_ALIVE && old == GOSSIP_DEAD)
 		trust_returned(g, m);
@@ -444,7 +457,7 @@ static void believe(struct gossip *g, struct member *m, const struct member *fro
 		break;
 	}
 	/* Everybody is told of whom we introduce, and knows what our source tells us in the beginning. */
-	if (!m->introduce_until_ms && !(introduce_is_source(g, from) && !from->in_step))
+	if (!rare_of(m)->introduce_until_ms && !(introduce_is_source(g, from) && !from->in_step))
 		members_tell(g, m, NEWS_FORWARD);
 }
 

@@ -109,9 +109,9 @@ static struct ping *send_ping(struct gossip *g, struct member *m, enum ping_kind
  * later. */
 void probe_doubt(struct gossip *g, struct member *m)
 {
-	if (m->by_stream || g->now < m->doubt_ms || !g->ops.stream)
+	if (m->by_stream || g->now < rare_of(m)->doubt_ms || !g->ops.stream)
 		return;
-	m->doubt_ms = g->now + DOUBT_MS;
+	rare(m)->doubt_ms = g->now + DOUBT_MS;
 	send_ping(g, m, PING_OTHER);
 	send_ping(g, m, PING_OTHER);
 	try_stream(g, m);
@@ -341,40 +341,45 @@ static void ask_verifiers(struct gossip *g, struct member *suspect)
 
 	members_entry(suspect, &entry);
 	proto_put_verify(&packet, &entry);
-	suspect->mine = true;
-	suspect->window_ms = g->now + trust_stretch(g, suspect, REFUTE_WINDOW_MS * (1 + g->health));
-	suspect->asked = pick_verifiers(g, suspect, verifiers);
-	for (unsigned i = 0; i < suspect->asked; i++)
+	rare(suspect)->mine = true;
+	rare(suspect)->window_ms = g->now + trust_stretch(g, suspect, REFUTE_WINDOW_MS * (1 + g->health));
+	rare(suspect)->asked = (uint16_t)pick_verifiers(g, suspect, verifiers);
+	for (unsigned i = 0; i < rare(suspect)->asked; i++)
 		core_send(g, verifiers[i], FRAME_CLASS_MEMBERSHIP, &packet);
 }
 
 static bool add_accuser(struct member *m, uint32_t accuser)
 {
-	for (unsigned i = 0; i < m->accuser_count; i++)
-		if (m->accusers[i] == accuser)
+	struct rare *r = rare(m);
+
+	for (unsigned i = 0; i < r->accuser_count; i++)
+		if (r->accusers[i] == accuser)
 			return false;
-	if (m->accuser_count == sizeof(m->accusers) / sizeof(m->accusers[0]))
+	if (r->accuser_count == sizeof(r->accusers) / sizeof(r->accusers[0]))
 		return false;
-	m->accusers[m->accuser_count++] = accuser;
+	r->accusers[r->accuser_count++] = accuser;
 	return true;
 }
 
 /* By as many verifiers as it takes, none of which had an answer. */
 static bool is_confirmed(const struct member *m)
 {
-	return m->mine && !m->vetoed && m->confirmed >= VERIFY_QUORUM * CONFIRM_WHOLE;
+	const struct rare *r = rare_of(m);
+
+	return r->mine && !r->vetoed && r->confirmed >= VERIFY_QUORUM * CONFIRM_WHOLE;
 }
 
 static void set_deadline(struct gossip *g, struct member *m)
 {
-	unsigned confirmations = m->accuser_count > 0 ? m->accuser_count - 1 : 0;
+	const struct rare *r = rare_of(m);
+	unsigned confirmations = r->accuser_count > 0 ? r->accuser_count - 1 : 0;
 
-	if (m->mine && m->confirmed / CONFIRM_WHOLE > confirmations)
-		confirmations = m->confirmed / CONFIRM_WHOLE;
+	if (r->mine && r->confirmed / CONFIRM_WHOLE > confirmations)
+		confirmations = r->confirmed / CONFIRM_WHOLE;
 	m->suspect_until_ms = m->since_ms + trust_stretch(g, m, suspicion_time(g, confirmations));
 	sooner(&g->suspects_ms, m->suspect_until_ms);
 	if (is_confirmed(m))
-		sooner(&g->suspects_ms, m->window_ms);
+		sooner(&g->suspects_ms, rare_of(m)->window_ms);
 }
 
 void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool hearsay_dead)
@@ -421,13 +426,13 @@ static uint64_t step_suspects(struct gossip *g)
 
 		if (m->state != GOSSIP_SUSPECT)
 			continue;
-		if (g->now >= m->suspect_until_ms || (is_confirmed(m) && g->now >= m->window_ms)) {
+		if (g->now >= m->suspect_until_ms || (is_confirmed(m) && g->now >= rare_of(m)->window_ms)) {
 			declare_dead(g, m);
 			continue;
 		}
 		sooner(&next, m->suspect_until_ms);
 		if (is_confirmed(m))
-			sooner(&next, m->window_ms);
+			sooner(&next, rare_of(m)->window_ms);
 	}
 	return next;
 }
@@ -512,13 +517,14 @@ void probe_on_verdict(struct gossip *g, const struct proto_verdict *verdict)
 {
 	struct member *m = members_find(g, verdict->hostno);
 
-	if (!m || m->state != GOSSIP_SUSPECT || !m->mine || m->epoch != verdict->epoch || m->incarnation != verdict->incarnation)
+	if (!m || m->state != GOSSIP_SUSPECT || !rare_of(m)->mine || m->epoch != verdict->epoch ||
+		m->incarnation != verdict->incarnation)
 		return;
 	if (verdict->alive) {
-		m->vetoed = true;
+		rare(m)->vetoed = true;
 		return;
 	}
-	m->confirmed += CONFIRM_WHOLE / (1 + verdict->health);
+	rare(m)->confirmed += (uint16_t)(CONFIRM_WHOLE / (1 + verdict->health));
 	set_deadline(g, m);
 }
 
@@ -730,7 +736,8 @@ void probe_paused(struct gossip *g, uint64_t gap_ms)
 			continue; /* the packets that waited for us may have raised it just now */
 		m->since_ms += gap_ms;
 		m->suspect_until_ms += gap_ms;
-		m->window_ms += gap_ms;
+		if (m->rare)
+			m->rare->window_ms += gap_ms;
 	}
 	for (unsigned i = 0; i < CHECKS; i++)
 		g->checks[i].target = 0;

@@ -93,20 +93,21 @@ unsigned gossip_local_health(const struct gossip *g)
 
 /* ---- a host that flaps ---- */
 
-static void fade(const struct gossip *g, struct member *m)
+static void fade(const struct gossip *g, struct rare *r)
 {
-	for (; m->flaps > 0 && g->now >= m->flaps_ms + FLAP_FADE_MS; m->flaps_ms += FLAP_FADE_MS)
-		m->flaps /= 2;
-	if (m->flaps == 0)
-		m->flaps_ms = g->now;
+	for (; r->flaps > 0 && g->now >= r->flaps_ms + FLAP_FADE_MS; r->flaps_ms += FLAP_FADE_MS)
+		r->flaps /= 2;
+	if (r->flaps == 0)
+		r->flaps_ms = g->now;
 }
 
 uint64_t trust_stretch(const struct gossip *g, struct member *m, uint64_t ms)
 {
 	uint64_t stretched = ms;
 
-	fade(g, m);
-	for (unsigned points = m->flaps / FLAP_POINT; points > 0 && stretched < FLAP_MAX_MS; points--)
+	if (m->rare)
+		fade(g, m->rare);
+	for (unsigned points = rare_of(m)->flaps / FLAP_POINT; points > 0 && stretched < FLAP_MAX_MS; points--)
 		stretched *= 2;
 	return ms > FLAP_MAX_MS ? ms : stretched < FLAP_MAX_MS ? stretched : FLAP_MAX_MS;
 }
@@ -114,12 +115,14 @@ uint64_t trust_stretch(const struct gossip *g, struct member *m, uint64_t ms)
 /* `m` was dead and is alive. What was dead since before we started proves nothing; a new epoch proves that it did stop. */
 void trust_returned(struct gossip *g, struct member *m)
 {
-	if (m->died_ms == 0 || m->died_ms + FLAP_WINDOW_MS < g->now || m->died_epoch != m->epoch)
+	struct rare *r = rare(m);
+
+	if (r->died_ms == 0 || r->died_ms + FLAP_WINDOW_MS < g->now || r->died_epoch != m->epoch)
 		return;
-	m->flaps += FLAP_POINT;
-	if (m->flaps > FLAP_MAX * FLAP_POINT)
-		m->flaps = FLAP_MAX * FLAP_POINT;
-	fade(g, m);
+	r->flaps += FLAP_POINT;
+	if (r->flaps > FLAP_MAX * FLAP_POINT)
+		r->flaps = FLAP_MAX * FLAP_POINT;
+	fade(g, r);
 }
 
 /* ---- everybody at once ---- */
@@ -128,11 +131,11 @@ void trust_suspected(struct gossip *g, struct member *m)
 {
 	unsigned recent = 0, known = g->state_count[GOSSIP_ALIVE] + g->state_count[GOSSIP_SUSPECT];
 
-	m->suspected_ms = g->now;
+	rare(m)->suspected_ms = g->now;
 	for (unsigned i = 0; i < g->member_count; i++) {
 		const struct member *other = g->slots[i];
 
-		if (other->suspected_ms == 0 || other->suspected_ms + FREEZE_WINDOW_MS < g->now)
+		if (rare_of(other)->suspected_ms == 0 || rare_of(other)->suspected_ms + FREEZE_WINDOW_MS < g->now)
 			continue;
 		recent++;
 		known += other->state == GOSSIP_DEAD;
@@ -153,7 +156,7 @@ bool trust_daemon_down(const struct gossip *g, const struct member *m)
 {
 	uint64_t lasts = REFUSED_LASTS_MS + (uint64_t)g->state_count[GOSSIP_DEAD] * PROBE_PERIOD_MS;
 
-	return m->state == GOSSIP_DEAD && m->refused_ms > m->heard_ms && m->refused_ms + lasts > g->now;
+	return m->state == GOSSIP_DEAD && rare_of(m)->refused_ms > m->heard_ms && rare_of(m)->refused_ms + lasts > g->now;
 }
 
 void gossip_unreachable(struct gossip *g, const struct gossip_addr *addr, uint64_t now_ms)
@@ -166,7 +169,7 @@ void gossip_unreachable(struct gossip *g, const struct gossip_addr *addr, uint64
 
 		if (m == g->self || m->addr.port != addr->port || !ip_equal(&m->addr.ip, &addr->ip))
 			continue;
-		m->refused_ms = g->now;
+		rare(m)->refused_ms = g->now;
 		if (!was && trust_daemon_down(g, m))
 			members_changed(g, m);
 		return;

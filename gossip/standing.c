@@ -125,7 +125,8 @@ void standing_mark_record(struct gossip *g, uint32_t origin, const uint8_t *val,
 	m->said_less = mark.count <= m->mark.count && gossip_mark_outranks(&m->mark, &mark);
 	if (mark.count > m->mark.count)
 		m->mark = mark;
-	m->remind_ms = g->now;
+	if (m->rare)
+		m->rare->remind_ms = g->now;
 	standing_remind(g, m);
 }
 
@@ -141,9 +142,9 @@ static bool repeats_epoch(const struct gossip *g, const struct member *m)
 /* Again while it probes and answers: the word may be lost, and who was set back may lack the key that it is said with. */
 void standing_remind(struct gossip *g, struct member *m)
 {
-	if (g->now < m->remind_ms || !member_usable(g, m) || !(m->said_less || repeats_epoch(g, m)))
+	if (g->now < rare_of(m)->remind_ms || !member_usable(g, m) || !(m->said_less || repeats_epoch(g, m)))
 		return;
-	m->remind_ms = g->now + REMIND_MS;
+	rare(m)->remind_ms = g->now + REMIND_MS;
 	tell(g, m, &m->addr, PROTO_SET_BACK);
 }
 
@@ -252,7 +253,7 @@ static void on_twin(struct gossip *g, struct member *m, bool later)
 {
 	bool firm = g->standing.now == GOSSIP_STANDING_SOUND && g->now >= g->standing.since_ms + FIRM_AFTER_MS;
 
-	g->self->twin_ms = g->now;
+	rare(g->self)->twin_ms = g->now;
 	if (later && !firm && g->standing.now != GOSSIP_STANDING_TWIN)
 		become(g, GOSSIP_STANDING_SILENT, m->hostno);
 	else
@@ -295,10 +296,10 @@ bool standing_on_verdict(struct gossip *g, struct member *m, struct bytes_reader
 void standing_twin_seen(struct gossip *g, struct member *m, const struct gossip_addr *from)
 {
 	g->conflicts++;
-	if (m->twin_ms == 0)
-		m->twin_later = m->frame.boot_before;
-	m->twin_ms = g->now;
-	tell(g, m, from, m->frame.boot == m->twin_later ? PROTO_TWIN_LATER : PROTO_TWIN);
+	if (rare(m)->twin_ms == 0)
+		rare(m)->twin_later = m->frame.boot_before;
+	rare(m)->twin_ms = g->now;
+	tell(g, m, from, m->frame.boot == rare(m)->twin_later ? PROTO_TWIN_LATER : PROTO_TWIN);
 }
 
 enum gossip_standing gossip_standing(const struct gossip *g)

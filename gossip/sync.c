@@ -183,8 +183,8 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 		member_due(g, &m->sync_ms, m->mismatch_ms + MISMATCH_MS);
 		return;
 	}
-	if (g->now < m->busy_until_ms) {
-		member_due(g, &m->sync_ms, m->busy_until_ms + core_random(g, 20));
+	if (g->now < rare_of(m)->busy_until_ms) {
+		member_due(g, &m->sync_ms, rare_of(m)->busy_until_ms + core_random(g, 20));
 		return;
 	}
 	if (g->now < g->vector_ms || (m->vector_ms != 0 && g->now < m->vector_ms + VECTOR_EVERY_MS)) {

@@ -103,7 +103,7 @@ static void tell_waiting(struct gossip *g, uint32_t but, unsigned count, const s
 		if (!m->waits || m->hostno == but)
 			continue;
 		m->waits = m->bare = false;
-		m->elsewhere_until_ms = g->now + ELSEWHERE_MS;
+		rare(m)->elsewhere_until_ms = g->now + ELSEWHERE_MS;
 		g->waiting--;
 		count--;
 		if (member_usable(g, m))
@@ -154,7 +154,7 @@ bool bulk_bare(const struct member *m)
 
 bool bulk_expects(const struct gossip *g, const struct member *m)
 {
-	return m->bare || g->now < m->elsewhere_until_ms;
+	return m->bare || g->now < rare_of(m)->elsewhere_until_ms;
 }
 
 bool bulk_lacks_all(const struct gossip *g)
@@ -245,7 +245,7 @@ void bulk_busy(struct gossip *g, struct member *m, struct topic *topic)
 
 static bool may_ask(const struct gossip *g, const struct member *m)
 {
-	return m && member_usable(g, m) && !m->unheard && g->now >= m->busy_until_ms;
+	return m && member_usable(g, m) && !m->unheard && g->now >= rare_of(m)->busy_until_ms;
 }
 
 static void ask_now(struct gossip *g, struct member *m)
@@ -286,11 +286,11 @@ bool sync_on_busy(struct gossip *g, struct member *m, struct bytes_reader *body)
 		if (!instead && (named == m || may_ask(g, named)))
 			instead = named;
 	}
-	m->busy_until_ms = g->now + (instead == m ? 0 : retry_ms < BUSY_MAX_MS ? retry_ms : BUSY_MAX_MS);
+	rare(m)->busy_until_ms = g->now + (instead == m ? 0 : retry_ms < BUSY_MAX_MS ? retry_ms : BUSY_MAX_MS);
 	m->sync_ms = NEVER;
-	member_due(g, &m->sync_ms, m->busy_until_ms + core_random(g, BULK_LASTS_MS));
-	if (bare && g->strangers_ms < m->busy_until_ms + STRANGER_MS)
-		g->strangers_ms = m->busy_until_ms + STRANGER_MS;
+	member_due(g, &m->sync_ms, rare_of(m)->busy_until_ms + core_random(g, BULK_LASTS_MS));
+	if (bare && g->strangers_ms < rare_of(m)->busy_until_ms + STRANGER_MS)
+		g->strangers_ms = rare_of(m)->busy_until_ms + STRANGER_MS;
 	if (instead && bare)
 		sync_begin(g, instead);
 	else if (!bare && (instead || (instead = anybody_else(g)) != NULL))

@@ -59,7 +59,7 @@ void sketch_free(struct gossip *g)
 static void give_up(struct gossip *g, struct member *m, uint64_t for_ms)
 {
 	g->counters.sketches_failed++;
-	m->no_sketch_until_ms = g->now + for_ms;
+	rare(m)->no_sketch_until_ms = g->now + for_ms;
 	end_session(g);
 }
 
@@ -68,7 +68,7 @@ enum sketch_begun sketch_begin(struct gossip *g, struct member *m)
 	struct sketch_session *s = g->sketch;
 	unsigned shards = sync_shared_count(g, m);
 
-	if (shards <= SKETCH_ABOVE || g->now < m->no_sketch_until_ms)
+	if (shards <= SKETCH_ABOVE || g->now < rare_of(m)->no_sketch_until_ms)
 		return SKETCH_NOT_HERE;
 	if (s && s->hostno != m->hostno && g->now < s->until_ms) {
 		member_due(g, &m->sync_ms, s->until_ms + core_random(g, 20));

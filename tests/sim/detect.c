@@ -262,7 +262,7 @@ static uint64_t dies_after(struct world *w, unsigned dead, unsigned health, bool
 	world_touch(other, 0);
 	core(other, 0)->probe.phase = PROBE_IDLE;
 	probe_suspect(core(other, 0), m, core(other, 0)->self->hostno, false);
-	expect(w, m->asked == 5, "five are asked");
+	expect(w, rare_of(m)->asked == 5, "five are asked");
 	core(other, 0)->health = core(other, 0)->lifeguard = 0;
 	for (unsigned i = 0; i < dead; i++)
 		say(other, 2 + i, 1, false, health);
@@ -307,7 +307,7 @@ static void five_verifiers_look_for_themselves(struct world *w)
 			looking += core(w, i)->checks[c].target == w->hosts[dead].hostno;
 	expect(w, looking == 5, "five hosts look for themselves");
 	world_run_ms(w, 410);
-	expect(w, member(w, 0, dead)->confirmed == 5 * CONFIRM_WHOLE, "twice within 400 ms, and say what they found");
+	expect(w, rare_of(member(w, 0, dead))->confirmed == 5 * CONFIRM_WHOLE, "twice within 400 ms, and say what they found");
 	world_run_ms(w, 400);
 	expect(w, member(w, 0, dead)->state == GOSSIP_DEAD, "so that the death is certain when the time to refute is over");
 }
@@ -319,14 +319,14 @@ static uint64_t suspicion_lasts(struct world *w, unsigned accusers, unsigned fla
 	uint64_t lasts;
 
 	members_set_state(g, m, GOSSIP_ALIVE);
-	m->flaps = flaps * FLAP_POINT;
-	m->flaps_ms = g->now;
+	rare(m)->flaps = flaps * FLAP_POINT;
+	rare(m)->flaps_ms = g->now;
 	g->health = health;
 	for (unsigned i = 0; i < accusers; i++)
 		probe_suspect(g, m, w->hosts[2 + i].hostno, false);
 	lasts = m->suspect_until_ms - m->since_ms;
 	members_set_state(g, m, GOSSIP_ALIVE);
-	m->flaps = 0;
+	rare(m)->flaps = 0;
 	g->health = 0;
 	return lasts;
 }
