@@ -11,12 +11,12 @@ computing, bytes as on the wire. Clusters of more than 200 hosts begin warm (tes
     join_all     all join one host at once by a token; to all seeing all
     idle_tx      bytes sent by a host, headers of Ethernet, IP and UDP counted
     storm        10,000 changes in 10 s; from the last one to each host having its last
-    newcomer     into a network with 100,000 records
+    newcomer     into a network with 100,000 endpoints, records by the daemon's own encoder: 34 bytes, 20 of them random
     starved      4 of 100 hosts stopped or cut off most of the time (tests/sim/starve.h): how often a healthy host takes a healthy
                  one for dead. Beside it two models, of SWIM and of Lifeguard as memberlist has it, that suffer the same (peers.c)
     sick         80 % of the packets of every 200th host are lost, and all that every other 200th says: changes of such a host's state,
                  where most were seen
-    memory_*     heap of the process for 100,000 records of 65 bytes, all of it, malloc's own included; netlink tables are not in it
+    memory_*     heap of the process for 100,000 such endpoints, all of it, malloc's own included; netlink tables are not in it
     simulate_*   the simulator itself: seconds of the wall clock, alone on the machine
 
 A row's median, min and max are over runs from different seeds ("n"); where all cases of all runs are one list, a percentile is of that.
