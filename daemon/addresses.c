@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/alloc.h"
 #include "daemon/node_internal.h"
 
 struct address_users {
@@ -26,9 +27,7 @@ static void add(struct address_users **index, struct endpoint *ep, const struct 
 	if (!ip_is_set(ip))
 		return;
 	if (!u) {
-		u = calloc(1, sizeof(*u));
-		if (!u)
-			abort();
+		u = alloc_new(struct address_users);
 		u->ip = *ip;
 		HASH_ADD(hh, *index, ip, sizeof(u->ip), u);
 	}

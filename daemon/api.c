@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/api_internal.h"
 
 #define TOKEN_TTL_S 3600
@@ -40,10 +42,8 @@ struct pending {
 
 static struct pending *pending_new(struct node *node, struct control_call *call)
 {
-	struct pending *p = calloc(1, sizeof(*p));
+	struct pending *p = alloc_new(struct pending);
 
-	if (!p)
-		abort();
 	p->node = node;
 	p->call = call;
 	return p;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/api_internal.h"
 
 struct create_call {
@@ -108,12 +110,10 @@ static int read_subnet(struct network_spec *spec, json_t *body, const char *name
 
 void api_network_create(struct node *node, struct control_call *call, json_t *body)
 {
-	struct create_call *c = calloc(1, sizeof(*c));
+	struct create_call *c = alloc_new(struct create_call);
 	const char *name = json_string_value(json_object_get(body, "name"));
 	struct err err = {0};
 
-	if (!c)
-		abort();
 	c->node = node;
 	c->call = call;
 	snprintf(c->spec.name, sizeof(c->spec.name), "%s", name ? name : "");
@@ -195,9 +195,7 @@ void api_network_rm(struct node *node, struct control_call *call, const char *na
 		control_fail(call, &err);
 		return;
 	}
-	l = calloc(1, sizeof(*l));
-	if (!l)
-		abort();
+	l = alloc_new(struct later_answer);
 	l->call = call;
 	l->answer = json_pack("{s:o}", "removed", api_id(&id));
 	if (n) {

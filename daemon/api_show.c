@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/api_internal.h"
 
 #define COUNT_MAX 0x7fffffffffffffffULL
@@ -41,10 +43,8 @@ static int compare_objects(const void *x, const void *y)
 static json_t *sorted(json_t *array, const char *const *keys)
 {
 	size_t n = json_array_size(array);
-	json_t **items = calloc(n + 1, sizeof(json_t *)), *result = json_array();
+	json_t **items = alloc_array(json_t *, n + 1), *result = json_array();
 
-	if (!items)
-		abort();
 	for (size_t i = 0; i < n; i++)
 		items[i] = json_array_get(array, i);
 	sort_keys = keys;

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/alloc.h"
 #include "daemon/node_internal.h"
 
 #define CLAIM_MS 200
@@ -128,10 +129,8 @@ static uint32_t epoch_of(struct node *node, uint32_t hostno)
 
 static struct claim *remember(struct node *node, uint32_t from, const char *key, const void *value, size_t len)
 {
-	struct claim *c = calloc(1, sizeof(*c) + len);
+	struct claim *c = alloc_zeroed(1, sizeof(*c) + len, "struct claim");
 
-	if (!c)
-		abort();
 	snprintf(c->key, sizeof(c->key), "%s", key);
 	memcpy(c->value, value, len);
 	c->len = len;
@@ -236,10 +235,8 @@ static void finish(struct node *node, struct pending_claim *p, const void *winne
 /* In the order of asking: the first one's definition was sent. */
 static void add_asker(struct pending_claim *p, void (*fn)(void *arg, const void *winner, size_t len), void *arg)
 {
-	struct asker *a = calloc(1, sizeof(*a)), **at = &p->askers;
+	struct asker *a = alloc_new(struct asker), **at = &p->askers;
 
-	if (!a)
-		abort();
 	a->fn = fn;
 	a->arg = arg;
 	while (*at)
@@ -300,9 +297,7 @@ void claim_name(struct node *node, const char *key, bool patient, const void *mi
 		add_asker(p, fn, arg);
 		return;
 	}
-	p = calloc(1, sizeof(*p) + len);
-	if (!p)
-		abort();
+	p = alloc_zeroed(1, sizeof(*p) + len, "struct pending_claim");
 	p->xid = ++node->next_claim;
 	p->home = home_of(node, key);
 	p->deadline_ms = now + CLAIM_MS;

@@ -13,6 +13,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
+
 #include "daemon/node_internal.h"
 
 #define NEXT_WIRE_ENV "TRESTLE_TEST_NEXT_WIRE" /* for tests: act as the release after this one */
@@ -427,11 +429,9 @@ struct host *cluster_host(struct node *node, uint32_t hostno)
 void cluster_tell_members(struct node *node)
 {
 	unsigned count = 0, max = HASH_COUNT(node->hosts) + 1;
-	struct ip *vteps = calloc(max, sizeof(*vteps));
+	struct ip *vteps = alloc_array(struct ip, max);
 	struct host *host, *next;
 
-	if (!vteps)
-		abort();
 	vteps[count++] = node->options.vtep;
 	HASH_ITER(hh, node->hosts, host, next)
 	if (host->state != GOSSIP_LEFT && ip_is_set(&host->vtep)) /* an admission alone tells no address */
@@ -447,9 +447,7 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 	bool moved;
 
 	if (!host) {
-		host = calloc(1, sizeof(*host));
-		if (!host)
-			abort();
+		host = alloc_new(struct host);
 		host->hostno = m->hostno;
 		host->state = GOSSIP_LEFT;
 		HASH_ADD(hh, node->hosts, hostno, sizeof(host->hostno), host);
@@ -551,10 +549,8 @@ static void on_kept(void *arg)
 static void on_sync(void *ctx, uint64_t ticket)
 {
 	struct node *node = ctx;
-	struct kept *k = calloc(1, sizeof(*k));
+	struct kept *k = alloc_new(struct kept);
 
-	if (!k)
-		abort();
 	*k = (struct kept){node, ticket};
 	outbox_call(node->outbox, on_kept, k);
 }

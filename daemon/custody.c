@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/node_internal.h"
 
 struct ticket {
@@ -84,9 +86,9 @@ static void perform(void *arg)
 
 static struct effect *effect_new(struct node *node, const void *bytes, size_t len)
 {
-	struct effect *e = calloc(1, sizeof(*e));
+	struct effect *e = alloc_new(struct effect);
 
-	if (!e || len > sizeof(e->bytes))
+	if (len > sizeof(e->bytes)) /* a bug */
 		abort();
 	e->node = node;
 	e->len = len;
@@ -212,9 +214,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 void custody_begin(struct node *node)
 {
 	if (!node->ipam_timer)
-		node->ipam_timer = evtimer_new(node->base, on_timer, node);
-	if (!node->ipam_timer)
-		abort();
+		node->ipam_timer = alloc_made(evtimer_new(node->base, on_timer, node), "timer");
 	ipam_start(node->ipam, clock_boot_ms());
 	custody_poke(node);
 }
@@ -262,11 +262,9 @@ void custody_stop(struct node *node)
 uint64_t custody_ask(
 	struct node *node, const struct ipam_want *want, void (*fn)(void *arg, const struct ipam_result *result), void *arg)
 {
-	struct ticket *t = calloc(1, sizeof(*t));
+	struct ticket *t = alloc_new(struct ticket);
 	uint64_t number = ++node->next_ticket;
 
-	if (!t)
-		abort();
 	t->number = number;
 	t->pool = want->pool;
 	t->fn = fn;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "daemon/node_internal.h"
+#include "base/alloc.h"
 #include "driver/vxlan/vxlan.h"
 #include "netlink/netns.h"
 
@@ -481,10 +482,8 @@ static void job_done(void *arg)
 
 static struct job *job_new(struct datapath *dp, enum job_kind kind)
 {
-	struct job *j = calloc(1, sizeof(*j));
+	struct job *j = alloc_new(struct job);
 
-	if (!j)
-		abort();
 	j->dp = dp;
 	j->kind = kind;
 	j->hold = dp->hold;
@@ -578,9 +577,7 @@ void datapath_look_at_links(struct node *node)
 		return;
 	dp->links_running = true;
 	j = job_new(dp, JOB_LINKS);
-	j->queries = calloc(HASH_COUNT(node->endpoints), sizeof(*j->queries));
-	if (!j->queries)
-		abort();
+	j->queries = alloc_array(struct link_query, HASH_COUNT(node->endpoints));
 	HASH_ITER(hh, node->endpoints, ep, next)
 	{
 		struct link_query *q = &j->queries[j->query_count++];
@@ -596,10 +593,8 @@ void datapath_look_at_links(struct node *node)
 static struct command *add(struct node *node, enum command_kind kind)
 {
 	struct datapath *dp = node->datapath;
-	struct command *c = calloc(1, sizeof(*c));
+	struct command *c = alloc_new(struct command);
 
-	if (!c)
-		abort();
 	c->kind = kind;
 	*dp->tail = c;
 	dp->tail = &c->next;
@@ -672,9 +667,7 @@ void datapath_del_remote(struct node *node, const struct id128 *network, const s
 
 static void set_vteps(struct command *c, const struct ip *vteps, size_t count)
 {
-	c->vteps = calloc(count + 1, sizeof(*vteps));
-	if (!c->vteps)
-		abort();
+	c->vteps = alloc_array(struct ip, count + 1);
 	memcpy(c->vteps, vteps, count * sizeof(*vteps));
 	c->count = count;
 }
@@ -696,9 +689,7 @@ void datapath_set_exits(struct node *node, const struct driver_exit *exits, size
 {
 	struct command *c = add(node, SET_EXITS);
 
-	c->exits = calloc(count + 1, sizeof(*exits));
-	if (!c->exits)
-		abort();
+	c->exits = alloc_array(struct driver_exit, count + 1);
 	memcpy(c->exits, exits, count * sizeof(*exits));
 	c->count = count;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "daemon/endpoints_internal.h"
+#include "base/alloc.h"
 #include "daemon/waiters.h"
 
 /* ---- CreateEndpoint ---- */
@@ -91,10 +92,8 @@ static void created(void *arg, const struct err *err)
 
 static struct create_call *create_call_new(struct node *node, struct plugin_call *call, const char *endpoint_id)
 {
-	struct create_call *c = calloc(1, sizeof(*c));
+	struct create_call *c = alloc_new(struct create_call);
 
-	if (!c)
-		abort();
 	*c = (struct create_call){node, call, endpoint_id};
 	return c;
 }
@@ -199,10 +198,8 @@ static void proven(void *arg, const struct err *err)
 static void join_after_proof(struct node *node, struct endpoint *ep, struct plugin_call *call, const char *network_id,
 	const char *endpoint_id, const char *sandbox)
 {
-	struct prove_call *c = calloc(1, sizeof(*c));
+	struct prove_call *c = alloc_new(struct prove_call);
 
-	if (!c)
-		abort();
 	*c = (struct prove_call){
 		.node = node, .call = call, .network_id = network_id, .endpoint_id = endpoint_id, .sandbox = sandbox};
 	datapath_put_endpoint(node, ep);
@@ -225,9 +222,7 @@ void endpoints_join(void *ctx, struct plugin_call *call, const char *network_id,
 		join_after_proof(node, ep, call, network_id, endpoint_id, sandbox);
 		return;
 	}
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		abort();
+	c = alloc_new(struct join_call);
 	c->call = call;
 	snprintf(c->joined.src_name, sizeof(c->joined.src_name), "%s", ep->state.peer_name);
 	snprintf(c->joined.dst_prefix, sizeof(c->joined.dst_prefix), "%s", d ? d->state.if_prefix : "eth");
@@ -301,9 +296,7 @@ void endpoints_delete(void *ctx, struct plugin_call *call, const char *network_i
 		plugin_done(call);
 		return;
 	}
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		abort();
+	c = alloc_new(struct delete_call);
 	c->node = node;
 	c->call = call;
 	endpoint_remove(node, ep, deleted, c);

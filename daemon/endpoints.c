@@ -18,6 +18,7 @@
 #include <utlist.h>
 
 #include "daemon/endpoints_internal.h"
+#include "base/alloc.h"
 #include "daemon/waiters.h"
 
 /* ---- lookup and bytes ---- */
@@ -94,9 +95,7 @@ static void publish_soon(struct node *node, struct endpoint *ep)
 	struct timeval now = {0};
 
 	if (!node->publish_timer)
-		node->publish_timer = evtimer_new(node->base, publish_waiting, node);
-	if (!node->publish_timer)
-		abort();
+		node->publish_timer = alloc_made(evtimer_new(node->base, publish_waiting, node), "timer");
 	DL_APPEND(node->unpublished, ep);
 	ep->publish_waits = true;
 	event_add(node->publish_timer, &now);
@@ -338,11 +337,9 @@ static void one_removed(void *arg)
 
 void endpoints_remove_all_of(struct node *node, const char *docker_network, void (*fn)(void *arg), void *arg)
 {
-	struct remove_all *r = calloc(1, sizeof(*r));
+	struct remove_all *r = alloc_new(struct remove_all);
 	struct endpoint *ep, *next;
 
-	if (!r)
-		abort();
 	*r = (struct remove_all){.open = 1, .fn = fn, .arg = arg};
 	if (!docker_network)
 		workloads_release_addresses(node);
@@ -548,10 +545,8 @@ static void create_step(struct create *c)
 
 static struct endpoint *endpoint_new(struct node *node, const struct endpoint_want *want)
 {
-	struct endpoint *ep = calloc(1, sizeof(*ep));
+	struct endpoint *ep = alloc_new(struct endpoint);
 
-	if (!ep)
-		abort();
 	snprintf(ep->id, sizeof(ep->id), "%s", want->id);
 	ep->network = want->network;
 	ep->workload = want->workload;
@@ -585,10 +580,8 @@ static struct endpoint *endpoint_new(struct node *node, const struct endpoint_wa
 
 static struct create *create_new(struct node *node, struct endpoint *ep)
 {
-	struct create *c = calloc(1, sizeof(*c));
+	struct create *c = alloc_new(struct create);
 
-	if (!c)
-		abort();
 	*c = (struct create){.node = node, .ep = ep};
 	return c;
 }

@@ -9,6 +9,7 @@
 #include <utlist.h>
 
 #include "base/number.h"
+#include "base/alloc.h"
 #include "daemon/node_internal.h"
 
 #define FORGET_WAIT_MS 4000 /* an answer is given then, whatever has happened; the decree goes on */
@@ -241,14 +242,10 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
 static void wait_for_decree(struct node *node, struct control_call *call, uint32_t victim)
 {
 	const struct timeval at_once = {0};
-	struct forget *f = calloc(1, sizeof(*f));
+	struct forget *f = alloc_new(struct forget);
 
-	if (!f)
-		abort();
 	*f = (struct forget){.node = node, .call = call, .victim = victim, .deadline_ms = clock_boot_ms() + FORGET_WAIT_MS};
-	f->timer = evtimer_new(node->base, on_look, f);
-	if (!f->timer)
-		abort();
+	f->timer = alloc_made(evtimer_new(node->base, on_look, f), "timer");
 	DL_APPEND(node->forgets, f);
 	event_add(f->timer, &at_once);
 }

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/node_internal.h"
 
 #define OWNER "the host itself"
@@ -97,11 +99,9 @@ static void given(void *arg, const struct ipam_result *result)
 static void ask(struct node *node, struct network *n, unsigned which, const struct pool *p)
 {
 	struct ipam_want want = {.pool = p->id, .owner = OWNER};
-	struct asking *a = calloc(1, sizeof(*a));
+	struct asking *a = alloc_new(struct asking);
 	uint64_t ticket;
 
-	if (!a)
-		abort();
 	*a = (struct asking){.node = node, .network = n->id, .pool = p->id, .which = which};
 	n->own[which].ticket = UINT64_MAX; /* the answer may come from within the call */
 	ticket = custody_ask(node, &want, given, a);

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "daemon/node_internal.h"
+#include "base/alloc.h"
 #include "daemon/routes.h"
 #include "daemon/waiters.h"
 #include "driver/vxlan/vxlan.h"
@@ -72,12 +73,10 @@ static struct driver_exit exit_of(const struct host_end *end)
 
 static void tell_driver(struct node *node)
 {
-	struct driver_exit *list = calloc(HASH_COUNT(node->networks) + 1, sizeof(*list));
+	struct driver_exit *list = alloc_array(struct driver_exit, HASH_COUNT(node->networks) + 1);
 	struct network *n, *next;
 	size_t count = 0;
 
-	if (!list)
-		abort();
 	HASH_ITER(hh, node->networks, n, next)
 	if (n->host_end && n->host_end->ep && n->host_end->told)
 		list[count++] = exit_of(n->host_end);
@@ -213,9 +212,7 @@ static void wanted_link(const struct host_end *end, struct workload_link *link)
 	snprintf(link->ifname, sizeof(link->ifname), "%s", end->ep->state.peer_name);
 	/* Not the tag of what the driver makes, which it would take for its own. */
 	snprintf(link->alias, sizeof(link->alias), "trestle network %s", def->name);
-	link->routes = calloc(NETWORK_POOLS_MAX, sizeof(*link->routes));
-	if (!link->routes)
-		abort();
+	link->routes = alloc_array(struct workload_route, NETWORK_POOLS_MAX);
 	for (unsigned i = 0; i < def->pool_count; i++) {
 		const struct prefix *own = &end->addresses[def->pools[i].ip.family == 6];
 
@@ -374,10 +371,8 @@ static bool lacks_family(const struct host_end *end)
 
 static struct host_end *end_new(struct node *node, struct network *n)
 {
-	struct host_end *end = calloc(1, sizeof(*end));
+	struct host_end *end = alloc_new(struct host_end);
 
-	if (!end)
-		abort();
 	end->node = node;
 	end->network = n;
 	n->host_end = end;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/node_internal.h"
 
 #define HOSTNO_SPARES 16    /* so that a sponsor works inside a cut from its own reserve */
@@ -122,10 +124,8 @@ static void grant_result(void *arg, const struct ipam_result *result)
 
 static struct hostno_grant *grant_new(struct node *node, const struct id128 *host_id)
 {
-	struct hostno_grant *g = calloc(1, sizeof(*g));
+	struct hostno_grant *g = alloc_new(struct hostno_grant);
 
-	if (!g)
-		abort();
 	g->node = node;
 	g->host_id = *host_id;
 	HASH_ADD(hh, node->grants, host_id, sizeof(g->host_id), g);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "daemon/node_internal.h"
+#include "base/alloc.h"
 #include "gossip/joiner.h"
 #include "gossip/token.h"
 
@@ -125,10 +126,9 @@ static void change_run(void *arg)
 
 static void add_save(struct change *c, enum store_kind kind, const void *key, size_t key_len, const void *val, size_t len)
 {
-	struct store_change *s = store_change_new(STORE_STATE, kind, key, key_len, val, len, true);
+	struct store_change *s =
+		alloc_made(store_change_new(STORE_STATE, kind, key, key_len, val, len, true), "change of the store");
 
-	if (!s)
-		abort();
 	s->next = c->saves;
 	c->saves = s;
 }
@@ -221,10 +221,8 @@ static void now_member(void *arg, const struct err *err)
 
 static void become_member(struct node *node)
 {
-	struct change *c = calloc(1, sizeof(*c));
+	struct change *c = alloc_new(struct change);
 
-	if (!c)
-		abort();
 	c->node = node;
 	c->result = node->join->result;
 	if (c->result.saved_count && c->result.saved[0].key_len == 1 + sizeof(node->sponsor)) /* 'm' and the sponsor's host id */
@@ -332,18 +330,14 @@ int cluster_join(
 
 	if (token_decode(token_text, &token, err) < 0 || may_join(node, &token, err) < 0 || check_seeds(node, &token, err) < 0)
 		return -1;
-	j = calloc(1, sizeof(*j));
-	if (!j)
-		return err_set(err, ERR_INTERNAL, "out of memory");
+	j = alloc_new(struct join);
 	j->node = node;
 	j->fn = fn;
 	j->arg = arg;
-	j->timer = evtimer_new(node->base, on_join_timer, node);
+	j->timer = alloc_made(evtimer_new(node->base, on_join_timer, node), "timer");
 	node->join = j;
 	j->joiner = joiner_new(&token, &node->identity, node->options.name, &node->options.listen, &node->options.vtep,
 		JOIN_TIMEOUT_MS, &ops, node, clock_boot_ms());
-	if (!j->timer || !j->joiner)
-		abort();
 	event_add(j->timer, &at_once);
 	return 0;
 }
@@ -413,10 +407,8 @@ static void on_leave_timer(evutil_socket_t fd, short what, void *arg)
 
 void cluster_start_over(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg)
 {
-	struct change *c = calloc(1, sizeof(*c));
+	struct change *c = alloc_new(struct change);
 
-	if (!c)
-		abort();
 	c->node = node;
 	c->new_identity = true;
 	randombytes_buf(c->seed, sizeof(c->seed));
@@ -435,13 +427,9 @@ int cluster_leave(struct node *node, void (*fn)(void *arg, const struct err *err
 
 	if (node->leaving || node->join)
 		return err_set(err, ERR_CONFLICT, "this host is joining or leaving already; wait for the answer");
-	l = calloc(1, sizeof(*l));
-	if (!l)
-		return err_set(err, ERR_INTERNAL, "out of memory");
+	l = alloc_new(struct leave);
 	*l = (struct leave){.node = node, .fn = fn, .arg = arg, .deadline_ms = clock_boot_ms() + LEAVE_MS};
-	l->timer = evtimer_new(node->base, on_leave_timer, l);
-	if (!l->timer)
-		abort();
+	l->timer = alloc_made(evtimer_new(node->base, on_leave_timer, l), "timer");
 	node->leaving = true;
 	node->options.join[0] = 0; /* who leaves does not want to be brought back */
 	ipam_retire(node->ipam, clock_boot_ms());

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/networks_internal.h"
 
 struct docker_network *docker_network_find(struct node *node, const char *id)
@@ -53,9 +55,7 @@ static void created(void *arg, struct network *n, const struct err *err)
 	}
 	d = docker_network_find(node, c->docker_id); /* two equal calls at once */
 	if (!d) {
-		d = calloc(1, sizeof(*d));
-		if (!d)
-			abort();
+		d = alloc_new(struct docker_network);
 		snprintf(d->id, sizeof(d->id), "%s", c->docker_id);
 		c->state.network = n->id;
 		d->state = c->state;
@@ -112,9 +112,7 @@ void networks_create(void *ctx, struct plugin_call *call, const struct plugin_cr
 		plugin_fail(call, &err);
 		return;
 	}
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		abort();
+	c = alloc_new(struct create_call);
 	c->node = node;
 	c->call = call;
 	snprintf(c->docker_id, sizeof(c->docker_id), "%s", req->network_id);
@@ -164,10 +162,8 @@ static void endpoints_gone(void *arg)
 void networks_delete(void *ctx, struct plugin_call *call, const char *network_id)
 {
 	struct node *node = ctx;
-	struct delete_call *c = calloc(1, sizeof(*c));
+	struct delete_call *c = alloc_new(struct delete_call);
 
-	if (!c)
-		abort();
 	c->node = node;
 	c->call = call;
 	snprintf(c->docker_id, sizeof(c->docker_id), "%s", network_id);

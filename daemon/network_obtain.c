@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "daemon/networks_internal.h"
+#include "base/alloc.h"
 #include "daemon/underlay.h"
 
 struct obtain {
@@ -179,15 +180,13 @@ static int new_def(struct node *node, const struct network_spec *spec, struct ne
 void network_obtain(struct node *node, const struct network_spec *spec,
 	void (*fn)(void *arg, struct network *network, const struct err *err), void *arg)
 {
-	struct obtain *o = calloc(1, sizeof(*o));
+	struct obtain *o = alloc_new(struct obtain);
 	struct network *known;
 	struct network_def def = {0};
 	uint8_t buf[GOSSIP_VALUE_MAX];
 	char key[NETWORK_NAME_MAX + 3];
 	struct err err = {0};
 
-	if (!o)
-		abort();
 	*o = (struct obtain){.node = node, .spec = *spec, .fn = fn, .arg = arg};
 	if (!o->spec.name[0] && o->spec.pool_count)
 		prefix_format(&o->spec.pools[0], o->spec.name); /* two hosts that ask for the same subnet mean the same network */

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/networks_internal.h"
 
 #define VNI_MAX 0xffffff
@@ -153,10 +155,8 @@ void networks_publish(struct node *node)
 
 struct network *network_add(struct node *node, const struct network_def *def)
 {
-	struct network *n = calloc(1, sizeof(*n));
+	struct network *n = alloc_new(struct network);
 
-	if (!n)
-		abort();
 	n->id = def->id;
 	n->topic = topic_of_network(&def->id);
 	n->def = *def;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemon/node_internal.h"
+#include "base/alloc.h"
 #include "netlink/netns.h"
 
 #define HOUSEKEEPING_MS 1000
@@ -188,10 +189,8 @@ static void saves_done(void *arg)
 
 void call_behind_saves(struct node *node, const struct id128 *id, void (*fn)(struct node *node, const struct id128 *id))
 {
-	struct behind_saves *b = calloc(1, sizeof(*b));
+	struct behind_saves *b = alloc_new(struct behind_saves);
 
-	if (!b)
-		abort();
 	*b = (struct behind_saves){node, *id, fn};
 	outbox_call(node->outbox, saves_done, b);
 }

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "base/alloc.h"
 #include "base/log.h"
 
 #define RETRY_S 1
@@ -77,9 +78,7 @@ static void put_back(struct outbox *o, struct store_change *list)
 	struct action **at = &o->head;
 
 	while (list) {
-		struct action *a = calloc(1, sizeof(*a));
-		if (!a)
-			abort();
+		struct action *a = alloc_new(struct action);
 		a->save = list;
 		list = list->next;
 		a->save->next = NULL;
@@ -129,10 +128,8 @@ static struct store_change *take_saves(struct outbox *o, enum store_area area)
 
 static void submit_batch(struct outbox *o)
 {
-	struct batch *b = calloc(1, sizeof(*b));
+	struct batch *b = alloc_new(struct batch);
 
-	if (!b)
-		abort();
 	b->list = take_saves(o, STORE_STATE);
 	b->outbox = o;
 	b->job = (struct worker_job){.run = batch_run, .done = batch_done, .arg = b};
@@ -195,16 +192,12 @@ static void on_pump(evutil_socket_t fd, short what, void *arg)
 
 struct outbox *outbox_new(struct event_base *base, struct store *store, struct worker *worker)
 {
-	struct outbox *o = calloc(1, sizeof(*o));
+	struct outbox *o = alloc_new(struct outbox);
 
-	if (!o)
-		abort();
 	o->store = store;
 	o->worker = worker;
 	o->tail = &o->head;
-	o->pump = event_new(base, -1, 0, on_pump, o);
-	if (!o->pump)
-		abort();
+	o->pump = alloc_made(event_new(base, -1, 0, on_pump, o), "event");
 	return o;
 }
 
@@ -225,9 +218,9 @@ void outbox_free(struct outbox *o)
 
 void outbox_save(struct outbox *o, struct store_change *change)
 {
-	struct action *a = calloc(1, sizeof(*a));
+	struct action *a = alloc_new(struct action);
 
-	if (!a || !change)
+	if (!change) /* no memory, or a bug: its key is over STORE_KEY_MAX */
 		abort();
 	a->save = change;
 	change->next = NULL;
@@ -244,9 +237,7 @@ void outbox_call(struct outbox *o, void (*fn)(void *arg), void *arg)
 		fn(arg);
 		return;
 	}
-	a = calloc(1, sizeof(*a));
-	if (!a)
-		abort();
+	a = alloc_new(struct action);
 	a->fn = fn;
 	a->arg = arg;
 	append(o, a);

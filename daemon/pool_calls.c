@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/pools_internal.h"
 
 /* ---- pool ids ---- */
@@ -125,11 +127,9 @@ void pools_request(void *ctx, struct plugin_call *call, const struct plugin_requ
 	struct pool_spec spec = {.space = strcmp(req->space, PLUGIN_SPACE_GLOBAL) == 0 ? POOL_SPACE_GLOBAL : POOL_SPACE_LOCAL,
 		.family = req->v6 ? 6 : 4,
 		.name = req->name};
-	struct pool_call *c = calloc(1, sizeof(*c));
+	struct pool_call *c = alloc_new(struct pool_call);
 	bool any = !prefix_is_set(&req->pool) || (ip_number(&req->pool.ip) == 0 && req->pool.length > 0);
 
-	if (!c)
-		abort();
 	c->node = ctx;
 	c->call = call;
 	if (prefix_is_set(&req->within))
@@ -264,9 +264,7 @@ void pools_request_address(void *ctx, struct plugin_call *call, const struct plu
 		plugin_fail(call, &err);
 		return;
 	}
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		abort();
+	c = alloc_new(struct address_call);
 	*c = (struct address_call){.node = node,
 		.call = call,
 		.pool = name.pool->id,

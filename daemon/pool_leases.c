@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/pools_internal.h"
 
 #define OWNER_AUX "an auxiliary address" /* another label: hosts that ask for the gateway must not take it for one */
@@ -139,9 +141,7 @@ static void collect(void *ctx, const struct ipam_lease *lease)
 		return;
 	if (f->count == f->max) {
 		f->max = f->max ? 2 * f->max : 64;
-		f->keys = reallocarray(f->keys, f->max, sizeof(*f->keys));
-		if (!f->keys)
-			abort();
+		f->keys = alloc_resize(f->keys, struct lease_key, f->max);
 	}
 	f->keys[f->count++] = (struct lease_key){lease->pool, lease->address};
 }
@@ -240,10 +240,8 @@ struct lease_user {
 
 static void add_user(struct lease_user **users, const struct id128 *pool, const struct ip *address)
 {
-	struct lease_user *u = calloc(1, sizeof(*u)), *known;
+	struct lease_user *u = alloc_new(struct lease_user), *known;
 
-	if (!u)
-		abort();
 	u->key.pool = *pool;
 	u->key.address = *address;
 	HASH_FIND(hh, *users, &u->key, sizeof(u->key), known);

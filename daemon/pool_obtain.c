@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "daemon/pools_internal.h"
+#include "base/alloc.h"
 #include "daemon/routes.h"
 
 #define SEARCH_BITS 16 /* of candidates looked at: a search stays within milliseconds */
@@ -204,11 +205,9 @@ static void take_network_prefix(struct obtain *o)
 void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err),
 	void *arg)
 {
-	struct obtain *o = calloc(1, sizeof(*o));
+	struct obtain *o = alloc_new(struct obtain);
 	struct pool *p = NULL;
 
-	if (!o)
-		abort();
 	*o = (struct obtain){.node = node, .spec = *spec, .fn = fn, .arg = arg};
 	snprintf(o->name, sizeof(o->name), "%s", spec->name ? spec->name : "");
 	if (!prefix_is_set(&o->spec.prefix) && o->name[0])

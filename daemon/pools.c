@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/pools_internal.h"
 
 #define SLICES_LENGTH_MAX 96 /* IPv6: 2,048 addresses for each host number without asking anybody */
@@ -125,10 +127,8 @@ void pools_publish(struct node *node)
 
 struct pool *pool_add(struct node *node, const struct pool_def *def)
 {
-	struct pool *p = calloc(1, sizeof(*p));
+	struct pool *p = alloc_new(struct pool);
 
-	if (!p)
-		abort();
 	p->id = def->id;
 	p->state.def = *def;
 	HASH_ADD(hh, node->pools, id, sizeof(p->id), p);
@@ -260,10 +260,8 @@ static void join_asked(void *arg)
  * again; whoever asks repeats itself before that. Not at once: the core is in the middle of a message. */
 void pool_asked(struct node *node, const struct id128 *id)
 {
-	struct asked *a = calloc(1, sizeof(*a));
+	struct asked *a = alloc_new(struct asked);
 
-	if (!a)
-		abort();
 	*a = (struct asked){node, *id};
 	outbox_call(node->outbox, join_asked, a);
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/file.h"
 #include "base/id.h"
 
@@ -14,9 +15,7 @@ static void add_route(struct route_list *list, const struct prefix *route)
 {
 	if (list->count == list->max) {
 		list->max = list->max ? 2 * list->max : 64;
-		list->routes = reallocarray(list->routes, list->max, sizeof(*list->routes));
-		if (!list->routes)
-			abort();
+		list->routes = alloc_resize(list->routes, struct prefix, list->max);
 	}
 	list->routes[list->count++] = *route;
 }

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #include "daemon/node_internal.h"
 
 struct segment *segment_find(struct node *node, uint64_t topic)
@@ -33,9 +35,7 @@ static struct segment *segment_get(struct node *node, uint64_t topic)
 
 	if (s)
 		return s;
-	s = calloc(1, sizeof(*s));
-	if (!s)
-		abort();
+	s = alloc_new(struct segment);
 	s->topic = topic;
 	HASH_ADD(hh, node->segments, topic, sizeof(s->topic), s);
 	return s;
@@ -115,9 +115,7 @@ static void program_flood(struct node *node, struct segment *s)
 
 	if (!n)
 		return;
-	vteps = calloc(HASH_COUNT(s->hosts) + 1, sizeof(*vteps));
-	if (!vteps)
-		abort();
+	vteps = alloc_array(struct ip, HASH_COUNT(s->hosts) + 1);
 	HASH_ITER(hh, s->hosts, sh, next)
 	{
 		struct host *host = cluster_host(node, sh->hostno);
@@ -257,9 +255,7 @@ static struct segment_host *host_get(struct segment *s, uint32_t hostno)
 	HASH_FIND(hh, s->hosts, &hostno, sizeof(hostno), sh);
 	if (sh)
 		return sh;
-	sh = calloc(1, sizeof(*sh));
-	if (!sh)
-		abort();
+	sh = alloc_new(struct segment_host);
 	sh->hostno = hostno;
 	HASH_ADD(hh, s->hosts, hostno, sizeof(sh->hostno), sh);
 	return sh;
@@ -367,10 +363,8 @@ static void note_arrival(struct node *node, const struct remote *r)
 
 static void add_remote(struct node *node, struct segment *s, const struct remote_key *key, const struct endpoint_record *record)
 {
-	struct remote *r = calloc(1, sizeof(*r));
+	struct remote *r = alloc_new(struct remote);
 
-	if (!r)
-		abort();
 	r->key = *key;
 	r->record = *record;
 	HASH_ADD(hh, s->remotes, key, sizeof(r->key), r);

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/alloc.h"
 #include "daemon/node_internal.h"
 
 #define MARK_FORMAT 1
@@ -133,10 +134,8 @@ static void tell(void *arg)
 
 static void publish_behind(struct node *node)
 {
-	struct told *t = calloc(1, sizeof(*t));
+	struct told *t = alloc_new(struct told);
 
-	if (!t)
-		abort();
 	*t = (struct told){node, node->standing.base};
 	outbox_call(node->outbox, tell, t);
 }
@@ -256,10 +255,8 @@ static void on_verdict(evutil_socket_t fd, short what, void *arg)
 void standing_told(void *ctx, enum gossip_standing standing, uint32_t by)
 {
 	const struct timeval at_once = {0};
-	struct verdict *v = calloc(1, sizeof(*v));
+	struct verdict *v = alloc_new(struct verdict);
 
-	if (!v)
-		abort();
 	*v = (struct verdict){ctx, standing, by};
 	event_base_once(v->node->base, -1, EV_TIMEOUT, on_verdict, v, &at_once);
 }

@@ -18,6 +18,8 @@
 #include <sys/socket.h>
 #include <utlist.h>
 
+#include "base/alloc.h"
+
 #include "daemon/node_internal.h"
 
 #define INBOUND_MAX 64
@@ -170,10 +172,8 @@ static void set_linger(evutil_socket_t fd, bool until_sent)
 static struct stream *stream_new(struct streams *all, evutil_socket_t fd, const struct gossip_addr *peer, bool inbound)
 {
 	const struct timeval deadline = {.tv_sec = DEADLINE_S};
-	struct stream *s = calloc(1, sizeof(*s));
+	struct stream *s = alloc_new(struct stream);
 
-	if (!s)
-		abort();
 	*s = (struct stream){.streams = all, .peer = *peer, .inbound = inbound};
 	DL_APPEND(all->list, s);
 	if (inbound)
@@ -181,10 +181,8 @@ static struct stream *stream_new(struct streams *all, evutil_socket_t fd, const 
 	else
 		all->outbound++;
 	set_linger(fd, false);
-	s->bev = bufferevent_socket_new(all->node->base, fd, BEV_OPT_CLOSE_ON_FREE);
-	s->deadline = evtimer_new(all->node->base, on_deadline, s);
-	if (!s->bev || !s->deadline)
-		abort();
+	s->bev = alloc_made(bufferevent_socket_new(all->node->base, fd, BEV_OPT_CLOSE_ON_FREE), "stream");
+	s->deadline = alloc_made(evtimer_new(all->node->base, on_deadline, s), "timer");
 	event_add(s->deadline, &deadline);
 	bufferevent_setcb(s->bev, on_readable, on_written, on_event, s);
 	bufferevent_setwatermark(s->bev, EV_READ, 0, PREFIX_SIZE + GOSSIP_PACKET_MAX);
@@ -212,9 +210,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
 static struct streams *streams_of(struct node *node)
 {
 	if (!node->streams) {
-		node->streams = calloc(1, sizeof(*node->streams));
-		if (!node->streams)
-			abort();
+		node->streams = alloc_new(struct streams);
 		node->streams->node = node;
 	}
 	return node->streams;

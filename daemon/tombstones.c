@@ -9,6 +9,7 @@
 #include <utlist.h>
 
 #include "base/file.h"
+#include "base/alloc.h"
 #include "daemon/waiters.h"
 #include "daemon/workloads_internal.h"
 
@@ -74,10 +75,8 @@ static struct tombstone *tombstone_find(struct node *node, const char *path)
 
 static struct tombstone *tombstone_new(struct node *node, const char *path)
 {
-	struct tombstone *t = calloc(1, sizeof(*t));
+	struct tombstone *t = alloc_new(struct tombstone);
 
-	if (!t)
-		abort();
 	t->node = node;
 	snprintf(t->path, sizeof(t->path), "%s", path);
 	DL_APPEND(node->tombstones, t);

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "base/alloc.h"
+
 struct waiter {
 	void (*fn)(void *arg);
 	void *arg;
@@ -21,9 +23,7 @@ void waiters_add(struct waiter **list, void (*fn)(void *arg), void *arg)
 
 	if (!fn)
 		return;
-	w = calloc(1, sizeof(*w));
-	if (!w)
-		abort();
+	w = alloc_new(struct waiter);
 	*w = (struct waiter){.fn = fn, .arg = arg, .next = *list};
 	*list = w;
 }
@@ -41,10 +41,8 @@ void waiters_tell(struct waiter *list)
 
 void askers_add(struct asker **list, void (*fn)(void *arg, const struct err *err), void *arg)
 {
-	struct asker *a = calloc(1, sizeof(*a));
+	struct asker *a = alloc_new(struct asker);
 
-	if (!a)
-		abort();
 	*a = (struct asker){.fn = fn, .arg = arg, .next = *list};
 	*list = a;
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/node_internal.h"
+#include "base/alloc.h"
 #include "netlink/netns.h"
 
 struct workload_add {
@@ -59,10 +60,8 @@ static void driver_let_go(void *arg, const struct err *err)
 /* The driver may hold the namespace until it has been told that the pair is made, or is not wanted. */
 static void close_netns(struct workload_add *a)
 {
-	int *fd = malloc(sizeof(*fd));
+	int *fd = alloc_new(int);
 
-	if (!fd)
-		abort();
 	*fd = a->netns_fd;
 	datapath_commit(a->node, &a->network->id, NULL, driver_let_go, fd);
 }
@@ -764,9 +763,7 @@ static int read_routes(struct workload_add *a, struct err *err)
 	json_t *routes = json_object_get(a->body, "routes"), *item;
 	size_t i;
 
-	a->w->routes = calloc(json_array_size(routes) + 1, sizeof(*a->w->routes));
-	if (!a->w->routes)
-		abort();
+	a->w->routes = alloc_array(struct workload_route, json_array_size(routes) + 1);
 	json_array_foreach(routes, i, item)
 	{
 		struct workload_route *route = &a->w->routes[a->w->route_count];
@@ -871,11 +868,9 @@ static void begin_named(void *arg)
 
 void workload_add(struct node *node, struct control_call *call, json_t *body, bool addresses_only)
 {
-	struct workload_add *a = calloc(1, sizeof(*a));
+	struct workload_add *a = alloc_new(struct workload_add);
 	struct err err;
 
-	if (!a)
-		abort();
 	*a = (struct workload_add){
 		.node = node, .call = call, .body = json_incref(body), .netns_fd = -1, .addresses_only = addresses_only};
 	if (open_netns(a, &err) < 0) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "daemon/workloads_internal.h"
+#include "base/alloc.h"
 #include "netlink/netns.h"
 
 /* ---- DEL, GC ---- */
@@ -34,10 +35,8 @@ static void one_removed(void *arg)
 
 static struct removal *removal_new(struct node *node, struct control_call *call, bool gc)
 {
-	struct removal *r = calloc(1, sizeof(*r));
+	struct removal *r = alloc_new(struct removal);
 
-	if (!r)
-		abort();
 	*r = (struct removal){.node = node, .call = call, .open = 1, .gc = gc};
 	return r;
 }
@@ -68,10 +67,8 @@ static void delete_known(void *arg)
 
 static void del(struct node *node, struct control_call *call, json_t *body)
 {
-	struct deletion *d = calloc(1, sizeof(*d));
+	struct deletion *d = alloc_new(struct deletion);
 
-	if (!d)
-		abort();
 	d->removal = removal_new(node, call, false);
 	d->attachment = json_incref(body);
 	workload_unbury(node, body, delete_known, d);
@@ -174,11 +171,9 @@ static int check_records(struct node *node, const struct endpoint *ep, json_t *b
 static void check(struct node *node, struct control_call *call, json_t *body)
 {
 	struct workload *w = workload_of(node, body);
-	struct check *c = calloc(1, sizeof(*c));
+	struct check *c = alloc_new(struct check);
 	struct err err = {0};
 
-	if (!c)
-		abort();
 	*c = (struct check){.node = node, .call = call, .netns_fd = -1};
 	if (unknown(w, body, &err) < 0 || !w->ep) {
 		if (!err.code)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "daemon/node_internal.h"
+#include "base/alloc.h"
 #include "netlink/addr.h"
 #include "netlink/build.h"
 #include "netlink/link.h"
@@ -214,9 +215,7 @@ int workload_link_set_up(const struct workload_link *link, int netns_fd, uint32_
 		return -1;
 	if (nl_open(netns_fd, NULL, 0, &s.socket, err) < 0)
 		return -1;
-	s.batch = nl_batch_new();
-	if (!s.batch)
-		abort();
+	s.batch = alloc_made(nl_batch_new(), "netlink batch");
 	if (find_index(link, s.socket, &index, err) == 0)
 		ret = set_up(&s, index);
 	nl_batch_free(s.batch);
@@ -356,9 +355,7 @@ static int compare(struct link_job *j, struct nl_socket *s, struct err *err)
 	if (check_link(link, &have, err) < 0)
 		return -1;
 	seen.index = have.index;
-	seen.routes = calloc(link->route_count + 1, sizeof(*seen.routes));
-	if (!seen.routes)
-		abort();
+	seen.routes = alloc_array(bool, link->route_count + 1);
 	ret = look(link, s, &seen, err) < 0 ? -1 : judge(link, &seen, err);
 	free(seen.routes);
 	return ret;
@@ -393,14 +390,10 @@ static void done(void *arg)
 static void submit(struct node *node, int netns_fd, const struct workload_link *link, bool repair,
 	void (*fn)(void *arg, const struct err *err), void *arg)
 {
-	struct link_job *j = calloc(1, sizeof(*j));
+	struct link_job *j = alloc_new(struct link_job);
 
-	if (!j)
-		abort();
 	*j = (struct link_job){.repair = repair, .netns_fd = netns_fd, .link = *link, .fn = fn, .arg = arg};
-	j->link.routes = calloc(link->route_count + 1, sizeof(*j->link.routes));
-	if (!j->link.routes)
-		abort();
+	j->link.routes = alloc_array(struct workload_route, link->route_count + 1);
 	if (link->route_count)
 		memcpy(j->link.routes, link->routes, link->route_count * sizeof(*link->routes));
 	j->job = (struct worker_job){.run = run, .done = done, .arg = j};

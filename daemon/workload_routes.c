@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/alloc.h"
+
 #include "daemon/node_internal.h"
 
 const struct ip workload_gateways[2] = {{.family = 4, .bytes = {169, 254, 1, 1}}, {.family = 6, .bytes = {0xfe, 0x80, [15] = 1}}};
@@ -88,9 +90,7 @@ void workload_fill_link(const struct workload *w, struct workload_link *link)
 	link->addresses[0] = ep->state.address4;
 	link->addresses[1] = ep->state.address6;
 	link->routed = ep->network->def.routed;
-	link->routes = calloc(w->route_count + NETWORK_POOLS_MAX + 2, sizeof(*link->routes));
-	if (!link->routes)
-		abort();
+	link->routes = alloc_array(struct workload_route, w->route_count + NETWORK_POOLS_MAX + 2);
 	if (link->routed)
 		add_routes(w, link);
 	else if (w->exits)

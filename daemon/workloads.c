@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/jd.h"
+#include "base/alloc.h"
 #include "daemon/waiters.h"
 #include "daemon/workloads_internal.h"
 
@@ -72,10 +73,8 @@ const char *workload_label(const struct workload *w, char buf[IPAM_OWNER_MAX + 1
 
 static struct workload *add(struct node *node, json_t *attachment)
 {
-	struct workload *w = calloc(1, sizeof(*w));
+	struct workload *w = alloc_new(struct workload);
 
-	if (!w)
-		abort();
 	workload_key(w->key, attachment);
 	make_endpoint_id(w);
 	snprintf(w->config, sizeof(w->config), "%s", workload_text(attachment, "config"));
@@ -164,10 +163,8 @@ void workload_save(struct node *node, const struct workload *w)
 		(int)w->done, "netns_dev", (json_int_t)w->netns_dev, "netns_ino", (json_int_t)w->netns_ino, "mtu", (int)w->mtu,
 		"leases", leases_json(w), "routes", routes_json(w), "about", w->about, "exit_network",
 		w->exits ? id_format(&w->exit_network, network) : NULL, "no_exit", (int)w->no_exit);
-	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+	char *text = alloc_made(json_dumps(o, JSON_COMPACT), "JSON text");
 
-	if (!text)
-		abort();
 	outbox_save(
 		node->outbox, store_change_new(STORE_BOOT, STORE_WORKLOAD, w->key, strlen(w->key), text, strlen(text), false));
 	json_decref(o);
@@ -200,9 +197,7 @@ static int load_routes(struct workload *w, json_t *list, struct err *err)
 	json_t *item;
 	size_t i;
 
-	w->routes = calloc(json_array_size(list) + 1, sizeof(*w->routes));
-	if (!w->routes)
-		abort();
+	w->routes = alloc_array(struct workload_route, json_array_size(list) + 1);
 	json_array_foreach(list, i, item)
 	{
 		struct jd d;
