@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #define FORGOTTEN_KEY 'f'
 #define FORGOTTEN_VERSION 1
 #define TELL_EVERY_MS 1000
@@ -34,9 +36,7 @@ static bool add(struct gossip *g, const struct id128 *host_id)
 
 	if (forget_is(g, host_id))
 		return false;
-	f = calloc(1, sizeof(*f));
-	if (!f)
-		abort();
+	f = alloc_new(struct forgotten);
 	f->host_id = *host_id;
 	HASH_ADD(hh, g->forgotten, host_id, sizeof(f->host_id), f);
 	return true;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/bytes.h"
 
 #define FRAME_DOMAIN "trestle frame 1"
@@ -138,9 +139,7 @@ static void advance_seen(struct frame_peer *peer, uint64_t counter)
 
 static void need_bits(struct frame_peer *peer)
 {
-	peer->bits = calloc(WINDOW_WORDS, sizeof(*peer->bits));
-	if (!peer->bits)
-		abort();
+	peer->bits = alloc_array(uint64_t, WINDOW_WORDS);
 	for (unsigned i = 0; i < peer->seen_count; i++)
 		set_bit(peer, seen_at(peer, i));
 }

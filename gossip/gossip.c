@@ -33,6 +33,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 /* ---- door ---- */
 
 void core_enter(struct gossip *g, uint64_t now_ms)
@@ -102,9 +104,7 @@ struct gossip *gossip_new(const struct gossip_config *config, const struct gossi
 	self.host_id = config->identity->id;
 	memcpy(self.public_key, config->identity->public_key, sizeof(self.public_key));
 	memcpy(self.name, config->name, sizeof(self.name));
-	g->self = members_add(g, &self);
-	if (!g->self)
-		abort();
+	g->self = alloc_made(members_add(g, &self), "member");
 	g->self->unheard = false;
 	members_set_state(g, g->self, GOSSIP_ALIVE);
 	return g;

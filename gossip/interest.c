@@ -19,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #define INTEREST_VERSION 1
 #define INTEREST_TOPICS 127 /* of one record */
 #define INTEREST_RECORDS 256
@@ -241,12 +243,10 @@ static int compare_topics(const void *a, const void *b)
 
 static uint64_t *wanted_topics(const struct gossip *g, unsigned *ret_count)
 {
-	uint64_t *list = calloc(HASH_COUNT(g->shards.topics) + 1, sizeof(*list));
+	uint64_t *list = alloc_array(uint64_t, HASH_COUNT(g->shards.topics) + 1);
 	const struct topic *topic, *tmp;
 	unsigned count = 0;
 
-	if (!list)
-		abort();
 	HASH_ITER(hh, g->shards.topics, topic, tmp)
 	if (topic->wanted)
 		list[count++] = topic->topic;
@@ -299,9 +299,7 @@ int gossip_subscribe(struct gossip *g, uint64_t number, uint64_t now_ms, struct 
 			"one's",
 			GOSSIP_SUBSCRIPTIONS_MAX);
 	core_enter(g, now_ms);
-	topic = shards_want(&g->shards, number);
-	if (!topic)
-		abort();
+	topic = alloc_made(shards_want(&g->shards, number), "topic");
 	g->subscriptions++;
 	look(g, topic);
 	topic->interest.wanted_ms = g->now;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "gossip/admission_internal.h"
 
 #define GAP_FIRST_MS 200 /* between two requests: above the round trip of a LAN, so the first seed usually ends it */
@@ -48,10 +49,8 @@ struct joiner *joiner_new(const struct token *token, const struct identity *iden
 	const struct gossip_addr *self, const struct ip *vtep, uint32_t timeout_ms, const struct joiner_ops *ops, void *ctx,
 	uint64_t now_ms)
 {
-	struct joiner *j = calloc(1, sizeof(*j));
+	struct joiner *j = alloc_new(struct joiner);
 
-	if (!j)
-		abort();
 	j->token = *token;
 	if (j->token.seed_count > TOKEN_SEEDS_MAX)
 		j->token.seed_count = TOKEN_SEEDS_MAX;
@@ -175,11 +174,9 @@ static void save_keys(struct joiner_result *result, const struct keyring_key *ke
 
 static void succeed(struct joiner *j, const struct admission_welcome *welcome)
 {
-	struct joiner_result *result = calloc(1, sizeof(*result));
+	struct joiner_result *result = alloc_new(struct joiner_result);
 	unsigned i;
 
-	if (!result)
-		abort();
 	result->cluster_id = j->token.cluster_id;
 	memcpy(result->cluster_key, welcome->key.secret, sizeof(result->cluster_key));
 	result->hostno = welcome->admission.hostno;

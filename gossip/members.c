@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 static const uint8_t siphash_key[crypto_shorthash_KEYBYTES];
 
 const char *gossip_state_name(enum gossip_state state)
@@ -28,9 +30,7 @@ const struct rare rare_nothing;
 struct rare *rare(struct member *m)
 {
 	if (!m->rare)
-		m->rare = calloc(1, sizeof(*m->rare));
-	if (!m->rare)
-		abort();
+		m->rare = alloc_new(struct rare);
 	return m->rare;
 }
 

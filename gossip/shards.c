@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 _Static_assert(sizeof(shards_siphash_key) == crypto_shorthash_siphashx24_KEYBYTES, "one key for both hashes");
 _Static_assert(sizeof(shards_siphash_key) == crypto_shorthash_KEYBYTES, "one key for both hashes");
 const uint8_t shards_siphash_key[16];
@@ -188,9 +190,7 @@ void shards_saw_epoch(struct shards *s, uint32_t hostno, uint32_t epoch, uint64_
 	struct origin *origin = shards_origin(s, hostno);
 
 	if (!origin) {
-		origin = calloc(1, sizeof(*origin));
-		if (!origin)
-			abort();
+		origin = alloc_new(struct origin);
 		origin->hostno = hostno;
 		origin->epoch = epoch;
 		HASH_ADD(hh, s->origins, hostno, sizeof(origin->hostno), origin);

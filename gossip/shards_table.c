@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+
 #define TABLE_FIRST 256
 #define TABLE_LOAD 2 /* records for each pointer of the table, at most */
 
@@ -109,9 +111,7 @@ void table_open(struct shards *s)
 {
 	s->table_size = TABLE_FIRST;
 	s->table_seed = (uintptr_t)s * 0x9e3779b97f4a7c15u;
-	s->table = calloc(s->table_size, sizeof(*s->table));
-	if (!s->table)
-		abort();
+	s->table = alloc_array(struct record *, s->table_size);
 }
 
 void table_close(struct shards *s)
