@@ -274,10 +274,10 @@ bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const ui
 /* A sponsor's own admission may arrive behind those that it signed. */
 void admit_rescan(struct gossip *g)
 {
-	struct shard *shard, *tmp;
+	struct shard *shard, *next;
 
 	g->admissions_open = false;
-	HASH_ITER(hh, g->shards.by_id, shard, tmp)
+	SHARDS_EACH(&g->shards, shard, next)
 	{
 		if (shard->id.topic != 0)
 			continue;

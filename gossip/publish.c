@@ -84,7 +84,7 @@ bool core_put(struct gossip *g, uint64_t topic, const void *key, size_t key_len,
 	bool full;
 
 	core_reserve_seq(g);
-	shard = shards_put(&g->shards, topic, key, key_len, val, val_len, g->now, &full);
+	shard = shards_put(&g->shards, topic, key, key_len, val, val_len, &full);
 	if (!shard)
 		return !full;
 	if (g->settled && !shard->settled)
@@ -162,7 +162,7 @@ void core_del(struct gossip *g, uint64_t topic, const void *key, size_t key_len)
 	struct shard *shard;
 
 	core_reserve_seq(g);
-	shard = shards_del(&g->shards, topic, key, key_len, g->now);
+	shard = shards_del(&g->shards, topic, key, key_len);
 	if (shard)
 		push_changed(g, shard);
 }

@@ -69,6 +69,119 @@ static void drop_topic(struct shards *s, struct topic *topic)
 	free(topic);
 }
 
+/* ---- finding ---- */
+
+#define CHAINS_FIRST 16
+
+static struct origin **origin_at(const struct shards *s, uint32_t hostno)
+{
+	struct origin **at = &s->by_hostno[(hostno * 0x9e3779b1u >> 8) & (s->by_hostno_size - 1)];
+
+	while (*at && (*at)->hostno != hostno)
+		at = &(*at)->chain;
+	return at;
+}
+
+struct origin *shards_origin(const struct shards *s, uint32_t hostno)
+{
+	return s->by_hostno_size ? *origin_at(s, hostno) : NULL;
+}
+
+static struct shard **shard_at(const struct shards *s, uint32_t origin, uint64_t topic)
+{
+	uint64_t hash = (topic ^ (uint64_t)origin << 40 ^ s->table_seed) * 0x9e3779b97f4a7c15u;
+	struct shard **at = &s->by_id[(hash >> 32) & (s->by_id_size - 1)];
+
+	while (*at && ((*at)->id.origin != origin || (*at)->id.topic != topic))
+		at = &(*at)->chain;
+	return at;
+}
+
+struct shard *shards_find(const struct shards *s, uint32_t origin, uint64_t topic)
+{
+	return s->by_id_size ? *shard_at(s, origin, topic) : NULL;
+}
+
+struct shard *shards_first(const struct shards *s)
+{
+	const struct origin *origin = s->origins;
+
+	while (origin && !origin->shards)
+		origin = origin->next;
+	return origin ? origin->shards : NULL;
+}
+
+struct shard *shards_next(const struct shard *shard)
+{
+	const struct origin *origin = shard->of->next;
+
+	if (shard->next_of_origin)
+		return shard->next_of_origin;
+	while (origin && !origin->shards)
+		origin = origin->next;
+	return origin ? origin->shards : NULL;
+}
+
+/* Room for one more: a chain for each. */
+static void grow_by_id(struct shards *s)
+{
+	struct shards grown = {.by_id_size = s->by_id_size ? s->by_id_size * 2 : CHAINS_FIRST, .table_seed = s->table_seed};
+	struct shard *shard, *next;
+
+	if (s->shard_count < s->by_id_size)
+		return;
+	grown.by_id = alloc_array(struct shard *, grown.by_id_size);
+	SHARDS_EACH(s, shard, next)
+	{
+		struct shard **at;
+
+		shard->chain = NULL;
+		at = shard_at(&grown, shard->id.origin, shard->id.topic);
+		*at = shard;
+	}
+	free(s->by_id);
+	s->by_id = grown.by_id;
+	s->by_id_size = grown.by_id_size;
+}
+
+static void grow_by_hostno(struct shards *s)
+{
+	struct shards grown = {.by_hostno_size = s->by_hostno_size ? s->by_hostno_size * 2 : CHAINS_FIRST};
+
+	if (s->origin_count < s->by_hostno_size)
+		return;
+	grown.by_hostno = alloc_array(struct origin *, grown.by_hostno_size);
+	for (struct origin *origin = s->origins; origin; origin = origin->next) {
+		origin->chain = NULL;
+		*origin_at(&grown, origin->hostno) = origin;
+	}
+	free(s->by_hostno);
+	s->by_hostno = grown.by_hostno;
+	s->by_hostno_size = grown.by_hostno_size;
+}
+
+/* ---- what few have ---- */
+
+const struct shard_rare shard_rare_nothing;
+
+struct shard_rare *shard_rare(struct shard *shard)
+{
+	if (!shard->rare)
+		shard->rare = alloc_new(struct shard_rare);
+	return shard->rare;
+}
+
+/* Nothing in it is needed any more, as far as anybody can tell. */
+void shard_relax(struct shard *shard)
+{
+	const struct shard_rare *r = shard_rare_of(shard);
+
+	if (r->old.first || shard->range_count || shard->listing || shard->deleted_count || r->refused_ms)
+		return;
+	free(shard->rare);
+	shard->rare = NULL;
+}
+
 static void set_root(struct shards *s, struct shard *shard, u128 root)
 {
 	shard->in->root += root - shard->root;
@@ -86,52 +199,36 @@ static void free_shard(struct shards *s, struct shard *shard)
 	*at = shard->next_of_origin;
 	set_root(s, shard, 0);
 	s->shape++;
-	HASH_DEL(s->by_id, shard);
+	*shard_at(s, shard->id.origin, shard->id.topic) = shard->chain;
+	s->shard_count--;
 	shard->in->shards--;
 	drop_topic(s, shard->in);
-	free(shard->ranges);
+	free(shard->rare);
+	free(shard->prefix);
 	free(shard->cursors);
 	free(shard);
 }
 
 void shards_fini(struct shards *s)
 {
-	struct shard *shard, *tmp;
-	struct origin *origin, *tmp_origin;
+	struct shard *shard, *next;
+	struct origin *origin;
 	struct topic *topic, *tmp_topic;
 
 	table_close(s);
-	HASH_ITER(hh, s->by_id, shard, tmp)
+	SHARDS_EACH(s, shard, next)
 	free_shard(s, shard);
 	HASH_ITER(hh, s->topics, topic, tmp_topic)
 	{
 		topic->wanted = false;
 		drop_topic(s, topic);
 	}
-	HASH_ITER(hh, s->origins, origin, tmp_origin)
-	{
-		HASH_DEL(s->origins, origin);
+	while ((origin = s->origins)) {
+		s->origins = origin->next;
 		free(origin);
 	}
-}
-
-struct origin *shards_origin(const struct shards *s, uint32_t hostno)
-{
-	struct origin *origin;
-
-	HASH_FIND(hh, s->origins, &hostno, sizeof(hostno), origin);
-	return origin;
-}
-
-struct shard *shards_find(const struct shards *s, uint32_t origin, uint64_t topic)
-{
-	struct shard key, *shard;
-
-	memset(&key.id, 0, sizeof(key.id));
-	key.id.topic = topic;
-	key.id.origin = origin;
-	HASH_FIND(hh, s->by_id, &key.id, sizeof(key.id), shard);
-	return shard;
+	free(s->by_id);
+	free(s->by_hostno);
 }
 
 u128 shard_root(const struct shard *shard)
@@ -158,12 +255,13 @@ void shard_update_root(struct shards *s, struct shard *shard)
 	set_root(s, shard, shard_root(shard));
 }
 
-struct shard *shard_make(struct shards *s, struct origin *origin, uint64_t topic, uint64_t now_ms)
+struct shard *shard_make(struct shards *s, struct origin *origin, uint64_t topic)
 {
 	struct shard *shard;
 
-	if (HASH_COUNT(s->by_id) >= SHARDS_MAX)
+	if (s->shard_count >= SHARDS_MAX)
 		return NULL;
+	grow_by_id(s);
 	shard = calloc(1, sizeof(*shard));
 	if (!shard)
 		return NULL;
@@ -177,10 +275,10 @@ struct shard *shard_make(struct shards *s, struct origin *origin, uint64_t topic
 	shard->id.origin = origin->hostno;
 	shard->epoch = origin->epoch;
 	shard->of = origin;
-	shard->floor_at_ms = now_ms + SHARDS_FLOOR_EVERY_MS;
 	shard->next_of_origin = origin->shards;
 	origin->shards = shard;
-	HASH_ADD(hh, s->by_id, id, sizeof(shard->id), shard);
+	*shard_at(s, origin->hostno, topic) = shard;
+	s->shard_count++;
 	s->shape++;
 	return shard;
 }
@@ -191,9 +289,16 @@ void shards_saw_epoch(struct shards *s, uint32_t hostno, uint32_t epoch, uint64_
 
 	if (!origin) {
 		origin = alloc_new(struct origin);
+		grow_by_hostno(s);
 		origin->hostno = hostno;
 		origin->epoch = epoch;
-		HASH_ADD(hh, s->origins, hostno, sizeof(origin->hostno), origin);
+		*origin_at(s, hostno) = origin;
+		if (s->last_origin)
+			s->last_origin->next = origin;
+		else
+			s->origins = origin;
+		s->last_origin = origin;
+		s->origin_count++;
 	}
 	if (epoch <= origin->epoch)
 		return;
@@ -213,7 +318,7 @@ struct shard *shards_make(struct shards *s, uint32_t origin, uint64_t topic, uin
 	if (shard)
 		return shard;
 	shards_saw_epoch(s, origin, epoch, now_ms);
-	return shard_make(s, shards_origin(s, origin), topic, now_ms);
+	return shard_make(s, shards_origin(s, origin), topic);
 }
 
 /* R5: what is there belongs to the past, and waits for the new epoch to confirm it. */
@@ -232,7 +337,9 @@ void shard_begin_epoch(struct shards *s, struct shard *shard, uint64_t now_ms)
 	shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
 	s->ageing = true;
 	shard->epoch = shard->of->epoch;
-	shard->head = shard->floor = shard->floor_next = shard->pushed = 0;
+	shard->head = shard->floor = shard->pushed = 0;
+	if (shard->rare)
+		shard->rare->floor_next = 0;
 	shard->range_count = 0;
 	shard->listing = shard->relist = shard->sweep_due = shard->settled = shard->vacant = false;
 	shard_update_root(s, shard);
@@ -240,8 +347,8 @@ void shard_begin_epoch(struct shards *s, struct shard *shard, uint64_t now_ms)
 
 void shard_sweep_old(struct shards *s, struct shard *shard)
 {
-	while (shard->old.first)
-		record_expire(s, shard->old.first);
+	while (shard_rare_of(shard)->old.first)
+		record_expire(s, shard->rare->old.first);
 	shard->old_until_ms = 0;
 }
 
@@ -281,17 +388,17 @@ static void forget_shard(struct shards *s, struct shard *shard)
 {
 	while (shard->live.first)
 		record_drop(s, shard->live.first);
-	while (shard->old.first)
-		record_drop(s, shard->old.first);
+	while (shard_rare_of(shard)->old.first)
+		record_drop(s, shard->rare->old.first);
 	free_shard(s, shard);
 }
 
 void shards_sweep_unwanted(struct shards *s)
 {
-	struct shard *shard, *tmp;
+	struct shard *shard, *next;
 	struct topic *topic, *tmp_topic;
 
-	HASH_ITER(hh, s->by_id, shard, tmp)
+	SHARDS_EACH(s, shard, next)
 	if (shard->id.origin != s->self && !topic_for_all(shard->id.topic) && !shard->in->wanted)
 		forget_shard(s, shard);
 	HASH_ITER(hh, s->topics, topic, tmp_topic)
@@ -300,22 +407,22 @@ void shards_sweep_unwanted(struct shards *s)
 
 /* ---- own records ---- */
 
-static struct shard *own_shard(struct shards *s, uint64_t topic, uint64_t now_ms)
+static struct shard *own_shard(struct shards *s, uint64_t topic)
 {
 	struct shard *shard = shards_find(s, s->self, topic);
 
 	if (!shard) {
-		shard = shard_make(s, shards_origin(s, s->self), topic, now_ms);
+		shard = shard_make(s, shards_origin(s, s->self), topic);
 		if (shard)
-			shard->floor = shard->floor_next = s->base;
+			shard->floor = s->base;
 	}
 	return shard;
 }
 
-struct shard *shards_put(struct shards *s, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len,
-	uint64_t now_ms, bool *ret_full)
+struct shard *shards_put(
+	struct shards *s, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len, bool *ret_full)
 {
-	struct shard *shard = own_shard(s, topic, now_ms);
+	struct shard *shard = own_shard(s, topic);
 	struct record *old = shard ? record_find(s, shard, key, key_len) : NULL;
 	struct proto_record change = {.seq = s->seq + 1, .key = key, .key_len = key_len, .val = val, .val_len = val_len};
 
@@ -333,12 +440,11 @@ struct shard *shards_put(struct shards *s, uint64_t topic, const void *key, size
 	return shard;
 }
 
-struct shard *shards_del(struct shards *s, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms)
+struct shard *shards_del(struct shards *s, uint64_t topic, const void *key, size_t key_len)
 {
 	struct shard *shard = shards_find(s, s->self, topic);
 	struct record *old = shard ? record_find(s, shard, key, key_len) : NULL;
 
-	(void)now_ms;
 	if (!old || old->deleted)
 		return NULL;
 	record_delete(s, old, ++s->seq);
@@ -370,13 +476,13 @@ void shards_settle_own(struct shards *s)
 	}
 }
 
-struct shard *shards_adopt(struct shards *s, uint64_t topic, uint64_t now_ms)
+struct shard *shards_adopt(struct shards *s, uint64_t topic)
 {
-	struct shard *shard = own_shard(s, topic, now_ms);
+	struct shard *shard = own_shard(s, topic);
 
 	if (!shard)
 		return NULL;
-	shard->floor = shard->floor_next = s->seq;
+	shard->floor = s->seq;
 	shard->head = ++s->seq;
 	shard_update_root(s, shard);
 	return shard;
@@ -412,18 +518,17 @@ static void expire_old_epoch(struct shards *s, struct shard *shard)
 
 void shards_tick(struct shards *s, uint64_t now_ms)
 {
-	struct shard *shard, *tmp;
+	struct shard *shard, *next;
 	bool ageing = false;
 
 	if (!s->ageing)
 		return;
-	HASH_ITER(hh, s->by_id, shard, tmp)
+	SHARDS_EACH(s, shard, next)
 	{
-		/* Due since long, when there was nothing to forget: then floor_next is below all that there is now. */
-		if (shard->deleted_count > 0 && now_ms >= shard->floor_at_ms) {
-			shards_raise_floor(s, shard, shard->floor_next);
-			shard->floor_next = shard->head;
-			shard->floor_at_ms = now_ms + SHARDS_FLOOR_EVERY_MS;
+		if (shard->deleted_count > 0 && now_ms >= shard_rare(shard)->floor_at_ms) {
+			shards_raise_floor(s, shard, shard->rare->floor_next);
+			shard->rare->floor_next = shard->head;
+			shard->rare->floor_at_ms = now_ms + SHARDS_FLOOR_EVERY_MS;
 		}
 		ageing |= shard->deleted_count > 0 || shard->old_until_ms != 0;
 		if (shard->old_until_ms == 0)
@@ -438,9 +543,9 @@ void shards_tick(struct shards *s, uint64_t now_ms)
 
 void shards_paused(struct shards *s, uint64_t now_ms)
 {
-	struct shard *shard, *tmp;
+	struct shard *shard, *next;
 
-	HASH_ITER(hh, s->by_id, shard, tmp)
+	SHARDS_EACH(s, shard, next)
 	if (shard->old_until_ms != 0)
 		shard->old_until_ms = now_ms + SHARDS_OLD_EPOCH_MS;
 }

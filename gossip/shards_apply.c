@@ -15,38 +15,38 @@ static bool is_known(const struct shard *shard, uint64_t seq)
 	if (seq <= shard->head)
 		return true;
 	for (unsigned i = 0; i < shard->range_count; i++)
-		if (seq > shard->ranges[i].from && seq <= shard->ranges[i].to)
+		if (seq > shard->rare->ranges[i].from && seq <= shard->rare->ranges[i].to)
 			return true;
 	return false;
 }
 
 static void remove_range(struct shard *shard, unsigned i)
 {
-	memmove(&shard->ranges[i], &shard->ranges[i + 1], (shard->range_count - i - 1) * sizeof(*shard->ranges));
+	struct seq_range *ranges = shard->rare->ranges;
+
+	memmove(&ranges[i], &ranges[i + 1], (shard->range_count - i - 1u) * sizeof(*ranges));
 	shard->range_count--;
 }
 
 /* Ranges that the head has reached become part of it. */
 static void absorb_ranges(struct shard *shard)
 {
-	while (shard->range_count > 0 && shard->ranges[0].from <= shard->head) {
-		if (shard->ranges[0].to > shard->head)
-			shard->head = shard->ranges[0].to;
+	while (shard->range_count > 0 && shard->rare->ranges[0].from <= shard->head) {
+		if (shard->rare->ranges[0].to > shard->head)
+			shard->head = shard->rare->ranges[0].to;
 		remove_range(shard, 0);
 	}
+	shard_relax(shard);
 }
 
 /* R2, the second half. At the limit the range is not remembered: its records are applied all the same, and come once more. */
 static void add_range(struct shard *shard, uint64_t from, uint64_t to)
 {
+	struct seq_range *ranges = shard_rare(shard)->ranges;
 	unsigned i = 0;
 
-	if (!shard->ranges)
-		shard->ranges = calloc(SHARD_RANGES_MAX, sizeof(*shard->ranges));
-	if (!shard->ranges)
-		return;
 	while (i < shard->range_count) {
-		struct seq_range *r = &shard->ranges[i];
+		const struct seq_range *r = &ranges[i];
 
 		if (r->to < from) {
 			i++;
@@ -60,8 +60,8 @@ static void add_range(struct shard *shard, uint64_t from, uint64_t to)
 	}
 	if (shard->range_count == SHARD_RANGES_MAX)
 		return;
-	memmove(&shard->ranges[i + 1], &shard->ranges[i], (shard->range_count - i) * sizeof(*shard->ranges));
-	shard->ranges[i] = (struct seq_range){.from = from, .to = to};
+	memmove(&ranges[i + 1], &ranges[i], (shard->range_count - i) * sizeof(*ranges));
+	ranges[i] = (struct seq_range){.from = from, .to = to};
 	shard->range_count++;
 }
 
@@ -187,7 +187,7 @@ static bool apply_records(struct shards *s, struct shard *shard, const struct pr
 static void end_listing(struct shards *s, struct shard *shard)
 {
 	for (struct record *r = shard->live.first; r; r = r->next) {
-		r->doomed |= r->unconfirmed && r->seq <= shard->listed;
+		r->doomed |= r->unconfirmed && r->seq <= shard_rare_of(shard)->listed;
 		r->unconfirmed = false;
 	}
 	shard->listing = shard->relist = false;
@@ -213,9 +213,8 @@ static void sweep_if_due(struct shards *s, struct shard *shard)
 		return;
 	if (shard->sweep_due)
 		sweep_doomed(s, shard);
-	if (shard->old.first)
-		shard_sweep_old(s, shard);
-	shard->old_until_ms = 0;
+	shard_sweep_old(s, shard);
+	shard_relax(shard);
 }
 
 void shards_confirm_settled(struct shards *s, struct shard *shard)
@@ -228,25 +227,25 @@ void shards_confirm_settled(struct shards *s, struct shard *shard)
 static void begin_listing(struct shard *shard, uint64_t head)
 {
 	shard->listing = true;
-	shard->listed = 0;
-	shard->as_of = head;
+	shard_rare(shard)->listed = 0;
+	shard->rare->as_of = head;
 	for (struct record *r = shard->live.first; r; r = r->next)
 		r->unconfirmed = true;
 }
 
 static enum shards_verdict apply_listing(struct shards *s, struct shard *shard, const struct proto_batch *batch)
 {
-	if (batch->from == 0 && (!shard->listing || batch->floor > shard->as_of))
+	if (batch->from == 0 && (!shard->listing || batch->floor > shard->rare->as_of))
 		begin_listing(shard, batch->head);
-	if (!shard->listing || batch->from > shard->listed || batch->floor > shard->as_of)
+	if (!shard->listing || batch->from > shard->rare->listed || batch->floor > shard->rare->as_of)
 		return SHARDS_GAP;
-	if (batch->to <= shard->listed)
+	if (batch->to <= shard->rare->listed)
 		return SHARDS_KNOWN;
 	if (!apply_records(s, shard, batch, true))
 		return SHARDS_REFUSED;
-	shard->listed = batch->to;
-	if (batch->head < shard->as_of)
-		shard->as_of = batch->head;
+	shard->rare->listed = batch->to;
+	if (batch->head < shard->rare->as_of)
+		shard->rare->as_of = batch->head;
 	if (batch->to < batch->head)
 		return SHARDS_APPLIED;
 	end_listing(s, shard);
@@ -272,7 +271,7 @@ static enum shards_verdict apply_delta(struct shards *s, struct shard *shard, co
 	}
 	shard->head = batch->to;
 	absorb_ranges(shard);
-	if (shard->listing && shard->head >= shard->as_of)
+	if (shard->listing && shard->head >= shard->rare->as_of)
 		shard->listing = false; /* overtaken: the gap it was to close is closed */
 	shards_raise_floor(s, shard, batch->floor);
 	return SHARDS_APPLIED;
@@ -293,7 +292,7 @@ static struct shard *shard_for(struct shards *s, const struct proto_batch *batch
 	struct shard *shard = shards_find(s, batch->origin, batch->topic);
 
 	if (!shard)
-		return shard_make(s, shards_origin(s, batch->origin), batch->topic, now_ms);
+		return shard_make(s, shards_origin(s, batch->origin), batch->topic);
 	if (shard->epoch < batch->epoch)
 		shard_begin_epoch(s, shard, now_ms);
 	return shard;
@@ -347,7 +346,7 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 	sweep_if_due(s, shard);
 	shard_update_root(s, shard);
 	if (verdict == SHARDS_REFUSED && !origin->refused)
-		shard->refused_ms = now_ms;
+		shard_rare(shard)->refused_ms = now_ms;
 	return verdict;
 }
 
@@ -361,7 +360,7 @@ void shards_offered(struct shards *s, struct shard *shard)
 
 static bool shows_something(const struct shard *shard)
 {
-	const struct record *r = shard->old.first;
+	const struct record *r = shard_rare_of(shard)->old.first;
 
 	for (r = r ? r : shard->live.first; r && r->deleted; r = r->next)
 		;
@@ -385,7 +384,7 @@ static void vacate(struct shards *s, struct shard *shard, uint64_t seq, uint64_t
 	}
 	while (shard->live.first && shard->live.first->seq <= seq)
 		record_expire(s, shard->live.first);
-	shard->head = shard->floor = shard->floor_next = seq;
+	shard->head = shard->floor = seq;
 	shard->listing = shard->relist = false;
 	absorb_ranges(shard);
 	shards_confirm_settled(s, shard);

@@ -16,7 +16,7 @@ static const char *check_shard(const struct shards *s, const struct shard *shard
 		(*all)++;
 		*live += !r->deleted;
 	}
-	for (const struct record *r = shard->old.first; r; r = r->next) {
+	for (const struct record *r = shard_rare_of(shard)->old.first; r; r = r->next) {
 		if (!r->old_epoch || r->deleted)
 			return "old record not where it belongs";
 		(*all)++;
@@ -25,9 +25,9 @@ static const char *check_shard(const struct shards *s, const struct shard *shard
 	if (deleted != shard->deleted_count)
 		return "count of deletions";
 	for (unsigned i = 0; i < shard->range_count; i++) {
-		uint64_t below = i == 0 ? shard->head : shard->ranges[i - 1].to;
+		uint64_t below = i == 0 ? shard->head : shard->rare->ranges[i - 1].to;
 
-		if (shard->ranges[i].from <= below || shard->ranges[i].to <= shard->ranges[i].from)
+		if (shard->rare->ranges[i].from <= below || shard->rare->ranges[i].to <= shard->rare->ranges[i].from)
 			return "ranges out of order";
 	}
 	if (shard->floor > shard->head && shard->head > 0)
@@ -41,10 +41,10 @@ static const char *check_shard(const struct shards *s, const struct shard *shard
 
 static const char *check_topic(const struct shards *s, const struct topic *topic, u128 *all)
 {
-	const struct shard *shard, *tmp;
+	const struct shard *shard, *next;
 	u128 root = 0;
 
-	HASH_ITER(hh, s->by_id, shard, tmp)
+	SHARDS_EACH(s, shard, next)
 	if (shard->in == topic)
 		root += shard->root;
 	if (topic_for_all(topic->topic))
@@ -54,12 +54,12 @@ static const char *check_topic(const struct shards *s, const struct topic *topic
 
 const char *shards_check(const struct shards *s)
 {
-	struct shard *shard, *tmp;
+	struct shard *shard, *next;
 	struct topic *topic, *tmp_topic;
 	u128 root = 0;
 	uint64_t live = 0, all = 0;
 
-	HASH_ITER(hh, s->by_id, shard, tmp)
+	SHARDS_EACH(s, shard, next)
 	{
 		const char *wrong = check_shard(s, shard, &live, &all);
 

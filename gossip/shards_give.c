@@ -93,7 +93,7 @@ void shards_pull(const struct shard *shard, struct proto_pull *ret_pull)
 		.flags = current && shard->listing ? PROTO_PULL_LISTING : 0,
 	};
 	if (current)
-		ret_pull->after.head = shard->listing ? shard->listed : shard->head;
+		ret_pull->after.head = shard->listing ? shard->rare->listed : shard->head;
 }
 
 /* ---- audit ---- */
@@ -102,7 +102,8 @@ bool shards_sum(const struct shard *shard, uint64_t *ret_sum)
 {
 	uint64_t sum = 0;
 
-	if (!shard_current(shard) || !shard_says_settled(shard) || shard->listing || shard->sweep_due || shard->old.first)
+	if (!shard_current(shard) || !shard_says_settled(shard) || shard->listing || shard->sweep_due ||
+		shard_rare_of(shard)->old.first)
 		return false;
 	for (const struct record *r = shard->live.first; r; r = r->next) {
 		uint8_t in[8 + 1 + GOSSIP_KEY_MAX + GOSSIP_VALUE_MAX], out[crypto_shorthash_BYTES], key[GOSSIP_KEY_MAX];

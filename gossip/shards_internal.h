@@ -82,40 +82,51 @@ struct shard_cursor {
 	bool given;    /* `acked` is not its own word, see push_given */
 };
 
+/* What most shards do without most of the time: made when it is needed, freed by shard_relax. */
+struct shard_rare {
+	struct record_list old; /* of an earlier epoch, not confirmed yet */
+	uint64_t floor_next,
+		floor_at_ms; /* floor rises to floor_next at floor_at_ms; 0 = since there are deletions nobody looked */
+	uint64_t listed, as_of;
+	uint64_t refused_ms;			   /* when a limit refused some of it, 0 = never */
+	struct seq_range ranges[SHARD_RANGES_MAX]; /* range_count of them: sorted, disjoint, above head */
+};
+
+/* Each host has one for each other and each topic, so it is kept small. */
 struct shard {
 	struct {
 		uint64_t topic;
 		uint32_t origin;
-		uint32_t zero;
 	} id;
 	uint32_t epoch;
-	unsigned deleted_count;
+	uint32_t cursor_count;
 	uint64_t head, floor;
-	uint64_t floor_next, floor_at_ms; /* floor rises to floor_next at floor_at_ms */
-	uint64_t old_until_ms;		  /* R5: when records of the old epoch go at the latest, 0 = there are none */
+	uint64_t old_until_ms;	 /* R5: when records of the old epoch go at the latest, 0 = there are none */
+	u128 root;		 /* our part of shards.root or topic.root */
+	struct record_list live; /* of this epoch, deletions too */
+	uint64_t pushed;	 /* sync_tree.c sent everything up to here, of others' what it passed on */
+	uint64_t pulled_ms;	 /* sync.c: when a peer was asked for it */
+	struct origin *of;
+	struct topic *in;
+	struct shard *next_of_origin;
+	struct shard *chain;	      /* in the table by (topic, origin) */
+	struct shard_cursor *cursors; /* by member slot */
+	struct shard_rare *rare;      /* NULL: nothing; read by shard_rare_of, written by shard_rare */
+	uint8_t *prefix; /* SHARD_PREFIX_SIZE, once a key is longer than it: many begin with kind and the id of a pool */
+	uint32_t deleted_count;
+	uint8_t range_count;
 	bool settled;
 	bool vacant;	/* its origin had nothing in it up to head: nobody is told of that who does not ask, see shards_offered */
 	bool sweep_due; /* listing complete, waiting for settled */
 	bool listing;
 	bool relist; /* an audit failed: the next listing counts although nothing seems to be missing */
-	uint64_t listed, as_of;
-	unsigned range_count;
-	struct seq_range *ranges; /* SHARD_RANGES_MAX, NULL until needed; sorted, disjoint, above head */
-	struct record_list live;  /* of this epoch, deletions too */
-	struct record_list old;	  /* of an earlier epoch, not confirmed yet */
-	u128 root;		  /* our part of shards.root or topic.root */
-	uint64_t pushed;	  /* sync_tree.c sent everything up to here, of others' what it passed on */
-	uint64_t pulled_ms;	  /* sync.c: when a peer was asked for it */
-	struct origin *of;
-	struct topic *in;
-	uint8_t prefix[SHARD_PREFIX_SIZE]; /* once a key is longer than it: most begin with kind and network id */
-	bool has_prefix;
-	uint64_t refused_ms; /* when a limit refused some of it, 0 = never */
-	struct shard *next_of_origin;
-	struct shard_cursor *cursors; /* by member slot */
-	unsigned cursor_count;
-	UT_hash_handle hh;
 };
+
+extern const struct shard_rare shard_rare_nothing;
+static inline const struct shard_rare *shard_rare_of(const struct shard *shard)
+{
+	return shard->rare ? shard->rare : &shard_rare_nothing;
+}
 
 /* Members in the order of sync_tree.c, which owns it. */
 struct member;
@@ -164,12 +175,12 @@ enum shards_limit { SHARDS_LIMIT_ALL, SHARDS_LIMIT_HOST, SHARDS_LIMIT_TOPIC, SHA
 /* What is common to all shards of a host. */
 struct origin {
 	uint32_t hostno;
-	uint64_t record_count;
 	uint32_t epoch; /* highest seen */
-	uint64_t epoch_since_ms;
+	uint32_t record_count;
 	bool refused; /* R6, until epoch rises */
 	struct shard *shards;
-	UT_hash_handle hh;
+	struct origin *next;  /* in order of coming; none goes */
+	struct origin *chain; /* in the table by number */
 };
 
 struct shards_ops {
@@ -186,8 +197,10 @@ struct shards {
 	uint64_t base; /* numbers up to here were another process's, in the same epoch: below the floor of every own shard */
 	const struct shards_ops *ops;
 	void *ctx;
-	struct shard *by_id;
-	struct origin *origins;
+	struct shard **by_id; /* chains, a power of two of them */
+	struct origin *origins, *last_origin;
+	struct origin **by_hostno;
+	size_t shard_count, by_id_size, origin_count, by_hostno_size;
 	struct record **table; /* power of two */
 	size_t table_size;
 	uint64_t table_seed;   /* of its hashes: another one in each process, since the addresses of processes differ */
@@ -210,6 +223,12 @@ struct shards {
 
 void shards_init(struct shards *s, uint32_t self, uint32_t epoch, const struct shards_ops *ops, void *ctx);
 void shards_fini(struct shards *s);
+
+/* All shards, those of one origin together. The one at hand may go meanwhile. */
+struct shard *shards_first(const struct shards *s);
+struct shard *shards_next(const struct shard *shard);
+#define SHARDS_EACH(s, shard, next)                                                                                              \
+	for ((shard) = shards_first(s); (shard) && ((next) = shards_next(shard), true); (shard) = (next))
 
 /* A topic that others' records are kept of from here on, beside those kept by all. NULL: no memory. */
 struct topic *shards_want(struct shards *s, uint64_t topic);
@@ -234,9 +253,9 @@ static inline const uint8_t *record_val(const struct record *r)
 
 /* Own records. Return the shard when something changed, NULL when not (equal value, absent key) or when a limit refused it (then
  * *ret_full). */
-struct shard *shards_put(struct shards *s, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len,
-	uint64_t now_ms, bool *ret_full);
-struct shard *shards_del(struct shards *s, uint64_t topic, const void *key, size_t key_len, uint64_t now_ms);
+struct shard *shards_put(
+	struct shards *s, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len, bool *ret_full);
+struct shard *shards_del(struct shards *s, uint64_t topic, const void *key, size_t key_len);
 /* Our own epoch rises (somebody proved a later one of ours): own shards start again in it, their records keep their seq. */
 void shards_raise_own_epoch(struct shards *s, uint32_t epoch, uint64_t past_seq);
 
@@ -272,7 +291,7 @@ void shards_settle_own(struct shards *s);
 void shards_confirm_settled(struct shards *s, struct shard *shard);
 /* A peer has a shard of ours, of this epoch, that we do not have: a topic of the process before us that was not put again. It
  * comes back as an empty one with a new head, so that the copies learn that nothing is left in it. */
-struct shard *shards_adopt(struct shards *s, uint64_t topic, uint64_t now_ms);
+struct shard *shards_adopt(struct shards *s, uint64_t topic);
 
 /* Whether a shard can be compared and given away: it is of its origin's current epoch and knows something. */
 static inline bool shard_current(const struct shard *shard)

@@ -21,10 +21,12 @@ void record_expire(struct shards *s, struct record *r);
 void shards_refuse(struct shards *s, enum shards_limit limit); /* counts it */
 
 /* shards.c */
-struct shard *shard_make(struct shards *s, struct origin *origin, uint64_t topic, uint64_t now_ms); /* NULL at the limit */
+struct shard *shard_make(struct shards *s, struct origin *origin, uint64_t topic); /* NULL at the limit */
 void shard_drop(struct shards *s, struct shard *shard);
 void shard_begin_epoch(struct shards *s, struct shard *shard, uint64_t now_ms);
 void shard_sweep_old(struct shards *s, struct shard *shard);
+struct shard_rare *shard_rare(struct shard *shard);
+void shard_relax(struct shard *shard);
 u128 shard_root(const struct shard *shard);
 void shard_update_root(struct shards *s, struct shard *shard);
 

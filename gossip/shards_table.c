@@ -2,7 +2,7 @@
  * is not known here: shards.c and shards_apply.c say which are put, moved and dropped.
  *
  * The table is our own (a chain pointer per record) instead of uthash, whose handle of 56 bytes would be half of a typical
- * record; shards and origins, far fewer, use uthash. A key that begins with its shard's prefix is kept without it.
+ * record; so are those of shards and origins. A key that begins with its shard's prefix is kept without it.
  *
  * Always: a record is in the table once and in exactly one list of its shard, by old_epoch; lists are in order of seq; the counts
  * of all, of the origin, of the topic and of the shard's deletions are right, and no record is put over a limit. */
@@ -54,7 +54,7 @@ static void list_insert(struct record_list *list, struct record *r)
 
 static struct record_list *list_of(struct record *r)
 {
-	return r->old_epoch ? &r->shard->old : &r->shard->live;
+	return r->old_epoch ? &shard_rare(r->shard)->old : &r->shard->live;
 }
 
 /* Into the other list, or behind the others of its own. */
@@ -88,7 +88,7 @@ struct stored_key {
 
 static struct stored_key stored_key(const struct shard *shard, const void *key, size_t key_len)
 {
-	if (!shard->has_prefix || key_len <= SHARD_PREFIX_SIZE || memcmp(key, shard->prefix, SHARD_PREFIX_SIZE) != 0)
+	if (!shard->prefix || key_len <= SHARD_PREFIX_SIZE || memcmp(key, shard->prefix, SHARD_PREFIX_SIZE) != 0)
 		return (struct stored_key){key, key_len, false};
 	return (struct stored_key){(const uint8_t *)key + SHARD_PREFIX_SIZE, key_len - SHARD_PREFIX_SIZE, true};
 }
@@ -102,7 +102,8 @@ size_t record_key(const struct record *r, uint8_t ret_key[GOSSIP_KEY_MAX])
 {
 	size_t before = r->prefixed ? SHARD_PREFIX_SIZE : 0;
 
-	memcpy(ret_key, r->shard->prefix, before);
+	if (before)
+		memcpy(ret_key, r->shard->prefix, before);
 	memcpy(ret_key + before, r->bytes, r->key_len);
 	return before + r->key_len;
 }
@@ -182,7 +183,7 @@ const struct record *shards_record(const struct shard *shard, const struct shard
 static void count_record(struct shards *s, const struct record *r, int by)
 {
 	s->record_count += (uint64_t)(int64_t)by;
-	r->shard->of->record_count += (uint64_t)(int64_t)by;
+	r->shard->of->record_count += (uint32_t)by;
 	r->shard->in->record_count += (uint64_t)(int64_t)by;
 	s->ageing |= r->deleted;
 	if (r->deleted)
@@ -225,6 +226,15 @@ void shards_refuse(struct shards *s, enum shards_limit limit)
 	s->met = limit;
 }
 
+/* Not later than the first key that has it: a key is stored in one form. */
+static bool take_prefix(struct shard *shard, const uint8_t *key)
+{
+	shard->prefix = malloc(SHARD_PREFIX_SIZE);
+	if (shard->prefix)
+		memcpy(shard->prefix, key, SHARD_PREFIX_SIZE);
+	return shard->prefix != NULL;
+}
+
 struct record *record_store(struct shards *s, struct shard *shard, struct record *old, const struct proto_record *from)
 {
 	struct stored_key key;
@@ -235,9 +245,9 @@ struct record *record_store(struct shards *s, struct shard *shard, struct record
 		shards_refuse(s, limit);
 		return NULL;
 	}
-	if (!shard->has_prefix && from->key_len > SHARD_PREFIX_SIZE) {
-		memcpy(shard->prefix, from->key, SHARD_PREFIX_SIZE);
-		shard->has_prefix = true;
+	if (!shard->prefix && from->key_len > SHARD_PREFIX_SIZE && !take_prefix(shard, from->key)) {
+		shards_refuse(s, SHARDS_LIMIT_MEMORY);
+		return NULL;
 	}
 	key = stored_key(shard, from->key, from->key_len);
 	r = calloc(1, offsetof(struct record, bytes) + key.len + from->val_len);

@@ -69,8 +69,8 @@ static int compare_shards(const void *a, const void *b)
 /* The shards in order; rebuilt only when one came or went. */
 bool sync_sort_shards(struct gossip *g)
 {
-	struct shard *shard, *tmp;
-	unsigned count = HASH_COUNT(g->shards.by_id);
+	struct shard *shard, *next;
+	size_t count = g->shards.shard_count;
 	struct shard **sorted;
 
 	if (g->sorted_shape == g->shards.shape && g->sorted)
@@ -80,7 +80,7 @@ bool sync_sort_shards(struct gossip *g)
 		return false;
 	g->sorted = sorted;
 	g->sorted_count = 0;
-	HASH_ITER(hh, g->shards.by_id, shard, tmp)
+	SHARDS_EACH(&g->shards, shard, next)
 	g->sorted[g->sorted_count++] = shard;
 	qsort(g->sorted, g->sorted_count, sizeof(*g->sorted), compare_shards);
 	g->sorted_shape = g->shards.shape;
@@ -336,7 +336,9 @@ struct comparison {
 
 static bool ran_into_a_limit(const struct gossip *g, const struct shard *shard)
 {
-	return shard->refused_ms != 0 && g->now < shard->refused_ms + SHARDS_REFUSED_MS;
+	uint64_t refused_ms = shard_rare_of(shard)->refused_ms;
+
+	return refused_ms != 0 && g->now < refused_ms + SHARDS_REFUSED_MS;
 }
 
 /* Many peers offer the same shard at once when we are new: one is asked. */
@@ -378,7 +380,7 @@ static void compare_own(struct comparison *c, const struct proto_head *theirs, s
 		if (theirs->epoch != g->self->epoch)
 			return;
 		core_reserve_seq(g);
-		ours = shards_adopt(&g->shards, theirs->topic, g->now);
+		ours = shards_adopt(&g->shards, theirs->topic);
 		if (!ours)
 			return;
 		if (g->settled)

@@ -229,7 +229,7 @@ static void check_copy(struct world *w, const struct sim_host *host, const struc
 void truth_check_host(struct world *w, unsigned index)
 {
 	struct sim_host *host = &w->hosts[index];
-	struct shard *shard, *tmp;
+	struct shard *shard, *next;
 	const char *wrong;
 
 	if (!host->gossip)
@@ -239,7 +239,7 @@ void truth_check_host(struct world *w, unsigned index)
 		world_fail(w, "host %u: shards: %s", host->hostno, wrong);
 	if (gossip_counters(host->gossip)->conflicts > 0 && !w->truth->conflicts_expected)
 		world_fail(w, "host %u counts a conflict (R6) that nobody made", host->hostno);
-	HASH_ITER(hh, host->gossip->shards.by_id, shard, tmp)
+	SHARDS_EACH(&host->gossip->shards, shard, next)
 	{
 		struct sim_host *origin = shard->id.origin <= w->host_count ? &w->hosts[shard->id.origin - 1] : NULL;
 		const struct shard *original;

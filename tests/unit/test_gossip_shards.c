@@ -369,6 +369,7 @@ static void ranges_have_a_limit(void **state)
 	offer(&c, &(struct proto_batch){.epoch = 1, .to = 10 * SHARD_RANGES_MAX, .head = 10 * SHARD_RANGES_MAX}, NULL, 0, 1000);
 	assert_int_equal(shard->head, 10 * SHARD_RANGES_MAX);
 	assert_int_equal(shard->range_count, 0);
+	assert_null(shard->rare);
 	shards_fini(&c.s);
 }
 
@@ -380,11 +381,11 @@ static void record_limit_is_counted(void **state)
 	(void)state;
 	copy_init(&c);
 	c.s.max[SHARDS_LIMIT_ALL] = 2;
-	assert_non_null(shards_put(&c.s, 1, "a", 1, "1", 1, 1000, &full));
-	assert_non_null(shards_put(&c.s, 1, "b", 1, "1", 1, 1000, &full));
-	assert_null(shards_put(&c.s, 1, "c", 1, "1", 1, 1000, &full));
+	assert_non_null(shards_put(&c.s, 1, "a", 1, "1", 1, &full));
+	assert_non_null(shards_put(&c.s, 1, "b", 1, "1", 1, &full));
+	assert_null(shards_put(&c.s, 1, "c", 1, "1", 1, &full));
 	assert_true(full);
-	assert_non_null(shards_put(&c.s, 1, "b", 1, "2", 1, 1000, &full));
+	assert_non_null(shards_put(&c.s, 1, "b", 1, "2", 1, &full));
 	assert_int_equal(
 		offer(&c, &(struct proto_batch){.epoch = 1, .to = 1, .head = 1}, (struct change[]){{1, "x", "1"}}, 1, 1000),
 		SHARDS_REFUSED);
@@ -404,24 +405,24 @@ static void each_limit_says_which_it_is(void **state)
 	(void)state;
 	copy_init(&c);
 	c.s.max[SHARDS_LIMIT_HOST] = 2;
-	assert_non_null(shards_put(&c.s, 1, "a", 1, "1", 1, 1000, &full));
-	assert_non_null(shards_put(&c.s, 2, "b", 1, "1", 1, 1000, &full));
-	assert_null(shards_put(&c.s, 3, "c", 1, "1", 1, 1000, &full));
+	assert_non_null(shards_put(&c.s, 1, "a", 1, "1", 1, &full));
+	assert_non_null(shards_put(&c.s, 2, "b", 1, "1", 1, &full));
+	assert_null(shards_put(&c.s, 3, "c", 1, "1", 1, &full));
 	assert_true(full && c.s.met == SHARDS_LIMIT_HOST && c.s.refused_by[SHARDS_LIMIT_HOST] == 1);
 	assert_int_equal(offer(&c, &two, (struct change[]){{1, "x", "1"}, {2, "y", "1"}}, 2, 1000), SHARDS_APPLIED);
-	assert_non_null(shards_del(&c.s, 1, "a", 1, 1000));
+	assert_non_null(shards_del(&c.s, 1, "a", 1));
 	shards_raise_floor(&c.s, shards_find(&c.s, 1, 1), UINT64_MAX);
-	assert_non_null(shards_put(&c.s, 3, "c", 1, "1", 1, 1000, &full));
+	assert_non_null(shards_put(&c.s, 3, "c", 1, "1", 1, &full));
 
 	c.s.max[SHARDS_LIMIT_HOST] = 100;
 	c.s.max[SHARDS_LIMIT_TOPIC] = 3;
-	assert_non_null(shards_put(&c.s, TOPIC, "z", 1, "1", 1, 1000, &full));
-	assert_null(shards_put(&c.s, TOPIC, "q", 1, "1", 1, 1000, &full));
+	assert_non_null(shards_put(&c.s, TOPIC, "z", 1, "1", 1, &full));
+	assert_null(shards_put(&c.s, TOPIC, "q", 1, "1", 1, &full));
 	assert_true(full && c.s.met == SHARDS_LIMIT_TOPIC && c.s.refused_by[SHARDS_LIMIT_TOPIC] == 1);
 	assert_int_equal(offer(&c, &(struct proto_batch){.epoch = 1, .from = 2, .to = 3, .head = 3},
 				 (struct change[]){{3, "w", "1"}}, 1, 2000),
 		SHARDS_REFUSED);
-	assert_int_equal(shards_find(&c.s, ORIGIN, TOPIC)->refused_ms, 2000);
+	assert_int_equal(shard_rare_of(shards_find(&c.s, ORIGIN, TOPIC))->refused_ms, 2000);
 	assert_int_equal(c.s.refused, 3);
 	assert_null(shards_check(&c.s));
 	shards_fini(&c.s);
@@ -448,7 +449,7 @@ static void a_topic_is_kept_while_it_is_wanted(void **state)
 	assert_events("wanted", c.events, "+a=1 +b=1 ");
 	assert_true(c.s.root == 0); /* it is no part of what all compare */
 	assert_true(shards_topic(&c.s, topic)->root != 0);
-	assert_non_null(shards_put(&c.s, topic, "own", 3, "1", 1, 0, &full));
+	assert_non_null(shards_put(&c.s, topic, "own", 3, "1", 1, &full));
 	assert_null(shards_check(&c.s));
 
 	c.events[0] = 0;
@@ -570,9 +571,9 @@ static void write_random(struct shards *origin, struct twin *t, uint64_t *seed)
 	snprintf(name, sizeof(name), "k%u", key);
 	snprintf(value, sizeof(value), "%u", (unsigned)t->count + 1);
 	if (deleted)
-		assert_non_null(shards_del(origin, TOPIC, name, strlen(name), 1000));
+		assert_non_null(shards_del(origin, TOPIC, name, strlen(name)));
 	else
-		assert_non_null(shards_put(origin, TOPIC, name, strlen(name), value, strlen(value), 1000, &full));
+		assert_non_null(shards_put(origin, TOPIC, name, strlen(name), value, strlen(value), &full));
 	t->history[t->count].key = key;
 	t->history[t->count++].deleted = deleted;
 }
