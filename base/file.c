@@ -157,7 +157,7 @@ static int make_dir(const char *path, mode_t mode, struct err *err)
 	return err_sys(err, saved == EEXIST ? ENOTDIR : saved, "create directory %s", path);
 }
 
-int file_make_dirs(const char *path, mode_t mode, struct err *err)
+int file_make_parents(const char *path, mode_t mode, struct err *err)
 {
 	char part[PATH_MAX];
 	int n = snprintf(part, sizeof(part), "%s", path);
@@ -172,5 +172,10 @@ int file_make_dirs(const char *path, mode_t mode, struct err *err)
 			return -1;
 		*at = '/';
 	}
-	return make_dir(part, mode, err);
+	return 0;
+}
+
+int file_make_dirs(const char *path, mode_t mode, struct err *err)
+{
+	return file_make_parents(path, mode, err) < 0 ? -1 : make_dir(path, mode, err);
 }

@@ -11,7 +11,9 @@
 int file_read(const char *path, size_t max, char **ret_data, size_t *ret_len, struct err *err);
 /* Writes path.tmp, fsyncs, renames, fsyncs the directory. */
 int file_write_atomic(const char *path, const void *data, size_t len, mode_t mode, struct err *err);
-/* mkdir -p; existing directories are fine. */
+/* mkdir -p of the directory that this file is in; existing directories are fine. */
+int file_make_parents(const char *path, mode_t mode, struct err *err);
+/* mkdir -p of the path itself. */
 int file_make_dirs(const char *path, mode_t mode, struct err *err);
 
 #endif

@@ -330,15 +330,13 @@ static bool may_write(struct cli *cli, const struct install *f)
 
 static int put_file(struct report *r, const struct install *f)
 {
-	char dir[PATH_MAX];
 	struct err err;
 
 	if (f->same) {
 		did(r, f->path, "unchanged");
 		return 0;
 	}
-	snprintf(dir, sizeof dir, "%.*s", (int)(strrchr(f->path, '/') - f->path), f->path);
-	if ((*dir && file_make_dirs(dir, 0755, &err) < 0) || file_write_atomic(f->path, f->data, f->len, f->mode, &err) < 0)
+	if (file_make_parents(f->path, 0755, &err) < 0 || file_write_atomic(f->path, f->data, f->len, f->mode, &err) < 0)
 		return cli_complain(r->cli, -1, "%s", err.text);
 	did(r, f->path, f->own == OWN_ABSENT ? "written" : "replaced");
 	return 0;

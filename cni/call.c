@@ -95,3 +95,13 @@ int cni_call_del(const struct cni_input *input, const char *path, json_t *body, 
 	reword(e->msg);
 	return -1;
 }
+
+void cni_undo(const struct cni_input *input, const char *path)
+{
+	json_t *body = cni_attachment(input);
+	struct cni_error ignored = {0};
+
+	if (cni_call_del(input, path, body, &ignored) < 0)
+		cni_tombstone_write(input->config.run_dir, input->config.name, input->env.container_id, input->env.ifname, NULL);
+	json_decref(body);
+}

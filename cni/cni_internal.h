@@ -210,5 +210,7 @@ json_t *cni_attachment(const struct cni_input *input);
 json_t *cni_call(const struct cni_input *input, const char *method, const char *path, json_t *body, struct cni_error *e);
 /* The same for DEL: -2 when no daemon answers. */
 int cni_call_del(const struct cni_input *input, const char *path, json_t *body, struct cni_error *e);
+/* Undoes by this call what failed behind the daemon's answer. What cannot be undone now is left as word for the daemon. */
+void cni_undo(const struct cni_input *input, const char *path);
 
 #endif

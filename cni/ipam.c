@@ -24,16 +24,6 @@ static json_t *allocate(const struct cni_input *input, const struct cni_request 
 	return answer;
 }
 
-static void release(const struct cni_input *input)
-{
-	json_t *body = cni_attachment(input);
-	struct cni_error ignored = {0};
-
-	if (cni_call_del(input, "/v1/ipam/release", body, &ignored) < 0)
-		cni_tombstone_write(input->config.run_dir, input->config.name, input->env.container_id, input->env.ifname, NULL);
-	json_decref(body);
-}
-
 /* `answer` becomes the result, with the routes of the configuration. */
 static json_t *print(const struct cni_input *input, json_t *answer, struct cni_error *e)
 {
@@ -87,7 +77,7 @@ int cni_ipam_add(struct cni_input *input, json_t **ret_answer, struct cni_error 
 	printed = print(input, answer, e);
 	json_decref(answer);
 	if (!printed) {
-		release(input);
+		cni_undo(input, "/v1/ipam/release");
 		return -1;
 	}
 	*ret_answer = printed;

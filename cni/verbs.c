@@ -259,17 +259,6 @@ static int take_answer(struct add *a, const struct cni_input *input, json_t *ans
 	return 0;
 }
 
-/* Undoes an ADD that failed behind the daemon's answer. What cannot be undone now is left as word for the daemon. */
-static void undo_call(const struct cni_input *input)
-{
-	json_t *body = cni_attachment(input);
-	struct cni_error ignored = {0};
-
-	if (cni_call_del(input, "/v1/cni/del", body, &ignored) < 0)
-		cni_tombstone_write(input->config.run_dir, input->config.name, input->env.container_id, input->env.ifname, NULL);
-	json_decref(body);
-}
-
 static int call_and_print(struct add *a, struct cni_input *input, json_t **ret_printed, struct cni_error *e)
 {
 	json_t *body = add_body(a, input), *answer, *printed = NULL;
@@ -282,7 +271,7 @@ static int call_and_print(struct add *a, struct cni_input *input, json_t **ret_p
 		printed = cni_result_print(&a->result, input->config.format, false, e);
 	json_decref(answer);
 	if (!printed) {
-		undo_call(input);
+		cni_undo(input, "/v1/cni/del");
 		return -1;
 	}
 	*ret_printed = printed;

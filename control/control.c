@@ -582,18 +582,10 @@ int control_open(struct event_base *base, const char *socket_path, const struct 
 		.handle = on_request,
 		.ctx = control,
 	};
-	char *dir = alloc_text(socket_path), *slash;
-	int rc = 0;
 
 	control->backend = backend;
 	control->ctx = ctx;
-	slash = strrchr(dir, '/');
-	if (slash && slash != dir) {
-		*slash = '\0';
-		rc = file_make_dirs(dir, 0755, err);
-	}
-	free(dir);
-	if (rc < 0 || httpd_open(base, &config, &control->httpd, err) < 0) {
+	if (file_make_parents(socket_path, 0755, err) < 0 || httpd_open(base, &config, &control->httpd, err) < 0) {
 		free(control);
 		return err_prefix(err, "control socket %s", socket_path);
 	}

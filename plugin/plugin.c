@@ -10,7 +10,6 @@
  * with a status other than 200. */
 #include "plugin/plugin_internal.h"
 
-#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -368,16 +367,12 @@ int plugin_open(struct event_base *base, const char *socket_path, const struct p
 		.handle = on_request,
 		.ctx = plugin,
 	};
-	char *copy = alloc_text(socket_path);
-	int rc;
 
 	plugin->backend = backend;
 	plugin->ctx = ctx;
 	plugin->limit.burst = LOG_LINES_PER_MINUTE;
 	/* /run is empty after a boot, and the engine does not make its plugin directory. */
-	rc = file_make_dirs(dirname(copy), 0755, err);
-	free(copy);
-	if (rc < 0 || httpd_open(base, &config, &plugin->httpd, err) < 0) {
+	if (file_make_parents(socket_path, 0755, err) < 0 || httpd_open(base, &config, &plugin->httpd, err) < 0) {
 		free(plugin);
 		return err_prefix(err, "plugin socket %s", socket_path);
 	}

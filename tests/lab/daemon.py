@@ -1,15 +1,13 @@
 """A trestled in a host, with its defaults for all paths under /run, which is the host's own. Its state lives in the host's directory,
 which stands for the disk: it outlives a boot."""
-import http.client
 import json
 import os
 import signal
-import socket
 import urllib.parse
 
 from .lab import BUILD
 from .plugin import Plugin
-from .shell import Failed, wait_for
+from .shell import Failed, ask, wait_for
 
 CONTROL = "/run/trestle/trestled.sock"
 PLUGIN = "/run/docker/plugins/trestle.sock"
@@ -71,21 +69,10 @@ class Daemon:
 
     def call(self, method, path, body=None, timeout=30):
         """One call of the control API. Refused carries code and message."""
-        conn = http.client.HTTPConnection("trestle", timeout=timeout)
-        conn.sock = socket.socket(socket.AF_UNIX)
-        conn.sock.settimeout(timeout)
-        try:
-            conn.sock.connect(self.host.path(CONTROL))
-            conn.request(method, path, None if body is None else json.dumps(body))
-            reply = conn.getresponse()
-            text = reply.read().decode()
-        except http.client.HTTPException as e:
-            raise OSError(f"{method} {path}: {e!r}") from e
-        finally:
-            conn.close()
+        status, text = ask(self.host.path(CONTROL), method, path, body, timeout)
         answer = json.loads(text)
-        if reply.status != 200:
-            raise ControlError(reply.status, answer["error"]["code"], answer["error"]["message"])
+        if status != 200:
+            raise ControlError(status, answer["error"]["code"], answer["error"]["message"])
         return answer
 
     def trestle(self, *argv, check=True):

@@ -3,15 +3,13 @@
 containerd is a process of its own, since a dockerd that starts one does not find it again after kill -9. Sockets are reached through
 the host's root, so `docker` and the API run outside it and cost no nsenter.
 """
-import http.client
 import io
 import json
 import os
 import signal
-import socket
 import tarfile
 
-from .shell import Failed, run, wait_for
+from .shell import Failed, ask, run, wait_for
 
 SOCKET = "/run/docker.sock"
 CONTAINERD = "/run/containerd/containerd.sock"
@@ -110,20 +108,9 @@ class Engine:
 
     def api(self, method, path, body=None, timeout=60):
         """One call of the engine's API; the decoded answer, or the text when it is none. Failed with the engine's words."""
-        conn = http.client.HTTPConnection("docker", timeout=timeout)
-        conn.sock = socket.socket(socket.AF_UNIX)
-        conn.sock.settimeout(timeout)
-        try:
-            conn.sock.connect(self.host.path(SOCKET))
-            conn.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
-            reply = conn.getresponse()
-            text = reply.read().decode()
-        except http.client.HTTPException as e:
-            raise OSError(f"{method} {path}: {e!r}") from e
-        finally:
-            conn.close()
-        if reply.status >= 400:
-            raise Failed(f"{method} {path}: {reply.status}: {text}")
+        status, text = ask(self.host.path(SOCKET), method, path, body, timeout)
+        if status >= 400:
+            raise Failed(f"{method} {path}: {status}: {text}")
         return json.loads(text) if text.startswith(("{", "[")) else text
 
     def run(self, name, network, *options, command=("sleep", "100000")):

@@ -2,7 +2,10 @@
 
 No call here waits without a deadline. A command that fails raises Failed with its words, so a test's report says what the program said.
 """
+import http.client
+import json
 import os
+import socket
 import subprocess
 import time
 
@@ -29,6 +32,22 @@ def run(*argv, check=True, timeout=60, stdin=None, env=None):
     if check and done.returncode != 0:
         raise Failed(f"{' '.join(argv)}: status {done.returncode}: {done.stderr.strip()} {done.stdout.strip()[-2000:]}")
     return done
+
+
+def ask(socket_path, method, path, body=None, timeout=30):
+    """One HTTP call on a Unix socket, with a body in JSON; the status and the text of the answer. OSError when there is none."""
+    conn = http.client.HTTPConnection("localhost", timeout=timeout)
+    conn.sock = socket.socket(socket.AF_UNIX)
+    conn.sock.settimeout(timeout)
+    try:
+        conn.sock.connect(socket_path)
+        conn.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
+        reply = conn.getresponse()
+        return reply.status, reply.read().decode()
+    except http.client.HTTPException as e:
+        raise OSError(f"{method} {path}: {e!r}") from e
+    finally:
+        conn.close()
 
 
 def wait_for(condition, timeout=10.0, what="condition", every=0.05):

@@ -35,7 +35,7 @@ static int make_dir(void **state)
 
 static int remove_dir(void **state)
 {
-	static const char *const names[] = {"a/b/c", "a/b", "a", "file", "log", "big"};
+	static const char *const names[] = {"a/b/c", "a/b", "a", "p/q", "p", "file", "log", "big"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -162,7 +162,12 @@ static void directories_are_made_once_and_again(void **state)
 	assert_int_equal(file_make_dirs(in_dir("a//b/"), 0755, &err), 0);
 	assert_int_equal(stat(in_dir("a/b/c"), &st), 0);
 	assert_true(S_ISDIR(st.st_mode));
+	assert_int_equal(file_make_parents(in_dir("p/q/socket"), 0755, &err), 0);
+	assert_int_equal(stat(in_dir("p/q"), &st), 0);
+	assert_int_equal(stat(in_dir("p/q/socket"), &st), -1);
+	assert_int_equal(file_make_parents("socket", 0755, &err), 0);
 	assert_int_equal(file_write_atomic(in_dir("file"), "x", 1, 0600, &err), 0);
+	assert_int_equal(file_make_parents(in_dir("file/d/socket"), 0755, &err), -1);
 	assert_int_equal(file_make_dirs(in_dir("file/d"), 0755, &err), -1);
 	assert_int_equal(err.sys_errno, ENOTDIR);
 	assert_int_equal(file_make_dirs("", 0755, &err), -1);
