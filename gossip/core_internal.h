@@ -29,6 +29,7 @@
 #define GOSSIP_CORE_INTERNAL_H
 
 #include <uthash.h>
+#include <utlist.h>
 
 #include "gossip/admission_internal.h"
 #include "gossip/frame_internal.h"
@@ -57,13 +58,18 @@
 #define SUSPECT_MIN_MS 2000
 #define SUSPECT_MAX_MS 12000
 #define SUSPECT_PAIR_MS 3000 /* two hosts: nobody else to ask */
+#define SUSPECTS_MANY 64     /* so many are looked through */
+#define SUSPECTS_GAP_MS 20   /* no more often than so */
 #define UNHEARD_MS 5000
 #define PAUSE_MS (2 * PROBE_PERIOD_MS)
 #define NEWS_DELAY_MS 5
+#define NEWS_GAP_MS 100 /* in big clusters: what is passed on after something that was, waits for more */
 #define NEWS_FANOUT 4
 #define NEWS_FANOUT_MANY 8 /* in clusters of more than NEWS_ALL_MAX */
 #define NEWS_ALL_MAX 64
 #define PIGGYBACK_MAX 8
+#define RETURNS_MS 1000	    /* in so long, in big clusters, */
+#define RETURNS_MET 8	    /* so many that came back are spoken to at once */
 #define TABLE_EVERY_MS 1000 /* to the same host */
 #define TABLE_GAP_MS 100    /* to any, in big clusters */
 #define MISMATCH_MS 300
@@ -175,7 +181,9 @@ struct rare {
 	uint16_t asked, confirmed;  /* the latter in parts of CONFIRM_WHOLE */
 	uint64_t window_ms;	    /* not dead before */
 	uint32_t flaps, died_epoch; /* flaps: times FLAP_POINT */
-	uint64_t flaps_ms, died_ms, suspected_ms, refused_ms;
+	uint64_t flaps_ms, died_ms, refused_ms;
+	uint64_t suspected_ms; /* 0 = not lately: it is not in the list of those that were */
+	struct member *lately_next, *lately_prev;
 	uint64_t doubt_ms;	     /* no look at what by_stream says before */
 	uint64_t introduce_until_ms; /* we are to tell the others of it, 0 = no */
 	uint64_t key_ms;	     /* when to hand it a key, or to tell it that it is forgotten, at the earliest */
@@ -241,6 +249,7 @@ struct member {
 	bool stood;	  /* it knows of no later state of ours */
 	bool in_step;	  /* found equal since both of us started */
 	bool behind;	  /* a push of ours was left to comparison, and we were not equal since */
+	bool listed;	  /* among the suspects */
 	bool bare, waits; /* a newcomer that has nothing yet; it waits for somebody to serve it */
 	bool table_now;
 };
@@ -357,9 +366,9 @@ struct waiting_join {
 	uint8_t packet[ADMISSION_JOIN_SIZE];
 };
 
-/* Whom we probe on a ring, while member_shape is `shape`. */
+/* Whom we probe on a ring, while it is usable and nobody became so. */
 struct successor {
-	uint64_t shape;
+	uint64_t gains;
 	struct member *member;
 };
 #define RINGS 2
@@ -385,14 +394,22 @@ struct gossip {
 	unsigned member_count, slot_capacity;
 	uint64_t digest;
 	unsigned state_count[4];
-	uint64_t news_ms;
-	uint64_t tables_ms;	   /* no whole table before */
-	uint64_t suspects_ms;	   /* not later than any suspect is due */
-	struct member **spreading; /* members with spread left; one that was forgotten meanwhile has none */
-	unsigned spreading_count;
+	uint64_t news_ms, passed_on_ms; /* when news leave; the last that were passed on did */
+	uint64_t tables_ms;		/* no whole table before */
+	uint64_t suspects_ms;		/* not later than any suspect is due, */
+	uint64_t suspects_from_ms;	/* and they are not looked at before */
+	struct member **spreading;	/* members with spread left; one that was forgotten meanwhile has none */
+	uint32_t *newsworthy;		/* slots of members with news, likewise */
+	uint32_t *suspects;		/* slots of all that are suspect, and of some that were */
+	unsigned spreading_count, newsworthy_count, suspect_slots;
+	struct member *lately; /* whoever was suspected within FREEZE_WINDOW_MS, in order of time */
+	unsigned lately_count, lately_dead;
+	unsigned returned; /* within RETURNS_MS before returns_ms, in big clusters */
+	uint64_t returns_ms;
 	uint64_t member_due_ms; /* not later than any member's sync_ms or push_ms */
 	bool stirred;		/* since the last tick came what its functions have to look at */
 	uint64_t member_shape;	/* changes when somebody becomes usable or ceases to be */
+	uint64_t member_gains;	/* changes when somebody becomes usable */
 
 	unsigned health; /* local health, 0 = fine: the worse of the two */
 	unsigned lifeguard, measured;
@@ -649,6 +666,7 @@ enum gossip_reach trust_reach(const struct gossip *g, const struct member *m);
 
 /* members_probe.c */
 void probe_start(struct gossip *g);
+uint64_t probe_suspects_due(const struct gossip *g);
 uint64_t probe_tick(struct gossip *g);
 void probe_paused(struct gossip *g, uint64_t gap_ms);
 void probe_ping(struct gossip *g, struct member *m, enum ping_kind kind);

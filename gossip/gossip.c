@@ -139,6 +139,8 @@ void gossip_free(struct gossip *g)
 	forget_free(g);
 	free(g->slots);
 	free(g->spreading);
+	free(g->newsworthy);
+	free(g->suspects);
 	free(g->sorted);
 	free(g->dirty);
 	free(g->by_hostno.at);
@@ -235,7 +237,7 @@ uint64_t gossip_due(const struct gossip *g)
 	sooner(&due, g->gather_ms);
 	sooner(&due, g->ack_ms);
 	sooner(&due, g->interest_ms);
-	sooner(&due, g->suspects_ms);
+	sooner(&due, probe_suspects_due(g));
 	sooner(&due, g->introduce_ms);
 	sooner(&due, g->keys.next_ms);
 	return due;

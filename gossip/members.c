@@ -194,6 +194,7 @@ void members_update_digest(struct gossip *g, struct member *m)
 static bool grow_slots(struct gossip *g)
 {
 	unsigned capacity = g->slot_capacity ? g->slot_capacity * 2 : 16;
+	uint32_t *newsworthy, *suspects;
 	struct member **slots, **spreading;
 
 	if (g->member_count < g->slot_capacity)
@@ -206,8 +207,40 @@ static bool grow_slots(struct gossip *g)
 	if (!spreading)
 		return false;
 	g->spreading = spreading;
+	newsworthy = realloc(g->newsworthy, capacity * sizeof(*newsworthy));
+	if (!newsworthy)
+		return false;
+	g->newsworthy = newsworthy;
+	suspects = realloc(g->suspects, capacity * sizeof(*suspects));
+	if (!suspects)
+		return false;
+	g->suspects = suspects;
 	g->slot_capacity = capacity;
 	return true;
+}
+
+/* The number of those in each state, and the lists, follow. */
+static void enter_state(struct gossip *g, struct member *m, enum gossip_state state)
+{
+	enum gossip_state old = m->state;
+
+	g->state_count[state]++;
+	m->state = state;
+	if (state == GOSSIP_SUSPECT && !m->listed) {
+		m->listed = true;
+		g->suspects[g->suspect_slots++] = m->slot;
+	}
+	if (old > GOSSIP_SUSPECT && state <= GOSSIP_SUSPECT)
+		g->member_gains++;
+	if (rare_of(m)->suspected_ms != 0)
+		g->lately_dead += state == GOSSIP_DEAD;
+}
+
+static void leave_state(struct gossip *g, struct member *m)
+{
+	g->state_count[m->state]--;
+	if (rare_of(m)->suspected_ms != 0)
+		g->lately_dead -= m->state == GOSSIP_DEAD;
 }
 
 static void enter_number(struct gossip *g, struct member *m)
@@ -217,6 +250,7 @@ static void enter_number(struct gossip *g, struct member *m)
 	members_update_digest(g, m);
 	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
 	g->member_shape++;
+	g->member_gains++;
 	interest_member(g, m);
 }
 
@@ -237,7 +271,6 @@ struct member *members_add(struct gossip *g, const struct member_save *save)
 	m->addr = save->addr;
 	m->vtep = save->vtep;
 	m->epoch = save->epoch;
-	m->state = GOSSIP_SUSPECT;
 	m->unheard = true;
 	m->since_ms = g->now;
 	m->suspect_until_ms = g->now + UNHEARD_MS;
@@ -245,7 +278,7 @@ struct member *members_add(struct gossip *g, const struct member_save *save)
 	m->frame.host_id = save->host_id;
 	m->slot = g->member_count;
 	g->slots[g->member_count++] = m;
-	g->state_count[m->state]++;
+	enter_state(g, m, GOSSIP_SUSPECT);
 	sooner(&g->suspects_ms, m->suspect_until_ms);
 	index_put(&g->by_id, hash_of_id(&m->host_id), m->slot);
 	enter_number(g, m);
@@ -264,9 +297,8 @@ bool members_renumber(struct gossip *g, struct member *m, const struct member_sa
 	m->frame = (struct frame_peer){.host_id = m->host_id};
 	m->vouched = false;
 	m->admitted_boot = 0;
-	g->state_count[m->state]--;
-	m->state = GOSSIP_SUSPECT;
-	g->state_count[m->state]++;
+	leave_state(g, m);
+	enter_state(g, m, GOSSIP_SUSPECT);
 	m->unheard = true;
 	m->since_ms = g->now;
 	m->suspect_until_ms = g->now + UNHEARD_MS;
@@ -328,6 +360,19 @@ void members_introduced(struct gossip *g, struct member *m, const struct proto_e
 	members_set_state(g, m, GOSSIP_ALIVE);
 }
 
+/* A cut is over, and half of the cluster is back. Each of us would greet each of them: we know what they had, what they changed
+ * comes from the first that we speak to, or from the others of us. */
+static bool is_one_of_many(struct gossip *g, const struct member *m)
+{
+	if (!m->in_step || !tree_grown(g))
+		return false;
+	if (g->now >= g->returns_ms) {
+		g->returns_ms = g->now + RETURNS_MS;
+		g->returned = 0;
+	}
+	return g->returned++ >= RETURNS_MET;
+}
+
 /* It is there (again): own changes first, then a comparison, and what either side missed of the others. */
 static void came_alive(struct gossip *g, struct member *m)
 {
@@ -336,8 +381,10 @@ static void came_alive(struct gossip *g, struct member *m)
 	if (rare_of(m)->introduce_until_ms || introduce_is_source(g, m)) /* the newcomer begins, and asks for all */
 		return;
 	push_reset(g, m, false);
-	member_due(g, &m->sync_ms, g->now + (m->in_step ? MISMATCH_MS + core_random(g, 100) : core_random(g, 20)));
 	m->table_now = true;
+	if (is_one_of_many(g, m))
+		return;
+	member_due(g, &m->sync_ms, g->now + (m->in_step ? MISMATCH_MS + core_random(g, 100) : core_random(g, 20)));
 	if (g->settled)
 		sync_heads(g, m);
 	if (m->heard_ms + PROBE_PERIOD_MS < g->now || m->heard_ms == 0)
@@ -371,9 +418,8 @@ void members_set_state(struct gossip *g, struct member *m, enum gossip_state sta
 		m->push_ms = m->sync_ms = NEVER;
 		m->in_step = m->in_step && state == GOSSIP_DEAD;
 	}
-	g->state_count[old]--;
-	g->state_count[state]++;
-	m->state = state;
+	leave_state(g, m);
+	enter_state(g, m, state);
 	members_update_digest(g, m);
 	if (state != old)
 		m->since_ms = g->now;
@@ -395,14 +441,24 @@ static unsigned spread_times(const struct gossip *g)
 	return times;
 }
 
+/* Of thousands some die or return all the time, and a cut may take half of them: each packet then tells of several. */
+static uint64_t pass_on_ms(const struct gossip *g)
+{
+	uint64_t at = g->now + NEWS_DELAY_MS, gap = tree_grown(g) ? NEWS_GAP_MS : 0;
+
+	return at < g->passed_on_ms + gap ? g->passed_on_ms + gap : at;
+}
+
 void members_tell(struct gossip *g, struct member *m, int news)
 {
+	if (m->news == NEWS_NONE)
+		g->newsworthy[g->newsworthy_count++] = m->slot;
 	if ((int)m->news < news)
 		m->news = news;
 	if (m->spread == 0)
 		g->spreading[g->spreading_count++] = m;
 	m->spread = spread_times(g);
-	sooner(&g->news_ms, news == NEWS_ALL ? g->now : g->now + NEWS_DELAY_MS);
+	sooner(&g->news_ms, news == NEWS_ALL ? g->now : pass_on_ms(g));
 }
 
 void members_announce_self(struct gossip *g)
@@ -549,36 +605,38 @@ void members_free_left(struct gossip *g)
 
 /* ---- news ---- */
 
-/* All that is marked, in as few packets as possible. */
+/* All that is marked, in as few packets as possible; what does not fit so many stays marked. */
 static unsigned pack_news(struct gossip *g, struct proto_packet *packets, unsigned max)
 {
 	struct proto_list list;
-	unsigned count = 0, entries = 0;
+	unsigned count = 0, entries = 0, taken = 0;
 
-	for (unsigned i = 0; i < g->member_count && count < max; i++) {
+	for (; taken < g->newsworthy_count; taken++) {
+		struct member *m = g->slots[g->newsworthy[taken]];
 		struct proto_entry entry;
 
-		if (g->slots[i]->news == NEWS_NONE)
+		if (m->news == NEWS_NONE)
 			continue;
-		if (entries == 0) {
+		members_entry(m, &entry);
+		if (entries > 0 && !proto_members_add(&list, &entry)) {
+			proto_list_close(&list);
+			entries = 0;
+			if (++count == max)
+				break;
+		}
+		if (entries++ == 0) {
 			packets[count].len = 0;
 			proto_members_open(&list, &packets[count], 0);
+			proto_members_add(&list, &entry);
 		}
-		members_entry(g->slots[i], &entry);
-		if (!proto_members_add(&list, &entry)) {
-			proto_list_close(&list);
-			count++;
-			entries = 0;
-			i--;
-			continue;
-		}
-		entries++;
-		g->slots[i]->news = NEWS_NONE;
+		m->news = NEWS_NONE;
 	}
-	if (entries > 0 && count < max) {
+	if (entries > 0) {
 		proto_list_close(&list);
 		count++;
 	}
+	g->newsworthy_count -= taken;
+	memmove(g->newsworthy, g->newsworthy + taken, g->newsworthy_count * sizeof(*g->newsworthy));
 	return count;
 }
 
@@ -630,16 +688,16 @@ void members_flush(struct gossip *g)
 	if (g->news_ms > g->now)
 		return;
 	g->news_ms = NEVER;
-	for (unsigned i = 0; i < g->member_count; i++)
-		all |= g->slots[i]->news == NEWS_ALL;
+	for (unsigned i = 0; i < g->newsworthy_count; i++)
+		all |= g->slots[g->newsworthy[i]]->news == NEWS_ALL;
 	count = pack_news(g, packets, 4);
-	for (unsigned i = 0; i < g->member_count; i++)
-		if (g->slots[i]->news != NEWS_NONE)
-			g->news_ms = g->now;
+	if (g->newsworthy_count > 0)
+		g->news_ms = g->now;
 	if (all || g->member_count <= 2 * NEWS_FANOUT)
 		flush_to_all(g, packets, count);
 	else
 		flush_to_some(g, packets, count);
+	g->passed_on_ms = g->now;
 }
 
 void members_piggyback(struct gossip *g, const struct member *to, struct proto_packet *packet)

@@ -162,13 +162,13 @@ static struct member *find_successor(struct gossip *g, uint32_t ring)
 	return next;
 }
 
-/* Looked for only when somebody came or went: among thousands that takes longer than all the rest of a probe. */
+/* Looked for only when it went or somebody came: among thousands that takes longer than all the rest of a probe. */
 static struct member *ring_successor(struct gossip *g, uint32_t ring)
 {
 	struct successor *s = &g->successors[ring - 1];
 
-	if (s->shape != g->member_shape)
-		*s = (struct successor){.shape = g->member_shape, .member = find_successor(g, ring)};
+	if (s->gains != g->member_gains || !s->member || !member_usable(g, s->member))
+		*s = (struct successor){.gains = g->member_gains, .member = find_successor(g, ring)};
 	return s->member;
 }
 
@@ -382,6 +382,18 @@ static void set_deadline(struct gossip *g, struct member *m)
 		sooner(&g->suspects_ms, rare_of(m)->window_ms);
 }
 
+/* In big clusters many say so, and all ask it: once by each of us is enough. */
+static void hear_of_death(struct gossip *g, struct member *m)
+{
+	uint64_t until = g->now + trust_stretch(g, m, REFUTE_WINDOW_MS * (1 + g->health));
+	bool first = until < m->suspect_until_ms;
+
+	sooner(&m->suspect_until_ms, until);
+	sooner(&g->suspects_ms, m->suspect_until_ms);
+	if (first || !tree_grown(g))
+		send_ping(g, m, PING_OTHER);
+}
+
 void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool hearsay_dead)
 {
 	bool fresh = m->state != GOSSIP_SUSPECT || m->unheard;
@@ -397,35 +409,42 @@ void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool he
 	if (add_accuser(m, accuser) || fresh)
 		set_deadline(g, m);
 	if (hearsay_dead) {
-		sooner(&m->suspect_until_ms, g->now + trust_stretch(g, m, REFUTE_WINDOW_MS * (1 + g->health)));
-		sooner(&g->suspects_ms, m->suspect_until_ms);
-		send_ping(g, m, PING_OTHER);
+		hear_of_death(g, m);
 		return;
 	}
 	if (fresh && accuser == g->self->hostno)
 		ask_verifiers(g, m);
 }
 
+/* Who raised the suspicion tells everybody. The others' time is up when they have heard of it from several, and so have all: had
+ * each told everybody, a host that dies would cost the square of their number. */
 static void declare_dead(struct gossip *g, struct member *m)
 {
-	bool silent = m->unheard;
+	bool silent = m->unheard, mine = rare_of(m)->mine;
 
 	members_set_state(g, m, GOSSIP_DEAD);
 	if (!silent)
-		members_tell(g, m, NEWS_ALL);
+		members_tell(g, m, mine ? NEWS_ALL : NEWS_FORWARD);
+}
+
+uint64_t probe_suspects_due(const struct gossip *g)
+{
+	return g->suspects_ms > g->suspects_from_ms ? g->suspects_ms : g->suspects_from_ms;
 }
 
 static uint64_t step_suspects(struct gossip *g)
 {
 	uint64_t next = NEVER;
 
-	if (g->state_count[GOSSIP_SUSPECT] == 0)
-		return next;
-	for (unsigned i = 0; i < g->member_count; i++) {
-		struct member *m = g->slots[i];
+	for (unsigned i = 0; i < g->suspect_slots;) {
+		struct member *m = g->slots[g->suspects[i]];
 
-		if (m->state != GOSSIP_SUSPECT)
+		if (m->state != GOSSIP_SUSPECT) {
+			m->listed = false;
+			g->suspects[i] = g->suspects[--g->suspect_slots];
 			continue;
+		}
+		i++;
 		if (g->now >= m->suspect_until_ms || (is_confirmed(m) && g->now >= rare_of(m)->window_ms)) {
 			declare_dead(g, m);
 			continue;
@@ -707,12 +726,13 @@ uint64_t probe_tick(struct gossip *g)
 	}
 	if (g->now >= g->unheard_ms)
 		step_unheard(g);
-	if (g->now >= g->suspects_ms) {
+	if (g->now >= probe_suspects_due(g)) {
 		g->suspects_ms = NEVER; /* deaths may bring it forward */
+		g->suspects_from_ms = g->state_count[GOSSIP_SUSPECT] > SUSPECTS_MANY ? g->now + SUSPECTS_GAP_MS : 0;
 		next = step_suspects(g);
 		sooner(&g->suspects_ms, next);
 	}
-	next = g->suspects_ms;
+	next = probe_suspects_due(g);
 	sooner(&next, step_checks(g));
 	sooner(&next, step_help(g));
 	sooner(&next, g->probe_ms);

@@ -127,20 +127,26 @@ void trust_returned(struct gossip *g, struct member *m)
 
 /* ---- everybody at once ---- */
 
+static void not_lately(struct gossip *g, struct member *m)
+{
+	DL_DELETE2(g->lately, m, rare->lately_prev, rare->lately_next);
+	g->lately_count--;
+	g->lately_dead -= m->state == GOSSIP_DEAD;
+	rare(m)->suspected_ms = 0;
+}
+
 void trust_suspected(struct gossip *g, struct member *m)
 {
-	unsigned recent = 0, known = g->state_count[GOSSIP_ALIVE] + g->state_count[GOSSIP_SUSPECT];
-
+	if (rare_of(m)->suspected_ms != 0)
+		not_lately(g, m);
+	while (g->lately && rare_of(g->lately)->suspected_ms + FREEZE_WINDOW_MS < g->now)
+		not_lately(g, g->lately);
 	rare(m)->suspected_ms = g->now;
-	for (unsigned i = 0; i < g->member_count; i++) {
-		const struct member *other = g->slots[i];
-
-		if (rare_of(other)->suspected_ms == 0 || rare_of(other)->suspected_ms + FREEZE_WINDOW_MS < g->now)
-			continue;
-		recent++;
-		known += other->state == GOSSIP_DEAD;
-	}
-	if (recent > FREEZE_MIN && recent * 100 > known * FREEZE_PERCENT)
+	DL_APPEND2(g->lately, m, rare->lately_prev, rare->lately_next);
+	g->lately_count++;
+	if (g->lately_count > FREEZE_MIN &&
+		g->lately_count * 100 >
+			(g->state_count[GOSSIP_ALIVE] + g->state_count[GOSSIP_SUSPECT] + g->lately_dead) * FREEZE_PERCENT)
 		g->frozen_until_ms = g->now + FREEZE_MS;
 }
 

@@ -17,7 +17,6 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utlist.h>
 
 struct tree_packet {
 	unsigned refs;

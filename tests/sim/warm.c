@@ -146,7 +146,7 @@ static void let_settle(struct gossip *g)
 		if (m != g->self)
 			say_ping(g, m, PROTO_PING, 2); /* its root is ours */
 	}
-	g->spreading_count = 0;
+	g->spreading_count = g->newsworthy_count = 0;
 	g->digest_count = 0;
 	g->news_ms = g->unheard_ms = g->heads_ms = g->tree_ms = g->member_due_ms = NEVER;
 	g->probe.phase = PROBE_IDLE;
@@ -224,6 +224,9 @@ static void become(struct world *w, struct gossip *g, unsigned index, const stru
 	const struct member as_peer = *me, as_self = *was;
 	struct shard *own = shards_find(&g->shards, me->hostno, 0), *others = shards_find(&g->shards, was->hostno, 0);
 
+	for (unsigned i = 0; me->listed != was->listed && i < g->suspect_slots; i++)
+		if (g->suspects[i] == (me->listed ? me : was)->slot)
+			g->suspects[i] = (me->listed ? was : me)->slot;
 	take_part(was, &as_peer, configs[0].boot_tag);
 	take_part(me, &as_self, configs[index].boot_tag);
 	if (own && others) {
