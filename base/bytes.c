@@ -4,6 +4,7 @@
  * records are compared and hashed as bytes, so a second spelling of the same number would be a second record. */
 #include "base/bytes.h"
 
+#include <endian.h>
 #include <string.h>
 
 #define VARINT_MAX 10 /* 64 bits, seven a byte */
@@ -22,14 +23,14 @@ static uint8_t *room(struct bytes_writer *w, size_t len)
 	return at;
 }
 
-static void put_number(struct bytes_writer *w, u128 value, unsigned len)
+/* The last `len` of 8 bytes. */
+static inline void put_number(struct bytes_writer *w, uint64_t value, unsigned len)
 {
+	const uint64_t big = htobe64(value);
 	uint8_t *at = room(w, len);
 
-	if (!at)
-		return;
-	for (unsigned i = len; i-- > 0; value >>= 8)
-		at[i] = (uint8_t)value;
+	if (at)
+		memcpy(at, (const uint8_t *)&big + sizeof(big) - len, len);
 }
 
 void bw_init(struct bytes_writer *w, void *buf, size_t capacity)
@@ -64,7 +65,9 @@ void bw_u64(struct bytes_writer *w, uint64_t value)
 
 void bw_u128(struct bytes_writer *w, u128 value)
 {
-	put_number(w, value, 16);
+	const uint64_t big[2] = {htobe64((uint64_t)(value >> 64)), htobe64((uint64_t)value)};
+
+	bw_bytes(w, big, sizeof(big));
 }
 
 void bw_varint(struct bytes_writer *w, uint64_t value)
@@ -133,14 +136,14 @@ const uint8_t *br_bytes(struct bytes_reader *r, size_t len)
 	return at;
 }
 
-static u128 get_number(struct bytes_reader *r, unsigned len)
+static inline uint64_t get_number(struct bytes_reader *r, unsigned len)
 {
 	const uint8_t *at = br_bytes(r, len);
-	u128 value = 0;
+	uint64_t big = 0;
 
-	for (unsigned i = 0; at && i < len; i++)
-		value = value << 8 | at[i];
-	return value;
+	if (at)
+		memcpy((uint8_t *)&big + sizeof(big) - len, at, len);
+	return be64toh(big);
 }
 
 uint8_t br_u8(struct bytes_reader *r)
@@ -170,7 +173,12 @@ uint64_t br_u64(struct bytes_reader *r)
 
 u128 br_u128(struct bytes_reader *r)
 {
-	return get_number(r, 16);
+	const uint8_t *at = br_bytes(r, 16);
+	uint64_t big[2] = {0};
+
+	if (at)
+		memcpy(big, at, sizeof(big));
+	return (u128)be64toh(big[0]) << 64 | be64toh(big[1]);
 }
 
 uint64_t br_varint(struct bytes_reader *r)
