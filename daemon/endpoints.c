@@ -66,12 +66,14 @@ static void publish_endpoint(struct node *node, const struct endpoint *ep)
 	struct endpoint_record r = {
 		.mac = ep->state.mac, .ip4 = ep->state.address4.ip, .ip6 = ep->state.address6.ip, .since_s = ep->state.since_s};
 	uint8_t key[ENDPOINT_KEY_SIZE], buf[GOSSIP_VALUE_MAX];
+	uint64_t now_us;
 
 	snprintf(r.short_id, sizeof(r.short_id), "%.*s", ENDPOINT_SHORT_MAX, ep->host_end ? HOST_SHORT_ID : ep->id);
 	endpoint_record_key(ep->id, key);
-	log_debug("endpoints", "endpoint %s published at %" PRIu64 " us since boot", r.short_id, clock_boot_us());
+	now_us = clock_boot_us();
 	cluster_publish(
 		node, topic_of_network(&ep->state.network), key, sizeof(key), buf, endpoint_record_encode(&r, buf, sizeof(buf)));
+	log_debug("endpoints", "endpoint %s published at %" PRIu64 " us since boot", r.short_id, now_us);
 }
 
 static void publish_waiting(evutil_socket_t fd, short what, void *arg)
