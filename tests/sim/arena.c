@@ -26,20 +26,16 @@
 #define COPIES_MAX (3ull << 30)
 
 #define CLASS_STEP 16u
-#define CLASS_MAX 64u /* up to CLASS_MAX * CLASS_STEP bytes a size has a list of its own, above it is a power of two */
+#define CLASS_MAX 64u /* up to so many steps and 8 bytes a size has a list of its own, above it is 8 more than a power of two */
 #define LISTS (CLASS_MAX + 32)
 #define NOBODY UINT32_MAX
 
-/* Before each block. */
-struct head {
-	uint32_t list, zero;
-	uint64_t size;
-};
-
+/* As with the C library a word stands before what is allocated, which begins at a multiple of 16. */
 struct block {
-	struct head head;
-	struct block *next;
+	uint64_t list;
+	struct block *next; /* while it is free */
 };
+#define HEAD offsetof(struct block, next)
 
 /* At the window's beginning: part of the host's memory like everything else in there. */
 struct window {
@@ -99,7 +95,7 @@ void arena_image_open(void)
 	if (arena.fd < 0 || ftruncate(arena.fd, WINDOW_SIZE) < 0)
 		give_up("memfd");
 	map(w, MAP_SHARED);
-	w->used = (sizeof(*w) + CLASS_STEP - 1) / CLASS_STEP * CLASS_STEP;
+	w->used = (sizeof(*w) + CLASS_STEP - 1) / CLASS_STEP * CLASS_STEP + HEAD;
 	arena.at = window();
 	arena.on = true;
 }
@@ -206,46 +202,46 @@ void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *old, size_t size);
 void __libc_free(void *old);
 
-static uint32_t list_of(size_t size, uint64_t *ret_size)
+static uint64_t size_of(uint64_t list)
 {
-	uint32_t list = (uint32_t)((size + CLASS_STEP - 1) / CLASS_STEP);
+	return (list <= CLASS_MAX ? list * CLASS_STEP : (uint64_t)CLASS_MAX * CLASS_STEP << (list - CLASS_MAX)) + HEAD;
+}
 
-	if (list <= CLASS_MAX) {
-		*ret_size = (uint64_t)(list ? list : 1) * CLASS_STEP;
-		return list ? list : 1;
-	}
-	list = CLASS_MAX;
-	for (*ret_size = (uint64_t)CLASS_MAX * CLASS_STEP; *ret_size < size; *ret_size *= 2)
-		list++;
+static uint64_t list_of(size_t size)
+{
+	uint64_t list = size <= HEAD ? 0 : (size - HEAD + CLASS_STEP - 1) / CLASS_STEP;
+
+	if (list > CLASS_MAX)
+		for (list = CLASS_MAX; size_of(list) < size;)
+			list++;
 	return list;
 }
 
 static void *take(size_t size)
 {
 	struct window *w = (struct window *)arena.at;
-	uint64_t rounded;
-	uint32_t list;
+	uint64_t list;
 	struct block *block;
 
 	if (size > WINDOW_SIZE)
 		return NULL;
-	list = list_of(size, &rounded);
+	list = list_of(size);
 	block = w->free[list];
 	if (block) {
 		w->free[list] = block->next;
 		return &block->next;
 	}
-	if (w->used + sizeof(struct head) + rounded > WINDOW_SIZE)
+	if (w->used + HEAD + size_of(list) > WINDOW_SIZE)
 		return NULL;
 	block = (struct block *)((char *)w + w->used);
-	w->used += sizeof(struct head) + rounded;
-	block->head = (struct head){.list = list, .size = rounded};
+	w->used += HEAD + size_of(list);
+	block->list = list;
 	return &block->next;
 }
 
 static struct block *block_of(void *p)
 {
-	return (struct block *)((char *)p - offsetof(struct block, next));
+	return (struct block *)((char *)p - HEAD);
 }
 
 static bool is_ours(const void *p)
@@ -280,24 +276,26 @@ void free(void *p)
 		return;
 	}
 	block = block_of(p);
-	block->next = w->free[block->head.list];
-	w->free[block->head.list] = block;
+	block->next = w->free[block->list];
+	w->free[block->list] = block;
 }
 
 void *realloc(void *old, size_t size)
 {
+	uint64_t had;
 	void *p;
 
 	if (!old)
 		return malloc(size);
 	if (!is_ours(old))
 		return __libc_realloc(old, size);
-	if (size <= block_of(old)->head.size)
+	had = size_of(block_of(old)->list);
+	if (size <= had)
 		return old;
 	p = take(size);
 	if (!p)
 		return NULL;
-	memcpy(p, old, block_of(old)->head.size);
+	memcpy(p, old, had);
 	free(old);
 	return p;
 }
