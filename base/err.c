@@ -101,15 +101,6 @@ int err_prefix(struct err *err, const char *fmt, ...)
 	return -1;
 }
 
-void err_clear(struct err *err)
-{
-	if (!err)
-		return;
-	err->code = ERR_OK;
-	err->sys_errno = 0;
-	err->text[0] = '\0';
-}
-
 const char *err_code_name(enum err_code code)
 {
 	if ((unsigned)code >= sizeof(code_names) / sizeof(code_names[0]))

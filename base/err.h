@@ -37,7 +37,6 @@ int err_sys(struct err *err, int sys_errno, const char *fmt, ...) __attribute__(
 /* Puts "<fmt>: " before the text that is there. */
 int err_prefix(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-void err_clear(struct err *err);
 const char *err_code_name(enum err_code code); /* "invalid", "not-found", ...: stable, for JSON */
 
 #endif

@@ -48,7 +48,7 @@ int cli_complain(const struct cli *cli, int status, const char *fmt, ...)
 
 /* ---- help ---- */
 
-void cli_help(FILE *out)
+static void help(FILE *out)
 {
 	const struct cli_command *command;
 	const char *group = NULL;
@@ -104,7 +104,7 @@ static void help_options(FILE *out, const struct cli_option *option, int width)
 			width - option_width(option), "", option->help);
 }
 
-void cli_help_command(FILE *out, const struct cli_command *command)
+static void help_command(FILE *out, const struct cli_command *command)
 {
 	int own = options_width(command->options), common = options_width(common_options);
 	int width = own > common ? own : common;
@@ -170,7 +170,7 @@ static int help_prefix(FILE *out, const char *first)
 			continue;
 		if (found)
 			fputc('\n', out);
-		cli_help_command(out, command);
+		help_command(out, command);
 		found = true;
 	}
 	return found ? CLI_FINE : CLI_CANNOT_TELL;
@@ -182,12 +182,12 @@ int cli_run_help(struct cli *cli)
 	const struct cli_command *command;
 
 	if (!first) {
-		cli_help(cli->out);
+		help(cli->out);
 		return CLI_FINE;
 	}
 	command = find_command(first, second);
 	if (command) {
-		cli_help_command(cli->out, command);
+		help_command(cli->out, command);
 		return CLI_FINE;
 	}
 	if (!second && help_prefix(cli->out, first) == CLI_FINE)
@@ -320,7 +320,7 @@ static int run_command(struct cli *cli, int argc, char *const argv[], int i)
 	if (parse_rest(cli, argc, argv, i + (strchr(cli->command->name, ' ') ? 2 : 1)) < 0)
 		return CLI_CANNOT_TELL;
 	if (cli->help) {
-		cli_help_command(cli->out, cli->command);
+		help_command(cli->out, cli->command);
 		return CLI_FINE;
 	}
 	status = cli->command->run(cli);
@@ -349,6 +349,6 @@ int cli_run(int argc, char *const argv[], FILE *in, FILE *out, FILE *err)
 	}
 	if (i < argc)
 		return run_command(&cli, argc, argv, i);
-	cli_help(cli.help ? out : err);
+	help(cli.help ? out : err);
 	return cli.help ? CLI_FINE : CLI_CANNOT_TELL;
 }

@@ -53,8 +53,6 @@ const char *cli_option(const struct cli *cli, const char *name); /* NULL: not gi
 bool cli_beside(char buf[PATH_MAX], const char *name);
 /* "trestle: <sentence>" on the error stream. */
 int cli_complain(const struct cli *cli, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-void cli_help(FILE *out);
-void cli_help_command(FILE *out, const struct cli_command *command);
 int cli_run_help(struct cli *cli);
 int cli_run_cni_install(struct cli *cli);
 int cli_run_cni_uninstall(struct cli *cli);

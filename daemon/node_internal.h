@@ -599,7 +599,6 @@ struct workload *workload_of(struct node *node, json_t *attachment); /* NULL: no
 struct workload *workload_new(struct node *node, json_t *attachment, bool addresses_only); /* in the table, with empty `about` */
 int workload_adopt(struct node *node, struct endpoint *ep); /* the two of a start find each other; -1: there is none for it */
 void workload_save(struct node *node, const struct workload *w);
-void workload_drop(struct node *node, struct workload *w); /* out of table and store; nothing else */
 /* Takes it away with its endpoint or addresses, also while it is made; fn may be NULL. */
 void workload_remove(struct node *node, struct workload *w, void (*fn)(void *arg), void *arg);
 void workload_ended(
@@ -609,7 +608,6 @@ void workload_release(struct node *node, struct workload *w);	     /* its addres
 void workload_pool_unused(struct node *node, struct pool *p);	     /* unpins it, unless somebody has an address of it */
 const char *workload_label(const struct workload *w, char buf[IPAM_OWNER_MAX + 1]); /* owner of its leases */
 void workload_describe(const struct workload *w, json_t *endpoint);		    /* members about it; w may be NULL */
-json_t *workload_ips_json(const struct prefix addresses[2], const struct ip gateways[2]);
 
 /* tombstones.c */
 void tombstones_tick(struct node *node, uint64_t now_ms);

@@ -135,7 +135,7 @@ static const char *prefix_or_null(const struct prefix *prefix, char buf[PREFIX_T
 	return prefix_is_set(prefix) ? prefix_format(prefix, buf) : NULL;
 }
 
-json_t *workload_ips_json(const struct prefix addresses[2], const struct ip gateways[2])
+static json_t *ips_json(const struct prefix addresses[2], const struct ip gateways[2])
 {
 	json_t *list = json_array();
 	char text[PREFIX_TEXT_SIZE], gateway[IP_TEXT_SIZE];
@@ -174,7 +174,7 @@ static json_t *answer_json(const struct workload_add *a)
 	bool routed;
 
 	if (w->addresses_only)
-		return json_pack("{s:o}", "ips", workload_ips_json(a->addresses, a->gateways));
+		return json_pack("{s:o}", "ips", ips_json(a->addresses, a->gateways));
 	routed = w->ep->network->def.routed;
 	for (unsigned i = 0; i < 2; i++)
 		if (workload_exit(w, i))
@@ -184,7 +184,7 @@ static json_t *answer_json(const struct workload_add *a)
 	return json_pack("{s:s, s:s, s:s, s:s, s:s?, s:s?, s:o, s:o, s:i, s:s}", "endpoint_id", w->ep->id, "network",
 		w->ep->network->def.name, "mode", network_mode_name(&w->ep->network->def), "mac",
 		mac_format(&w->ep->state.mac, mac), "host_ifname", ifname, "host_mac", ifname ? host_mac : NULL, "ips",
-		workload_ips_json(a->addresses, routed ? workload_gateways : exits), "routes", routes_json(w), "mtu", (int)w->mtu,
+		ips_json(a->addresses, routed ? workload_gateways : exits), "routes", routes_json(w), "mtu", (int)w->mtu,
 		"netns_ifname", w->ifname);
 }
 

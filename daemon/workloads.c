@@ -301,7 +301,8 @@ void workload_release(struct node *node, struct workload *w)
 	custody_poke(node);
 }
 
-void workload_drop(struct node *node, struct workload *w)
+/* Out of table and store; nothing else. */
+static void drop(struct node *node, struct workload *w)
 {
 	HASH_DEL(node->workloads, w);
 	unsave(node, w);
@@ -320,7 +321,7 @@ void workload_endpoint_gone(struct node *node, struct endpoint *ep)
 	if (w->add)
 		w->closing = true; /* the one who makes it finds out */
 	else
-		workload_drop(node, w);
+		drop(node, w);
 }
 
 void workload_ended(struct node *node, struct workload *w)
@@ -328,7 +329,7 @@ void workload_ended(struct node *node, struct workload *w)
 	char owner[IPAM_OWNER_MAX + 1];
 
 	leases_end_unused(node, NULL, workload_label(w, owner));
-	workload_drop(node, w);
+	drop(node, w);
 }
 
 void workload_remove(struct node *node, struct workload *w, void (*fn)(void *arg), void *arg)

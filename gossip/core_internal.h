@@ -661,7 +661,6 @@ void trust_measure(struct gossip *g);
 uint64_t trust_stretch(const struct gossip *g, struct member *m, uint64_t ms);
 void trust_returned(struct gossip *g, struct member *m);
 void trust_suspected(struct gossip *g, struct member *m);
-bool trust_daemon_down(const struct gossip *g, const struct member *m);
 enum gossip_reach trust_reach(const struct gossip *g, const struct member *m);
 
 /* members_probe.c */

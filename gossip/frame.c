@@ -28,34 +28,21 @@ void frame_ring_init(struct frame_ring *ring)
 	memset(ring, 0, sizeof(*ring));
 }
 
-static int put_key(struct frame_ring *ring, unsigned i, uint8_t id, const uint8_t *cluster_key, struct err *err)
+int frame_ring_add(struct frame_ring *ring, uint8_t id, const uint8_t cluster_key[CLUSTER_KEY_SIZE], struct err *err)
 {
 	uint8_t input[sizeof(FRAME_DOMAIN)];
 
-	if (i == FRAME_KEYS_MAX)
+	if (ring->count == FRAME_KEYS_MAX)
 		return err_set(
 			err, ERR_EXHAUSTED, "key %u: the ring holds %d keys already, retire one first", id, FRAME_KEYS_MAX);
+	if (ring->count == 0)
+		ring->active = id;
 	memcpy(input, FRAME_DOMAIN, sizeof(FRAME_DOMAIN) - 1);
 	input[sizeof(input) - 1] = id;
-	crypto_generichash(ring->keys[i].key, sizeof(ring->keys[i].key), input, sizeof(input), cluster_key, CLUSTER_KEY_SIZE);
-	ring->keys[i].id = id;
-	if (i == ring->count && ring->count++ == 0)
-		ring->active = id;
+	crypto_generichash(
+		ring->keys[ring->count].key, sizeof(ring->keys[0].key), input, sizeof(input), cluster_key, CLUSTER_KEY_SIZE);
+	ring->keys[ring->count++].id = id;
 	return 0;
-}
-
-int frame_ring_add(struct frame_ring *ring, uint8_t id, const uint8_t cluster_key[CLUSTER_KEY_SIZE], struct err *err)
-{
-	unsigned i;
-
-	for (i = 0; i < ring->count && ring->keys[i].id != id; i++)
-		;
-	return put_key(ring, i, id, cluster_key, err);
-}
-
-int frame_ring_append(struct frame_ring *ring, uint8_t id, const uint8_t cluster_key[CLUSTER_KEY_SIZE], struct err *err)
-{
-	return put_key(ring, ring->count, id, cluster_key, err);
 }
 
 void frame_ring_wipe(struct frame_ring *ring)

@@ -87,10 +87,9 @@ struct frame_ring {
 };
 
 void frame_ring_init(struct frame_ring *ring);
-/* The first key added becomes active. An id that is there is replaced. ERR_EXHAUSTED at FRAME_KEYS_MAX. */
+/* The first key added becomes active. Of several keys with one id the first seals, and each is tried in turn to open.
+ * ERR_EXHAUSTED at FRAME_KEYS_MAX. */
 int frame_ring_add(struct frame_ring *ring, uint8_t id, const uint8_t cluster_key[CLUSTER_KEY_SIZE], struct err *err);
-/* The same without replacing: of several keys with one id the first seals, and each is tried in turn to open. */
-int frame_ring_append(struct frame_ring *ring, uint8_t id, const uint8_t cluster_key[CLUSTER_KEY_SIZE], struct err *err);
 void frame_ring_wipe(struct frame_ring *ring);
 
 /* Our end. (host_id, boot, counter) never repeats: boot is random per process start, counter counts up in here. */

@@ -121,10 +121,10 @@ void keyring_frames(const struct keyring *ring, struct frame_ring *ret_frames)
 {
 	frame_ring_init(ret_frames);
 	/* The active one first: it is what most packets come with, and the first of two with one id is tried first. */
-	frame_ring_append(ret_frames, keyring_wire_id(keyring_active(ring)), keyring_active(ring)->secret, NULL);
+	frame_ring_add(ret_frames, keyring_wire_id(keyring_active(ring)), keyring_active(ring)->secret, NULL);
 	for (unsigned i = 0; i < ring->count; i++)
 		if (i != ring->active)
-			frame_ring_append(ret_frames, keyring_wire_id(&ring->keys[i]), ring->keys[i].secret, NULL);
+			frame_ring_add(ret_frames, keyring_wire_id(&ring->keys[i]), ring->keys[i].secret, NULL);
 }
 
 /* ---- signatures ---- */
@@ -178,7 +178,7 @@ bool keyring_verify(
 
 /* ---- bytes ---- */
 
-void keyring_key_write(struct bytes_writer *w, const struct keyring_key *key)
+static void key_write(struct bytes_writer *w, const struct keyring_key *key)
 {
 	bw_u32(w, key->generation);
 	bw_u64(w, key->created_s);
@@ -187,7 +187,7 @@ void keyring_key_write(struct bytes_writer *w, const struct keyring_key *key)
 	bw_bytes(w, key->signature, sizeof(key->signature));
 }
 
-void keyring_key_read(struct bytes_reader *r, struct keyring_key *key)
+static void key_read(struct bytes_reader *r, struct keyring_key *key)
 {
 	const uint8_t *bytes;
 
@@ -212,7 +212,7 @@ size_t keyring_encode(const struct keyring *ring, uint8_t ret_val[KEYRING_SAVE_M
 	bw_u8(&w, (uint8_t)ring->count);
 	bw_u8(&w, (uint8_t)ring->active);
 	for (unsigned i = 0; i < ring->count; i++)
-		keyring_key_write(&w, &ring->keys[i]);
+		key_write(&w, &ring->keys[i]);
 	return w.len;
 }
 
@@ -232,7 +232,7 @@ int keyring_decode(const void *val, size_t len, struct keyring *ret_ring, struct
 	if (r.bad || version == 0 || ring.count == 0 || ring.count > KEYRING_MAX || ring.active >= ring.count)
 		return err_set(err, ERR_CORRUPT, "cluster keys: %zu bytes that do not decode", len);
 	for (unsigned i = 0; i < ring.count; i++) {
-		keyring_key_read(&r, &ring.keys[i]);
+		key_read(&r, &ring.keys[i]);
 		if (!r.bad && i > 0 && keyring_compare(&ring.keys[i], &ring.keys[i - 1]) <= 0)
 			r.bad = true;
 	}
@@ -258,7 +258,7 @@ size_t keyring_seal(const struct keyring_key *key, const struct identity *from, 
 		return 0;
 	crypto_sign_ed25519_sk_to_curve25519(own, from->secret_key);
 	bw_init(&w, plain, sizeof(plain));
-	keyring_key_write(&w, key);
+	key_write(&w, key);
 	ret_sealed[0] = SEAL_VERSION;
 	memcpy(ret_sealed + 1, nonce, 24);
 	if (crypto_box_easy(ret_sealed + 25, plain, sizeof(plain), nonce, other, own) == 0)
@@ -285,7 +285,7 @@ bool keyring_open(const void *sealed, size_t len, const struct identity *self,
 	sodium_memzero(own, sizeof(own));
 	if (opened) {
 		br_init(&r, plain, sizeof(plain));
-		keyring_key_read(&r, &key);
+		key_read(&r, &key);
 		opened = br_done(&r);
 	}
 	if (opened)

@@ -75,8 +75,6 @@ void keyring_make(struct keyring_key *key, const struct keyring *ring, const str
 bool keyring_verify(
 	const struct keyring_key *key, const struct id128 *cluster_id, const uint8_t rotator_public_key[IDENTITY_PUBLIC_SIZE]);
 
-void keyring_key_write(struct bytes_writer *w, const struct keyring_key *key);
-void keyring_key_read(struct bytes_reader *r, struct keyring_key *key); /* bad: generation 0 */
 size_t keyring_encode(const struct keyring *ring, uint8_t ret_val[KEYRING_SAVE_MAX]);
 int keyring_decode(const void *val, size_t len, struct keyring *ret_ring, struct err *err); /* ERR_CORRUPT, ERR_VERSION */
 

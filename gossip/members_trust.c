@@ -158,7 +158,7 @@ bool gossip_cut_suspected(const struct gossip *g, uint64_t now_ms)
 /* ---- one host's daemon, and one direction ---- */
 
 /* The dead are asked in turn, one in a second, so with many of them an answer of the kernel counts for longer. */
-bool trust_daemon_down(const struct gossip *g, const struct member *m)
+static bool daemon_down(const struct gossip *g, const struct member *m)
 {
 	uint64_t lasts = REFUSED_LASTS_MS + (uint64_t)g->state_count[GOSSIP_DEAD] * PROBE_PERIOD_MS;
 
@@ -171,12 +171,12 @@ void gossip_unreachable(struct gossip *g, const struct gossip_addr *addr, uint64
 		g->now = now_ms;
 	for (unsigned i = 0; i < g->member_count; i++) {
 		struct member *m = g->slots[i];
-		bool was = trust_daemon_down(g, m);
+		bool was = daemon_down(g, m);
 
 		if (m == g->self || m->addr.port != addr->port || !ip_equal(&m->addr.ip, &addr->ip))
 			continue;
 		rare(m)->refused_ms = g->now;
-		if (!was && trust_daemon_down(g, m))
+		if (!was && daemon_down(g, m))
 			members_changed(g, m);
 		return;
 	}
@@ -186,7 +186,7 @@ enum gossip_reach trust_reach(const struct gossip *g, const struct member *m)
 {
 	if (m == g->self)
 		return GOSSIP_REACH_BOTH;
-	if (trust_daemon_down(g, m))
+	if (daemon_down(g, m))
 		return GOSSIP_REACH_HOST;
 	if (m->heard_ms == 0 || (m->state == GOSSIP_DEAD && m->unanswered > 0))
 		return GOSSIP_REACH_NONE;

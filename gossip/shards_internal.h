@@ -72,7 +72,7 @@ struct seq_range {
 
 struct origin;
 
-/* Progress of a push to one peer; own shards only. Owned by push.c. */
+/* Progress of a push to one peer; own shards only. Owned by sync_push.c. */
 struct shard_cursor {
 	uint64_t acked; /* the peer has everything up to here */
 	uint64_t sent;	/* packets up to here are on their way */

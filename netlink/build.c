@@ -44,14 +44,10 @@ void nlb_put_u8(struct nlb *b, uint16_t type, uint8_t value)
 	nlb_put(b, type, &value, sizeof(value));
 }
 
-void nlb_put_u16(struct nlb *b, uint16_t type, uint16_t value)
-{
-	nlb_put(b, type, &value, sizeof(value));
-}
-
 void nlb_put_be16(struct nlb *b, uint16_t type, uint16_t value)
 {
-	nlb_put_u16(b, type, htons(value));
+	value = htons(value);
+	nlb_put(b, type, &value, sizeof(value));
 }
 
 void nlb_put_u32(struct nlb *b, uint16_t type, uint32_t value)

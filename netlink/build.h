@@ -25,7 +25,6 @@ struct nlb {
 void nlb_begin(struct nlb *b, uint16_t type, uint16_t flags, const void *header, size_t header_size);
 void nlb_put(struct nlb *b, uint16_t type, const void *data, size_t len);
 void nlb_put_u8(struct nlb *b, uint16_t type, uint8_t value);
-void nlb_put_u16(struct nlb *b, uint16_t type, uint16_t value);
 void nlb_put_be16(struct nlb *b, uint16_t type, uint16_t value);
 void nlb_put_u32(struct nlb *b, uint16_t type, uint32_t value);
 void nlb_put_text(struct nlb *b, uint16_t type, const char *text);  /* with its NUL */

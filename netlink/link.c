@@ -303,16 +303,6 @@ void nl_link_put_mac(struct nlb *b, const struct mac *mac)
 	nlb_put_mac(b, IFLA_ADDRESS, mac);
 }
 
-void nl_link_put_netns(struct nlb *b, int netns_fd)
-{
-	nlb_put_u32(b, IFLA_NET_NS_FD, (uint32_t)netns_fd);
-}
-
-void nl_link_put_name(struct nlb *b, const char *name)
-{
-	nlb_put_text(b, IFLA_IFNAME, name);
-}
-
 /* Changing a link's own options is NEWLINK without CREATE: SETLINK does not read IFLA_LINKINFO of every kind. */
 static size_t begin_change(struct nlb *b, uint32_t index, const char *kind, size_t *ret_info)
 {

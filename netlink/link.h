@@ -83,8 +83,6 @@ void nl_link_put_group(struct nlb *b, uint32_t group);
 void nl_link_put_master(struct nlb *b, uint32_t master); /* 0: none */
 void nl_link_put_mtu(struct nlb *b, uint32_t mtu);
 void nl_link_put_mac(struct nlb *b, const struct mac *mac);
-void nl_link_put_netns(struct nlb *b, int netns_fd);
-void nl_link_put_name(struct nlb *b, const char *name);
 void nl_bridge_set_request(struct nlb *b, uint32_t index); /* back to the options that nl_bridge_new_request gives */
 void nl_vxlan_set_request(struct nlb *b, uint32_t index, const struct ip *local);	/* local address, learning off */
 void nl_port_set_request(struct nlb *b, uint32_t index, uint32_t mask, uint32_t flags); /* NL_PORT_ */

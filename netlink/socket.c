@@ -295,28 +295,20 @@ int nl_query(struct nl_socket *s, struct nlb *b, nl_handler *fn, void *arg, stru
 	return exchange(s, b, NLM_F_ACK, &answer, err);
 }
 
-int nl_dump_once(struct nl_socket *s, struct nlb *b, nl_handler *fn, void *arg, struct err *err)
-{
-	struct answer answer = {.fn = fn, .arg = arg};
-
-	if (exchange(s, b, NLM_F_DUMP, &answer, err) < 0)
-		return -1;
-	return answer.interrupted ? NL_DUMP_INTERRUPTED : NL_DUMP_OK;
-}
-
 int nl_dump(struct nl_socket *s, struct nlb *b, nl_handler *fn, void (*restart)(void *arg), void *arg, uint64_t *restarts,
 	struct err *err)
 {
 	for (unsigned i = 0; i < NL_DUMP_TRIES; i++) {
-		int rc;
+		struct answer answer = {.fn = fn, .arg = arg};
 
 		if (i && restart)
 			restart(arg);
 		if (i && restarts)
 			(*restarts)++;
-		rc = nl_dump_once(s, b, fn, arg, err);
-		if (rc != NL_DUMP_INTERRUPTED)
-			return rc;
+		if (exchange(s, b, NLM_F_DUMP, &answer, err) < 0)
+			return -1;
+		if (!answer.interrupted)
+			return 0;
 	}
 	return err_sys(err, EAGAIN, "netlink dump of type %u: interrupted %d times, the table keeps changing",
 		nlb_message(b)->nlmsg_type, NL_DUMP_TRIES);

@@ -31,15 +31,9 @@ int nl_transact(struct nl_socket *s, struct nlb *b, struct err *err);
 /* The same for a request that is answered with one message (GETLINK of one device). */
 int nl_query(struct nl_socket *s, struct nlb *b, nl_handler *fn, void *arg, struct err *err);
 
-enum nl_dump_result {
-	NL_DUMP_OK = 0,
-	NL_DUMP_INTERRUPTED = 1, /* the table changed under the dump: what came is not a consistent picture */
-};
-/* Dumps once. Returns an nl_dump_result, or -1. An error inside the final NLMSG_DONE (a filter that strict checking refuses) is
- * an error, never an empty table. */
-int nl_dump_once(struct nl_socket *s, struct nlb *b, nl_handler *fn, void *arg, struct err *err);
-/* Dumps until one was not interrupted, at most NL_DUMP_TRIES times; `restart` (may be NULL) is called before each further try so
- * that the caller forgets what came. Adds the number of restarts to *restarts (may be NULL). */
+/* Dumps until one was not interrupted by a change of the table, at most NL_DUMP_TRIES times; `restart` (may be NULL) is called
+ * before each further try so that the caller forgets what came. Adds the number of restarts to *restarts (may be NULL). An error
+ * inside the final NLMSG_DONE (a filter that strict checking refuses) is an error, never an empty table. */
 #define NL_DUMP_TRIES 8
 int nl_dump(struct nl_socket *s, struct nlb *b, nl_handler *fn, void (*restart)(void *arg), void *arg, uint64_t *restarts,
 	struct err *err);

@@ -315,7 +315,7 @@ void vx_plan_mark(struct vx_plan *plan, const struct vx_link *link)
 	op->group = VX_GROUP_REAP;
 }
 
-bool vx_row_same(const struct vx_row *a, const struct vx_row *b)
+static bool row_same(const struct vx_row *a, const struct vx_row *b)
 {
 	return mac_equal(&a->mac, &b->mac) && ip_equal(&a->ip, &b->ip) && a->length == b->length &&
 	       ip_equal(&a->source, &b->source) && a->port == b->port;
@@ -325,7 +325,7 @@ void vx_plan_row(struct vx_plan *plan, const struct vx_row *want, const struct v
 {
 	struct vx_op *op;
 
-	if ((!want && !have) || (want && have && vx_row_same(want, have)))
+	if ((!want && !have) || (want && have && row_same(want, have)))
 		return;
 	op = add(plan, want ? VX_OP_ROW_PUT : VX_OP_ROW_DEL, device, "");
 	op->row = want ? *want : *have;

@@ -194,7 +194,6 @@ void vx_plan_mark(struct vx_plan *plan, const struct vx_link *link);
 /* `want` and `have` have the same key; NULL: none. `device` has the row; `tunnel` is the vxlan device that VX_PORT_TUNNEL stands
  * for. */
 void vx_plan_row(struct vx_plan *plan, const struct vx_row *want, const struct vx_row *have, uint32_t device, uint32_t tunnel);
-bool vx_row_same(const struct vx_row *a, const struct vx_row *b);
 
 /* "add pair tv12 with peer c0": for errors. */
 const char *vx_op_describe(const struct vx_op *op, char *buf, size_t size);

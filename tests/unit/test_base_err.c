@@ -79,19 +79,6 @@ static void a_caller_may_not_care(void **state)
 	assert_int_equal(err_set(NULL, ERR_INVALID, "x"), -1);
 	assert_int_equal(err_sys(NULL, EIO, "x"), -1);
 	assert_int_equal(err_prefix(NULL, "x"), -1);
-	err_clear(NULL);
-}
-
-static void clear_makes_it_ok_and_empty(void **state)
-{
-	struct err err;
-
-	(void)state;
-	err_sys(&err, EIO, "x");
-	err_clear(&err);
-	assert_int_equal(err.code, ERR_OK);
-	assert_int_equal(err.sys_errno, 0);
-	assert_string_equal(err.text, "");
 }
 
 /* The names are part of the control API: a change here breaks programs of others. */
@@ -115,7 +102,6 @@ int main(void)
 		cmocka_unit_test(own_text_may_be_an_argument),
 		cmocka_unit_test(long_texts_are_cut_and_terminated),
 		cmocka_unit_test(a_caller_may_not_care),
-		cmocka_unit_test(clear_makes_it_ok_and_empty),
 		cmocka_unit_test(code_names_are_stable),
 	};
 

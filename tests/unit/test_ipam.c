@@ -1770,7 +1770,7 @@ static void saved_bytes_that_do_not_decode_are_refused_and_newer_ones_by_name(vo
 		struct saved *p = &s->saved[i];
 
 		for (size_t len = 0; len < p->len; len++) {
-			err_clear(&err);
+			err = (struct err){0};
 			assert_int_equal(ipam_restore(fresh, p->key, p->key_len, p->val, len, &err), -1);
 			assert_int_equal(err.code, ERR_CORRUPT);
 		}

@@ -214,13 +214,13 @@ static void frames_open_with_each_key_of_an_id(void **state)
 	keyring_frames(&ring, &frames);
 	assert_int_equal(frames.count, 3);
 	frame_ring_init(&only_b);
-	frame_ring_append(&only_b, keyring_wire_id(&kb), kb.secret, NULL);
+	frame_ring_add(&only_b, keyring_wire_id(&kb), kb.secret, NULL);
 	frame_peer_set_boot(&peer, 11);
 	len = frame_seal(&from, &only_b, FRAME_CLASS_PUSH, &b.id, "x", 1, packet);
 	assert_int_equal(frame_open(&peer, &self, &frames, packet, len, plain, &plain_len), FRAME_OK);
 	len = frame_seal(&from, &frames, FRAME_CLASS_PUSH, &b.id, "x", 1, packet);
 	frame_ring_init(&only_b);
-	frame_ring_append(&only_b, keyring_wire_id(keyring_active(&ring)), keyring_active(&ring)->secret, NULL);
+	frame_ring_add(&only_b, keyring_wire_id(keyring_active(&ring)), keyring_active(&ring)->secret, NULL);
 	assert_int_equal(frame_open(&peer, &self, &only_b, packet, len, plain, &plain_len), FRAME_OK);
 	frame_peer_fini(&peer);
 }

@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
+#include <linux/if_link.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <poll.h>
@@ -160,8 +161,8 @@ static void plug_as(const struct driver_endpoint *e, unsigned host, int containe
 	assert_int_not_equal(index, 0);
 	OK(nl_open(-1, NULL, 0, &s, &err));
 	nl_link_set_request(&b, index);
-	nl_link_put_netns(&b, container);
-	nl_link_put_name(&b, "eth0");
+	nlb_put_u32(&b, IFLA_NET_NS_FD, (uint32_t)container);
+	nlb_put_text(&b, IFLA_IFNAME, "eth0");
 	OK(nl_transact(s, &b, &err));
 	nl_close(s);
 
