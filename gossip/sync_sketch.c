@@ -22,7 +22,8 @@
 struct sketch_session {
 	uint32_t hostno;
 	uint8_t key[SKETCH_KEY_SIZE];
-	uint32_t shards;   /* of ours that are compared, when it began */
+	u128 root;	   /* over what we share, when it began */
+	uint32_t shards;   /* of ours that are compared, likewise */
 	uint32_t count;	   /* symbols here */
 	uint32_t asked_to; /* that were asked for */
 	uint8_t packets;
@@ -89,6 +90,7 @@ enum sketch_begun sketch_begin(struct gossip *g, struct member *m)
 	if (!s)
 		return SKETCH_NOT_HERE;
 	s->hostno = m->hostno;
+	s->root = interest_root(g, m);
 	s->shards = shards;
 	s->packets = 1;
 	g->ops.random(g->ctx, s->key, sizeof(s->key));
@@ -205,6 +207,12 @@ bool sketch_on_symbols(struct gossip *g, struct member *m, struct bytes_reader *
 	if (!s || s->hostno != m->hostno || memcmp(s->key, sketch.key, sizeof(s->key)) != 0 || sketch.first != s->count ||
 		br_left(body) == 0)
 		return true;
+	if (s->count > 0 && s->root != interest_root(g, m)) {
+		/* Ours are not what the first symbols were made of. What differs is being told by others: look again. */
+		end_session(g);
+		member_due(g, &m->sync_ms, g->now + core_random(g, 20));
+		return true;
+	}
 	take_symbols(g, m, body);
 	s->tries = 0;
 	if (try_peel(g, m))
