@@ -23,7 +23,7 @@
 #define SOCKET_BUFFER (4 * 1024 * 1024)
 #define MEASURE_EVERY_MS 200
 #define LATE_MS 50
-#define LOOP_EARLY_MS 4
+#define LOOP_TICK_MS 4
 #define HEAR_FIRST_BATCHES 512
 
 void random_bytes(void *ctx, void *buf, size_t len)
@@ -621,14 +621,14 @@ static void gossip_turn(struct node *node, uint64_t now)
 	housekeeping_turn(node, now);
 }
 
-/* The loop's clock stands still while callbacks run: a timer that one of them sets comes earlier by what it took. */
+/* The loop's clock counts in ticks of the kernel, some ms, and may be ahead of ours by one. */
 static void on_gossip_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct node *node = arg;
 	uint64_t now = clock_boot_ms();
 
 	(void)fd, (void)what;
-	if (now < node->gossip_due_ms && node->gossip_due_ms <= now + LOOP_EARLY_MS)
+	if (now < node->gossip_due_ms && node->gossip_due_ms <= now + LOOP_TICK_MS)
 		now = node->gossip_due_ms;
 	node->out_follows = true;
 	gossip_turn(node, now);

@@ -38,23 +38,9 @@ static void limit_process(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-/* The clock that libevent takes otherwise (CLOCK_MONOTONIC_COARSE) goes in ticks of the kernel, 4 ms at 250 Hz: half of all
- * timers would wake us too early, to find nothing due and sleep again. */
-static struct event_base *make_loop(void)
-{
-	struct event_config *config = event_config_new();
-	struct event_base *base = NULL;
-
-	if (config && event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER) == 0)
-		base = event_base_new_with_config(config);
-	if (config)
-		event_config_free(config);
-	return base;
-}
-
 static int run(const struct options *options)
 {
-	struct event_base *base = make_loop();
+	struct event_base *base = event_base_new();
 	struct event *term, *interrupt;
 	struct node *node = calloc(1, sizeof(*node));
 	struct err err = {0};
