@@ -40,9 +40,21 @@
  *   api_status.c       what this host is and counts, and what its operator should hear of
  *   api_show.c         members, endpoints, networks, pools, keys
  *   api_networks.c     making and removing networks by name
+ *   api_values.c       values that answers are made of
  *
  *   node.c             construction in order, timers, end
- *   purge.c            `trestled --purge`, where no daemon runs: not a part of the node
+ *
+ * Around the node, and without knowledge of the rest of it:
+ *
+ *   main.c             starts the node, runs the loop
+ *   options.c          flags and the configuration file
+ *   store.c            the two files, as keys and values
+ *   records.c          the bytes of what is saved and published
+ *   outbox.c           saves and effects in their order
+ *   worker.c           the worker's thread
+ *   waiters.c          who waits for the end of something
+ *   absent.c           what a static program must not look up
+ *   purge.c            `trestled --purge`, where no daemon runs
  */
 #ifndef DAEMON_NODE_INTERNAL_H
 #define DAEMON_NODE_INTERNAL_H

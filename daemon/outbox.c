@@ -1,3 +1,8 @@
+/* One list of actions, in the order in which the cores emitted them (see outbox.h). Its head decides: a save to the state file
+ * goes to the worker at the end of the loop's turn, with those that follow it, as one batch that the list waits for; an effect
+ * runs.
+ *
+ * Always: when an effect runs, everything that was put before it is done; one batch at a time is with the worker. */
 #include "daemon/outbox.h"
 
 #include <stdlib.h>
