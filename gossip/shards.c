@@ -89,8 +89,12 @@ struct origin *shards_origin(const struct shards *s, uint32_t hostno)
 
 static struct shard **shard_at(const struct shards *s, uint32_t origin, uint64_t topic)
 {
-	uint64_t hash = (topic ^ (uint64_t)origin << 40 ^ s->table_seed) * 0x9e3779b97f4a7c15u;
-	struct shard **at = &s->by_id[(hash >> 32) & (s->by_id_size - 1)];
+	uint64_t hash = (topic ^ s->table_seed) * 0x9e3779b97f4a7c15u;
+	struct shard **at;
+
+	/* Every bit of the number below those that choose the chain: what is above them, the product leaves out. */
+	hash = ((hash >> 32) ^ origin) * 0x9e3779b97f4a7c15u;
+	at = &s->by_id[(hash >> 32) & (s->by_id_size - 1)];
 
 	while (*at && ((*at)->id.origin != origin || (*at)->id.topic != topic))
 		at = &(*at)->chain;

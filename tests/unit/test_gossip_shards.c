@@ -469,6 +469,35 @@ static void a_topic_is_kept_while_it_is_wanted(void **state)
 	shards_fini(&c.s);
 }
 
+/* In a cluster each host has one shard of the same topic for each other: the number alone tells them apart. */
+static void shards_of_many_hosts_are_found_in_short_chains(void **state)
+{
+	enum { HOSTS = 2000 };
+	struct copy c;
+	size_t longest = 0;
+
+	(void)state;
+	copy_init(&c);
+	for (uint32_t hostno = 2; hostno < HOSTS + 2; hostno++)
+		assert_non_null(shards_make(&c.s, hostno, 0, 1, 0));
+	for (size_t i = 0; i < c.s.by_id_size; i++) {
+		size_t length = 0;
+
+		for (const struct shard *shard = c.s.by_id[i]; shard; shard = shard->chain)
+			length++;
+		longest = length > longest ? length : longest;
+	}
+	for (size_t i = 0; i < c.s.by_hostno_size; i++) {
+		size_t length = 0;
+
+		for (const struct origin *origin = c.s.by_hostno[i]; origin; origin = origin->chain)
+			length++;
+		longest = length > longest ? length : longest;
+	}
+	assert_true(longest < 16);
+	shards_fini(&c.s);
+}
+
 static void keys_come_back_whole(void **state)
 {
 	static const struct change changes[] = {{1, "short", "1"}, {2, "a network's id in key 1", "1"},
@@ -692,6 +721,7 @@ int main(void)
 		cmocka_unit_test(record_limit_is_counted),
 		cmocka_unit_test(each_limit_says_which_it_is),
 		cmocka_unit_test(a_topic_is_kept_while_it_is_wanted),
+		cmocka_unit_test(shards_of_many_hosts_are_found_in_short_chains),
 		cmocka_unit_test(keys_come_back_whole),
 		cmocka_unit_test(equal_shards_have_equal_roots_and_bytes),
 		cmocka_unit_test(copies_agree_with_the_twin),
