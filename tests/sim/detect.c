@@ -312,6 +312,44 @@ static void five_verifiers_look_for_themselves(struct world *w)
 	expect(w, member(w, 0, dead)->state == GOSSIP_DEAD, "so that the death is certain when the time to refute is over");
 }
 
+/* Who holds that it raised the suspicion of `of`, and has gone as far as `state`. */
+static unsigned raiser(struct world *w, unsigned of, enum gossip_state state)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (i != of && w->hosts[i].gossip && member(w, i, of)->state == state &&
+			(state == GOSSIP_DEAD || rare_of(member(w, i, of))->mine))
+			return i;
+	return w->host_count;
+}
+
+static bool all_hold_dead(struct world *w, unsigned of)
+{
+	for (unsigned i = 0; i < w->host_count; i++)
+		if (w->hosts[i].gossip && i != of && member(w, i, of)->state != GOSSIP_DEAD)
+			return false;
+	return true;
+}
+
+/* Only who raised a suspicion tells everybody of the death: who it is may die at any moment of that. */
+static void a_death_is_known_when_who_raised_it_dies_too(struct world *w)
+{
+	static const enum gossip_state moments[] = {GOSSIP_SUSPECT, GOSSIP_DEAD};
+	unsigned dead = 1, first, ms;
+
+	begin(w);
+	for (unsigned i = 0; i < 2; i++, dead++) {
+		while (!w->hosts[dead].gossip)
+			dead++;
+		world_crash(w, dead);
+		for (ms = 0; (first = raiser(w, dead, moments[i])) == w->host_count && ms < 20000 && !w->failure[0]; ms++)
+			world_run_ms(w, 1);
+		world_crash(w, first);
+		for (ms = 0; !all_hold_dead(w, dead) && ms < 20000 && !w->failure[0]; ms += 10)
+			world_run_ms(w, 10);
+		expect(w, ms < 12000, "all know of the death within the longest suspicion");
+	}
+}
+
 static uint64_t suspicion_lasts(struct world *w, unsigned accusers, unsigned flaps, unsigned health)
 {
 	struct gossip *g = core(w, 0);
@@ -440,6 +478,7 @@ const struct scenario detect_scenarios[] = {
 	{"the_accused_hears_of_it_with_the_ping", 2, false, the_accused_hears_of_it_with_the_ping},
 	{"three_of_five_verifiers_make_a_death", 9, false, three_of_five_verifiers_make_a_death},
 	{"five_verifiers_look_for_themselves", 12, false, five_verifiers_look_for_themselves},
+	{"a_death_is_known_when_who_raised_it_dies_too", 100, false, a_death_is_known_when_who_raised_it_dies_too},
 	{"a_suspicion_is_shorter_the_more_confirm_it", 8, false, a_suspicion_is_shorter_the_more_confirm_it},
 	{"of_two_hosts_one_waits_three_seconds", 2, false, of_two_hosts_one_waits_three_seconds},
 	{"a_late_word_undoes_no_death", 4, false, a_late_word_undoes_no_death},
