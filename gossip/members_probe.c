@@ -543,7 +543,8 @@ void probe_on_verdict(struct gossip *g, const struct proto_verdict *verdict)
 		rare(m)->vetoed = true;
 		return;
 	}
-	rare(m)->confirmed += (uint16_t)(CONFIRM_WHOLE / (1 + verdict->health));
+	if (rare_of(m)->confirmed < VERIFIERS * CONFIRM_WHOLE) /* some say it twice; the count has an end */
+		rare(m)->confirmed += (uint16_t)(CONFIRM_WHOLE / (1 + verdict->health));
 	set_deadline(g, m);
 }
 
