@@ -126,15 +126,17 @@ struct shard *shards_next(const struct shard *shard)
 	return origin ? origin->shards : NULL;
 }
 
-/* Room for one more: a chain for each. */
-static void grow_by_id(struct shards *s)
+/* Room for one more: a chain for each. Without memory for that they get longer. */
+static bool grow_by_id(struct shards *s)
 {
 	struct shards grown = {.by_id_size = s->by_id_size ? s->by_id_size * 2 : CHAINS_FIRST, .table_seed = s->table_seed};
 	struct shard *shard, *next;
 
 	if (s->shard_count < s->by_id_size)
-		return;
-	grown.by_id = alloc_array(struct shard *, grown.by_id_size);
+		return true;
+	grown.by_id = calloc(grown.by_id_size, sizeof(*grown.by_id));
+	if (!grown.by_id)
+		return s->by_id_size > 0;
 	SHARDS_EACH(s, shard, next)
 	{
 		struct shard **at;
@@ -146,6 +148,7 @@ static void grow_by_id(struct shards *s)
 	free(s->by_id);
 	s->by_id = grown.by_id;
 	s->by_id_size = grown.by_id_size;
+	return true;
 }
 
 static void grow_by_hostno(struct shards *s)
@@ -263,9 +266,8 @@ struct shard *shard_make(struct shards *s, struct origin *origin, uint64_t topic
 {
 	struct shard *shard;
 
-	if (s->shard_count >= SHARDS_MAX)
+	if (s->shard_count >= SHARDS_MAX || !grow_by_id(s))
 		return NULL;
-	grow_by_id(s);
 	shard = calloc(1, sizeof(*shard));
 	if (!shard)
 		return NULL;
@@ -285,6 +287,12 @@ struct shard *shard_make(struct shards *s, struct origin *origin, uint64_t topic
 	s->shard_count++;
 	s->shape++;
 	return shard;
+}
+
+/* Records may come before the admission of their host, and a broken member may name every number there is. */
+bool origin_fits(const struct shards *s, uint32_t hostno)
+{
+	return s->origin_count < SHARDS_MAX || shards_origin(s, hostno);
 }
 
 void shards_saw_epoch(struct shards *s, uint32_t hostno, uint32_t epoch, uint64_t now_ms)
@@ -321,6 +329,8 @@ struct shard *shards_make(struct shards *s, uint32_t origin, uint64_t topic, uin
 
 	if (shard)
 		return shard;
+	if (!origin_fits(s, origin))
+		return NULL;
 	shards_saw_epoch(s, origin, epoch, now_ms);
 	return shard_make(s, shards_origin(s, origin), topic);
 }

@@ -320,6 +320,10 @@ enum shards_verdict shards_apply(struct shards *s, const struct proto_batch *bat
 		s->unwanted++;
 		return SHARDS_UNWANTED;
 	}
+	if (!origin_fits(s, batch->origin)) {
+		shards_refuse(s, SHARDS_LIMIT_MEMORY);
+		return SHARDS_REFUSED;
+	}
 	shards_saw_epoch(s, batch->origin, batch->epoch, now_ms);
 	origin = shards_origin(s, batch->origin);
 	if (batch->epoch < origin->epoch)

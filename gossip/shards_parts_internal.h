@@ -21,6 +21,7 @@ void record_expire(struct shards *s, struct record *r);
 void shards_refuse(struct shards *s, enum shards_limit limit); /* counts it */
 
 /* shards.c */
+bool origin_fits(const struct shards *s, uint32_t hostno);			   /* one more at the most */
 struct shard *shard_make(struct shards *s, struct origin *origin, uint64_t topic); /* NULL at the limit */
 void shard_drop(struct shards *s, struct shard *shard);
 void shard_begin_epoch(struct shards *s, struct shard *shard, uint64_t now_ms);

@@ -469,6 +469,29 @@ static void a_topic_is_kept_while_it_is_wanted(void **state)
 	shards_fini(&c.s);
 }
 
+/* Whose records come need not be known yet; of hosts that nobody admitted no more are noted than there may be shards. */
+static void origins_have_a_limit(void **state)
+{
+	const struct proto_batch batch = {.topic = TOPIC, .epoch = 1, .to = 1, .head = 1};
+	struct copy c;
+
+	(void)state;
+	copy_init(&c);
+	c.s.origin_count = SHARDS_MAX - 1;
+	assert_int_equal(offer(&c, &batch, NULL, 0, 1000), SHARDS_APPLIED);
+	assert_int_equal(c.s.origin_count, SHARDS_MAX);
+	assert_int_equal(offer(&c, &batch, NULL, 0, 1000), SHARDS_KNOWN);
+	assert_null(shards_make(&c.s, ORIGIN + 1, TOPIC, 1, 1000));
+	shards_fini(&c.s);
+
+	copy_init(&c);
+	c.s.origin_count = SHARDS_MAX;
+	assert_int_equal(offer(&c, &batch, NULL, 0, 1000), SHARDS_REFUSED);
+	assert_int_equal(c.s.refused_by[SHARDS_LIMIT_MEMORY], 1);
+	assert_null(shards_origin(&c.s, ORIGIN));
+	shards_fini(&c.s);
+}
+
 /* In a cluster each host has one shard of the same topic for each other: the number alone tells them apart. */
 static void shards_of_many_hosts_are_found_in_short_chains(void **state)
 {
@@ -721,6 +744,7 @@ int main(void)
 		cmocka_unit_test(record_limit_is_counted),
 		cmocka_unit_test(each_limit_says_which_it_is),
 		cmocka_unit_test(a_topic_is_kept_while_it_is_wanted),
+		cmocka_unit_test(origins_have_a_limit),
 		cmocka_unit_test(shards_of_many_hosts_are_found_in_short_chains),
 		cmocka_unit_test(keys_come_back_whole),
 		cmocka_unit_test(equal_shards_have_equal_roots_and_bytes),
