@@ -226,6 +226,69 @@ static void check_copy(struct world *w, const struct sim_host *host, const struc
 	}
 }
 
+/* ---- the member table ---- */
+
+/* Each slot once, and all that has to be there. */
+static const char *check_slots(const struct gossip *g, const uint32_t *slots, unsigned count, uint8_t mark, uint8_t *seen)
+{
+	if (count > g->slot_capacity)
+		return "a list longer than its room";
+	for (unsigned i = 0; i < count; i++) {
+		if (slots[i] >= g->member_count)
+			return "a slot that nobody has";
+		if (seen[slots[i]] & mark)
+			return "a slot that is listed twice";
+		seen[slots[i]] |= mark;
+	}
+	return NULL;
+}
+
+enum { SEEN_SUSPECT = 1, SEEN_NEWS = 2, SEEN_SPREADING = 4, SEEN_LATELY = 8 };
+
+static const char *check_member(const struct gossip *g, const struct member *m, uint8_t seen)
+{
+	if (members_find(g, m->hostno) != m || members_by_id(g, &m->frame.host_id) != m)
+		return "a member that is not found";
+	if (m->listed != !!(seen & SEEN_SUSPECT) || (m->state == GOSSIP_SUSPECT && !m->listed))
+		return "a suspect that is not listed";
+	if (m->news != NEWS_NONE && (!(seen & SEEN_NEWS) || g->news_ms == NEVER))
+		return "news that never leave";
+	if (m->spread > 0 && !(seen & SEEN_SPREADING))
+		return "news that are not spread";
+	if ((rare_of(m)->suspected_ms != 0) != !!(seen & SEEN_LATELY))
+		return "a list of who was suspected lately that is not right";
+	if (m->state == GOSSIP_SUSPECT && g->started && g->suspects_ms > m->suspect_until_ms)
+		return "a suspect whose time never ends";
+	return NULL;
+}
+
+static const char *check_members(const struct gossip *g)
+{
+	unsigned states[4] = {0}, lately = 0, lately_dead = 0;
+	uint8_t *seen = calloc(g->member_count, 1);
+	const char *wrong = check_slots(g, g->suspects, g->suspect_slots, SEEN_SUSPECT, seen);
+
+	if (!wrong)
+		wrong = check_slots(g, g->newsworthy, g->newsworthy_count, SEEN_NEWS, seen);
+	if (!wrong && g->spreading_count > g->slot_capacity)
+		wrong = "more is spread than there is room for";
+	for (unsigned i = 0; !wrong && i < g->spreading_count; i++)
+		seen[g->spreading[i]->slot] |= SEEN_SPREADING;
+	for (const struct member *m = g->lately; !wrong && m; m = m->rare->lately_next, lately++) {
+		seen[m->slot] |= SEEN_LATELY;
+		lately_dead += m->state == GOSSIP_DEAD;
+	}
+	for (unsigned i = 0; !wrong && i < g->member_count; i++) {
+		states[g->slots[i]->state]++;
+		wrong = check_member(g, g->slots[i], seen[i]);
+	}
+	if (!wrong && (memcmp(states, g->state_count, sizeof(states)) != 0 || lately != g->lately_count ||
+			      lately_dead != g->lately_dead))
+		wrong = "counts of states";
+	free(seen);
+	return wrong;
+}
+
 void truth_check_host(struct world *w, unsigned index)
 {
 	struct sim_host *host = &w->hosts[index];
@@ -237,6 +300,9 @@ void truth_check_host(struct world *w, unsigned index)
 	wrong = shards_check(&host->gossip->shards);
 	if (wrong)
 		world_fail(w, "host %u: shards: %s", host->hostno, wrong);
+	wrong = check_members(host->gossip);
+	if (wrong)
+		world_fail(w, "host %u: members: %s", host->hostno, wrong);
 	if (gossip_counters(host->gossip)->conflicts > 0 && !w->truth->conflicts_expected)
 		world_fail(w, "host %u counts a conflict (R6) that nobody made", host->hostno);
 	SHARDS_EACH(&host->gossip->shards, shard, next)
