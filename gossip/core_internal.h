@@ -199,6 +199,7 @@ struct rare {
 struct member {
 	struct frame_peer frame;
 	struct rare *rare; /* NULL: nothing; read by rare_of, written by rare */
+	char *name;	   /* at most GOSSIP_NAME_MAX bytes */
 	uint64_t since_ms;
 	uint64_t digest;
 	uint64_t admitted_boot; /* of its first start, as its admission says; 0 = it does not */
@@ -230,11 +231,8 @@ struct member {
 	uint32_t srtt_us, rttvar_us;
 	uint32_t unanswered; /* pings by UDP since one was answered */
 	struct gossip_addr addr;
-	struct id128 host_id;
 	struct ip vtep;
 	uint8_t public_key[IDENTITY_PUBLIC_SIZE];
-	char name[GOSSIP_NAME_MAX + 1];
-
 	uint8_t spread; /* piggybacks left of the news about it */
 	enum gossip_state state : 8;
 	enum { NEWS_NONE, NEWS_FORWARD, NEWS_ALL } news : 8;
@@ -624,6 +622,7 @@ struct member *members_add(struct gossip *g, const struct member_save *save);
 bool members_renumber(struct gossip *g, struct member *m, const struct member_save *save);
 struct member *members_find(const struct gossip *g, uint32_t hostno);
 struct member *members_by_id(const struct gossip *g, const struct id128 *host_id);
+void members_name(struct member *m, const char *name);
 void members_describe(
 	struct gossip *g, struct member *m, const char *name, const struct gossip_addr *addr, const struct ip *vtep);
 void members_show(const struct gossip *g, const struct member *m, struct gossip_member *ret_member);

@@ -58,7 +58,7 @@ static void void_member(struct gossip *g, struct member *m)
 void forget_start(struct gossip *g)
 {
 	for (unsigned i = 0; i < g->member_count; i++)
-		if (forget_is(g, &g->slots[i]->host_id))
+		if (forget_is(g, &g->slots[i]->frame.host_id))
 			void_member(g, g->slots[i]);
 }
 

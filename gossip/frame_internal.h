@@ -117,8 +117,7 @@ struct frame_peer {
 	uint64_t *bits;	      /* ring of words, indexed by counter / 64; NULL: `seen` has it all */
 	uint64_t ask;	      /* our open question, 0 = none */
 	uint64_t ask_until_ms, ask_next_ms;
-	uint64_t answers_from_ms; /* start of the second in which answers are counted */
-	unsigned answers;
+	uint64_t answers_from_ms : 56, answers : 8; /* start of the second in which answers are counted */
 };
 
 void frame_peer_fini(struct frame_peer *peer);

@@ -119,6 +119,7 @@ void gossip_free(struct gossip *g)
 	for (unsigned i = 0; i < g->member_count; i++) {
 		frame_peer_fini(&g->slots[i]->frame);
 		free(g->slots[i]->rare);
+		free(g->slots[i]->name);
 		free(g->slots[i]);
 	}
 	while ((kept = g->kept)) {
@@ -155,7 +156,7 @@ static int restore_member(struct gossip *g, const void *key, size_t key_len, con
 
 	if (member_save_decode(key, key_len, val, len, &save, err) < 0)
 		return -1;
-	if (id_equal(&save.host_id, &g->self->host_id)) {
+	if (id_equal(&save.host_id, &g->self->frame.host_id)) {
 		/* Only written when somebody proved a later epoch of ours. */
 		if (save.epoch > g->self->epoch)
 			core_raise_epoch(g, save.epoch + (save.epoch < UINT32_MAX), 0);
@@ -334,8 +335,7 @@ void gossip_leave(struct gossip *g, uint64_t now_ms)
 void gossip_set_self(struct gossip *g, const char *name, const struct gossip_addr *addr, const struct ip *vtep, uint64_t now_ms)
 {
 	core_enter(g, now_ms);
-	memset(g->self->name, 0, sizeof(g->self->name));
-	memcpy(g->self->name, name, strnlen(name, GOSSIP_NAME_MAX));
+	members_name(g->self, name);
 	g->self->addr = *addr;
 	g->self->vtep = *vtep;
 	if (g->started)

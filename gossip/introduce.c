@@ -132,7 +132,7 @@ void introduce_boot(struct gossip *g, struct member *m, uint32_t epoch, uint64_t
 
 bool introduce_is_source(const struct gossip *g, const struct member *m)
 {
-	return g->newcomer && id_equal(&m->host_id, &g->config.source);
+	return g->newcomer && id_equal(&m->frame.host_id, &g->config.source);
 }
 
 /* Without a welcome that told its boot tag, behind its first word: what overtakes our side of the hello would be refused. */

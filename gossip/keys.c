@@ -231,7 +231,7 @@ static bool our_turn(const struct gossip *g, const struct keyring_key *key, cons
 {
 	uint64_t had_ms = g->now - g->keys.had_ms;
 
-	if (id_equal(&key->rotator, &g->self->host_id) || had_ms > HELP_ALL_MS)
+	if (id_equal(&key->rotator, &g->self->frame.host_id) || had_ms > HELP_ALL_MS)
 		return true;
 	if (had_ms < HELP_ONE_MS || is_alive_holder(g, members_by_id(g, &key->rotator), fingerprint))
 		return false;

@@ -10,6 +10,7 @@
 #include "gossip/core_internal.h"
 
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -70,7 +71,7 @@ static bool index_grow(struct gossip *g, struct member_index *index, bool by_id)
 	if (!grown.at)
 		return false;
 	for (unsigned i = 0; i < g->member_count; i++)
-		index_put(&grown, by_id ? hash_of_id(&g->slots[i]->host_id) : hash_of_hostno(g->slots[i]->hostno), i);
+		index_put(&grown, by_id ? hash_of_id(&g->slots[i]->frame.host_id) : hash_of_hostno(g->slots[i]->hostno), i);
 	free(index->at);
 	*index = grown;
 	return true;
@@ -98,7 +99,7 @@ struct member *members_by_id(const struct gossip *g, const struct id128 *host_id
 	for (; index->size && index->at[i & (index->size - 1)]; i++) {
 		struct member *m = g->slots[index->at[i & (index->size - 1)] - 1];
 
-		if (id_equal(&m->host_id, host_id))
+		if (id_equal(&m->frame.host_id, host_id))
 			return m;
 	}
 	return NULL;
@@ -108,7 +109,7 @@ void members_show(const struct gossip *g, const struct member *m, struct gossip_
 {
 	*ret_member = (struct gossip_member){
 		.hostno = m->hostno,
-		.host_id = m->host_id,
+		.host_id = m->frame.host_id,
 		.epoch = m->epoch,
 		.incarnation = m->incarnation,
 		.state = m->state,
@@ -125,7 +126,7 @@ void members_show(const struct gossip *g, const struct member *m, struct gossip_
 		.self = m == g->self,
 		.twin_ms = rare_of(m)->twin_ms,
 	};
-	memcpy(ret_member->name, m->name, sizeof(ret_member->name));
+	snprintf(ret_member->name, sizeof(ret_member->name), "%s", m->name);
 }
 
 static void show_change(struct gossip *g, const struct member *m, enum gossip_state old)
@@ -146,12 +147,12 @@ void members_changed(struct gossip *g, const struct member *m)
 void members_save(struct gossip *g, const struct member *m)
 {
 	struct member_save save = {
-		.hostno = m->hostno, .host_id = m->host_id, .epoch = m->epoch, .addr = m->addr, .vtep = m->vtep};
+		.hostno = m->hostno, .host_id = m->frame.host_id, .epoch = m->epoch, .addr = m->addr, .vtep = m->vtep};
 	uint8_t key[SAVED_KEY_SIZE], val[MEMBER_SAVE_MAX];
 	size_t len;
 
 	memcpy(save.public_key, m->public_key, sizeof(save.public_key));
-	memcpy(save.name, m->name, sizeof(save.name));
+	snprintf(save.name, sizeof(save.name), "%s", m->name);
 	len = member_save_encode(&save, key, val);
 	g->ops.save(g->ctx, key, sizeof(key), val, len);
 }
@@ -159,7 +160,7 @@ void members_save(struct gossip *g, const struct member *m)
 /* Else a host that left would be waited for and declared dead by whoever starts again. */
 static void save_left(struct gossip *g, const struct member *m)
 {
-	struct left_save left = {.host_id = m->host_id, .epoch = m->epoch, .incarnation = m->incarnation};
+	struct left_save left = {.host_id = m->frame.host_id, .epoch = m->epoch, .incarnation = m->incarnation};
 	uint8_t key[SAVED_KEY_SIZE], val[LEFT_SAVE_SIZE];
 
 	left_save_encode(&left, key, val);
@@ -254,6 +255,12 @@ static void enter_number(struct gossip *g, struct member *m)
 	interest_member(g, m);
 }
 
+void members_name(struct member *m, const char *name)
+{
+	free(m->name);
+	m->name = alloc_format("%.*s", GOSSIP_NAME_MAX, name);
+}
+
 struct member *members_add(struct gossip *g, const struct member_save *save)
 {
 	struct member *m;
@@ -265,9 +272,8 @@ struct member *members_add(struct gossip *g, const struct member_save *save)
 	if (!m)
 		return NULL;
 	m->hostno = save->hostno;
-	m->host_id = save->host_id;
 	memcpy(m->public_key, save->public_key, sizeof(m->public_key));
-	memcpy(m->name, save->name, sizeof(m->name));
+	members_name(m, save->name);
 	m->addr = save->addr;
 	m->vtep = save->vtep;
 	m->epoch = save->epoch;
@@ -280,7 +286,7 @@ struct member *members_add(struct gossip *g, const struct member_save *save)
 	g->slots[g->member_count++] = m;
 	enter_state(g, m, GOSSIP_SUSPECT);
 	sooner(&g->suspects_ms, m->suspect_until_ms);
-	index_put(&g->by_id, hash_of_id(&m->host_id), m->slot);
+	index_put(&g->by_id, hash_of_id(&m->frame.host_id), m->slot);
 	enter_number(g, m);
 	return m;
 }
@@ -294,7 +300,7 @@ bool members_renumber(struct gossip *g, struct member *m, const struct member_sa
 	m->addr = save->addr;
 	m->vtep = save->vtep;
 	frame_peer_fini(&m->frame);
-	m->frame = (struct frame_peer){.host_id = m->host_id};
+	m->frame = (struct frame_peer){.host_id = m->frame.host_id};
 	m->vouched = false;
 	m->admitted_boot = 0;
 	leave_state(g, m);
@@ -313,8 +319,7 @@ void members_describe(struct gossip *g, struct member *m, const char *name, cons
 
 	if (!moved && ip_equal(&m->vtep, vtep) && strcmp(m->name, name) == 0)
 		return;
-	memset(m->name, 0, sizeof(m->name));
-	memcpy(m->name, name, strnlen(name, GOSSIP_NAME_MAX));
+	members_name(m, name);
 	m->addr = *addr;
 	m->vtep = *vtep;
 	members_save(g, m);

@@ -17,6 +17,7 @@
  * being refused and sent again. */
 #include "gossip/core_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,7 +33,7 @@ void core_publish_self(struct gossip *g)
 
 	bw_init(&w, val, sizeof(val));
 	bw_u8(&w, HOST_RECORD_VERSION);
-	bw_id(&w, &g->self->host_id);
+	bw_id(&w, &g->self->frame.host_id);
 	bw_ip(&w, &g->self->addr.ip);
 	bw_u16(&w, g->self->addr.port);
 	bw_ip(&w, &g->self->vtep);
@@ -63,7 +64,7 @@ void admit_host_record(struct gossip *g, uint32_t origin, uint32_t epoch, const 
 	br_ip(&r, &vtep);
 	br_text(&r, name, sizeof(name));
 	boot = br_u64(&r);
-	if (r.bad || !id_equal(&host_id, &m->host_id)) {
+	if (r.bad || !id_equal(&host_id, &m->frame.host_id)) {
 		g->counters.refused_decode++;
 		return;
 	}
@@ -108,9 +109,9 @@ static struct member *new_member(struct gossip *g, const struct member_save *sav
 static void member_to_save(const struct member *m, struct member_save *ret_save)
 {
 	*ret_save = (struct member_save){
-		.hostno = m->hostno, .host_id = m->host_id, .epoch = m->epoch, .addr = m->addr, .vtep = m->vtep};
+		.hostno = m->hostno, .host_id = m->frame.host_id, .epoch = m->epoch, .addr = m->addr, .vtep = m->vtep};
 	memcpy(ret_save->public_key, m->public_key, sizeof(m->public_key));
-	memcpy(ret_save->name, m->name, sizeof(m->name));
+	snprintf(ret_save->name, sizeof(ret_save->name), "%s", m->name);
 }
 
 static bool in_use(const struct gossip *g, const struct member *m)
@@ -135,7 +136,7 @@ static void make_void(struct gossip *g, struct spare_number *s, const struct mem
 void admit_in_use(struct gossip *g, const struct member *m)
 {
 	for (struct spare_number *s = g->spares; s; s = s->next)
-		if (s->save.hostno != m->hostno && id_equal(&s->save.host_id, &m->host_id))
+		if (s->save.hostno != m->hostno && id_equal(&s->save.host_id, &m->frame.host_id))
 			make_void(g, s, m);
 }
 
@@ -569,7 +570,7 @@ bool gossip_admission_spread(const struct gossip *g, uint32_t hostno)
 
 	if (!admitted || !shard)
 		return false;
-	memcpy(key + 1, admitted->host_id.bytes, sizeof(admitted->host_id.bytes));
+	memcpy(key + 1, admitted->frame.host_id.bytes, sizeof(admitted->frame.host_id.bytes));
 	r = shards_record(shard, &g->shards, key, sizeof(key));
 	return r && !r->deleted && many_have(g, shard, r->seq, admitted);
 }
@@ -596,12 +597,12 @@ int admit_restore(struct gossip *g, const void *key, size_t key_len, const void 
 static void admit_self(struct gossip *g)
 {
 	struct admission a = {
-		.hostno = g->self->hostno, .host_id = g->self->host_id, .addr = g->self->addr, .vtep = g->self->vtep};
+		.hostno = g->self->hostno, .host_id = g->self->frame.host_id, .addr = g->self->addr, .vtep = g->self->vtep};
 	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
 	size_t len;
 
 	memcpy(a.public_key, g->self->public_key, sizeof(a.public_key));
-	memcpy(a.name, g->self->name, sizeof(a.name));
+	snprintf(a.name, sizeof(a.name), "%s", g->self->name);
 	admission_sign(&a, &g->config.cluster_id, g->config.identity, g->self->hostno);
 	len = admission_encode(&a, key, val);
 	g->ops.save(g->ctx, key, sizeof(key), val, len);
@@ -613,7 +614,7 @@ bool admit_speaks(const struct gossip *g)
 	const struct kept *kept = g->kept;
 	struct admission a;
 
-	while (kept && memcmp(kept->key + 1, g->self->host_id.bytes, sizeof(g->self->host_id.bytes)) != 0)
+	while (kept && memcmp(kept->key + 1, g->self->frame.host_id.bytes, sizeof(g->self->frame.host_id.bytes)) != 0)
 		kept = kept->next;
 	if (!g->newcomer || !kept || admission_decode(kept->key, sizeof(kept->key), kept->val, kept->val_len, &a, NULL) < 0)
 		return false;
@@ -626,7 +627,7 @@ void admit_publish(struct gossip *g)
 	bool own = false;
 
 	for (struct kept *kept; (kept = g->kept);) {
-		bool ours = memcmp(kept->key + 1, g->self->host_id.bytes, sizeof(g->self->host_id.bytes)) == 0;
+		bool ours = memcmp(kept->key + 1, g->self->frame.host_id.bytes, sizeof(g->self->frame.host_id.bytes)) == 0;
 
 		own |= ours;
 		if (ours && g->newcomer && !g->own_admission) {

@@ -686,7 +686,7 @@ static void step_unheard(struct gossip *g)
 
 		if (!m->unheard)
 			continue;
-		if (g->now < g->strangers_ms && !id_equal(&m->host_id, &g->config.source)) {
+		if (g->now < g->strangers_ms && !id_equal(&m->frame.host_id, &g->config.source)) {
 			sooner(&g->unheard_ms, g->strangers_ms);
 			continue;
 		}

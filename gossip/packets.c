@@ -47,7 +47,7 @@ static void seal_and_send(struct gossip *g, const struct member *m, const struct
 	size_t len;
 
 	g->sender.version = m->wire;
-	len = frame_seal(&g->sender, &g->ring, class, &m->host_id, packet->bytes, packet->len, sealed);
+	len = frame_seal(&g->sender, &g->ring, class, &m->frame.host_id, packet->bytes, packet->len, sealed);
 	if (class == FRAME_CLASS_PUSH || class == FRAME_CLASS_SYNC)
 		g->bucket -= (int64_t)len;
 	transmit(g, to, sealed, len, stream);
@@ -77,7 +77,7 @@ static void send_hello(struct gossip *g, struct member *m, const struct gossip_a
 {
 	uint8_t sealed[GOSSIP_PACKET_MAX];
 
-	core_transmit(g, to, sealed, frame_hello_seal(&g->sender, &g->ring, &m->host_id, hello, sealed));
+	core_transmit(g, to, sealed, frame_hello_seal(&g->sender, &g->ring, &m->frame.host_id, hello, sealed));
 }
 
 void core_hello(struct gossip *g, struct member *m)

@@ -47,7 +47,7 @@ static const struct record *admission_in(
 	struct shard *shard = shards_find(&g->shards, sponsor, 0);
 	const struct record *r;
 
-	memcpy(key + 1, m->host_id.bytes, sizeof(m->host_id.bytes));
+	memcpy(key + 1, m->frame.host_id.bytes, sizeof(m->frame.host_id.bytes));
 	r = shard && shard_current(shard) ? shards_record(shard, &g->shards, key, sizeof(key)) : NULL;
 	if (!r || r->deleted || r->doomed || r->old_epoch)
 		return NULL;

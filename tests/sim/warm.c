@@ -203,9 +203,8 @@ static void take_part(struct member *m, const struct member *part, uint64_t boot
 	*m = *part;
 	m->hostno = is.hostno;
 	m->slot = is.slot;
-	m->host_id = is.host_id;
 	memcpy(m->public_key, is.public_key, sizeof(m->public_key));
-	memcpy(m->name, is.name, sizeof(m->name));
+	m->name = is.name;
 	m->addr = is.addr;
 	m->vtep = is.vtep;
 	m->epoch = is.epoch;
@@ -240,7 +239,7 @@ static void become(struct world *w, struct gossip *g, unsigned index, const stru
 	g->config = configs[index];
 	g->ctx = &w->hosts[index];
 	g->sender.hostno = me->hostno;
-	g->sender.host_id = me->host_id;
+	g->sender.host_id = me->frame.host_id;
 	g->sender.boot = configs[index].boot_tag;
 	memset(g->successors, 0, sizeof(g->successors));
 }
@@ -352,7 +351,7 @@ bool warm_agrees(struct world *w)
 
 static const char *member_differs(const struct member *a, const struct member *b)
 {
-	if (!id_equal(&a->host_id, &b->host_id) || strcmp(a->name, b->name) != 0)
+	if (!id_equal(&a->frame.host_id, &b->frame.host_id) || strcmp(a->name, b->name) != 0)
 		return "who it is";
 	if (memcmp(a->public_key, b->public_key, sizeof(a->public_key)) != 0)
 		return "its key";
