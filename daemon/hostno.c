@@ -103,7 +103,7 @@ static void grant_saved(struct node *node, const struct id128 *host_id)
 	if (!g)
 		return;
 	g->saved = true;
-	gossip_admit_again(node->gossip, clock_boot_ms());
+	gossip_admit_again(node->gossip, host_id, clock_boot_ms());
 	cluster_poke(node);
 }
 

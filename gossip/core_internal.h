@@ -119,8 +119,8 @@
 #define ADMIT_AGAIN_MS 100 /* half of what a joiner waits before it asks again */
 #define ADMIT_BUSY_MS 10   /* half of what it waits when it was told that the sponsor is busy */
 #define ADMIT_REMEMBERED 64
-#define ADMIT_WAITING 64
-#define ADMIT_WAIT_MS 150    /* less than what a joiner waits before it asks again */
+#define ADMIT_WAITING 256    /* new hosts at a time: as many come when all of a rack start */
+#define ADMIT_WAIT_MS 2000   /* while the number is being saved; the joiner repeats itself meanwhile */
 #define ADMIT_PER_S 256	     /* a tenth of a core: of hosts that are known */
 #define ADMIT_NEW_PER_S 2048 /* of new hosts; and so many are told to come again, for the daemon saves a number first */
 #define LAG_SECONDS 5
@@ -358,6 +358,7 @@ struct early;
 
 /* A request to join that waits for its number. */
 struct waiting_join {
+	struct id128 host_id;
 	struct gossip_addr from;
 	uint64_t until_ms; /* 0 = free */
 	uint16_t len;

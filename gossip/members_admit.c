@@ -369,10 +369,9 @@ static bool whose(const struct gossip *g, const uint8_t *packet, size_t len, str
  * holds a token can make a request of a new one, and each costs us a number. So the two are counted apart, and many that come at
  * once do not wait for each other. What is looked at has not been proven by the host yet: forging it gains nothing but silence.
  */
-static bool gate_open(struct gossip *g, const uint8_t *packet, size_t len, bool *ret_new)
+static bool gate_open(struct gossip *g, const uint8_t *packet, size_t len, struct id128 *ret_host_id, bool *ret_new)
 {
 	struct admit_gate *gate = &g->gate;
-	struct id128 host_id;
 
 	if (g->now - gate->second_ms >= 1000) {
 		gate->second_ms = g->now;
@@ -384,9 +383,9 @@ static bool gate_open(struct gossip *g, const uint8_t *packet, size_t len, bool 
 		if (g->now < gate->answered[i].until_ms &&
 			memcmp(gate->answered[i].joiner, packet + JOINER_AT, sizeof(gate->answered[0].joiner)) == 0)
 			return false;
-	if (!whose(g, packet, len, &host_id))
+	if (!whose(g, packet, len, ret_host_id))
 		return false;
-	*ret_new = !members_by_id(g, &host_id) && !forget_is(g, &host_id);
+	*ret_new = !members_by_id(g, ret_host_id) && !forget_is(g, ret_host_id);
 	if (!*ret_new)
 		return gate->answers < ADMIT_PER_S;
 	return gate->admitted < ADMIT_NEW_PER_S && gate->put_off < ADMIT_NEW_PER_S;
@@ -431,7 +430,8 @@ static struct waiting_join *waiting_of(struct gossip *g, const uint8_t *packet, 
 }
 
 /* False: no room. */
-static bool join_waits(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len)
+static bool join_waits(
+	struct gossip *g, const struct id128 *host_id, const struct gossip_addr *from, const uint8_t *packet, size_t len)
 {
 	if (len > sizeof(g->joins->packet) || (!g->joins && (g->joins = calloc(ADMIT_WAITING, sizeof(*g->joins))) == NULL))
 		return false;
@@ -440,7 +440,8 @@ static bool join_waits(struct gossip *g, const struct gossip_addr *from, const u
 
 		if (w->until_ms)
 			continue;
-		*w = (struct waiting_join){.from = *from, .until_ms = g->now + ADMIT_WAIT_MS, .len = (uint16_t)len};
+		*w = (struct waiting_join){
+			.host_id = *host_id, .from = *from, .until_ms = g->now + ADMIT_WAIT_MS, .len = (uint16_t)len};
 		memcpy(w->packet, packet, len);
 		sooner(&g->joins_ms, w->until_ms);
 		return true;
@@ -448,8 +449,8 @@ static bool join_waits(struct gossip *g, const struct gossip_addr *from, const u
 	return false;
 }
 
-static void answer_join(
-	struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len, bool is_new, bool may_wait)
+static void answer_join(struct gossip *g, const struct id128 *host_id, const struct gossip_addr *from, const uint8_t *packet,
+	size_t len, bool is_new, bool may_wait)
 {
 	struct member_save members[ADMISSION_WELCOME_MEMBERS_MAX];
 	struct admission_result result;
@@ -469,7 +470,7 @@ static void answer_join(
 	};
 	enum admission_verdict verdict = handle_with_any_key(g, &sponsor, from, packet, len, &result);
 
-	if (verdict == ADMISSION_BUSY && may_wait && join_waits(g, from, packet, len))
+	if (verdict == ADMISSION_BUSY && may_wait && join_waits(g, host_id, from, packet, len))
 		return;
 	if (result.reply_len)
 		gate_answered(g, packet, verdict, is_new);
@@ -480,20 +481,8 @@ static void answer_join(
 	core_transmit(g, from, result.reply, result.reply_len);
 }
 
-void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len)
-{
-	bool is_new;
-
-	if (waiting_of(g, packet, len))
-		return;
-	if (!gate_open(g, packet, len, &is_new))
-		g->counters.refused_join++;
-	else
-		answer_join(g, from, packet, len, is_new, true);
-}
-
-/* All that wait, or those that waited long enough. */
-static void answer_waiting(struct gossip *g, bool all)
+/* That of this host, and those that waited long enough. */
+static void answer_waiting(struct gossip *g, const struct id128 *host_id)
 {
 	g->joins_ms = NEVER;
 	for (unsigned i = 0; g->joins && i < ADMIT_WAITING; i++) {
@@ -501,19 +490,45 @@ static void answer_waiting(struct gossip *g, bool all)
 
 		if (!w.until_ms)
 			continue;
-		if (!all && g->now < w.until_ms) {
+		if (g->now < w.until_ms && !(host_id && id_equal(host_id, &w.host_id))) {
 			sooner(&g->joins_ms, w.until_ms);
 			continue;
 		}
 		g->joins[i].until_ms = 0;
-		answer_join(g, &w.from, w.packet, w.len, true, g->now < w.until_ms);
+		answer_join(g, &w.host_id, &w.from, w.packet, w.len, true, g->now < w.until_ms);
 	}
 }
 
-void gossip_admit_again(struct gossip *g, uint64_t now_ms)
+/* Whoever asks again while it waits: the application may have failed to find a number, and be asked once more by that. */
+static bool ask_again(struct gossip *g, const struct waiting_join *w)
+{
+	struct id128 host_id;
+
+	if (!w)
+		return false;
+	host_id = w->host_id;
+	if (admit(g, &host_id))
+		answer_waiting(g, &host_id);
+	return true;
+}
+
+void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len)
+{
+	struct id128 host_id;
+	bool is_new;
+
+	if (ask_again(g, waiting_of(g, packet, len)))
+		return;
+	if (!gate_open(g, packet, len, &host_id, &is_new))
+		g->counters.refused_join++;
+	else
+		answer_join(g, &host_id, from, packet, len, is_new, true);
+}
+
+void gossip_admit_again(struct gossip *g, const struct id128 *host_id, uint64_t now_ms)
 {
 	core_enter(g, now_ms);
-	answer_waiting(g, true);
+	answer_waiting(g, host_id);
 	core_leave(g);
 }
 
@@ -679,7 +694,7 @@ uint64_t admit_tick(struct gossip *g)
 	uint64_t next;
 
 	if (g->now >= g->joins_ms)
-		answer_waiting(g, false);
+		answer_waiting(g, NULL);
 	if (g->now >= g->newcomer_ms) {
 		struct member *source = members_by_id(g, &g->config.source);
 

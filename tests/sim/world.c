@@ -19,12 +19,12 @@
 
 #define CHECK_EVERY 192 /* packets, between two looks at some host's copies */
 
-enum event_kind { EVENT_PACKET, EVENT_TICK };
+enum event_kind { EVENT_PACKET, EVENT_TICK, EVENT_NUMBER };
 
 struct sim_event {
 	uint64_t at_us, order;
 	enum event_kind kind;
-	unsigned host;
+	unsigned host, joiner;
 	struct sim_packet *packet;
 };
 
@@ -486,16 +486,37 @@ static void op_told(void *ctx, uint32_t from_hostno, uint8_t kind, const void *b
 		ipam_message(host->ipam, from_hostno, body, len, host_now_ms(host));
 }
 
+/* Like the daemon: nothing at first; the core is called again when the number is on disk. */
+static bool number_is_saved(struct sim_host *host, struct sim_host *joiner)
+{
+	struct world *w = host->world;
+
+	if (w->number_us == 0 || joiner->saved_by == host->index + 1)
+		return true;
+	if (joiner->asked_of == host->index + 1)
+		return false;
+	joiner->asked_of = host->index + 1;
+	push_event(w, (struct sim_event){.at_us = w->now_us + 1 + sim_rng_below(&w->rng, w->number_us),
+			      .kind = EVENT_NUMBER,
+			      .host = host->index,
+			      .joiner = joiner->index});
+	return false;
+}
+
 /* Numbers of simulated joiners follow from their index. */
 static uint32_t op_admit(void *ctx, const struct id128 *host_id)
 {
 	struct sim_host *host = ctx;
 
+	host->world->asked++;
 	for (unsigned i = 0; i < host->world->host_count; i++) {
-		const struct sim_host *joiner = &host->world->hosts[i];
+		struct sim_host *joiner = &host->world->hosts[i];
 
-		if (id_equal(&joiner->identity.id, host_id))
-			return joiner->other_number && joiner->number_by != host->hostno ? joiner->other_number : joiner->hostno;
+		if (!id_equal(&joiner->identity.id, host_id))
+			continue;
+		if (!number_is_saved(host, joiner))
+			return 0;
+		return joiner->other_number && joiner->number_by != host->hostno ? joiner->other_number : joiner->hostno;
 	}
 	return 0;
 }
@@ -720,6 +741,17 @@ static void deliver(struct world *w, struct sim_host *host, struct sim_packet *p
 	free(packet);
 }
 
+static void number_saved(struct world *w, struct sim_host *host, struct sim_host *joiner)
+{
+	joiner->saved_by = host->index + 1;
+	if (!host->gossip)
+		return;
+	world_enter(w, host->index);
+	gossip_admit_again(host->gossip, &joiner->identity.id, host_now_ms(host));
+	world_leave(w);
+	tick_host(w, host);
+}
+
 static void step(struct world *w)
 {
 	struct sim_event event = pop_event(w);
@@ -728,6 +760,8 @@ static void step(struct world *w)
 	w->now_us = event.at_us;
 	if (event.kind == EVENT_PACKET)
 		deliver(w, host, event.packet);
+	else if (event.kind == EVENT_NUMBER)
+		number_saved(w, host, &w->hosts[event.joiner]);
 	else if (event.at_us == host->tick_us && host->joiner)
 		tick_joiner(w, host);
 	else if (event.at_us == host->tick_us)

@@ -80,6 +80,7 @@ struct sim_host {
 	struct ipam *ipam;     /* NULL when the world has none, or while down */
 	uint32_t other_number; /* what all sponsors but the one with the number `number_by` give it, 0 = its own too */
 	uint32_t number_by;
+	unsigned asked_of, saved_by; /* sponsors (index + 1) that find a number for it, or have it on disk: see number_us */
 	uint32_t epoch;
 	bool paused;
 	bool mute;		    /* what it sends and what is for it waits */
@@ -150,9 +151,11 @@ struct world {
 	bool refusals;	 /* a host without a daemon answers with ICMP port unreachable */
 	struct truth *truth;
 	enum sim_breakage breakage;
-	bool networks;	   /* some host has subscribed to something */
-	bool trace;	   /* prints what happens to hosts and records */
-	char failure[512]; /* the first thing that was wrong, "" = nothing */
+	bool networks;	    /* some host has subscribed to something */
+	bool trace;	    /* prints what happens to hosts and records */
+	char failure[512];  /* the first thing that was wrong, "" = nothing */
+	uint32_t number_us; /* at most so long a sponsor takes to have a new host's number on disk; 0: no time */
+	uint64_t asked;	    /* how often a core asked for a number */
 	uint64_t packets, bytes, delivered;
 	uint64_t digest; /* over everything delivered: equal seeds, equal digests */
 	void *scenario;
