@@ -439,6 +439,7 @@ struct gossip {
 	uint64_t audit_ms;
 	unsigned audit_slot, audit_at;
 	struct sketch_session *sketch; /* NULL: none */
+	unsigned sketch_drops;	       /* since one was of use */
 	uint64_t shards_ms;
 	uint64_t heads_ms;
 	unsigned heads_left;

@@ -13,6 +13,7 @@
 
 #define SKETCH_WAIT_MS 150
 #define SKETCH_TRIES 3
+#define SKETCH_DROPS 3 /* in a row, when all changes faster than we compare */
 #define SKETCH_PACKETS_MAX 8
 #define SKETCH_PER_PACKET 33   /* symbols */
 #define SKETCH_SILENT_MS 60000 /* no sketch with who did not answer one */
@@ -22,8 +23,8 @@
 struct sketch_session {
 	uint32_t hostno;
 	uint8_t key[SKETCH_KEY_SIZE];
-	u128 root;	   /* over what we share, when it began */
-	uint32_t shards;   /* of ours that are compared, likewise */
+	u128 root;	   /* over what we share, when the first symbols came */
+	uint32_t shards;   /* of ours that are compared, when it began */
 	uint32_t count;	   /* symbols here */
 	uint32_t asked_to; /* that were asked for */
 	uint8_t packets;
@@ -60,6 +61,7 @@ void sketch_free(struct gossip *g)
 static void give_up(struct gossip *g, struct member *m, uint64_t for_ms)
 {
 	g->counters.sketches_failed++;
+	g->sketch_drops = 0;
 	rare(m)->no_sketch_until_ms = g->now + for_ms;
 	end_session(g);
 }
@@ -90,7 +92,6 @@ enum sketch_begun sketch_begin(struct gossip *g, struct member *m)
 	if (!s)
 		return SKETCH_NOT_HERE;
 	s->hostno = m->hostno;
-	s->root = interest_root(g, m);
 	s->shards = shards;
 	s->packets = 1;
 	g->ops.random(g->ctx, s->key, sizeof(s->key));
@@ -176,6 +177,7 @@ static bool try_peel(struct gossip *g, struct member *m)
 		done = sketch_peel(work, s->count, s->key, found, &n);
 	}
 	if (done) {
+		g->sketch_drops = 0;
 		end_session(g);
 		sync_difference(g, m, found, n);
 	}
@@ -208,11 +210,17 @@ bool sketch_on_symbols(struct gossip *g, struct member *m, struct bytes_reader *
 		br_left(body) == 0)
 		return true;
 	if (s->count > 0 && s->root != interest_root(g, m)) {
-		/* Ours are not what the first symbols were made of. What differs is being told by others: look again. */
-		end_session(g);
+		/* Ours are not what the first symbols were made of. What differs is being told by others: look again. But changes
+		 * that never pause must not keep us from comparing: a vector is of one moment. */
+		if (++g->sketch_drops == SKETCH_DROPS)
+			give_up(g, m, SKETCH_UNLIKE_MS);
+		else
+			end_session(g);
 		member_due(g, &m->sync_ms, g->now + core_random(g, 20));
 		return true;
 	}
+	if (s->count == 0)
+		s->root = interest_root(g, m);
 	take_symbols(g, m, body);
 	s->tries = 0;
 	if (try_peel(g, m))

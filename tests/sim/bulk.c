@@ -129,6 +129,31 @@ static void a_difference_costs_what_it_is(struct world *w)
 	expect_quiet(w, 20000);
 }
 
+/* While others change something all the time: what the first symbols are made of is not what there is when the next ones come. */
+static void a_storm_keeps_nobody_from_comparing(struct world *w)
+{
+	unsigned count = 120, ms = 0;
+
+	world_introduce_all(w);
+	world_start_all(w);
+	world_run_ms(w, 5000);
+	expect_quiet(w, 20000);
+	w->scenario = &count;
+	world_partition_at(w, 1);
+	for (unsigned i = 1; i <= count; i++)
+		world_put(w, i, 5, "new-120");
+	world_run_ms(w, 150);
+	world_heal(w);
+	for (; !first_has_all(w) && ms < 1500 && !w->failure[0]; ms++) {
+		world_put(w, 121 + ms % 50, 5, "again");
+		world_run_ms(w, 1);
+	}
+	printf("     all there after %u ms\n", ms);
+	expect(w, ms < 1500, "it has all of before, during the storm");
+	w->scenario = NULL;
+	expect_quiet(w, 20000);
+}
+
 /* A bit flips in memory, and heads agree all the same. */
 static void a_copy_that_went_bad_is_found_and_mended(struct world *w)
 {
@@ -253,6 +278,7 @@ const struct scenario bulk_scenarios[] = {
 	{"a_storm_in_one_network_holds_up_no_other", 70, false, a_storm_in_one_network_holds_up_no_other},
 	{"a_copy_that_went_bad_is_found_and_mended", 4, false, a_copy_that_went_bad_is_found_and_mended},
 	{"a_difference_costs_what_it_is", 180, false, a_difference_costs_what_it_is},
+	{"a_storm_keeps_nobody_from_comparing", 180, false, a_storm_keeps_nobody_from_comparing},
 	{"many_that_lack_much_help_each_other", 24, false, many_that_lack_much_help_each_other},
 	{NULL, 0, false, NULL},
 };
