@@ -4,7 +4,8 @@
  * Whoever wants to compare draws a key and asks for the first symbols; the other side computes them from its shards and remembers
  * nothing. While they do not suffice, more are asked for, twice as many packets each time. What is found is handled like the
  * entries of a vector. When the row grows as long as a vector would be, when all changes faster than symbols come, or nothing is
- * answered (a release that has no sketches), a vector is sent after all, and for a while to that peer. One comparison at a time. */
+ * answered (a release that has no sketches), a vector is sent after all, and for a while to that peer. One comparison at a time.
+ */
 #include "gossip/core_internal.h"
 #include "gossip/sketch_internal.h"
 
