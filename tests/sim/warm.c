@@ -135,6 +135,21 @@ static void acknowledge_all(struct gossip *g)
 	}
 }
 
+/* Whom it heard of since is taken off the list: each host would do that in its own copy of all members' pages. */
+static void drop_suspects(struct gossip *g)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < g->suspect_slots; i++) {
+		struct member *m = g->slots[g->suspects[i]];
+
+		m->listed = m->state == GOSSIP_SUSPECT;
+		if (m->listed)
+			g->suspects[kept++] = m->slot;
+	}
+	g->suspect_slots = kept;
+}
+
 /* What some more seconds would do: news is old, nothing is on its way. */
 static void let_settle(struct gossip *g)
 {
@@ -146,6 +161,7 @@ static void let_settle(struct gossip *g)
 		if (m != g->self)
 			say_ping(g, m, PROTO_PING, 2); /* its root is ours */
 	}
+	drop_suspects(g);
 	g->spreading_count = g->newsworthy_count = 0;
 	g->digest_count = 0;
 	g->news_ms = g->unheard_ms = g->heads_ms = g->tree_ms = g->member_due_ms = NEVER;
