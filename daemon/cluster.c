@@ -451,7 +451,7 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 		host->hostno = m->hostno;
 		host->state = GOSSIP_LEFT;
 		HASH_ADD(hh, node->hosts, hostno, sizeof(host->hostno), host);
-		if (node->hostnos_ms && !node->hostnos_later)
+		if (node->hostnos_ms)
 			hostnos_wait(node);
 	}
 	moved = !ip_equal(&host->vtep, &m->vtep) || (m->state == GOSSIP_LEFT) != (host->state == GOSSIP_LEFT);

@@ -1,12 +1,9 @@
 /* Host numbers: a pool of addresses like others, whose addresses are numbers.
  *
- * A sponsor gives a newcomer one of its own spares, so that hosts can join on both sides of a cut. To take some costs each other
- * host a few packets, to which many that join at once would add their square. So few hosts (SPARES_AT_ONCE) take them as soon as
- * joining has gone quiet, which is enough for most cuts; every other one in its own time, at a pace at which each host hears of
- * about one in a minute, or when it is asked for a number, or when too few of those that have some are left. A number once
- * granted belongs to that host for good, since MACs carry it: it is kept in the state file and leased again at each start. Here
- * is also what depends on who knows of an admission: a newcomer may have addresses (ipam_peer_eligible) when a majority has it,
- * and this host opens its slices of large pools when a majority has heard of it. */
+ * A sponsor gives a newcomer one of its own spares, so that hosts can join on both sides of a cut; each takes spares when joining
+ * has gone quiet. A number once granted belongs to that host for good, since MACs carry it: it is kept in the state file and
+ * leased again at each start. Here is also what depends on who knows of an admission: a newcomer may have addresses
+ * (ipam_peer_eligible) when a majority has it, and this host opens its slices of large pools when a majority has heard of it. */
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,13 +14,9 @@
 
 #define HOSTNO_SPARES 16    /* so that a sponsor works inside a cut from its own reserve */
 #define SPARES_LULL_MS 300  /* without a new host, before this one asks for spare numbers */
-#define SPARES_SPREAD_MS 50 /* for each host that may ask at the same time: each sees what those before it took */
+#define SPARES_SPREAD_MS 20 /* for each host that may ask at the same time */
 #define SPARES_WAIT_MAX_MS 5000
-#define SPARES_AT_ONCE 8
-#define SPARES_LATER_MS 60000u	     /* for each host, and */
-#define SPARES_LATER_MIN_MS 3600000u /* at least so long; anywhen in it */
-#define SPARES_LOOK_MS 10000	     /* meanwhile: are there still enough that have some? */
-#define GRANT_SIZE 5		     /* its number and `spread` */
+#define GRANT_SIZE 5 /* its number and `spread` */
 
 static const struct prefix hostno_prefix = {.ip = {.family = 4}, .length = 12}; /* 2^20 numbers: gossip's limit */
 
@@ -258,33 +251,6 @@ void hostnos_wait(struct node *node)
 	node->hostnos_ms = at < node->hostnos_until_ms ? at : node->hostnos_until_ms;
 }
 
-static void count_taker(void *ctx, const struct gossip_member *m, const void *val, size_t len)
-{
-	(void)val, (void)len;
-	*(unsigned *)ctx += m->state <= GOSSIP_SUSPECT;
-}
-
-/* Others that answer and take part in the pool. */
-static bool others_have_enough(struct node *node)
-{
-	unsigned count = 0;
-
-	definitions_of_others(node, RECORD_POOL, &node->hostnos_seen, count_taker, &count);
-	return count >= SPARES_AT_ONCE;
-}
-
-static void take_later(struct node *node, uint64_t now)
-{
-	uint64_t within = (uint64_t)SPARES_LATER_MS * HASH_COUNT(node->hosts);
-
-	if (within < SPARES_LATER_MIN_MS)
-		within = SPARES_LATER_MIN_MS;
-	if (!node->hostnos_later) /* below 2^32: 16,384 hosts are the most */
-		node->hostnos_until_ms = now + randombytes_uniform((uint32_t)within);
-	node->hostnos_later = true;
-	node->hostnos_ms = now + SPARES_LOOK_MS + randombytes_uniform(SPARES_LOOK_MS);
-}
-
 /* Spare numbers are not urgent, unless somebody joins here. */
 void hostnos_pool_seen(struct node *node, const struct pool_def *def)
 {
@@ -297,17 +263,7 @@ void hostnos_pool_seen(struct node *node, const struct pool_def *def)
 
 void hostnos_turn(struct node *node, uint64_t now)
 {
-	if (!node->hostnos_ms || now < node->hostnos_ms)
-		return;
-	if (others_have_enough(node) && !(node->hostnos_later && now >= node->hostnos_until_ms))
-		take_later(node, now);
-	else
-		begin(node);
-}
-
-void hostnos_begin(struct node *node)
-{
-	if (node->hostnos_ms)
+	if (node->hostnos_ms && now >= node->hostnos_ms)
 		begin(node);
 }
 
@@ -335,7 +291,6 @@ void hostnos_stop(struct node *node)
 	struct hostno_grant *g, *next;
 
 	node->hostnos_ms = 0;
-	node->hostnos_later = false;
 	HASH_ITER(hh, node->grants, g, next)
 	{
 		HASH_DEL(node->grants, g);

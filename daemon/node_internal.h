@@ -272,7 +272,6 @@ struct node {
 	struct id128 hostnos_seen;   /* the pool of host numbers, which we take part in */
 	uint64_t hostnos_until_ms;   /* at the latest */
 	uint64_t hostnos_ms;	     /* from then on; 0 = we do, or it is not known */
-	bool hostnos_later;	     /* enough others do: there is no hurry */
 	unsigned grants_unspread;    /* of these, hosts that too few others know */
 	struct gossip *gossip;
 	int udp_fd;
@@ -402,8 +401,7 @@ int hostnos_restore(struct node *node, struct err *err); /* before the core star
 int hostnos_start(struct node *node, struct err *err);
 void hostnos_stop(struct node *node);
 void hostnos_turn(struct node *node, uint64_t now);
-void hostnos_begin(struct node *node); /* now, if the pool is known */
-void hostnos_look(struct node *node);  /* after the core's turn: who is known to a majority now */
+void hostnos_look(struct node *node); /* after the core's turn: who is known to a majority now */
 void hostno_look(struct node *node, const struct id128 *host_id);
 void hostnos_wait(struct node *node);				       /* somebody joins: not now */
 void hostnos_pool_seen(struct node *node, const struct pool_def *def); /* the pool of host numbers became known */

@@ -272,7 +272,6 @@ void pools_join_all(struct node *node)
 
 	HASH_ITER(hh, node->pools, p, next)
 	join_unused(node, p);
-	hostnos_begin(node);
 }
 
 void pool_changed(struct node *node, const struct id128 *id)
