@@ -63,7 +63,8 @@
 #define UNHEARD_MS 5000
 #define PAUSE_MS (2 * PROBE_PERIOD_MS)
 #define NEWS_DELAY_MS 5
-#define NEWS_GAP_MS 100 /* in big clusters: what is passed on after something that was, waits for more */
+#define NEWS_GAP_MS 100 /* while there is much to tell: what is passed on after something that was, waits for more */
+#define NEWS_MUCH 16	/* so many suspects */
 #define NEWS_FANOUT 4
 #define NEWS_FANOUT_MANY 8 /* in clusters of more than NEWS_ALL_MAX */
 #define NEWS_ALL_MAX 64

@@ -446,10 +446,10 @@ static unsigned spread_times(const struct gossip *g)
 	return times;
 }
 
-/* Of thousands some die or return all the time, and a cut may take half of them: each packet then tells of several. */
+/* A cut may take half of thousands: each packet then tells of several. One that dies is not waited with. */
 static uint64_t pass_on_ms(const struct gossip *g)
 {
-	uint64_t at = g->now + NEWS_DELAY_MS, gap = tree_grown(g) ? NEWS_GAP_MS : 0;
+	uint64_t at = g->now + NEWS_DELAY_MS, gap = g->state_count[GOSSIP_SUSPECT] > NEWS_MUCH ? NEWS_GAP_MS : 0;
 
 	return at < g->passed_on_ms + gap ? g->passed_on_ms + gap : at;
 }
