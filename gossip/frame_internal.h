@@ -3,7 +3,7 @@
  * A packet is bound to its sender (the nonce holds its host id and its boot), to its receiver and to the cluster (both in the
  * additional data), so that it cannot be replayed to another host. Against replay to the same host each peer has a window of
  * 2,048 counters. A peer counts what it sends to anybody, so of many hosts few of the last 2,048 came here: those are noted one
- *by one, and as bits only where they are more than FRAME_SEEN_FEW.
+ * by one, and as bits only where they are more than FRAME_SEEN_FEW.
  *
  * A packet carries only the low half of the sender's boot tag. Who does not know the other half cannot even build the nonce: it
  * asks with a *hello*, a frame that carries the full boot tag in clear and two numbers inside the encryption: `ask`, fresh and

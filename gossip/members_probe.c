@@ -379,7 +379,7 @@ static void set_deadline(struct gossip *g, struct member *m)
 	m->suspect_until_ms = m->since_ms + trust_stretch(g, m, suspicion_time(g, confirmations));
 	sooner(&g->suspects_ms, m->suspect_until_ms);
 	if (is_confirmed(m))
-		sooner(&g->suspects_ms, rare_of(m)->window_ms);
+		sooner(&g->suspects_ms, r->window_ms);
 }
 
 /* In big clusters many say so, and all ask it: once by each of us is enough. */
