@@ -177,9 +177,11 @@ struct rare {
 	/* While suspect. */
 	uint32_t accusers[4];
 	uint8_t accuser_count;
-	bool mine;		    /* we raised it and asked the verifiers */
-	bool vetoed;		    /* a verifier reached it */
-	uint16_t asked, confirmed;  /* the latter in parts of CONFIRM_WHOLE */
+	bool mine;	     /* we raised it and asked the verifiers */
+	bool vetoed;	     /* a verifier reached it */
+	uint8_t asked, said; /* verifiers; a bit for each of them that did not reach it */
+	uint16_t confirmed;  /* by these, in parts of CONFIRM_WHOLE */
+	uint32_t verifiers[VERIFIERS];
 	uint64_t window_ms;	    /* not dead before */
 	uint32_t flaps, died_epoch; /* flaps: times FLAP_POINT */
 	uint64_t flaps_ms, died_ms, refused_ms;
@@ -679,7 +681,7 @@ void probe_on_ping_req(struct gossip *g, struct member *m, const struct proto_pi
 void probe_on_nack(struct gossip *g, struct member *m, uint32_t seq);
 void probe_on_indirect_ack(struct gossip *g, uint32_t seq);
 void probe_on_verify(struct gossip *g, struct member *m, const struct proto_entry *suspect);
-void probe_on_verdict(struct gossip *g, const struct proto_verdict *verdict);
+void probe_on_verdict(struct gossip *g, const struct member *from, const struct proto_verdict *verdict);
 
 /* sync.c */
 void sync_reset(struct gossip *g, struct member *m);

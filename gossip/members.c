@@ -339,7 +339,8 @@ static void forget_suspicion(struct member *m)
 		return;
 	m->rare->accuser_count = 0;
 	m->rare->mine = m->rare->vetoed = false;
-	m->rare->asked = m->rare->confirmed = 0;
+	m->rare->asked = m->rare->said = 0;
+	m->rare->confirmed = 0;
 }
 
 static void raise_version(struct gossip *g, struct member *m, const struct proto_entry *claim)
@@ -507,8 +508,13 @@ static void believe(struct gossip *g, struct member *m, const struct member *fro
 		members_set_state(g, m, claim->state);
 		break;
 	case GOSSIP_SUSPECT:
-		if (m->state != GOSSIP_DEAD && m->state != GOSSIP_LEFT)
-			probe_suspect(g, m, from->hostno, false);
+		if (m->state == GOSSIP_DEAD || m->state == GOSSIP_LEFT)
+			break;
+		if (m->state == GOSSIP_SUSPECT && !m->unheard) { /* it refuted what we hold against it, and is suspected anew */
+			forget_suspicion(m);
+			m->since_ms = g->now;
+		}
+		probe_suspect(g, m, from->hostno, false);
 		break;
 	case GOSSIP_DEAD:
 		if (seen_alive)

@@ -336,16 +336,19 @@ static unsigned pick_verifiers(const struct gossip *g, const struct member *susp
 static void ask_verifiers(struct gossip *g, struct member *suspect)
 {
 	struct member *verifiers[VERIFIERS];
+	struct rare *r = rare(suspect);
 	struct proto_packet packet = {0};
 	struct proto_entry entry;
 
 	members_entry(suspect, &entry);
 	proto_put_verify(&packet, &entry);
-	rare(suspect)->mine = true;
-	rare(suspect)->window_ms = g->now + trust_stretch(g, suspect, REFUTE_WINDOW_MS * (1 + g->health));
-	rare(suspect)->asked = (uint16_t)pick_verifiers(g, suspect, verifiers);
-	for (unsigned i = 0; i < rare(suspect)->asked; i++)
+	r->mine = true;
+	r->window_ms = g->now + trust_stretch(g, suspect, REFUTE_WINDOW_MS * (1 + g->health));
+	r->asked = (uint8_t)pick_verifiers(g, suspect, verifiers);
+	for (unsigned i = 0; i < r->asked; i++) {
+		r->verifiers[i] = verifiers[i]->hostno;
 		core_send(g, verifiers[i], FRAME_CLASS_MEMBERSHIP, &packet);
+	}
 }
 
 static bool add_accuser(struct member *m, uint32_t accuser)
@@ -532,19 +535,34 @@ static uint64_t step_checks(struct gossip *g)
 	return next;
 }
 
-void probe_on_verdict(struct gossip *g, const struct proto_verdict *verdict)
+static unsigned place_among_asked(const struct rare *r, uint32_t hostno)
+{
+	unsigned place = 0;
+
+	while (place < r->asked && r->verifiers[place] != hostno)
+		place++;
+	return place;
+}
+
+/* Three that say so count, not one that says so three times: who was asked has one word, and who was not has none. */
+void probe_on_verdict(struct gossip *g, const struct member *from, const struct proto_verdict *verdict)
 {
 	struct member *m = members_find(g, verdict->hostno);
+	unsigned place;
+	struct rare *r;
 
 	if (!m || m->state != GOSSIP_SUSPECT || !rare_of(m)->mine || m->epoch != verdict->epoch ||
 		m->incarnation != verdict->incarnation)
 		return;
-	if (verdict->alive) {
-		rare(m)->vetoed = true;
+	r = rare(m);
+	place = place_among_asked(r, from->hostno);
+	if (place == r->asked)
 		return;
-	}
-	if (rare_of(m)->confirmed < VERIFIERS * CONFIRM_WHOLE) /* some say it twice; the count has an end */
-		rare(m)->confirmed += (uint16_t)(CONFIRM_WHOLE / (1 + verdict->health));
+	r->vetoed |= verdict->alive;
+	if (verdict->alive || (r->said & 1u << place))
+		return;
+	r->said |= (uint8_t)(1u << place);
+	r->confirmed += (uint16_t)(CONFIRM_WHOLE / (1 + verdict->health));
 	set_deadline(g, m);
 }
 

@@ -199,7 +199,7 @@ static bool on_probe(struct gossip *g, struct member *m, uint8_t type, struct by
 	case PROTO_VERDICT:
 		if (!proto_get_verdict(body, &u.verdict))
 			return false;
-		probe_on_verdict(g, &u.verdict);
+		probe_on_verdict(g, m, &u.verdict);
 		return true;
 	default:
 		return on_seq(g, m, type, body);

@@ -246,12 +246,39 @@ static void say(struct world *w, unsigned from, unsigned of, bool alive, unsigne
 	core_messages(core(w, 0), member(w, 0, from), packet.bytes, packet.len);
 }
 
-/* Host 0 suspects host 1, hears nobody else, and is told this by others. Returns after how many ms it takes it for dead, 0: not
- * within three seconds. */
-static uint64_t dies_after(struct world *w, unsigned dead, unsigned health, bool veto)
+/* What host 0 is told of host 1: `words` times that it does not answer, by so many of the five that were asked in turn; by how
+ * many that were not asked; at last that it does. */
+struct told {
+	unsigned words, by, by_others, health;
+	bool veto;
+};
+
+static bool was_asked(const struct rare *r, uint32_t hostno)
+{
+	for (unsigned i = 0; i < r->asked; i++)
+		if (r->verifiers[i] == hostno)
+			return true;
+	return false;
+}
+
+static void tell(struct world *w, const struct rare *r, struct told told)
+{
+	for (unsigned i = 0; i < told.words; i++)
+		say(w, r->verifiers[i % told.by] - 1, 1, false, told.health);
+	for (unsigned i = 2; i < w->host_count && told.by_others > 0; i++)
+		if (!was_asked(r, w->hosts[i].hostno)) {
+			say(w, i, 1, false, told.health);
+			told.by_others--;
+		}
+	expect(w, told.by_others == 0, "there are so many that were not asked");
+	if (told.veto)
+		say(w, r->verifiers[4] - 1, 1, true, 0);
+}
+
+/* Host 0 suspects host 1 and hears nobody else. */
+static struct world *suspecting(struct world *w, struct member **ret_m)
 {
 	struct world *other = world_new(w->seed, w->host_count, false);
-	uint64_t ms = 0;
 	struct member *m;
 
 	begin(other);
@@ -264,30 +291,63 @@ static uint64_t dies_after(struct world *w, unsigned dead, unsigned health, bool
 	probe_suspect(core(other, 0), m, core(other, 0)->self->hostno, false);
 	expect(w, rare_of(m)->asked == 5, "five are asked");
 	core(other, 0)->health = core(other, 0)->lifeguard = 0;
-	for (unsigned i = 0; i < dead; i++)
-		say(other, 2 + i % 5, 1, false, health);
-	if (veto)
-		say(other, 2 + dead, 1, true, 0);
-	while (m->state == GOSSIP_SUSPECT && ms < 1900) { /* less than a suspicion lasts that all confirm */
-		world_touch(other, 0);
-		world_run_ms(other, 1);
-		ms++;
+	*ret_m = m;
+	return other;
+}
+
+static void run_touched(struct world *w, const struct member *m, unsigned ms)
+{
+	while (m->state == GOSSIP_SUSPECT && ms-- > 0) {
+		world_touch(w, 0);
+		world_run_ms(w, 1);
 	}
+}
+
+/* Returns after how many ms host 0 takes host 1 for dead, 0: not before a suspicion ends that all confirm. */
+static uint64_t dies_after(struct world *w, struct told told)
+{
+	struct member *m;
+	struct world *other = suspecting(w, &m);
+	uint64_t ms = world_now_ms(other);
+
+	tell(other, rare_of(m), told);
+	run_touched(other, m, 1900);
+	ms = world_now_ms(other) - ms;
 	world_free(other);
 	return ms < 1900 ? ms : 0;
 }
 
 static void three_of_five_verifiers_make_a_death(struct world *w)
 {
-	uint64_t ms = dies_after(w, 3, 0, false);
+	uint64_t ms = dies_after(w, (struct told){.words = 3, .by = 3});
 
 	expect(w, ms >= 799 && ms <= 805, "three are enough, after the time to refute");
-	expect(w, dies_after(w, 2, 0, false) == 0, "two are not");
-	expect(w, dies_after(w, 4, 0, true) == 0, "nor are four, if a fifth has an answer");
-	expect(w, dies_after(w, 3, 1, false) == 0, "nor three that are slow themselves");
-	expect(w, dies_after(w, 5, 8, false) == 0, "nor five");
-	expect(w, dies_after(w, 5, 0, false) != 0, "but five that are well");
-	expect(w, dies_after(w, 79, 0, false) == ms, "and what one says again and again takes nothing back");
+	expect(w, dies_after(w, (struct told){.words = 2, .by = 2}) == 0, "two are not");
+	expect(w, dies_after(w, (struct told){.words = 3, .by = 1}) == 0, "nor is one that says it three times");
+	expect(w, dies_after(w, (struct told){.words = 79, .by = 2}) == 0, "nor two, as often as they say it");
+	expect(w, dies_after(w, (struct told){.words = 2, .by = 2, .by_others = 2}) == 0, "with others that were not asked");
+	expect(w, dies_after(w, (struct told){.words = 4, .by = 4, .veto = true}) == 0, "nor four, if a fifth has an answer");
+	expect(w, dies_after(w, (struct told){.words = 3, .by = 3, .health = 1}) == 0, "nor three that are slow themselves");
+	expect(w, dies_after(w, (struct told){.words = 5, .by = 5, .health = 8}) == 0, "nor five");
+	expect(w, dies_after(w, (struct told){.words = 5, .by = 5}) != 0, "but five that are well");
+	expect(w, dies_after(w, (struct told){.words = 79, .by = 5}) == ms, "and what they say again takes nothing back");
+}
+
+/* Host 1 refuted, and somebody suspects it anew: what was found before is no evidence. */
+static void a_refutation_ends_what_was_said_before(struct world *w)
+{
+	struct member *m;
+	struct world *other = suspecting(w, &m);
+	struct proto_entry claim;
+
+	tell(other, rare_of(m), (struct told){.words = 5, .by = 5});
+	run_touched(other, m, 700);
+	members_entry(m, &claim);
+	claim.incarnation += 2;
+	members_claim(core(other, 0), member(other, 0, 2), &claim);
+	run_touched(other, m, 1900);
+	expect(w, m->state == GOSSIP_SUSPECT, "it is suspected for as long as any other");
+	world_free(other);
 }
 
 static void five_verifiers_look_for_themselves(struct world *w)
@@ -478,6 +538,7 @@ const struct scenario detect_scenarios[] = {
 	{"what_is_heard_counts_as_an_answer", 2, false, what_is_heard_counts_as_an_answer},
 	{"the_accused_hears_of_it_with_the_ping", 2, false, the_accused_hears_of_it_with_the_ping},
 	{"three_of_five_verifiers_make_a_death", 9, false, three_of_five_verifiers_make_a_death},
+	{"a_refutation_ends_what_was_said_before", 9, false, a_refutation_ends_what_was_said_before},
 	{"five_verifiers_look_for_themselves", 12, false, five_verifiers_look_for_themselves},
 	{"a_death_is_known_when_who_raised_it_dies_too", 100, false, a_death_is_known_when_who_raised_it_dies_too},
 	{"a_suspicion_is_shorter_the_more_confirm_it", 8, false, a_suspicion_is_shorter_the_more_confirm_it},
