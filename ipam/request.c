@@ -696,9 +696,9 @@ static bool deny_exact(struct ipam *ipam, struct pool *pool, struct request *r, 
 		grant(ipam, pool, r, r->offset, now_ms, result);
 		return true;
 	}
+	/* It has not arrived there yet, or our map is behind: a record will tell, or the deadline comes. */
 	if (!shared && message->reason != IPAM_DENY_IN_USE) {
-		r->astray =
-			true; /* it has not arrived there yet, or our map is behind: a record will tell, or the deadline comes */
+		r->astray = true;
 		return false;
 	}
 	if (r->aim == AIM_FIRST_SHARED) {
@@ -747,11 +747,15 @@ void on_moved(struct ipam *ipam, uint32_t from, const struct ipam_message *messa
 	(void)now_ms;
 	if (!r || r->aim == AIM_ANY || from != r->holder || message->to == ipam->config.hostno)
 		return;
-	if (r->moved_to && !custody_newer(message->reign, message->version, r->moved_reign, r->moved_version))
-		return;
-	r->moved_to = message->to;
-	r->moved_reign = message->reign;
-	r->moved_version = message->version;
-	r->redirects++;
-	r->due_ms = 0;
+	if (!r->moved_to || custody_newer(message->reign, message->version, r->moved_reign, r->moved_version)) {
+		r->moved_to = message->to;
+		r->moved_reign = message->reign;
+		r->moved_version = message->version;
+		r->redirects++;
+	}
+	/* Still the same one: it is behind us, the grant to it is on its way. Its record says when to ask again. */
+	if (current_holder(ipam, pool, r) == from)
+		r->astray = true;
+	else
+		r->due_ms = 0;
 }
