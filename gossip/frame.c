@@ -421,7 +421,8 @@ enum frame_verdict frame_hello_handle(struct frame_peer *peer, const struct fram
 	}
 	if (known)
 		window_note(peer, header.counter);
-	if (hello.ask != 0 && may_answer(peer, now_ms)) {
+	/* Only what proves nothing is counted: whoever repeats old hellos must not use up what is the owner's. */
+	if (hello.ask != 0 && (known || may_answer(peer, now_ms))) {
 		outcome.answer = true;
 		outcome.reply.echo = hello.ask;
 		outcome.reply.ask = known ? 0 : open_ask(peer, fresh, now_ms);

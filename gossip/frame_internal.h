@@ -44,7 +44,7 @@
 #define FRAME_ASK_EVERY_MS 100 /* at most one unprompted hello per peer in this time */
 #define FRAME_ASK_LIVES_MS                                                                                                       \
 	5000		      /* how long an `ask` may be answered: far above any round trip on a network that carries overlays */
-#define FRAME_ANSWERS_PER_S 8 /* hellos answered per peer: a real exchange needs one or two */
+#define FRAME_ANSWERS_PER_S 8 /* hellos of a boot not established, per peer: an exchange needs one or two */
 
 /* Low four bits of the first byte: what a sender drops last to first when it has to, and two kinds that are no ordinary frames.
  */

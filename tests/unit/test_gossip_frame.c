@@ -569,6 +569,7 @@ static void answers_are_counted_by_the_second(void **state)
 	unsigned i, answered = 0;
 	size_t len;
 
+	restart(&p->a, 0x2e2);
 	for (i = 0; i < 3 * FRAME_ANSWERS_PER_S; i++) {
 		len = frame_hello_seal(&p->a.self, &p->a.ring, &p->a.other.host_id, &hello, packet);
 		assert_int_equal(
@@ -579,6 +580,34 @@ static void answers_are_counted_by_the_second(void **state)
 	len = frame_hello_seal(&p->a.self, &p->a.ring, &p->a.other.host_id, &hello, packet);
 	assert_int_equal(frame_hello_handle(&p->b.other, &p->b.self, &p->b.ring, packet, len, 1, 6000, &outcome), FRAME_OK);
 	assert_true(outcome.answer);
+}
+
+/* Whoever kept a hello of an earlier life sends it again and again: it has a question, and establishes nothing. Its owner is
+ * answered all the same, once it has shown that it is there. */
+static void repeated_hellos_use_up_no_answer_of_their_owner(void **state)
+{
+	struct pair *p = *state;
+	uint8_t old[GOSSIP_PACKET_MAX], packet[GOSSIP_PACKET_MAX];
+	struct frame_hello hello = {0, 6};
+	struct frame_hello_outcome outcome;
+	size_t old_len, len;
+
+	restart(&p->a, 0x01d);
+	old_len = frame_hello_seal(&p->a.self, &p->a.ring, &p->a.other.host_id, &hello, old);
+	restart(&p->a, 0x2e2);
+	for (unsigned i = 0; i < 3 * FRAME_ANSWERS_PER_S; i++)
+		assert_int_equal(
+			frame_hello_handle(&p->b.other, &p->b.self, &p->b.ring, old, old_len, 1, 5000, &outcome), FRAME_OK);
+	assert_false(outcome.answer);
+	/* Any packet of A makes B ask, and A answers and asks in its turn. */
+	assert_true(frame_peer_ask(&p->b.other, GOSSIP_PACKET_MAX, 4711, 5000, &hello));
+	hello.echo = hello.ask;
+	hello.ask = 815;
+	len = frame_hello_seal(&p->a.self, &p->a.ring, &p->a.other.host_id, &hello, packet);
+	assert_int_equal(frame_hello_handle(&p->b.other, &p->b.self, &p->b.ring, packet, len, 1, 5001, &outcome), FRAME_OK);
+	assert_true(outcome.established);
+	assert_true(outcome.answer);
+	assert_int_equal(outcome.reply.echo, 815);
 }
 
 static void a_hello_is_guarded_like_any_frame(void **state)
@@ -667,6 +696,7 @@ int main(void)
 		test(an_answer_that_comes_too_late_establishes_nothing),
 		test(nothing_short_or_frequent_makes_us_ask),
 		test(answers_are_counted_by_the_second),
+		test(repeated_hellos_use_up_no_answer_of_their_owner),
 		test(a_hello_is_guarded_like_any_frame),
 		test(a_join_is_recognised_and_not_opened),
 		test(the_bytes_are_the_documented_ones),
