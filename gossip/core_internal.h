@@ -311,9 +311,9 @@ struct recover {
 /* How others know us, see standing.c. */
 struct standing {
 	enum gossip_standing now;
-	struct gossip_mark base; /* ours, when we were last found sound; published */
-	unsigned answers;
-	uint64_t began_ms, first_ms, since_ms, next_ms; /* asking began; first answer; of `now`; when to ask again */
+	struct gossip_mark base;				 /* ours, when we were last found sound; published */
+	unsigned answers, voids;				 /* the latter: of who knows nothing of us */
+	uint64_t began_ms, first_ms, void_ms, since_ms, next_ms; /* asking began; first of each; of `now`; when to ask again */
 };
 
 /* What gossip_health said within one second. */

@@ -13,7 +13,9 @@
  * before, or to a question of that life which somebody kept back, is about what was the state then.
  *
  * Enough is known when ENOUGH others have answered, or all that are there, or one has and the rest is silent for a while. A host
- * that finds nobody stands ALONE: what it does then is the caller's to decide, and it asks whoever appears.
+ * that finds nobody stands ALONE: what it does then is the caller's to decide, and it asks whoever appears. Marks are kept in
+ * memory, so who has started with us knows nothing of us and says so (a mark of 0): that is a *void* answer, which counts only
+ * when all have answered, or nobody who knows more does for a longer while.
  *
  * Two hosts with one identity (a copied disk) take each other's place at every third host: a boot tag comes back that another had
  * replaced, which a restart never does. The third host tells both, and the one that it met later that it is the later one. That
@@ -25,6 +27,7 @@
 #define MARK_SIZE 17
 #define ENOUGH 3
 #define FIRST_ALONE_MS 500 /* one answer is enough when no other comes for so long */
+#define VOID_ALONE_MS 3000 /* likewise, of those that know nothing of us */
 #define NOBODY_MS 10000	   /* by then who does not answer is suspected at least */
 #define ASK_AGAIN_MS 300
 #define ASK_AT_ONCE 8
@@ -196,7 +199,9 @@ static void settle(struct gossip *g)
 
 	if (others == 0 || (s->answers > 0 && (s->answers >= need || g->now >= s->first_ms + FIRST_ALONE_MS)))
 		become(g, GOSSIP_STANDING_SOUND, 0);
-	else if (s->answers == 0 && (usable == 0 || g->now >= s->began_ms + NOBODY_MS))
+	else if (s->voids > 0 && (s->answers + s->voids >= usable || g->now >= s->void_ms + VOID_ALONE_MS))
+		become(g, GOSSIP_STANDING_SOUND, 0);
+	else if (s->answers == 0 && s->voids == 0 && (usable == 0 || g->now >= s->began_ms + NOBODY_MS))
 		become(g, GOSSIP_STANDING_ALONE, 0);
 }
 
@@ -236,13 +241,19 @@ bool standing_on_recall(struct gossip *g, struct member *m, struct bytes_reader 
 
 /* ---- being told ---- */
 
-static void on_sound(struct gossip *g, struct member *m)
+static void on_sound(struct gossip *g, struct member *m, const struct gossip_mark *known)
 {
+	struct standing *s = &g->standing;
+
 	if (m->stood)
 		return;
 	m->stood = true;
-	if (g->standing.answers++ == 0)
-		g->standing.first_ms = g->now;
+	if (known->count == 0 && s->base.count > 0) {
+		if (s->voids++ == 0)
+			s->void_ms = g->now;
+	} else if (s->answers++ == 0) {
+		s->first_ms = g->now;
+	}
 	if (asks(g)) {
 		settle(g);
 		g->standing.next_ms = g->now + FIRST_ALONE_MS / 5;
@@ -274,7 +285,7 @@ bool standing_on_verdict(struct gossip *g, struct member *m, struct bytes_reader
 		return true;
 	switch (s.verdict) {
 	case PROTO_SOUND:
-		on_sound(g, m);
+		on_sound(g, m, &s.mark);
 		break;
 	case PROTO_SET_BACK:
 		if (gossip_mark_outranks(&s.mark, &g->standing.base))

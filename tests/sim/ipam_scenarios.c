@@ -430,6 +430,40 @@ static void a_state_that_was_set_back_gives_nothing(struct world *w)
 	pool_end(w);
 }
 
+/* A rack is set up anew and one disk in it comes from a backup: the others that start with it have nothing against it, for they
+ * have heard nothing of it yet. That is no word for it; who has run all the time knows. */
+static void who_has_just_started_vouches_for_nobody(struct world *w)
+{
+	const unsigned started = w->host_count - 2;
+	bool believed = false;
+
+	begin(w);
+	while (!w->hosts[0].base.count && !w->failure[0])
+		world_run_ms(w, 1);
+	world_keep_image(w, 0);
+	for (unsigned i = 0; i < 200 && !w->failure[0]; i++) {
+		request(w, 1 + i % (w->host_count - 1));
+		world_run_ms(w, 20);
+	}
+	for (unsigned i = 0; i < started; i++)
+		world_crash(w, i);
+	world_roll_back(w, 0);
+	for (unsigned i = 0; i < started; i++)
+		world_restart(w, i, true);
+	know_pool(w, 0);
+	if (!w->hosts[0].set_back)
+		world_fail(w, "host 1 has given nothing away since its backup");
+	for (unsigned i = 0; i < 3000 && !w->failure[0]; i++) {
+		believed |= gossip_standing(w->hosts[0].gossip) == GOSSIP_STANDING_SOUND;
+		world_run_ms(w, 1);
+	}
+	if (believed)
+		world_fail(w, "host 1 was set back, and hosts that know nothing of it were taken at their word");
+	if (ipam_holds(w->hosts[0].ipam) != IPAM_HOLD_FOR_GOOD)
+		world_fail(w, "host 1 was set back and nobody told it");
+	pool_end(w);
+}
+
 /* The checker must notice what comes of it when nobody asks. */
 static void checker_notices_a_state_that_was_set_back(struct world *w)
 {
@@ -543,6 +577,7 @@ static void who_was_admitted_twice_gets_each_address_once(struct world *w)
 const struct scenario ipam_scenarios[] = {
 	{"who_was_admitted_twice_gets_each_address_once", 5, true, who_was_admitted_twice_gets_each_address_once},
 	{"a_state_that_was_set_back_gives_nothing", 6, true, a_state_that_was_set_back_gives_nothing},
+	{"who_has_just_started_vouches_for_nobody", 12, true, who_has_just_started_vouches_for_nobody},
 	{"checker_notices_a_state_that_was_set_back", 6, true, checker_notices_a_state_that_was_set_back},
 	{"set_back_and_alone_is_found_later", 4, true, set_back_and_alone_is_found_later},
 	{"a_restart_is_not_taken_for_going_back", 8, true, a_restart_is_not_taken_for_going_back},
