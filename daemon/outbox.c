@@ -1,6 +1,10 @@
 /* One list of actions, in the order in which the cores emitted them (see outbox.h). Its head decides: a save to the state file
- * goes to the worker at the end of the loop's turn, with those that follow it, as one batch that the list waits for; an effect
- * runs.
+ * goes to the worker at the end of the loop's turn, as one batch that the list waits for; an effect runs.
+ *
+ * A batch is one transaction, and each costs a wait for the disk. So it takes along what is to be saved behind effects that wait
+ * for their turn: of fifty requests that came together, each a save and an answer, all saves are made, then all are answered.
+ * What a kill leaves is as if those effects had been lost on their way. A save to the boot file is not passed, so of two files
+ * the state file is never ahead.
  *
  * Always: when an effect runs, everything that was put before it is done; one batch at a time is with the worker. */
 #include "daemon/outbox.h"
@@ -117,17 +121,41 @@ static bool saves_to(const struct action *a, enum store_area area)
 	return a && a->save && a->save->area == area;
 }
 
-/* The leading run of saves to one file. */
-static struct store_change *take_saves(struct outbox *o, enum store_area area)
+/* Takes the action that *at points to out of the list; its save is the next of *tail. */
+static void take_save(struct outbox *o, struct action **at, struct store_change ***tail)
+{
+	struct action *a = *at;
+
+	*at = a->next;
+	if (!a->next)
+		o->tail = at;
+	**tail = a->save;
+	*tail = &a->save->next;
+	free(a);
+}
+
+/* All that are to be made before the next one to the boot file. */
+static struct store_change *take_state_saves(struct outbox *o)
+{
+	struct store_change *list = NULL, **tail = &list;
+	struct action **at = &o->head;
+
+	while (*at && !saves_to(*at, STORE_BOOT)) {
+		if ((*at)->save)
+			take_save(o, at, &tail);
+		else
+			at = &(*at)->next;
+	}
+	return list;
+}
+
+/* The leading run. */
+static struct store_change *take_boot_saves(struct outbox *o)
 {
 	struct store_change *list = NULL, **tail = &list;
 
-	while (saves_to(o->head, area)) {
-		struct action *a = take(o);
-		*tail = a->save;
-		tail = &a->save->next;
-		free(a);
-	}
+	while (saves_to(o->head, STORE_BOOT))
+		take_save(o, &o->head, &tail);
 	return list;
 }
 
@@ -135,7 +163,7 @@ static void submit_batch(struct outbox *o)
 {
 	struct batch *b = alloc_new(struct batch);
 
-	b->list = take_saves(o, STORE_STATE);
+	b->list = take_state_saves(o);
 	b->outbox = o;
 	b->job = (struct worker_job){.run = batch_run, .done = batch_done, .arg = b};
 	o->busy = true;
@@ -147,7 +175,7 @@ static void submit_batch(struct outbox *o)
 
 static void save_boot(struct outbox *o)
 {
-	struct store_change *list = take_saves(o, STORE_BOOT);
+	struct store_change *list = take_boot_saves(o);
 	struct err err = {0};
 
 	if (store_apply(o->store, STORE_BOOT, list, NULL, &err) < 0) {

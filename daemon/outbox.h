@@ -1,9 +1,9 @@
 /* Actions in order: nothing leaves the host before what it depends on is saved.
  *
- * The cores emit saves and effects (publish, send, answer). The outbox performs them in exactly that order; an effect behind a
- * save to the state file waits until the worker has it on disk. Saves to the boot file are made on the loop thread, when an
- * effect comes behind them or the loop's turn ends. When nothing is waiting, an effect runs at once. A save that fails is said
- * and tried again every second; what is behind it waits. */
+ * The cores emit saves and effects (publish, send, answer). The outbox performs the effects in exactly that order, and the saves
+ * to each file; an effect behind a save to the state file waits until the worker has it on disk, a save does not wait for
+ * effects. Saves to the boot file are made on the loop thread, when an effect comes behind them or the loop's turn ends. When
+ * nothing is waiting, an effect runs at once. A save that fails is said and tried again every second; what is behind it waits. */
 #ifndef DAEMON_OUTBOX_H
 #define DAEMON_OUTBOX_H
 

@@ -31,12 +31,14 @@ struct fixture {
 	char said[64];	/* one letter per effect */
 	unsigned effects;
 	bool too_early; /* an effect ran and its save was not there */
+	bool too_late;	/* it ran behind a save that had to wait for it */
 };
 
 struct effect {
 	struct fixture *fixture;
 	char letter;
 	const char *needs;	   /* key that must be in the file by now; NULL: none */
+	const char *lacks;	   /* key that must not be there yet; NULL: none */
 	struct store_change *then; /* saved by the effect itself, */
 	struct effect *after;	   /* which this one depends on */
 };
@@ -147,16 +149,21 @@ static struct effect *effect_new(struct fixture *f, char letter, const char *nee
 }
 
 /* Keys begin with the kind: "p<key>". "S..." is looked for in the state file, "B..." in the boot file. */
+static bool is_there(const struct fixture *f, const char *name)
+{
+	char key[64];
+
+	snprintf(key, sizeof(key), "%c%s", STORE_POOL, name);
+	return row_exists(name[0] == 'S' ? f->state_db : f->boot_db, key);
+}
+
 static void perform(void *arg)
 {
 	struct effect *e = arg;
 	struct fixture *f = e->fixture;
 
-	if (e->needs) {
-		char key[64];
-		snprintf(key, sizeof(key), "%c%s", STORE_POOL, e->needs);
-		f->too_early |= !row_exists(e->needs[0] == 'S' ? f->state_db : f->boot_db, key);
-	}
+	f->too_early |= e->needs && !is_there(f, e->needs);
+	f->too_late |= e->lacks && is_there(f, e->lacks);
 	f->said[f->effects % (sizeof(f->said) - 1)] = e->letter;
 	f->effects++;
 	if (e->then)
@@ -187,6 +194,7 @@ static void loop_until(struct fixture *f, unsigned effects)
 		event_base_loop(f->base, EVLOOP_ONCE);
 	event_free(deadline);
 	assert_false(f->too_early);
+	assert_false(f->too_late);
 }
 
 static void nothing(evutil_socket_t fd, short what, void *arg)
@@ -270,6 +278,38 @@ static void effects_wait_for_the_saves_before_them(void **state)
 	assert_false(row_exists(f->boot_db, "pB1")); /* its turn has not come */
 	loop_until(f, 4);
 	assert_string_equal(f->said, "abcd");
+}
+
+/* As many hosts ask for a number at once: each has its save and, behind it, its answer. */
+static void what_comes_together_is_saved_together(void **state)
+{
+	static const char *const keys[] = {"S1", "S2", "S3"};
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < 3; i++) {
+		save(f, STORE_STATE, keys[i]);
+		call(f, (char)('a' + i), "S3"); /* so the first is answered when the last is saved: in one transaction */
+	}
+	assert_string_equal(f->said, "");
+	assert_false(row_exists(f->state_db, "pS1"));
+	loop_until(f, 3);
+	assert_string_equal(f->said, "abc");
+}
+
+static void a_state_save_does_not_pass_a_boot_save(void **state)
+{
+	struct fixture *f = *state;
+	struct effect *a = effect_new(f, 'a', "S1");
+
+	a->lacks = "S2";
+	save(f, STORE_STATE, "S1");
+	outbox_call(f->outbox, perform, a);
+	save(f, STORE_BOOT, "B1");
+	save(f, STORE_STATE, "S2");
+	call(f, 'b', "S2");
+	loop_until(f, 2);
+	assert_string_equal(f->said, "ab");
+	assert_true(row_exists(f->boot_db, "pB1"));
 }
 
 static void later_changes_of_a_key_win(void **state)
@@ -424,6 +464,8 @@ int main(void)
 		CASE(boot_saves_are_made_when_the_turn_ends),
 		CASE(boot_saves_are_made_at_the_end),
 		CASE(effects_wait_for_the_saves_before_them),
+		CASE(what_comes_together_is_saved_together),
+		CASE(a_state_save_does_not_pass_a_boot_save),
 		CASE(later_changes_of_a_key_win),
 		CASE(effects_may_add_more),
 		CASE(many_in_a_row_keep_their_order),
