@@ -263,6 +263,14 @@ void br_text(struct bytes_reader *r, char *buf, size_t size)
 	buf[len] = '\0';
 }
 
+void br_word(struct bytes_reader *r, char *buf, size_t size)
+{
+	br_text(r, buf, size);
+	for (const char *c = buf; *c; c++)
+		if (*c <= ' ' || *c > '~')
+			r->bad = true;
+}
+
 size_t br_left(const struct bytes_reader *r)
 {
 	return r->bad ? 0 : (size_t)(r->end - r->at);

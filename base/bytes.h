@@ -51,6 +51,8 @@ void br_ip(struct bytes_reader *r, struct ip *ret_ip);
 void br_mac(struct bytes_reader *r, struct mac *ret_mac);
 void br_text(
 	struct bytes_reader *r, char *buf, size_t size); /* NUL-terminates; an embedded NUL or a text of size or more is bad */
+/* The same of visible ASCII alone: what is printed on terminals and in JSON, and used as a key. */
+void br_word(struct bytes_reader *r, char *buf, size_t size);
 size_t br_left(const struct bytes_reader *r);
 bool br_done(const struct bytes_reader *r); /* not bad, and nothing left */
 

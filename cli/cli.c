@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/json_text.h"
 #include "base/version.h"
 #include "control/client.h"
 
@@ -336,6 +337,11 @@ int cli_run(int argc, char *const argv[], FILE *in, FILE *out, FILE *err)
 	int i, rc;
 
 	cli.socket = socket && *socket ? socket : CONTROL_SOCKET_DEFAULT;
+	if (!json_text_valid(cli.socket))
+		return cli_complain(&cli, CLI_CANNOT_TELL, "TRESTLE_SOCKET: expected UTF-8 text, found \"%s\"", cli.socket);
+	for (i = 1; i < argc; i++)
+		if (!json_text_valid(argv[i]))
+			return cli_complain(&cli, CLI_CANNOT_TELL, "argument %d: expected UTF-8 text, found \"%s\"", i, argv[i]);
 	for (i = 1; i < argc && is_option(argv[i]); i++) {
 		if (!strcmp(argv[i], "--version")) {
 			fputs("trestle " TRESTLE_VERSION "\n", out);

@@ -17,6 +17,7 @@
 
 #include "base/addr.h"
 #include "base/alloc.h"
+#include "base/json_text.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/number.h"
@@ -259,7 +260,7 @@ static json_t *make_conf(struct cli *cli, const char *network)
 
 static char *conf_text(json_t *conf)
 {
-	char *text = alloc_made(json_dumps(conf, JSON_INDENT(2)), "JSON text"), *line = alloc_format("%s\n", text);
+	char *text = json_print(conf, JSON_INDENT(2)), *line = alloc_format("%s\n", text);
 
 	free(text);
 	return line;

@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/json_text.h"
 #include "base/number.h"
 #include "base/version.h"
 #include "cli/view.h"
@@ -352,19 +353,18 @@ static int run_network_create(struct cli *cli)
 	uint64_t number;
 	size_t i;
 
-	if (json_object_set_new(body, "name", json_string(cli->args[0])) < 0)
-		status = cli_complain(cli, CLI_CANNOT_TELL, "network create: the name is not UTF-8 text");
+	json_object_set_new(body, "name", json_string(cli->args[0]));
 	for (i = 0; i < sizeof map / sizeof *map && !status; i++) {
 		const char *value = cli_option(cli, map[i].option);
 
 		if (!value)
 			continue;
-		if (!map[i].max && json_object_set_new(body, map[i].member, json_string(value)) < 0)
-			status = cli_complain(cli, CLI_CANNOT_TELL, "%s: the value is not UTF-8 text", map[i].option);
-		else if (map[i].max && number_parse(value, map[i].min, map[i].max, &number) < 0)
+		if (!map[i].max)
+			json_object_set_new(body, map[i].member, json_string(value));
+		else if (number_parse(value, map[i].min, map[i].max, &number) < 0)
 			status = cli_complain(cli, CLI_CANNOT_TELL, "%s: expected a number from %u to %u, found \"%s\"",
 				map[i].option, map[i].min, map[i].max, value);
-		else if (map[i].max)
+		else
 			json_object_set_new(body, map[i].member, json_integer(number));
 	}
 	if (cli_option(cli, "--internal"))
@@ -610,7 +610,7 @@ static int read_token(struct cli *cli, char buf[TOKEN_TEXT_SIZE])
 		len = strlen(given);
 		snprintf(buf, TOKEN_TEXT_SIZE, "%s", given);
 	}
-	if (len >= TOKEN_TEXT_SIZE - 1 || strncmp(buf, "trestle1.", 9))
+	if (len >= TOKEN_TEXT_SIZE - 1 || strncmp(buf, "trestle1.", 9) || !json_text_valid(buf))
 		return cli_complain(cli, CLI_CANNOT_TELL,
 			"join: expected what `trestle token` prints on a member (trestle1....), found something else");
 	return CLI_FINE;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/alloc.h"
+#include "base/json_text.h"
 
 #define COLUMNS_MAX 16
 #define GAP 2 /* blanks between columns */
@@ -143,7 +143,7 @@ void view_facts(FILE *out, const struct view_column *facts, json_t *object)
 
 void view_json(FILE *out, json_t *answer)
 {
-	char *text = alloc_made(json_dumps(answer, JSON_INDENT(2)), "JSON text");
+	char *text = json_print(answer, JSON_INDENT(2));
 
 	fprintf(out, "%s\n", text);
 	free(text);

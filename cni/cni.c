@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/json_text.h"
 #include "base/clock.h"
 #include "cni/cni_internal.h"
 
@@ -173,7 +174,7 @@ static int run(struct cni_input *input, json_t **ret_answer, struct cni_error *e
 
 static int print_answer(FILE *out, json_t *answer)
 {
-	char *text = alloc_made(json_dumps(answer, JSON_COMPACT), "JSON text");
+	char *text = json_print(answer, JSON_COMPACT);
 	int ret;
 
 	ret = fprintf(out, "%s\n", text) < 0 || fflush(out) == EOF ? -1 : 0;

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/json_text.h"
+
 struct need {
 	const char *command;
 	enum cni_verb verb;
@@ -51,11 +53,11 @@ static bool has_wide_blank(const char *text)
 	return false;
 }
 
-/* What dev_valid_name() of the kernel takes, and the white space that the specification excludes. */
+/* What dev_valid_name() of the kernel takes, without the white space that the specification excludes, and what JSON can tell. */
 bool cni_ifname_valid(const char *name)
 {
 	return *name && strlen(name) <= CNI_IFNAME_MAX && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 &&
-	       !strpbrk(name, "/: \t\n\v\f\r") && !has_wide_blank(name);
+	       !strpbrk(name, "/: \t\n\v\f\r") && !has_wide_blank(name) && json_text_valid(name);
 }
 
 static const struct need *need_of(const char *command)
@@ -91,7 +93,8 @@ static int check_ifname(const struct cni_env *env, char *missing, size_t size, s
 		add_missing(missing, size, "CNI_IFNAME");
 	else if (!cni_ifname_valid(env->ifname))
 		return cni_fail(e, CNI_ENVIRONMENT,
-			"CNI_IFNAME: expected an interface name of 1 to %d bytes without /, : and white space, found \"%.300s\"",
+			"CNI_IFNAME: expected an interface name of 1 to %d bytes of UTF-8 without /, : and white space, found "
+			"\"%.300s\"",
 			CNI_IFNAME_MAX, env->ifname);
 	return 0;
 }

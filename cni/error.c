@@ -4,7 +4,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
-#include "base/alloc.h"
 #include "base/json_text.h"
 
 int cni_fail(struct cni_error *e, unsigned code, const char *fmt, ...)
@@ -45,7 +44,7 @@ void cni_print_error(FILE *out, const struct cni_error *e, const char *version)
 	json_object_set_new(object, "msg", json_text(e->msg));
 	if (*e->details)
 		json_object_set_new(object, "details", json_text(e->details));
-	text = alloc_made(json_dumps(object, JSON_COMPACT), "JSON text");
+	text = json_print(object, JSON_COMPACT);
 	json_decref(object);
 	fprintf(out, "%s\n", text);
 	free(text);

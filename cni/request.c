@@ -11,6 +11,7 @@
 #include <strings.h>
 
 #include "base/alloc.h"
+#include "base/json_text.h"
 
 json_t *cni_fold_keys(json_t *object, const char *const *names)
 {
@@ -394,6 +395,7 @@ static void make_name(struct cni_request *request)
 	if (!pod)
 		return;
 	snprintf(request->name_text, sizeof(request->name_text), "%s%s%s", space ? space : "", space ? "/" : "", pod);
+	json_text_cut(request->name_text);
 	request->name = request->name_text;
 }
 

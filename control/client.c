@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/json_text.h"
 #include "base/clock.h"
 #include "base/jd.h"
 #include "base/number.h"
@@ -229,7 +230,7 @@ static json_t *read_answer(const struct exchange *x, const struct buffer *buf, s
 
 static char *make_request(const char *method, const char *path, json_t *body, size_t *ret_len)
 {
-	char *text = body ? alloc_made(json_dumps(body, JSON_COMPACT), "JSON text") : NULL;
+	char *text = body ? json_print(body, JSON_COMPACT) : NULL;
 	char *request = alloc_format("%s %s HTTP/1.1\r\nHost: trestle\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
 		method, path, text ? strlen(text) : 0, text ? text : "");
 

@@ -386,7 +386,7 @@ static const struct route routes[] = {
 
 static void send_json(struct httpd_request *http, int status, json_t *answer)
 {
-	char *text = alloc_made(json_dumps(answer, JSON_COMPACT), "JSON text");
+	char *text = json_print(answer, JSON_COMPACT);
 
 	json_decref(answer);
 	httpd_reply(http, status, text, strlen(text));

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 
+#include "base/json_text.h"
 #include "daemon/api_internal.h"
 
 #define COUNT_MAX 0x7fffffffffffffffULL
@@ -364,7 +365,7 @@ static json_t *network_json(struct node *node, const struct network *n)
 	json_object_set_new(
 		o, "hosts", n->mine ? json_integer((s ? HASH_COUNT(s->hosts) : 0) + (n->local_count > 0)) : json_null());
 	json_object_set_new(
-		o, "conflict", network_conflict(node, n, conflict, sizeof(conflict)) ? json_string(conflict) : json_null());
+		o, "conflict", network_conflict(node, n, conflict, sizeof(conflict)) ? json_text(conflict) : json_null());
 	json_object_set_new(o, "pinned", json_boolean(n->pinned));
 	json_object_set_new(o, "host_addresses", host_addresses_json(n));
 	return o;

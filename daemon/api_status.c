@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/version.h"
+#include "base/json_text.h"
 #include "daemon/api_internal.h"
 #include "daemon/underlay.h"
 
@@ -77,7 +78,7 @@ static void warn_networks(struct node *node, json_t *warnings)
 	HASH_ITER(hh, node->networks, n, next)
 	{
 		if (network_conflict(node, n, text, sizeof(text)))
-			json_array_append_new(warnings, json_string(text));
+			json_array_append_new(warnings, json_text(text));
 		if (n->local_count && n->def.mtu + overhead > underlay)
 			json_array_append_new(warnings,
 				json_sprintf(
@@ -192,9 +193,11 @@ static json_t *warnings_json(struct node *node)
 		 suspect = gossip_member_count(node->gossip, GOSSIP_SUSPECT);
 
 	if (standing_sentence(node, text, sizeof(text)))
-		json_array_append_new(warnings, json_string(text));
-	if (*error)
-		json_array_append_new(warnings, json_sprintf("the kernel is not as it should be: %s", error));
+		json_array_append_new(warnings, json_text(text));
+	if (*error) {
+		snprintf(text, sizeof(text), "the kernel is not as it should be: %s", error);
+		json_array_append_new(warnings, json_text(text));
+	}
 	if (dead)
 		json_array_append_new(warnings,
 			json_sprintf("%u host%s dead; `trestle members` names them", dead, dead == 1 ? " is" : "s are"));
@@ -224,7 +227,7 @@ static json_t *warnings_json(struct node *node)
 		json_array_append_new(warnings,
 			json_string("two hosts speak with one identity: is one a copy of the other's state directory?"));
 	if (*datapath_warning(node))
-		json_array_append_new(warnings, json_string(datapath_warning(node)));
+		json_array_append_new(warnings, json_text(datapath_warning(node)));
 	warn_networks(node, warnings);
 	return warnings;
 }

@@ -1,11 +1,12 @@
 /* Values that the answers of the control API are made of. */
 #include <stdio.h>
 
+#include "base/json_text.h"
 #include "daemon/api_internal.h"
 
 json_t *api_text(const char *text)
 {
-	return text && *text ? json_string(text) : json_null();
+	return text && *text ? json_text(text) : json_null();
 }
 
 json_t *api_ip(const struct ip *ip)

@@ -10,6 +10,7 @@
 
 #include "base/number.h"
 #include "base/alloc.h"
+#include "base/json_text.h"
 #include "daemon/node_internal.h"
 
 #define FORGET_WAIT_MS 4000 /* an answer is given then, whatever has happened; the decree goes on */
@@ -431,7 +432,8 @@ static json_t *finding(const struct ip *ip, const struct prefix *pool, const cha
 {
 	char text[IP_TEXT_SIZE], prefix[PREFIX_TEXT_SIZE];
 
-	return json_pack("{s:s, s:s, s:s}", "address", ip_format(ip, text), "pool", prefix_format(pool, prefix), "what", what);
+	return json_pack(
+		"{s:s, s:s, s:o}", "address", ip_format(ip, text), "pool", prefix_format(pool, prefix), "what", json_text(what));
 }
 
 /* An engine takes an address before it makes its endpoint, and so does a runtime: for the time of the grace that is no leak. */

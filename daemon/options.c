@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -394,12 +395,22 @@ static void first_line(const char *path, char *buf, size_t size)
 	free(data);
 }
 
+/* The kernel takes any bytes for a host's name. */
+static int default_name(struct options *o, struct err *err)
+{
+	char name[HOST_NAME_MAX + 1] = "";
+
+	if (gethostname(name, sizeof(name)) < 0 || read_name(o, name, err) < 0)
+		return err_prefix(err, "this host's own name, \"%s\", is none for a cluster, give one with --name", name);
+	return 0;
+}
+
 static int fill_defaults(struct options *o, struct err *err)
 {
 	char text[PREFIX_TEXT_SIZE];
 
-	if (!o->name[0] && gethostname(o->name, sizeof(o->name) - 1) < 0)
-		return err_set(err, ERR_INVALID, "the host has no name: give one with --name");
+	if (!o->name[0] && default_name(o, err) < 0)
+		return -1;
 	if (!o->listen.port)
 		o->listen.port = GOSSIP_PORT_DEFAULT;
 	if (!o->purge && !ip_is_set(&o->listen.ip) && default_address(&o->listen.ip, err) < 0)

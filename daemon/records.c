@@ -48,15 +48,6 @@ static void get_station(struct bytes_reader *r, struct mac *mac)
 		r->bad = true;
 }
 
-/* What is printed to a terminal and used as a key: visible ASCII alone. */
-static void get_word(struct bytes_reader *r, char *buf, size_t size)
-{
-	br_text(r, buf, size);
-	for (const char *c = buf; *c; c++)
-		if (*c <= ' ' || *c > '~')
-			r->bad = true;
-}
-
 static void get_ip_within(struct bytes_reader *r, const struct prefix *prefix, struct ip *ip)
 {
 	br_ip(r, ip);
@@ -159,7 +150,7 @@ static void get_network_def(struct bytes_reader *r, struct network_def *d)
 
 	br_id(r, &d->id);
 	d->version = br_u32(r);
-	get_word(r, d->name, sizeof(d->name));
+	br_word(r, d->name, sizeof(d->name));
 	d->vni = br_u24(r);
 	d->mtu = br_u16(r);
 	flags = br_u8(r);
@@ -215,7 +206,7 @@ static void get_pool_def(struct bytes_reader *r, struct pool_def *d)
 	br_id(r, &d->id);
 	space = br_u8(r);
 	get_subnet(r, &d->prefix);
-	get_word(r, d->name, sizeof(d->name));
+	br_word(r, d->name, sizeof(d->name));
 	d->creator = br_u24(r);
 	get_bool(r, &d->wanted);
 	if (space > POOL_SPACE_HOSTNO)
@@ -335,7 +326,7 @@ static void get_docker_network_state(struct bytes_reader *r, struct docker_netwo
 {
 	br_id(r, &s->network);
 	get_raw(r, s->digest, sizeof(s->digest));
-	get_word(r, s->if_prefix, sizeof(s->if_prefix));
+	br_word(r, s->if_prefix, sizeof(s->if_prefix));
 	get_bool(r, &s->internal);
 }
 CODEC(docker_network_state, "stored engine network")
@@ -397,13 +388,13 @@ static void put_endpoint_state(struct bytes_writer *w, const struct endpoint_sta
 
 static void get_endpoint_state(struct bytes_reader *r, struct endpoint_state *s)
 {
-	get_word(r, s->docker_network, sizeof(s->docker_network));
+	br_word(r, s->docker_network, sizeof(s->docker_network));
 	br_id(r, &s->network);
 	get_station(r, &s->mac);
 	get_bool(r, &s->mac_given);
 	get_address(r, 4, &s->address4);
 	get_address(r, 6, &s->address6);
-	get_word(r, s->peer_name, sizeof(s->peer_name));
+	br_word(r, s->peer_name, sizeof(s->peer_name));
 	get_bool(r, &s->joined);
 	get_bool(r, &s->left);
 	get_bool(r, &s->own_lease4);

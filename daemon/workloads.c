@@ -14,6 +14,7 @@
 
 #include "base/jd.h"
 #include "base/alloc.h"
+#include "base/json_text.h"
 #include "daemon/waiters.h"
 #include "daemon/workloads_internal.h"
 
@@ -163,7 +164,7 @@ void workload_save(struct node *node, const struct workload *w)
 		(int)w->done, "netns_dev", (json_int_t)w->netns_dev, "netns_ino", (json_int_t)w->netns_ino, "mtu", (int)w->mtu,
 		"leases", leases_json(w), "routes", routes_json(w), "about", w->about, "exit_network",
 		w->exits ? id_format(&w->exit_network, network) : NULL, "no_exit", (int)w->no_exit);
-	char *text = alloc_made(json_dumps(o, JSON_COMPACT), "JSON text");
+	char *text = json_print(o, JSON_COMPACT);
 
 	outbox_save(
 		node->outbox, store_change_new(STORE_BOOT, STORE_WORKLOAD, w->key, strlen(w->key), text, strlen(text), false));
@@ -214,7 +215,7 @@ static int load_routes(struct workload *w, json_t *list, struct err *err)
 
 static int load_members(struct workload *w, struct jd *d)
 {
-	json_t *leases, *routes, *item;
+	json_t *leases, *routes, *about, *item;
 	const char *exit_network;
 	size_t i;
 
@@ -225,7 +226,8 @@ static int load_members(struct workload *w, struct jd *d)
 	w->mtu = (uint32_t)jd_int(d, "mtu", 0, 65535);
 	leases = jd_opt_array(d, "leases");
 	routes = jd_opt_array(d, "routes");
-	w->about = json_incref(jd_opt_object(d, "about"));
+	about = jd_opt_object(d, "about");
+	w->about = about ? json_incref(about) : json_object();
 	exit_network = jd_opt_str(d, "exit_network", ID_TEXT_SIZE);
 	w->no_exit = jd_opt_bool(d, "no_exit", false);
 	if (jd_finish(d) < 0)

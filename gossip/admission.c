@@ -59,17 +59,6 @@ static void transcript_key(struct transcript *t, const uint8_t secret[TOKEN_SECR
 	sodium_memzero(t, sizeof(*t));
 }
 
-/* A name is printed in tables and logs of other hosts: no control characters. */
-static bool name_is_clean(const char *name)
-{
-	const char *at;
-
-	for (at = name; *at; at++)
-		if ((uint8_t)*at < 0x20 || *at == 0x7f)
-			return false;
-	return true;
-}
-
 static bool hostno_is_valid(uint32_t hostno)
 {
 	return hostno != 0 && hostno <= GOSSIP_HOSTNO_MAX;
@@ -146,8 +135,8 @@ static bool read_member(struct bytes_reader *r, struct member_save *ret_member)
 	member.epoch = br_u32(r);
 	read_addr(r, &member.addr);
 	br_ip(r, &member.vtep);
-	br_text(r, member.name, sizeof(member.name));
-	if (r->bad || !hostno_is_valid(member.hostno) || !name_is_clean(member.name))
+	br_word(r, member.name, sizeof(member.name));
+	if (r->bad || !hostno_is_valid(member.hostno))
 		return false;
 	member.host_id = identity_id_of(member.public_key);
 	*ret_member = member;
@@ -282,13 +271,12 @@ int admission_decode(
 		return -1;
 	admission.hostno = br_u24(&r);
 	read_array(&r, admission.public_key, sizeof(admission.public_key));
-	br_text(&r, admission.name, sizeof(admission.name));
+	br_word(&r, admission.name, sizeof(admission.name));
 	read_ends(&r, &admission.addr, &admission.vtep);
 	admission.boot = br_u64(&r);
 	admission.sponsor_hostno = br_u24(&r);
 	read_array(&r, admission.signature, sizeof(admission.signature));
-	if (!br_done(&r) || !hostno_is_valid(admission.hostno) || !hostno_is_valid(admission.sponsor_hostno) ||
-		!name_is_clean(admission.name))
+	if (!br_done(&r) || !hostno_is_valid(admission.hostno) || !hostno_is_valid(admission.sponsor_hostno))
 		return err_set(err, ERR_CORRUPT, "admission: its %zu bytes do not decode", len);
 	admission.host_id = identity_id_of(admission.public_key);
 	if (check_key(SAVED_ADMISSION, key, key_len, &admission.host_id, "admission", err) < 0)
@@ -493,7 +481,7 @@ static enum admission_verdict read_join_body(
 
 	br_init(&r, plain, JOIN_PLAIN_SIZE);
 	read_array(&r, body.public_key, sizeof(body.public_key));
-	br_text(&r, body.name, sizeof(body.name));
+	br_word(&r, body.name, sizeof(body.name));
 	read_addr(&r, &body.addr);
 	br_ip(&r, &body.vtep);
 	signed_len = JOIN_PLAIN_SIZE - br_left(&r);
@@ -503,7 +491,7 @@ static enum admission_verdict read_join_body(
 	join_transcript(header, plain, signed_len, &t);
 	if (!transcript_verify(&t, body.public_key, signature))
 		return ADMISSION_SIGNATURE;
-	if (body.name[0] == '\0' || !name_is_clean(body.name) || !sodium_is_zero(r.at, br_left(&r)))
+	if (body.name[0] == '\0' || !sodium_is_zero(r.at, br_left(&r)))
 		return ADMISSION_CONTENT;
 	*ret_body = body;
 	return ADMISSION_OK;

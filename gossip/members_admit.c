@@ -62,7 +62,7 @@ void admit_host_record(struct gossip *g, uint32_t origin, uint32_t epoch, const 
 	br_ip(&r, &addr.ip);
 	addr.port = br_u16(&r);
 	br_ip(&r, &vtep);
-	br_text(&r, name, sizeof(name));
+	br_word(&r, name, sizeof(name));
 	boot = br_u64(&r);
 	if (r.bad || !id_equal(&host_id, &m->frame.host_id)) {
 		g->counters.refused_decode++;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_text.h"
 #include "cni/cni_internal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -67,7 +68,8 @@ static void try_request(const struct cni_config *config, const char *args)
 		expect_reason(&e);
 		return;
 	}
-	if (json_array_size(request.ips) > 2 || json_array_size(request.aliases) > CONTROL_CNI_LABELS_MAX)
+	if (json_array_size(request.ips) > 2 || json_array_size(request.aliases) > CONTROL_CNI_LABELS_MAX ||
+		(request.name && !json_text_valid(request.name)))
 		abort();
 	cni_request_fini(&request);
 }
@@ -102,7 +104,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	memcpy(args, data, len);
 	args[len] = '\0';
-	cni_ifname_valid(args);
+	if (cni_ifname_valid(args) && !json_text_valid(args))
+		abort();
 	cni_name_valid(args, CONTROL_CNI_ID_MAX);
 	try_config((const char *)end + 1, size - len - 1, args);
 	return 0;

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/id.h"
 #include "base/jd.h"
+#include "base/json_text.h"
 #include "base/number.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -125,6 +126,20 @@ static void try_bytes(const uint8_t *data, size_t size)
 	require(!w.overflow && w.len == size - br_left(&r) && memcmp(again, data, w.len) == 0);
 }
 
+/* Whatever it is, it can be told. */
+static void try_text(char *text)
+{
+	bool valid = json_text_valid(text);
+	json_t *told = json_text(text);
+
+	require(told && strlen(json_string_value(told)) == strlen(text));
+	require(!valid || strcmp(json_string_value(told), text) == 0);
+	free(json_print(told, JSON_ENCODE_ANY));
+	json_decref(told);
+	json_text_cut(text);
+	require(!valid || json_text_valid(text));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char text[256];
@@ -155,6 +170,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		break;
 	case 'n':
 		try_id_and_number(text);
+		break;
+	case 'u':
+		try_text(text);
 		break;
 	}
 	return 0;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/json_text.h"
 
 struct row {
 	uint64_t number;
@@ -127,6 +128,21 @@ static void want_made(void)
 	alloc_made(too_many ? NULL : (void *)&too_many, "timer");
 }
 
+static void want_unmade(void)
+{
+	free(json_print(json_pack("{s:s}", "name", too_many ? "\xff" : ""), JSON_COMPACT));
+}
+
+/* It is not memory that is missing. */
+static void what_could_not_be_made_is_told_from_no_memory(void **state)
+{
+	char text[512];
+
+	(void)state;
+	last_words(want_unmade, text, sizeof(text));
+	assert_non_null(strstr(text, "a text in it is not UTF-8"));
+}
+
 static void what_is_not_had_is_named_with_its_size(void **state)
 {
 	char text[8192];
@@ -148,6 +164,7 @@ int main(void)
 		cmocka_unit_test(resizing_keeps_what_was_there),
 		cmocka_unit_test(texts_are_copies),
 		cmocka_unit_test(what_others_made_passes),
+		cmocka_unit_test(what_could_not_be_made_is_told_from_no_memory),
 		cmocka_unit_test(what_is_not_had_is_named_with_its_size),
 	};
 

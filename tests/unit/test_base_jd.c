@@ -362,9 +362,44 @@ static void text_of_any_origin_becomes_a_string(void **state)
 	}
 }
 
+static void what_is_no_utf8_is_known(void **state)
+{
+	static const char *const valid[] = {"", "plain", "\xc3\xa4", "\xef\xbf\xbd", "\xf4\x8f\xbf\xbf"};
+	static const char *const invalid[] = {
+		"\x80", "\xff", "a\xc3", "\xc0\xaf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf0\x9f\x98"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(valid) / sizeof(valid[0]); i++)
+		assert_true(json_text_valid(valid[i]));
+	for (size_t i = 0; i < sizeof(invalid) / sizeof(invalid[0]); i++)
+		assert_false(json_text_valid(invalid[i]));
+}
+
+static void a_cut_character_goes_and_no_whole_one(void **state)
+{
+	static const char *const cases[][2] = {
+		{"", ""},
+		{"plain", "plain"},
+		{"\xc3\xa4", "\xc3\xa4"},
+		{"a\xc3", "a"},
+		{"\xc3\xa4\xf0\x9f\x98", "\xc3\xa4"},
+		{"\xf0\x9f\x98", ""},
+	};
+	char text[16];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		snprintf(text, sizeof(text), "%s", cases[i][0]);
+		json_text_cut(text);
+		assert_string_equal(text, cases[i][1]);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_no_utf8_is_known),
+		cmocka_unit_test(a_cut_character_goes_and_no_whole_one),
 		cmocka_unit_test(what_is_no_object_is_refused),
 		cmocka_unit_test(nesting_is_bounded),
 		cmocka_unit_test(members_come_by_name_and_type),

@@ -257,6 +257,9 @@ static void environment_is_refused_in_order(void **state)
 		{{"CNI_IFNAME=a\xe2\x80\x83"
 		  "b"},
 			valid, 4, "CNI_IFNAME"},
+		{{"CNI_IFNAME=eth\xff"}, valid, 4, "CNI_IFNAME: expected an interface name of 1 to 15 bytes of UTF-8"},
+		{{"CNI_IFNAME=\xc0\x80"}, valid, 4, "CNI_IFNAME"},
+		{{"CNI_COMMAND=DEL", "CNI_IFNAME=\xed\xa0\x80"}, valid, 4, "CNI_IFNAME"},
 		{{"CNI_COMMAND=DEL", "CNI_IFNAME"}, valid, 4, "[CNI_IFNAME] missing"},
 		{{"CNI_COMMAND=DEL", "CNI_CONTAINERID"}, valid, 4, "[CNI_CONTAINERID] missing"},
 		{{"CNI_COMMAND=CHECK", "CNI_NETNS"}, valid, 4, "[CNI_NETNS] missing"},

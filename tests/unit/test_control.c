@@ -398,6 +398,39 @@ static void malformed_json_says_where(void **state)
 	assert_string_equal(f->seen, "");
 }
 
+/* No name gets in that could not be saved, published and shown again. */
+static void names_that_are_no_utf8_are_refused(void **state)
+{
+	static const struct {
+		const char *bytes;
+		size_t len;
+	} hostile[] = {{"\xff", 1}, {"\xc3", 1}, {"\xc0\x80", 2}, {"\xe0\x80\xaf", 3}, {"\xed\xa0\x80", 3},
+		{"\xf4\x90\x80\x80", 4}, {"\0", 1}, {"\\u0000", 6}, {"\\ud800", 6}};
+	static const char *const members[] = {"config", "container_id", "ifname"};
+	json_t *body = NULL;
+	struct err err;
+
+	(void)state;
+	for (size_t i = 0; i < 3 * sizeof(hostile) / sizeof(hostile[0]); i++) {
+		char text[256], *end = text + sizeof(text), *at = text;
+
+		at += snprintf(at, end - at, "{");
+		for (size_t m = 0; m < 3; m++) {
+			at += snprintf(at, end - at, "%s\"%s\":\"a", m ? "," : "", members[m]);
+			if (m == i % 3) {
+				memcpy(at, hostile[i / 3].bytes, hostile[i / 3].len);
+				at += hostile[i / 3].len;
+			}
+			at += snprintf(at, end - at, "\"");
+		}
+		at += snprintf(at, end - at, "}");
+		assert_int_equal(control_body(CONTROL_CNI_DEL, text, at - text, &body, &err), -1);
+		assert_int_equal(err.code, ERR_INVALID);
+		assert_contains(err.text, "body: line 1 column");
+	}
+	assert_null(body);
+}
+
 static void texts_that_are_no_utf8_are_still_told(void **state)
 {
 	struct fixture *f = *state;
@@ -514,6 +547,7 @@ int main(void)
 		CASE(each_error_code_has_its_status_and_comes_back),
 		CASE(other_methods_get_405),
 		CASE(malformed_json_says_where),
+		CASE(names_that_are_no_utf8_are_refused),
 		CASE(texts_that_are_no_utf8_are_still_told),
 		CASE(long_answers_arrive_whole),
 		CASE(socket_is_for_root_alone),

@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -191,6 +192,23 @@ static void expect_refused(const char *file, const char *words, const char *a, c
 	if (!strstr(err.text, a) || !strstr(err.text, b) || !strstr(err.text, c))
 		fail_msg("%s%s: expected \"%s\", \"%s\" and \"%s\", found: %s", file, words, a, b, c, err.text);
 	assert_memory_equal(&options, &before, sizeof(before));
+}
+
+/* The kernel takes any bytes for the name of a host; others print it. */
+static void the_host_s_own_name_must_do_for_a_cluster(void **state)
+{
+	static const char *const names[] = {
+		"a b", "\xff", "h\xc3\xa4ns", "a\x1b[2J", "0123456789012345678901234567890123456789012345678901234567890123"};
+
+	(void)state;
+	assert_int_equal(unshare(CLONE_NEWUTS), 0);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		assert_int_equal(sethostname(names[i], strlen(names[i])), 0);
+		expect_refused("", "--listen 192.0.2.1", "this host's own name", names[i], "give one with --name");
+	}
+	assert_int_equal(sethostname("h1.example", strlen("h1.example")), 0);
+	expect_read("", "--listen 192.0.2.1");
+	assert_string_equal(options.name, "h1.example");
 }
 
 /* Each option once as a flag and once in the file: the text names the place, the option and the value. */
@@ -378,6 +396,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults),
+		cmocka_unit_test(the_host_s_own_name_must_do_for_a_cluster),
 		cmocka_unit_test(flag_beats_file_beats_default),
 		cmocka_unit_test(forms_of_listen),
 		cmocka_unit_test(names_of_a_table),

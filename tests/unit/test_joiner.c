@@ -737,7 +737,7 @@ static void addresses_of_the_other_family_are_refused(void **state)
 
 static void a_name_that_cannot_be_shown_is_refused(void **state)
 {
-	static const char *const names[] = {"", "a\nb", "\x1b[2J", "del\x7f"};
+	static const char *const names[] = {"", "a\nb", "\x1b[2J", "del\x7f", "a b", "\xff", "\xc3\xa4", "cut\xc3", "\xc0\x80"};
 	struct world *w = *state;
 	struct admission_request request;
 	struct admission_welcome welcome;
