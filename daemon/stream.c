@@ -274,6 +274,10 @@ void streams_send(struct node *node, const struct gossip_addr *to, const void *p
 	socklen_t ss_len;
 	int fd;
 
+	/* What answers a question within the call that brought it is sent by stream: to where that connection came from, not to a
+	 * port that nobody listens at. */
+	if (is_question(packet) && streams_answer(node, to, packet, len))
+		return;
 	if (s) {
 		if (evbuffer_get_length(bufferevent_get_output(s->bev)) < OUTPUT_MAX)
 			write_packet(s, packet, len);
