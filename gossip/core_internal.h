@@ -415,6 +415,7 @@ struct gossip {
 
 	unsigned health; /* local health, 0 = fine: the worse of the two */
 	unsigned lifeguard, measured;
+	uint64_t answered_ms; /* the last answer to a ping of ours, by anybody */
 	struct lag_second lags[LAG_SECONDS];
 	uint64_t frozen_until_ms;
 	uint64_t called_ms;

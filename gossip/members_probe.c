@@ -614,7 +614,7 @@ void probe_on_ack(struct gossip *g, struct member *m, const struct proto_ping *a
 	compare(g, m, ack);
 	if (ping->kind == PING_NONE || ping->seq != ack->seq || ping->target != m->hostno)
 		return;
-	m->answered_ms = g->now;
+	m->answered_ms = g->answered_ms = g->now;
 	if (ping->stream) {
 		m->by_stream |= m->unanswered >= UNANSWERED_STREAM;
 	} else {

@@ -236,14 +236,16 @@ static void on_record(void *ctx, const struct shard *shard, const void *key, siz
 		g->admissions_open = true;
 }
 
-/* While our own probes fail we may be the one that is not heard: others say that the origin is alive, and our questions for what
- * it has in its new epoch do not arrive. */
+/* We may be the one that is not heard: others say that the origin is alive, and our questions for what it has in its new epoch do
+ * not arrive. Our probes fail then, or succeed since the others, who take us for dead, ask us all the time: an answer is needed.
+ */
 static bool expires(void *ctx, uint32_t origin)
 {
 	const struct gossip *g = ctx;
 	const struct member *m = members_find(g, origin);
 
-	return !m || m->state == GOSSIP_LEFT || (m->state == GOSSIP_ALIVE && g->lifeguard == 0);
+	return !m || m->state == GOSSIP_LEFT ||
+	       (m->state == GOSSIP_ALIVE && g->lifeguard == 0 && g->answered_ms + SHARDS_TICK_MS > g->now);
 }
 
 static void on_conflict(void *ctx, const struct shard *shard, uint64_t seq)
