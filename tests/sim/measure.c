@@ -198,6 +198,7 @@ static void event_latency(struct world *w, const struct event_weather *weather)
 		world_put(w, some_running(w), 3, key);
 		world_run_ms(w, weather->wait_ms + sim_rng_below(&w->rng, 500));
 	}
+	world_run_ms(w, 3000); /* what is late of the last ones */
 	report_last(w, weather->what);
 	report(w, weather->what);
 	if (s->count < expected * 99 / 100)
