@@ -105,13 +105,18 @@ static struct ping *send_ping(struct gossip *g, struct member *m, enum ping_kind
 	return ping_by(g, m, kind, false);
 }
 
-/* What we push to it is not acknowledged. Two pings by UDP, since one is easily lost, and one by stream, whose answer comes
- * later. */
+/* What we push to it is not acknowledged: two pings by UDP, since one is easily lost, and one by stream, whose answer comes
+ * later. What goes by stream is: whether it has to is seen as soon as there is something to say, not when chance makes it the
+ * next whom we probe. */
 void probe_doubt(struct gossip *g, struct member *m)
 {
-	if (m->by_stream || g->now < rare_of(m)->doubt_ms || !g->ops.stream)
+	if (g->now < rare_of(m)->doubt_ms || !g->ops.stream)
 		return;
 	rare(m)->doubt_ms = g->now + DOUBT_MS;
+	if (m->by_stream) {
+		ping_by(g, m, PING_OTHER, false);
+		return;
+	}
 	send_ping(g, m, PING_OTHER);
 	send_ping(g, m, PING_OTHER);
 	try_stream(g, m);
@@ -591,7 +596,7 @@ void probe_on_ping(struct gossip *g, struct member *m, const struct proto_ping *
 	proto_put_ping(&packet, PROTO_ACK, &ack);
 	members_piggyback(g, m, &packet);
 	core_send(g, m, FRAME_CLASS_PROBE, &packet);
-	if (m == g->stream_member) /* it had no answer by UDP */
+	if (m == g->stream_member || m->by_stream) /* one of us had no answer by UDP */
 		probe_doubt(g, m);
 }
 

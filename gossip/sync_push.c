@@ -452,6 +452,8 @@ void push_acked(struct gossip *g, struct member *m, struct shard *shard, uint64_
 
 	if (!c)
 		return;
+	if (m->by_stream)
+		probe_doubt(g, m);
 	if (!exact && c->tries == 0 && c->sent > c->acked && head >= c->sent)
 		note_round_trip(m, g->now - c->sent_ms);
 	if (exact || head >= c->acked)
