@@ -77,6 +77,52 @@ static void grants_look(struct node *node)
 	grant_look(node, g);
 }
 
+/* What a host got from us is found by the heir of ours as long as somebody whom the heir asks knows that host. Who came in by
+ * another sponsor while most of the others were away is known to few: it gets nothing from us either, before they are back and
+ * have heard of it. Those that came in so do not count. */
+static bool most_are_here(struct node *node)
+{
+	unsigned here = 1, dead = 0;
+	struct host *host, *next;
+
+	HASH_ITER(hh, node->hosts, host, next)
+	{
+		dead += host->state == GOSSIP_DEAD && !host->strange;
+		here += host->state <= GOSSIP_SUSPECT && !host->strange;
+	}
+	return here > dead;
+}
+
+void hostno_came(struct node *node, struct host *host, const struct id128 *host_id)
+{
+	struct hostno_grant *g;
+
+	HASH_FIND(hh, node->grants, host_id, sizeof(*host_id), g);
+	/* Its own state is not noted yet. Without a dead host there is nothing to count, and thousands may come at once. */
+	if (g || !node->ipam || !gossip_member_count(node->gossip, GOSSIP_DEAD) || most_are_here(node))
+		return;
+	host->strange = true;
+	node->strange++;
+	ipam_peer_eligible(node->ipam, host->hostno, false, clock_boot_ms());
+}
+
+void hostnos_here(struct node *node)
+{
+	struct host *host, *next;
+
+	if (!node->strange || !node->ipam || !most_are_here(node))
+		return;
+	node->strange = 0;
+	HASH_ITER(hh, node->hosts, host, next)
+	{
+		if (!host->strange)
+			continue;
+		host->strange = false;
+		ipam_peer_eligible(node->ipam, host->hostno, true, clock_boot_ms());
+	}
+	custody_poke(node);
+}
+
 /* The other way round: known to many, our number is ours for good, and with it our slice of each large pool. */
 static void known_look(struct node *node)
 {
@@ -296,7 +342,7 @@ void hostnos_stop(struct node *node)
 		HASH_DEL(node->grants, g);
 		free(g);
 	}
-	node->grants_unspread = 0;
+	node->grants_unspread = node->strange = 0;
 }
 
 static void own_spares(void *ctx, const struct ipam_share *share)

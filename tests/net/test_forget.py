@@ -243,6 +243,33 @@ class Newcomer(Hosts):
         wait_for(lambda: plugin.request_address(pool), 20, "an address")
 
 
+class NewcomerAmongFew(Hosts):
+    """It came in by h1 while h2 was the only other one there. If h1 and h2 are forgotten, nobody who is asked knows it: what h2 had given it
+    would be given again."""
+    HOSTS = 5
+    JOINED = False
+
+    def test_nobody_gives_to_whom_few_know(self):
+        one, two, three, four, five = self.daemons
+        Daemon.cluster(self.daemons[:4])
+        two.plugin().create_network("app", POOL)
+        for d in (three, four):
+            d.kill9()
+        for d in (one, two):
+            wait_for(lambda d=d: d.call("GET", "/v1/status")["members"]["dead"] == 2, 60, f"two are dead for {d.host.name}")
+        five.join(one)
+        plugin = five.plugin()
+        pool = plugin.request_pool(POOL)["PoolID"]
+        wait_for(lambda: any(s["host"] == "h2" and s["held"] for p in five.call("GET", "/v1/ipam")["pools"] for s in p["shares"]), 10,
+                 "h5 knows that h2 has addresses")
+        for _ in range(2):
+            with self.assertRaises(Refused) as refused:
+                plugin.request_address(pool)
+            self.assertIn("host h2 may not give addresses to this host", str(refused.exception))
+        three.start()
+        wait_for(lambda: plugin.request_address(pool), 20, "an address, with three of five there")
+
+
 class AdmittedTwice(Hosts):
     """Two hosts that did not reach each other admitted one that heard neither, and never spoke: it has two numbers, and each host knows
     it by the one that it heard of first."""
