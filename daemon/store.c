@@ -95,25 +95,38 @@ static int read_int(struct area *a, const char *sql, int *ret, struct err *err)
 	return 0;
 }
 
+static int sync_file(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC), result;
+
+	if (fd < 0)
+		return -1;
+	result = fsync(fd);
+	close(fd);
+	return result;
+}
+
+/* Nobody reads it before it has its name. So it needs no journal, and is waited for once, when it is complete. */
 static int create_file(const struct area *a, struct err *err)
 {
 	struct area n = {.advice = a->advice};
-	char sql[256];
+	char sql[512];
 	int result = -1;
 
 	if ((size_t)snprintf(n.path, sizeof(n.path), "%s.new", a->path) >= sizeof(n.path))
 		return err_set(err, ERR_TOO_BIG, "%s: the path is too long", a->path);
 	unlink(n.path);
 	snprintf(sql, sizeof(sql),
+		"PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN; "
 		"PRAGMA application_id=%d; PRAGMA user_version=%d; CREATE TABLE kv(key BLOB PRIMARY KEY, val BLOB NOT NULL) "
-		"WITHOUT ROWID;",
+		"WITHOUT ROWID; COMMIT; PRAGMA journal_mode=WAL;",
 		APPLICATION_ID, STORE_VERSION);
 	if (sqlite3_open(n.path, &n.db) != SQLITE_OK)
 		db_error(&n, "creating", err);
 	else if (run_sql(&n, sql, "creating", err) == 0)
 		result = 0;
 	sqlite3_close(n.db);
-	if (result == 0 && (chmod(n.path, 0600) < 0 || rename(n.path, a->path) < 0))
+	if (result == 0 && (chmod(n.path, 0600) < 0 || sync_file(n.path) < 0 || rename(n.path, a->path) < 0))
 		result = err_sys(err, errno, "%s: creating", a->path);
 	return result;
 }
