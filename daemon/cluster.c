@@ -456,7 +456,8 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 		hostno_came(node, host, &m->host_id);
 	}
 	moved = !ip_equal(&host->vtep, &m->vtep) || (m->state == GOSSIP_LEFT) != (host->state == GOSSIP_LEFT);
-	if (host->state != m->state)
+	/* Whom nobody has heard yet, as each newcomer at first, is called suspect: no news. */
+	if (host->state != m->state && !(old == GOSSIP_LEFT && m->state == GOSSIP_SUSPECT))
 		log_info("cluster", "host %s (number %u) is %s, was %s", m->name, m->hostno, gossip_state_name(m->state),
 			gossip_state_name(old));
 	host->state = m->state;
