@@ -731,7 +731,10 @@ void datapath_hold(struct node *node, bool hold)
 	if (dp->hold == hold)
 		return;
 	dp->hold = hold;
-	request_resync(dp);
+	if (node->networks)
+		request_resync(dp);
+	else /* rows are in networks: there is none to compare */
+		submit(job_new(dp, JOB_SYNC));
 }
 
 bool datapath_holds(const struct node *node)

@@ -492,7 +492,10 @@ void vx_set_members(struct vxlan *vx, const struct ip *vteps, size_t count)
 	if (count)
 		memcpy(vx->members, vteps, bytes);
 	vx->member_count = count;
-	vx->members_known = vx->guard_dirty = vx->guard_pending = true;
+	/* Without a network the table has no use for them: it gets them with the first one. */
+	if (!vx->members_known || vx->networks)
+		vx->guard_dirty = vx->guard_pending = true;
+	vx->members_known = true;
 }
 
 void vx_start_over(struct vxlan *vx, uint32_t hostno)

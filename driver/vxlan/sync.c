@@ -401,7 +401,7 @@ static void guard(struct vxlan *vx, bool *ret_wrote, struct err *err)
 	HASH_ITER(hh, vx->networks, n, next)
 	if (n->desired)
 		vnis[count++] = n->vni;
-	vx->guard_dirty = guard_apply(vx->guard, vnis, count, vx->members, vx->member_count, ret_wrote, err) < 0;
+	vx->guard_dirty = guard_apply(vx->guard, vnis, count, vx->members, count ? vx->member_count : 0, ret_wrote, err) < 0;
 	free(vnis);
 }
 
@@ -553,9 +553,11 @@ int vx_sync(struct vxlan *vx, struct err *err)
 int vx_resync(struct vxlan *vx, struct err *err)
 {
 	struct err prepare;
+	bool seen = vx->nothing_yet && vx_have_drain(vx, err) == 0 && !vx->overrun && !vx->networks;
 
 	vx->counters.resyncs++;
-	if (vx_have_dump(vx, err) < 0) {
+	vx->nothing_yet = false;
+	if (!seen && vx_have_dump(vx, err) < 0) {
 		vx->overrun = true; /* what we think the kernel has may be wrong: the next sync tries again */
 		return -1;
 	}

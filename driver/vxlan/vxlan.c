@@ -381,7 +381,10 @@ static int open_all(struct vxlan *vx, const struct vxlan_config *config, struct 
 	if (netns_open_own(&vx->host_fd, err) < 0 ||
 		(vx->routed ? open_routed(vx, table, err) : open_fabric(vx, table, err)) < 0 || watch(vx, err) < 0)
 		return -1;
-	return vx_have_dump(vx, err);
+	if (vx_have_dump(vx, err) < 0)
+		return -1;
+	vx->nothing_yet = !vx->networks;
+	return 0;
 }
 
 int vxlan_open(const struct vxlan_config *config, struct driver **ret_driver, struct err *err)

@@ -166,6 +166,7 @@ struct vxlan {
 	size_t exit_count;
 	bool members_known, guard_dirty, guard_pending; /* pending: what is wanted of it changed, so not drift */
 	bool hold, overrun, dumped;
+	bool nothing_yet; /* opened a moment ago, and there was nothing of ours: what is told since is all that there may be */
 	bool counting, first_count; /* a full comparison is under way; it is the first one */
 	unsigned failures;	    /* of this sync */
 	struct err failure;	    /* the first one */
