@@ -124,6 +124,8 @@ struct request {
 	/* AIM_ANY: whom we asked */
 	struct asked *asked;
 	unsigned asked_count, asked_capacity;
+	struct custody *told; /* IPAM_GIFTS_MAX places, or NULL: the last gifts that those who had nothing told of */
+	unsigned told_count;  /* ever told of */
 	/* the others: the holder we believe in, and from where */
 	uint32_t holder, moved_to, moved_reign;
 	uint64_t moved_version;
@@ -281,9 +283,12 @@ const struct listed *listed_find(const struct pool *pool, u128 offset);
 /* Who has the address, by our own facts and by what others publish: 0 = nobody says. */
 uint32_t map_holder(const struct ipam *ipam, const struct pool *pool, u128 offset, uint32_t *ret_reign, uint64_t *ret_version);
 uint32_t heir_of(const struct ipam *ipam, uint32_t hostno); /* itself, when it is not forgotten */
-/* Who was given something of the range, by our own facts or a published offer, and does not show it yet: on its way, or in use
- * there already. 0 = nobody. One that is not dead, if there is any. */
-uint32_t map_awaited(const struct ipam *ipam, const struct pool *pool, u128 start, u128 len);
+/* Who was given something of the range, by our own facts, by what others told or by a published offer, and does not show it yet:
+ * on its way, or in use there already. 0 = nobody. One that is not dead, if there is any. */
+uint32_t map_awaited(
+	const struct ipam *ipam, const struct pool *pool, u128 start, u128 len, const struct custody *told, unsigned told_count);
+/* Our own gifts of the range that nobody shows yet; returns how many, at most max. */
+unsigned map_unseen_gifts(const struct pool *pool, u128 start, u128 end, struct custody *ret, unsigned max);
 u128 map_known(const struct pool *pool, uint32_t self); /* addresses somebody is known to hold or to have been offered */
 uint32_t owner_tag(const char *owner);
 void publish(struct ipam *ipam, struct pool *pool);

@@ -308,7 +308,7 @@ struct awaited {
 	const struct ipam *ipam;
 	const struct pool *pool;
 	u128 start, end;
-	uint32_t hostno;
+	uint32_t hostno; /* of one who was given something, rather not of one that is dead */
 };
 
 /* Somebody shows that it has got the gift, or who had it since; returns how far from `at` on, `at` when nobody does. */
@@ -319,6 +319,10 @@ static u128 shown_until(const struct pool *pool, const struct custody *gift, u12
 
 	if (c && custody_newer(c->reign, c->version, gift->reign, gift->version))
 		return c->start + c->len; /* ours since, or a later gift, which counts itself */
+	HASH_FIND(hh, pool->views, &gift->to, sizeof(gift->to), view);
+	c = view ? view_at(view, at) : NULL; /* most often who got it; only then all others */
+	if (c && !custody_newer(gift->reign, gift->version, c->reign, c->version))
+		return c->start + c->len;
 	HASH_ITER(hh, pool->views, view, next)
 	{
 		if (view->chunk_count == IPAM_CHUNKS_MAX)
@@ -330,21 +334,30 @@ static u128 shown_until(const struct pool *pool, const struct custody *gift, u12
 	return at;
 }
 
+/* The first part of the gift within what is asked for that nobody shows; false when there is none. */
+static bool unseen(const struct pool *pool, const struct custody *gift, u128 start, u128 end)
+{
+	u128 at = gift->start > start ? gift->start : start, stop;
+
+	if (gift->start + gift->len < end)
+		end = gift->start + gift->len;
+	while (at < end && (stop = shown_until(pool, gift, at)) > at)
+		at = stop;
+	return at < end;
+}
+
 static void await_gift(struct awaited *a, const struct custody *gift)
 {
-	u128 at = gift->start > a->start ? gift->start : a->start, stop;
-	u128 end = gift->start + gift->len < a->end ? gift->start + gift->len : a->end;
 	uint32_t to = heir_of(a->ipam, gift->to);
 
 	if (to == a->pool->self || (a->hostno && peer_life(a->ipam, to) == PEER_DEAD))
 		return;
-	while (at < end && (stop = shown_until(a->pool, gift, at)) > at)
-		at = stop;
-	if (at < end)
+	if (unseen(a->pool, gift, a->start, a->end))
 		a->hostno = to;
 }
 
-uint32_t map_awaited(const struct ipam *ipam, const struct pool *pool, u128 start, u128 len)
+uint32_t map_awaited(
+	const struct ipam *ipam, const struct pool *pool, u128 start, u128 len, const struct custody *told, unsigned told_count)
 {
 	struct awaited a = {.ipam = ipam, .pool = pool, .start = start, .end = start + len};
 	const struct custody_map *map = &pool->custody;
@@ -352,6 +365,8 @@ uint32_t map_awaited(const struct ipam *ipam, const struct pool *pool, u128 star
 
 	for (size_t i = custody_index(map, start); i < map->count && map->entries[i].start < a.end; i++)
 		await_gift(&a, &map->entries[i]);
+	for (unsigned i = 0; i < told_count; i++)
+		await_gift(&a, &told[i]);
 	HASH_ITER(hh, pool->views, view, next)
 	for (unsigned i = 0; i < view->chunk_count; i++) {
 		const struct ipam_chunk *chunk = view->chunks[i];
@@ -360,6 +375,17 @@ uint32_t map_awaited(const struct ipam *ipam, const struct pool *pool, u128 star
 			await_gift(&a, &chunk->offers[j]);
 	}
 	return a.hostno;
+}
+
+unsigned map_unseen_gifts(const struct pool *pool, u128 start, u128 end, struct custody *ret, unsigned max)
+{
+	const struct custody_map *map = &pool->custody;
+	unsigned count = 0;
+
+	for (size_t i = custody_index(map, start); i < map->count && map->entries[i].start < end && count < max; i++)
+		if (map->entries[i].to != pool->self && unseen(pool, &map->entries[i], start, end))
+			ret[count++] = map->entries[i];
+	return count;
 }
 
 static int by_start(const void *a, const void *b)

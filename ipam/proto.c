@@ -115,6 +115,19 @@ static void get_range(struct bytes_reader *r, u128 base, struct custody *ret)
 
 /* --- messages --- */
 
+/* With whom it is for. */
+static void put_gift(struct bytes_writer *w, const struct custody *gift)
+{
+	put_range(w, gift->start, gift);
+	put_v(w, gift->to);
+}
+
+static void get_gift(struct bytes_reader *r, struct custody *ret)
+{
+	get_range(r, 0, ret);
+	ret->to = get_hostno(r);
+}
+
 static void put_ranges(struct bytes_writer *w, const struct ipam_message *m)
 {
 	bw_u8(w, (uint8_t)m->range_count);
@@ -176,6 +189,9 @@ static void put_deny(struct bytes_writer *w, const struct ipam_message *m)
 		put_v(w, m->hints[i].hostno);
 		bw_u8(w, m->hints[i].bucket);
 	}
+	bw_u8(w, (uint8_t)m->range_count);
+	for (unsigned i = 0; i < m->range_count; i++)
+		put_gift(w, &m->ranges[i]);
 }
 
 static void get_deny(struct bytes_reader *r, struct ipam_message *m)
@@ -195,6 +211,13 @@ static void get_deny(struct bytes_reader *r, struct ipam_message *m)
 		m->hints[i].hostno = get_u32(r);
 		m->hints[i].bucket = br_u8(r);
 	}
+	m->range_count = br_u8(r);
+	if (m->range_count > IPAM_GIFTS_MAX) {
+		r->bad = true;
+		m->range_count = 0;
+	}
+	for (unsigned i = 0; i < m->range_count; i++)
+		get_gift(r, &m->ranges[i]);
 }
 
 static void put_moved(struct bytes_writer *w, const struct ipam_message *m)
@@ -339,24 +362,18 @@ static void put_promise(struct bytes_writer *w, const struct ipam_message *m)
 		put_v(w, m->hosts[i]);
 	for (unsigned i = 0; i < m->pool_count; i++)
 		bw_id(w, &m->pools[i]);
-	for (unsigned i = 0; i < m->range_count; i++) {
-		put_range(w, m->ranges[i].start, &m->ranges[i]);
-		put_v(w, m->ranges[i].to);
-	}
+	for (unsigned i = 0; i < m->range_count; i++)
+		put_gift(w, &m->ranges[i]);
 }
 
 static void get_item(struct bytes_reader *r, struct ipam_message *m)
 {
-	struct custody *c;
-
 	if (m->ask == IPAM_ASK_HOSTS && m->host_count < IPAM_REPORT_HOSTS) {
 		m->hosts[m->host_count++] = get_hostno(r);
 	} else if (m->ask == IPAM_ASK_POOLS && m->pool_count < IPAM_REPORT_POOLS) {
 		br_id(r, &m->pools[m->pool_count++]);
 	} else if (m->ask == IPAM_ASK_RANGES && m->range_count < IPAM_REPORT_RANGES) {
-		c = &m->ranges[m->range_count++];
-		get_range(r, 0, c);
-		c->to = get_hostno(r);
+		get_gift(r, &m->ranges[m->range_count++]);
 	} else {
 		r->bad = true;
 	}

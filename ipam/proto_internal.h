@@ -11,6 +11,7 @@
 /* Ranges in one GRANT or ACK: at most 53 bytes each, so that a message stays below IPAM_MESSAGE_MAX. */
 #define IPAM_RANGES_MAX 16
 #define IPAM_HINTS_MAX 8
+#define IPAM_GIFTS_MAX 8 /* of one DENY */
 /* The highest that a host can have: it bounds what a decree or a promise makes us remember. */
 #define IPAM_HOSTNO_MAX 1048575
 
@@ -75,9 +76,9 @@ struct ipam_message {
 	uint8_t flags;
 	u128 start, len; /* from where */
 	uint32_t count;	 /* at most so many */
-	/* GRANT, ACK; PROMISE */
+	/* GRANT, ACK; PROMISE; DENY: the sender's gifts that nobody shows yet, IPAM_GIFTS_MAX */
 	unsigned range_count;
-	struct custody ranges[IPAM_REPORT_RANGES]; /* start, len, reign, version; in a PROMISE also `to` */
+	struct custody ranges[IPAM_REPORT_RANGES]; /* start, len, reign, version; in a PROMISE and a DENY also `to` */
 	uint8_t rest_s; /* GRANT: ranges of one address were in use so short a time ago that they rest so long */
 	/* DENY */
 	enum ipam_deny_reason reason;

@@ -18,6 +18,7 @@ void request_free(struct request *request)
 	if (!request)
 		return;
 	free(request->asked);
+	free(request->told);
 	free(request);
 }
 
@@ -322,7 +323,8 @@ static bool awaits_first_answer(const struct request *r, uint64_t now_ms)
 static uint32_t silent_holder(const struct ipam *ipam, const struct pool *pool, const struct request *r)
 {
 	const struct view *view, *next, *best = NULL;
-	uint32_t awaited = map_awaited(ipam, pool, r->start, r->len);
+	unsigned told = r->told_count < IPAM_GIFTS_MAX ? r->told_count : IPAM_GIFTS_MAX;
+	uint32_t awaited = map_awaited(ipam, pool, r->start, r->len, r->told, told);
 	bool best_dead = true;
 
 	HASH_ITER(hh, pool->views, view, next)
@@ -665,6 +667,14 @@ void on_arrived(struct pool *pool, const struct custody *gift)
 	}
 }
 
+/* Who said no may have given its last to one that said no before: neither has a free one, and there is one. */
+static void remember_gift(struct request *r, const struct custody *gift)
+{
+	if (!r->told)
+		r->told = alloc_array(struct custody, IPAM_GIFTS_MAX);
+	r->told[r->told_count++ % IPAM_GIFTS_MAX] = *gift;
+}
+
 static void deny_any(struct request *r, uint32_t from, const struct ipam_message *message)
 {
 	struct asked *asked = asked_find(r, from);
@@ -676,6 +686,8 @@ static void deny_any(struct request *r, uint32_t from, const struct ipam_message
 	for (unsigned i = 0; i < message->hint_count; i++)
 		if (message->hints[i].hostno && !asked_find(r, message->hints[i].hostno))
 			asked_add(r, message->hints[i].hostno);
+	for (unsigned i = 0; i < message->range_count; i++)
+		remember_gift(r, &message->ranges[i]);
 }
 
 /* True when the request has ended with *result. */

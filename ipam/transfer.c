@@ -332,10 +332,12 @@ static void deny(struct ipam *ipam, struct pool *pool, uint32_t to, const struct
 		memcpy(m.owner, slot_owner(slot), strlen(slot_owner(slot)) + 1);
 	if (pool)
 		m.bucket = free_bucket(pool_free(pool));
-	if (pool && reason == IPAM_DENY_NONE)
+	if (pool && reason == IPAM_DENY_NONE) {
 		HASH_ITER(hh, pool->views, view, next)
-	if (view->hostno != to && view_bucket(view) > 0)
-		add_hint(&m, view);
+		if (view->hostno != to && view_bucket(view) > 0)
+			add_hint(&m, view);
+		m.range_count = map_unseen_gifts(pool, req->start, req->start + req->len, m.ranges, IPAM_GIFTS_MAX);
+	}
 	ipam->counters.denied++;
 	message_send(ipam, to, &m);
 }

@@ -1405,6 +1405,58 @@ static void a_gift_between_two_others_is_waited_for_too(void **state)
 	shell_free(s);
 }
 
+/* Its gift may be known to nobody who asks next: the record of it comes later than the answer, and ends with the ACK. */
+static void who_gave_its_last_tells_to_whom(void **state)
+{
+	struct shell *s = shell_that_gave_its_last();
+	struct custody given = {.start = 1, .len = 1, .version = 1};
+	struct ipam_message ack = {.type = IPAM_MSG_ACK, .pool = pool_id, .xid = 5, .range_count = 1, .ranges = {given}};
+	struct ipam_message req = {
+		.type = IPAM_MSG_REQ, .pool = pool_id, .xid = 9, .flags = IPAM_REQ_URGENT, .start = 0, .len = 2, .count = 1};
+	uint8_t buf[IPAM_MESSAGE_MAX];
+
+	(void)state;
+	ipam_peer_alive(s->ipam, 3, true, 0);
+	deliver(s, 2, &ack, 0);
+	deliver(s, 3, &req, 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_DENY);
+	assert_int_equal(s->sent.range_count, 1);
+	assert_int_equal(s->sent.ranges[0].start, 1);
+	assert_int_equal(s->sent.ranges[0].to, 2);
+	ipam_peer_chunk(s->ipam, 2, &pool_id, 0, buf, peer_chunk(buf, NULL, 0, &given, 1, 1), 0);
+	req.xid++;
+	deliver(s, 3, &req, 0);
+	assert_int_equal(s->sent.xid, req.xid);
+	assert_int_equal(s->sent.range_count, 0); /* its record shows it: who asks is told of the host instead */
+	assert_int_equal(s->sent.hint_count, 1);
+	shell_free(s);
+}
+
+/* The donor says no, and tells whom it gave its last to: that one said no before it came, and its record has not come either. */
+static void a_gift_that_a_donor_tells_of_is_waited_for(void **state)
+{
+	struct shell *s = shell_beside(&(struct custody){.start = 0, .len = 2}, 0);
+	struct ipam_want want = {.pool = pool_id, .owner = "x"};
+	struct custody gift = {.start = 1, .len = 1, .version = 1, .to = 3};
+	struct ipam_message deny = {.type = IPAM_MSG_DENY, .pool = pool_id, .reason = IPAM_DENY_NONE};
+	uint8_t buf[IPAM_MESSAGE_MAX];
+
+	(void)state;
+	ipam_peer_alive(s->ipam, 2, true, 0);
+	ipam_peer_alive(s->ipam, 3, true, 0);
+	ipam_request(s->ipam, &want, 1, 0);
+	assert_int_equal(s->sent_to, 2);
+	deny.xid = s->sent.xid;
+	deny.range_count = 1;
+	deny.ranges[0] = gift;
+	deliver(s, 2, &deny, 0);
+	assert_int_equal(s->completed, 0);
+	ipam_peer_chunk(s->ipam, 3, &pool_id, 0, buf, peer_chunk(buf, NULL, 0, &gift, 1, 1), 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_REQ);
+	assert_int_equal(s->sent_to, 3);
+	shell_free(s);
+}
+
 /* A record without room left does not show all: what may be in the rest is not waited for, or it would be for ever. */
 static void what_a_full_record_may_leave_out_is_not_waited_for(void **state)
 {
@@ -1800,6 +1852,11 @@ static void messages_survive_the_wire(void **state)
 			.range_count = 2,
 			.ranges = {{.start = 1, .len = 1, .version = 1}, {.start = 9, .len = 200}}},
 		{.type = IPAM_MSG_DENY, .xid = 3, .reason = IPAM_DENY_IN_USE, .owner = "a", .hint_count = 1, .hints = {{7, 3}}},
+		{.type = IPAM_MSG_DENY,
+			.xid = 3,
+			.reason = IPAM_DENY_NONE,
+			.range_count = 1,
+			.ranges = {{.start = 9, .len = 2, .version = 7, .to = 5}}},
 		{.type = IPAM_MSG_MOVED, .xid = 4, .to = 9, .reign = 1, .version = UINT64_MAX},
 		{.type = IPAM_MSG_ACK,
 			.xid = 5,
@@ -1833,7 +1890,12 @@ static void the_largest_message_fits(void **state)
 	for (unsigned i = 0; i < IPAM_RANGES_MAX; i++)
 		m.ranges[i] = (struct custody){.start = ~(u128)0 - 100, .len = 50, .reign = UINT32_MAX, .version = UINT64_MAX};
 	assert_true(ipam_message_encode(&m, buf) > 0);
-	m = (struct ipam_message){.type = IPAM_MSG_DENY, .reason = IPAM_DENY_NONE, .hint_count = IPAM_HINTS_MAX};
+	m.type = IPAM_MSG_DENY;
+	m.reason = IPAM_DENY_NONE;
+	m.hint_count = IPAM_HINTS_MAX;
+	m.range_count = IPAM_GIFTS_MAX;
+	for (unsigned i = 0; i < IPAM_GIFTS_MAX; i++)
+		m.ranges[i].to = IPAM_HOSTNO_MAX;
 	memset(m.owner, 'o', IPAM_OWNER_MAX);
 	assert_true(ipam_message_encode(&m, buf) > 0);
 }
@@ -2030,6 +2092,8 @@ int main(void)
 		cmocka_unit_test(a_pool_is_not_exhausted_while_a_gift_is_on_its_way),
 		cmocka_unit_test(a_gift_that_cannot_be_waited_for_is_out_of_reach),
 		cmocka_unit_test(a_gift_between_two_others_is_waited_for_too),
+		cmocka_unit_test(who_gave_its_last_tells_to_whom),
+		cmocka_unit_test(a_gift_that_a_donor_tells_of_is_waited_for),
 		cmocka_unit_test(what_a_full_record_may_leave_out_is_not_waited_for),
 		cmocka_unit_test(the_dead_with_the_most_do_not_hide_one_that_may_come),
 		cmocka_unit_test(a_cancelled_request_is_not_answered_and_its_address_stays_free),
