@@ -1,9 +1,9 @@
 """A second implementation of a member, written from docs/wire.md alone: enough of it to live in a cluster of trestled hosts.
 
 It joins with a token (by TCP or UDP), answers and sends pings, helps to probe, refutes, takes and publishes records, compares and
-repairs, takes keys, and leaves. It has no containers and gives no addresses, keeps nothing on disk, and takes no streams. What the document
-leaves to a host (rings, Lifeguard, pacing, relaying, sketches: docs/membership.md) is done plainly or not at all. One thread; every
-public method may be called from another. The bytes are in wire.py.
+repairs, takes keys, asks for keys, raises its epoch when it was set back, and leaves. It has no containers and gives no addresses, keeps
+nothing on disk, and takes no streams. What the document leaves to a host (rings, Lifeguard, pacing, relaying, sketches:
+docs/membership.md) is done plainly or not at all. One thread; every public method may be called from another. The bytes are in wire.py.
 """
 import secrets
 import select
@@ -53,7 +53,7 @@ class Other:
         self.ask, self.ask_at = 0, -ASK_OPEN_S
         self.heard = False
         self.acks = 0  # of our pings
-        self.root, self.differs_since, self.busy_until = None, None, 0
+        self.root, self.members, self.differs_since, self.busy_until = None, None, None, 0
         self.pushes = []  # [batch, tries, when next]
         self.mark = None
         self.topics = frozenset()
@@ -114,7 +114,7 @@ class SecondPeer:
             refused = []
             for seed in joiner.token.seeds:
                 try:
-                    packet = (self._ask_stream if stream else self._ask_datagram)(seed, joiner.packet, gap)
+                    packet = self._ask_stream(seed, joiner.packet) if stream else self._ask_datagram(seed, joiner.packet, gap)
                     if packet:
                         return self._begin(joiner, joiner.answer(packet))
                 except wire.Refusal as e:
@@ -125,7 +125,7 @@ class SecondPeer:
                 raise refused[0] if refused else TimeoutError("no seed answers")
             gap = min(2.0, 2 * gap)
 
-    def _ask_stream(self, seed, packet, gap):
+    def _ask_stream(self, seed, packet):
         with self._make_socket(socket.SOCK_STREAM) as s:
             s.settimeout(5)
             s.connect(tuple(seed))
@@ -160,8 +160,8 @@ class SecondPeer:
             self.publish_host_record()
             self._to_greet = sponsor
             self._ask_boot(sponsor)
+            self._heads_at = time.monotonic() + 1
         self.publish(0, b"k", wire.keys_record(self.keys, self.active))
-        self._heads_at = time.monotonic() + 1
         self._thread.start()
         return welcome
 
@@ -444,6 +444,25 @@ class SecondPeer:
                     other.pushes.append([batch, 0, 0])
                     self._push(other, time.monotonic())
 
+    def _about_my_shards(self, epoch, seq):
+        """What an earlier process of ours said, and we do not know, is behind us in a later epoch. Whether it was so."""
+        if (epoch, seq) <= (self.epoch, self.seq):
+            return False
+        self._raise_epoch(epoch + 1)
+        return True
+
+    def _raise_epoch(self, epoch):
+        """Everything anew in it: the first word of that is the MEMBERS entry."""
+        self.count("epoch raised")
+        self.epoch, self.incarnation = epoch, 0
+        self._tell_all(wire.Members(0, [self.entry()]))
+        for (topic, origin), shard in list(self.shards.items()):
+            if origin == self.hostno:
+                del self.shards[topic, origin]
+                for key, value in shard.live().items():
+                    self.publish(topic, key, value)
+        self._heads_at = time.monotonic() + 1
+
     def subscribe(self, *topics):
         with self._lock:
             self.topics = frozenset(topics)
@@ -468,7 +487,9 @@ class SecondPeer:
 
     def _on_batch(self, other, b, acks):
         origin = other.hostno if b.flags & wire.BATCH_PUSH else b.origin
-        if origin == self.hostno or not self._keeps(self.topics, b.topic):
+        if origin == self.hostno:
+            return self._about_my_shards(b.epoch, b.to)
+        if not self._keeps(self.topics, b.topic):
             return self.count("unwanted batch")
         shard = self._copy(b.topic, origin, b.epoch)
         if shard is None:
@@ -585,7 +606,7 @@ class SecondPeer:
         return [wire.Vector(first, last, part) for first, last, part in zip(starts, ends, parts)]
 
     def _told_root(self, other, message):
-        other.root = message.root
+        other.root, other.members = message.root, message.members
         if message.root == self.root(other):
             other.differs_since = None
         elif other.differs_since is None:
@@ -615,7 +636,11 @@ class SecondPeer:
             if not (own_differ and key[0] & wire.SUBSCRIBED):
                 give += self._give(key[1], key[0], 0)
         for key, h in theirs.items():
-            if key[1] == self.hostno or (key in ours and self._rank(key) > self._head_rank(h)):
+            if key in ours and self._rank(key)[:2] == (h.epoch, h.head):
+                self._compare_settled(other, key, h)
+            elif key[1] == self.hostno and self._about_my_shards(h.epoch, h.head):
+                pass
+            elif key[1] == self.hostno or (key in ours and self._rank(key) > self._head_rank(h)):
                 give += self._give(key[1], key[0], h.head if key in ours and self.shards[key].epoch == h.epoch else 0)
             elif self._keeps(self.topics, key[0]) and self._rank(key) < self._head_rank(h):
                 shard = self.shards.get(key)
@@ -623,6 +648,14 @@ class SecondPeer:
         if give:
             self._send(other, REPAIR, *give)
         self._pull(other, *pull)
+
+    def _compare_settled(self, other, key, theirs):
+        """Of two copies with one head, the one that is settled is believed."""
+        shard = self.shards[key]
+        if shard.settled and not theirs.settled:
+            self._send(other, REPAIR, wire.Vector(key, key, [theirs._replace(settled=1)]))
+        elif key[1] != self.hostno:
+            shard.settled = theirs.settled
 
     def _rank(self, key):
         s = self.shards.get(key)
@@ -689,17 +722,37 @@ class SecondPeer:
         back = kept.count > message.mark.count or (kept.count == message.mark.count and kept.tag != message.mark.tag)
         self._send(other, MEMBERSHIP, wire.Standing(int(back), other.boot, other.epoch, kept))
 
+    def _on_standing(self, other, message, _):
+        """We were set back, or say two things under one number."""
+        if message.verdict == 1 and message.boot == self.boot and message.epoch >= self.epoch:
+            self._raise_epoch(message.epoch + 1)
+
     def _on_tell(self, other, message, _):
         if message.kind != wire.TELL_KEY or len(message.body) != 165 or message.body[0] != 1:
             return
         key = wire.Key.read(self.identity.open_box(other.key, message.body[1:25], message.body[25:]))
+        self._keep_key(key)
+
+    def _keep_key(self, key):
+        if key in self.keys:
+            return
         makers = {wire.host_id(o.key): o.key for o in self.others.values()}
         if key.maker not in makers or key.generation < self.active.generation:
             raise Bad("key that nobody made")
         wire.verify(key.signature, key.signed(self.cluster_id), makers[key.maker])
-        if key not in self.keys:
-            self.keys.append(key)
-            self.publish(0, b"k", wire.keys_record(self.keys, self.active))
+        self.keys.append(key)
+        self.publish(0, b"k", wire.keys_record(self.keys, self.active))
+
+    def recover_keys(self, hostno):
+        """Asks a member by TCP, as one that finds no key for what it hears."""
+        other = self.others[hostno]
+        asked = wire.Recovery(self.identity, self.cluster_id, other.key, self.active.generation)
+        packet = self._ask_stream(other.addr, asked.packet)
+        keys, active = asked.answer(packet or b"")
+        with self._lock:
+            for key in keys:
+                self._keep_key(key)
+        return active
 
     def use_newest_key(self):
         """What a member does by itself when all list the newest key, and when all send with it."""
@@ -768,5 +821,5 @@ class SecondPeer:
     HANDLERS = {
         wire.Ping: _on_ping, wire.Ack: _on_ack, wire.PingReq: _on_ping_req, wire.Members: _on_members, wire.Verify: _on_verify,
         wire.Batch: _on_batch, wire.PushAck: _on_push_ack, wire.Root: _on_root, wire.Vector: _on_vector, wire.Pull: _on_pull,
-        wire.Heads: _on_heads, wire.Tell: _on_tell, wire.Recall: _on_recall, wire.Busy: _on_busy,
+        wire.Heads: _on_heads, wire.Tell: _on_tell, wire.Recall: _on_recall, wire.Standing: _on_standing, wire.Busy: _on_busy,
     }

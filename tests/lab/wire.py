@@ -12,10 +12,11 @@ import ipaddress
 import secrets
 import struct
 from collections import namedtuple
+from hmac import digest as hmac_digest
 
 VERSION = 1
 PROBE, MEMBERSHIP, PUSH, REPAIR, HELLO, ADMISSION = 0, 1, 2, 3, 14, 15
-JOIN, WELCOME, REFUSED = 1, 2, 3
+JOIN, WELCOME, REFUSED, RECOVER, KEYS = range(1, 6)
 PACKET_MAX, FRAME_MIN, HELLO_SIZE, JOIN_SIZE, REFUSED_SIZE = 1200, 33, 53, 600, 46
 HOSTNO_MAX = (1 << 20) - 1
 WINDOW = 2048
@@ -103,10 +104,22 @@ class Identity:
     def sign(self, data):
         return _call(_sodium.crypto_sign_detached, 64, None, data, _long(len(data)), self._secret)
 
+    def x25519(self, public):
+        """With another's X25519 key."""
+        return x25519(self._x25519_secret(), public)
+
+    def _x25519_secret(self):
+        return _call(_sodium.crypto_sign_ed25519_sk_to_curve25519, 32, self._secret)
+
     def open_box(self, sender_key, nonce, box):
-        public = _call(_sodium.crypto_sign_ed25519_pk_to_curve25519, 32, sender_key)
-        secret = _call(_sodium.crypto_sign_ed25519_sk_to_curve25519, 32, self._secret)
-        return _call(_sodium.crypto_box_open_easy, len(box) - 16, box, _long(len(box)), nonce, public, secret)
+        if len(box) < 16:
+            raise Bad("shorter than its tag")
+        return _call(_sodium.crypto_box_open_easy, len(box) - 16, box, _long(len(box)), nonce, x25519_form(sender_key),
+                     self._x25519_secret())
+
+
+def x25519_form(host_key):
+    return _call(_sodium.crypto_sign_ed25519_pk_to_curve25519, 32, host_key)
 
 
 def host_id(host_key):
@@ -243,6 +256,19 @@ def keys_record(keys, active):
     return bytes([1, VERSION, VERSION]) + active.fingerprint + bytes([len(keys)]) + b"".join(k.fingerprint for k in keys)
 
 
+def keys_read(value):
+    """The saved pair `k`: (keys, the active one)."""
+    r = Reader(value)
+    if r.uint(1) != 1:
+        raise Bad("version of keys")
+    count, active = r.uint(1), r.uint(1)
+    keys = [Key.read(r.take(124)) for _ in range(count)]
+    r.end()
+    if not 1 <= count <= 4 or active >= count:
+        raise Bad("keys")
+    return keys, keys[active]
+
+
 Token = namedtuple("Token", "cluster_id id expires secret seeds")
 
 
@@ -359,6 +385,54 @@ class Joiner:
         if vouched:
             verify(signature, admission_signed(admission, self.token.cluster_id), sponsor.host_key)
         return Welcome(int.from_bytes(sponsor_boot, "big"), cluster_key, hostno, addr, vtep, signature, bool(vouched), members)
+
+
+class Recovery:
+    """A question for keys, and its answer: the asker's part of Noise_IK_25519_ChaChaPoly_BLAKE2b. Names as in Noise, section 5."""
+
+    def __init__(self, identity, cluster_id, responder_key, generation, ephemeral=None):
+        self._identity, self._e = identity, ephemeral or secrets.token_bytes(32)
+        theirs, e = x25519_form(responder_key), x25519(self._e)
+        self._ck = self._h = b"Noise_IK_25519_ChaChaPoly_BLAKE2b".ljust(64, b"\0")
+        for known in (b"trestle recover 1" + cluster_id, theirs, e):
+            self._mix_hash(known)
+        self._mix_key(x25519(self._e, theirs))
+        own = self._encrypt(x25519_form(identity.key))
+        self._mix_key(identity.x25519(theirs))
+        payload = self._encrypt((identity.id + struct.pack(">I", generation)).ljust(1083, b"\0"))
+        packet = PREFIX + bytes([RECOVER, 0, 0, 0]) + e + own + payload
+        self.packet = packet + blake2b(packet, 16, blake2b(b"trestle recover mac 1" + theirs + cluster_id))
+
+    def answer(self, packet):
+        """(keys, the active one)"""
+        if packet[:5] != PREFIX + bytes([KEYS, 0, 0, 0]) or len(packet) < 53:
+            raise Bad("no answer to a RECOVER")
+        e = packet[5:37]
+        self._mix_hash(e)
+        self._mix_key(x25519(self._e, e))
+        self._mix_key(self._identity.x25519(e))
+        return keys_read(self._decrypt(packet[37:]))
+
+    def _mix_hash(self, data):
+        self._h = blake2b(self._h + data, 64)
+
+    def _mix_key(self, data):
+        def hmac(key, message):
+            return hmac_digest(key, message, "blake2b")
+        temp = hmac(self._ck, data)
+        self._ck = hmac(temp, b"\1")
+        self._k = hmac(temp, self._ck + b"\2")[:32]
+
+    def _encrypt(self, plain):
+        """Each key is used once, so the nonce is 0."""
+        cipher = _call(_sodium.crypto_aead_chacha20poly1305_ietf_encrypt, len(plain) + 16, None, plain, _long(len(plain)),
+                       self._h, _long(len(self._h)), None, bytes(12), self._k)
+        self._mix_hash(cipher)
+        return cipher
+
+    def _decrypt(self, cipher):
+        return _call(_sodium.crypto_aead_chacha20poly1305_ietf_decrypt, len(cipher) - 16, None, None, cipher, _long(len(cipher)),
+                     self._h, _long(len(self._h)), bytes(12), self._k)
 
 
 # Saved pairs

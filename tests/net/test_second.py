@@ -1,4 +1,5 @@
 """docs/wire.md is complete: a second implementation, written from it alone (tests/lab/secondpeer.py), lives among real daemons."""
+import math
 import os
 import socket
 import time
@@ -71,6 +72,19 @@ class Vectors(unittest.TestCase):
             joiner.answer(refused)
         self.assertEqual(caught.exception.reason, 6)
 
+    def test_sketch(self):
+        """The hash of an item, and the symbols that it is in."""
+        item = wire.u64(0x0102030405060708) + wire.u24(10) + b"\1" + (3).to_bytes(4, "big") + wire.u64(300)
+        state = value = wire.sip64(item, bytes(range(1, 17)))
+        self.documented(f"hash{value:016x}")
+        at, symbols = 0, []
+        while at < 20:
+            symbols.append(at)
+            state = (state * 0xda942042e4dd58b5 + 1) % (1 << 64)
+            f = math.isqrt(((1 << 64) - 1) // ((state >> 32) + 1))
+            at += max(1, ((2 * at + 3) * (f - 65536) + 131071) >> 17)
+        self.documented("inthesymbols" + ",".join(map(str, symbols[:-1])) + f"and{symbols[-1]}")
+
     def welcome(self, joiner, sponsor, admission):
         """As the sponsor makes it."""
         secret, boot, token = b"\x43" * 32, wire.u64(SPONSOR_BOOT), joiner.token
@@ -121,12 +135,12 @@ class Second(unittest.TestCase):
         return daemon.call("GET", "/v1/status")["counters"]["gossip"]
 
     def wait_same(self):
-        """Both daemons have, at this moment, the root that we have of what we share."""
+        """Both daemons have, at this moment, the root that we have of what we share, and the same table of members."""
         def same(other):
             other.root = None
             self.peer.ask_root(other.hostno)
             wait_for(lambda: other.root is not None, 1, "an answer to ROOT", every=0.002)
-            return other.root == self.peer.root(other) != 0
+            return other.root == self.peer.root(other) != 0 and other.members == self.peer.members_sum()
         for other in list(self.peer.others.values()):
             wait_for(lambda o=other: same(o), 10,
                      lambda o=other: f"the root of {o.name}: {o.root}, here {self.peer.root(o)}, {self.story()}")
@@ -230,18 +244,23 @@ class Second(unittest.TestCase):
         wait_for(lambda: self.peer.counts.get("hello established") and self.peer.counts.get("Recall"), 10, self.story)
         Daemon.wait_members(self.daemons, 3)
         self.wait_same()
-        self.peer.close()
-        self.peer = self.make_peer(identity=self.peer.identity, epoch=2)
-        self.assertFalse(self.peer.join(self.daemons[0].token()).vouched)
-        for d in self.daemons:
-            wait_for(lambda d=d: (self.row(d)["state"], self.row(d)["epoch"]) == ("alive", 2), 10, self.story)
-        self.wait_same()
+        # The third process does not know what the second said in that epoch, and says something else.
+        for epoch, seen in ((2, 2), (2, 3)):
+            self.peer.close()
+            self.peer = self.make_peer(identity=self.peer.identity, epoch=epoch)
+            self.assertFalse(self.peer.join(self.daemons[0].token()).vouched)
+            for d in self.daemons:
+                wait_for(lambda d=d: (self.row(d)["state"], self.row(d)["epoch"]) == ("alive", seen), 10, self.story)
+            self.wait_same()
 
     def test_takes_a_new_key(self):
         self.join()
         self.wait_same()
         self.daemons[0].trestle("keys", "rotate")
         wait_for(lambda: len(self.peer.keys) == 2, 5, "it was handed the key")
+        handed = self.peer.keys.pop()
+        self.peer.recover_keys(1)
+        self.assertEqual(self.peer.keys[1:], [handed], "asked for, it comes by the other way too")
         self.peer.use_newest_key()
         self.assertNotEqual(self.peer.active.generation, 1)
         wait_for(lambda: all(len(d.trestle("keys", "ls")["keys"]) == 1 for d in self.daemons), 10, "the old key is gone everywhere")
