@@ -310,6 +310,7 @@ local f = {
 	first = ProtoField.uint32("trestle.sketch.first", "First symbol"),
 	shards = ProtoField.uint32("trestle.sketch.shards", "Shards of the sender"),
 	packets = ProtoField.uint8("trestle.sketch.packets", "Packets asked for"),
+	sketch_root = ProtoField.uint64("trestle.sketch.root", "Root of the sender, lower half", base.HEX),
 	symbol = ProtoField.bytes("trestle.sketch.symbol", "Symbol"),
 	sum = ProtoField.uint64("trestle.audit.sum", "Sum", base.HEX),
 	mark_tag = ProtoField.uint64("trestle.mark.tag", "Tag", base.HEX),
@@ -497,7 +498,7 @@ local BODIES = {
 	mark,
 	function(c, tree) c:add(tree, f.verdict, 1); c:add(tree, f.boot, 8); c:add_varint(tree, "Epoch"); mark(c, tree) end,
 	function(c, tree) sketch(c, tree); c:add(tree, f.packets, 1) end,
-	function(c, tree) sketch(c, tree); repeated(symbol)(c, tree) end,
+	function(c, tree) sketch(c, tree); c:add(tree, f.sketch_root, 8); repeated(symbol)(c, tree) end,
 	function(c, tree) c:add(tree, f.timeout, 2); repeated(function(h, t) h:add(t, f.about, 3) end)(c, tree) end,
 	repeated(function(c, tree) c:add(tree, f.topic, 8); c:add_varint(tree, "Epoch"); c:add_varint(tree, "Head"); c:add(tree, f.sum, 8) end),
 }

@@ -763,6 +763,7 @@ void proto_sketch_open(struct proto_list *list, struct proto_packet *packet, con
 	bw_bytes(&list->w, sketch->key, sizeof(sketch->key));
 	bw_u32(&list->w, sketch->first);
 	bw_u32(&list->w, sketch->shards);
+	bw_u64(&list->w, sketch->root);
 }
 
 bool proto_sketch_add(struct proto_list *list, uint16_t count, const uint8_t sum[SKETCH_ITEM_SIZE], uint64_t check)
@@ -780,6 +781,7 @@ bool proto_get_sketch_open(struct bytes_reader *body, struct proto_sketch *ret)
 	struct proto_sketch sketch = {0};
 
 	read_sketch(body, &sketch);
+	sketch.root = br_u64(body);
 	if (body->bad || br_left(body) % PROTO_SKETCH_SYMBOL_SIZE != 0)
 		return false;
 	*ret = sketch;

@@ -117,6 +117,7 @@ struct proto_sketch {
 	uint32_t first;	 /* of the symbols that are asked for, or that follow */
 	uint32_t shards; /* how many the sender has */
 	uint8_t packets; /* SKETCH_ASK: as many answers */
+	uint64_t root;	 /* SKETCH: the lower half of what ROOT says: symbols of one row are of one state */
 };
 
 #define PROTO_PULL_LISTING 1u /* head is progress in a listing from 0, see shards_apply.c */

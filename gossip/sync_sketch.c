@@ -25,6 +25,7 @@ struct sketch_session {
 	uint32_t hostno;
 	uint8_t key[SKETCH_KEY_SIZE];
 	u128 root;	   /* over what we share, when the first symbols came */
+	uint64_t theirs;   /* the same of the other side */
 	uint32_t shards;   /* of ours that are compared, when it began */
 	uint32_t count;	   /* symbols here */
 	uint32_t asked_to; /* that were asked for */
@@ -150,6 +151,7 @@ bool sketch_on_ask(struct gossip *g, struct member *m, struct bytes_reader *body
 	memset(row, 0, sizeof(row));
 	add_all(g, m, row, ask.first, count, ask.key, true);
 	ask.shards = sync_shared_count(g, m);
+	ask.root = (uint64_t)interest_root(g, m);
 	send_symbols(g, m, &ask, row, count);
 	return true;
 }
@@ -210,9 +212,9 @@ bool sketch_on_symbols(struct gossip *g, struct member *m, struct bytes_reader *
 	if (!s || s->hostno != m->hostno || memcmp(s->key, sketch.key, sizeof(s->key)) != 0 || sketch.first != s->count ||
 		br_left(body) == 0)
 		return true;
-	if (s->count > 0 && s->root != interest_root(g, m)) {
-		/* Ours are not what the first symbols were made of. What differs is being told by others: look again. But changes
-		 * that never pause must not keep us from comparing: a vector is of one moment. */
+	if (s->count > 0 && (s->root != interest_root(g, m) || s->theirs != sketch.root)) {
+		/* These are not what the first symbols were made of, on one side or the other. What differs is being told by
+		 * others: look again. But changes that never pause must not keep us from comparing: a vector is of one moment. */
 		if (++g->sketch_drops == SKETCH_DROPS)
 			give_up(g, m, SKETCH_UNLIKE_MS);
 		else
@@ -220,8 +222,10 @@ bool sketch_on_symbols(struct gossip *g, struct member *m, struct bytes_reader *
 		member_due(g, &m->sync_ms, g->now + core_random(g, 20));
 		return true;
 	}
-	if (s->count == 0)
+	if (s->count == 0) {
 		s->root = interest_root(g, m);
+		s->theirs = sketch.root;
+	}
 	take_symbols(g, m, body);
 	s->tries = 0;
 	if (try_peel(g, m))

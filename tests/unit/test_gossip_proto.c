@@ -142,7 +142,8 @@ static const struct gossip_mark mark = {.count = 300, .tag = 0x0102030405060708}
 static const struct proto_standing standing = {
 	.verdict = PROTO_TWIN_LATER, .boot = 0x1122334455667788, .epoch = 200, .mark = {.count = 1, .tag = UINT64_MAX}};
 
-static const struct proto_sketch sketch = {.key = {7, 8, 9}, .first = 33, .shards = 5000, .packets = 2};
+static const struct proto_sketch sketch = {
+	.key = {7, 8, 9}, .first = 33, .shards = 5000, .packets = 2, .root = 0x1122334455667788};
 
 static void put_batch(struct proto_packet *packet)
 {
@@ -342,7 +343,8 @@ static void lists_come_back(void **state)
 	put_one(&packet, PROTO_SKETCH);
 	body = only_message(&packet, PROTO_SKETCH);
 	assert_true(proto_get_sketch_open(&body, &k));
-	assert_true(k.first == sketch.first && k.shards == sketch.shards && memcmp(k.key, sketch.key, sizeof(k.key)) == 0);
+	assert_true(k.first == sketch.first && k.shards == sketch.shards && k.root == sketch.root &&
+		    memcmp(k.key, sketch.key, sizeof(k.key)) == 0);
 	assert_true(proto_get_sketch_symbol(&body, &count, sum, &at));
 	assert_true(count == 0xffff && at == 99);
 	assert_true(proto_sketch_head(sum, &h));
@@ -438,7 +440,7 @@ static bool may_be_cut(uint8_t type, size_t len)
 	case PROTO_BUSY:
 		return len == 2;
 	case PROTO_SKETCH:
-		return len == SKETCH_KEY_SIZE + 8;
+		return len == SKETCH_KEY_SIZE + 16;
 	case PROTO_MEMBERS:
 		return len == 1;
 	case PROTO_PUSH_ACK:
