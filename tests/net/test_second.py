@@ -174,7 +174,7 @@ class Second(unittest.TestCase):
             row = self.row(d)
             self.assertEqual((row["hostno"], row["host_id"], row["address"], row["epoch"]),
                              (self.peer.hostno, self.peer.identity.id.hex(), f"{self.home.address}:{PORT}", 1))
-            self.assertEqual(row["reach"], "both")
+            wait_for(lambda d=d: self.row(d)["reach"] == "both", 5, "it is heard")
         # By the rings one of the two pings it all the time, the other seldom.
         wait_for(lambda: any(self.row(d)["answered_ms"] is not None for d in self.daemons), 10, "it answers their pings")
         for other in self.peer.others.values():
