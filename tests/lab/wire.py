@@ -382,8 +382,7 @@ class Joiner:
         verify(own, b"trestle welcome 1" + self.token.cluster_id + self.token.id + self.public + sponsor_public + sponsor_boot
                + self.identity.id + signed, sponsor.host_key)
         admission = Admission(hostno, self.identity.key, self.name, addr, vtep, self.boot, sponsor.hostno, signature)
-        if vouched:
-            verify(signature, admission_signed(admission, self.token.cluster_id), sponsor.host_key)
+        verify(signature, admission_signed(admission, self.token.cluster_id), sponsor.host_key)
         return Welcome(int.from_bytes(sponsor_boot, "big"), cluster_key, hostno, addr, vtep, signature, bool(vouched), members)
 
 

@@ -179,6 +179,7 @@ class Second(unittest.TestCase):
         wait_for(lambda: any(self.row(d)["answered_ms"] is not None for d in self.daemons), 10, "it answers their pings")
         for other in self.peer.others.values():
             wait_for(lambda o=other: o.acks, 5, f"{other.name} answers its pings")
+        self.ping_by_stream()
         self.wait_same()
         # What everybody keeps is there without a subscription, and can be read.
         network = wire.network_read(self.peer.shards[0, 1].live()[b"N" + network_id])
@@ -194,6 +195,16 @@ class Second(unittest.TestCase):
         self.assertEqual([self.counters(d)[c] for d in self.daemons for c in ("suspicions", "refused_decode", "refused_key")], [0] * 6)
         self.assertTrue(self.peer.leave(), "its goodbye is acknowledged")
         self.wait_state("left")
+
+    def ping_by_stream(self):
+        """While it neither hears nor speaks by UDP."""
+        self.peer.mute = True
+        acks, streamed = self.peer.others[1].acks, self.counters(self.daemons[0])["streamed_out"]
+        self.peer.ping_by_stream(1)
+        self.assertEqual(self.peer.others[1].acks, acks + 1)
+        # The second is a ping of its own: whether UDP passes at all.
+        self.assertGreater(self.counters(self.daemons[0])["streamed_out"], streamed)
+        self.peer.mute = False
 
     def test_publishes(self):
         """An endpoint of ours is one of the network's for the daemons, until it is deleted."""
