@@ -1,14 +1,11 @@
 /* What each command asks of the daemon and how people see the answer. */
 #include "cli/cli_internal.h"
 
-#include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/clock.h"
 #include "base/json_text.h"
 #include "base/number.h"
 #include "base/version.h"
@@ -17,8 +14,6 @@
 
 #define TIMEOUT_MS 10000
 #define JOIN_TIMEOUT_MS 30000 /* the daemon itself gives up earlier, with a better sentence */
-#define STARTS_MS 1000	      /* `trestled & trestle token`: so long may a daemon take until its socket is there */
-#define KNOCK_GAP_MS 10
 #define TOKEN_TEXT_SIZE 512
 #define TTL_MAX_S 31536000
 
@@ -38,23 +33,13 @@ static int status_of(const struct err *err)
 	}
 }
 
-/* Of its first start: where one was killed, its socket is there, and answers to nobody. */
-static void await_socket(const char *path)
-{
-	const uint64_t begun_ms = clock_boot_ms();
-
-	while (access(path, F_OK) < 0 && errno == ENOENT && clock_boot_ms() < begun_ms + STARTS_MS)
-		poll(NULL, 0, KNOCK_GAP_MS);
-}
-
 /* Steals `body`. NULL: complained, and *ret_status says how to exit. */
 static json_t *ask(struct cli *cli, const char *method, const char *path, json_t *body, int timeout_ms, int *ret_status)
 {
 	struct err err;
 	json_t *answer;
 
-	await_socket(cli->socket);
-	answer = client_call(cli->socket, method, path, body, timeout_ms, &err);
+	answer = client_ask(cli->socket, method, path, body, timeout_ms, &err);
 	json_decref(body);
 	if (!answer)
 		*ret_status = cli_complain(cli, status_of(&err), "%s", err.text);

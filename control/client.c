@@ -21,6 +21,8 @@
 #include "base/number.h"
 
 #define HEAD_MAX 16384 /* of the answer */
+#define STARTS_MS 1000 /* `trestled & trestle token`: so long may a daemon take until somebody listens */
+#define KNOCK_GAP_MS 10
 
 struct buffer {
 	char *data;
@@ -40,6 +42,12 @@ static int connect_error(const char *path, int errnum, struct err *err)
 {
 	if (errnum == EACCES || errnum == EPERM)
 		return err_set(err, ERR_DENIED, "the control socket %s may not be opened by this user: run as root", path);
+	if (errnum == ECONNREFUSED)
+		return err_set(err, ERR_UNREACHABLE,
+			"no daemon answers at %s, the socket of one that was killed: start it (`systemctl start trestled`; "
+			"`journalctl "
+			"-u trestled` has what it said last), or name another socket with --socket",
+			path);
 	return err_set(err, ERR_UNREACHABLE,
 		"no daemon answers at %s (%s): start it (`systemctl start trestled`), or name its socket with --socket", path,
 		strerror(errnum));
@@ -47,25 +55,36 @@ static int connect_error(const char *path, int errnum, struct err *err)
 
 /* Blocks while the daemon has many callers waiting: a socket that does not block is refused then (EAGAIN), as if nobody were
  * there. */
-static int open_connection(const char *path, int timeout_ms, struct err *err)
+static int connect_once(const struct sockaddr_un *addr, int timeout_ms, struct err *err)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	struct timeval patience = {.tv_sec = timeout_ms / 1000, .tv_usec = (suseconds_t)(timeout_ms % 1000) * 1000};
-	int fd, errnum;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), errnum;
+
+	if (fd < 0)
+		return err_sys(err, errno, "unix socket");
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+	if (connect(fd, (const struct sockaddr *)addr, sizeof *addr) == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) == 0)
+		return fd;
+	errnum = errno;
+	close(fd);
+	connect_error(addr->sun_path, errnum, err);
+	errno = errnum;
+	return -1;
+}
+
+static int open_connection(const char *path, int timeout_ms, int starts_ms, struct err *err)
+{
+	const uint64_t until_ms = clock_boot_ms() + starts_ms;
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd;
 
 	if (strlen(path) >= sizeof addr.sun_path)
 		return err_set(err, ERR_INVALID, "socket path %.200s is too long: expected at most %zu bytes", path,
 			sizeof addr.sun_path - 1);
 	memcpy(addr.sun_path, path, strlen(path));
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return err_sys(err, errno, "unix socket");
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-	if (connect(fd, (struct sockaddr *)&addr, sizeof addr) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
-		errnum = errno;
-		close(fd);
-		return connect_error(path, errnum, err);
-	}
+	while ((fd = connect_once(&addr, timeout_ms, err)) < 0 && (errno == ENOENT || errno == ECONNREFUSED) &&
+		clock_boot_ms() < until_ms)
+		poll(NULL, 0, KNOCK_GAP_MS);
 	return fd;
 }
 
@@ -239,17 +258,19 @@ static char *make_request(const char *method, const char *path, json_t *body, si
 	return request;
 }
 
-json_t *client_call(const char *socket_path, const char *method, const char *path, json_t *body, int timeout_ms, struct err *err)
+static json_t *call(const char *socket_path, const char *method, const char *path, json_t *body, int timeout_ms, int starts_ms,
+	struct err *err)
 {
-	struct exchange x = {.socket_path = socket_path, .timeout_ms = timeout_ms, .deadline_ms = clock_boot_ms() + timeout_ms};
+	struct exchange x = {.socket_path = socket_path, .timeout_ms = timeout_ms};
 	struct buffer buf = {0};
 	json_t *answer = NULL;
 	char *request;
 	size_t len;
 
-	x.fd = open_connection(socket_path, timeout_ms, err);
+	x.fd = open_connection(socket_path, timeout_ms, starts_ms, err);
 	if (x.fd < 0)
 		return NULL;
+	x.deadline_ms = clock_boot_ms() + timeout_ms;
 	request = make_request(method, path, body, &len);
 	if (send_all(&x, request, len, err) == 0 && receive_all(&x, &buf, err) == 0)
 		answer = read_answer(&x, &buf, err);
@@ -257,6 +278,16 @@ json_t *client_call(const char *socket_path, const char *method, const char *pat
 	free(request);
 	free(buf.data);
 	return answer;
+}
+
+json_t *client_call(const char *socket_path, const char *method, const char *path, json_t *body, int timeout_ms, struct err *err)
+{
+	return call(socket_path, method, path, body, timeout_ms, 0, err);
+}
+
+json_t *client_ask(const char *socket_path, const char *method, const char *path, json_t *body, int timeout_ms, struct err *err)
+{
+	return call(socket_path, method, path, body, timeout_ms, STARTS_MS, err);
 }
 
 char *client_encode(const char *text)

@@ -12,6 +12,9 @@
 /* Sends method and path (already encoded, with query) with body (may be NULL). On 200 returns the answer (new reference). On an
  * error answer fills err from it. No daemon: ERR_UNREACHABLE with the socket's path and how to start the daemon. */
 json_t *client_call(const char *socket_path, const char *method, const char *path, json_t *body, int timeout_ms, struct err *err);
+/* The same for people, who start a daemon and ask it in one line: waits for up to a second while no socket is there, or one that
+ * a killed daemon left. */
+json_t *client_ask(const char *socket_path, const char *method, const char *path, json_t *body, int timeout_ms, struct err *err);
 /* Percent-encodes one path part or query value; the caller frees. */
 char *client_encode(const char *text);
 

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -555,15 +556,27 @@ static void *start_late(void *arg)
 	return NULL;
 }
 
-static void a_daemon_that_starts_is_waited_for(void **state)
+/* What a killed daemon leaves: a file, and nobody who listens. */
+static void leave_socket(const char *path)
 {
-	struct daemon *d = *state;
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	memcpy(addr.sun_path, path, strlen(path));
+	assert_return_code(bind(fd, (struct sockaddr *)&addr, sizeof addr), errno);
+	close(fd);
+}
+
+static void starts_and_is_waited_for(struct daemon *d, bool killed)
+{
 	char away[128];
 	pthread_t starter;
 	struct result r;
 
 	snprintf(away, sizeof away, "%s.away", d->path);
 	assert_return_code(rename(d->path, away), errno);
+	if (killed)
+		leave_socket(d->path);
 	assert_int_equal(pthread_create(&starter, NULL, start_late, d), 0);
 	answer(d, 200, "{\"version\":\"0.1.1\",\"api\":1,\"wire\":2,\"commit\":null}");
 	r = run(d, "version");
@@ -571,6 +584,28 @@ static void a_daemon_that_starts_is_waited_for(void **state)
 	assert_contains(r.out, "trestled  0.1.1, API 1, wire 2\n");
 	result_free(&r);
 	pthread_join(starter, NULL);
+}
+
+static void a_daemon_that_starts_is_waited_for(void **state)
+{
+	starts_and_is_waited_for(*state, false);
+}
+
+static void one_that_starts_where_one_was_killed_too(void **state)
+{
+	struct daemon *d = *state;
+	char path[128], line[192];
+	struct result r;
+
+	starts_and_is_waited_for(d, true);
+	snprintf(path, sizeof path, "%s.left", d->path);
+	leave_socket(path);
+	snprintf(line, sizeof line, "status --socket %s", path);
+	r = run(d, line);
+	assert_int_equal(r.status, CLI_CANNOT_TELL);
+	assert_contains(r.err, "the socket of one that was killed: start it (`systemctl start trestled`; `journalctl");
+	result_free(&r);
+	unlink(path);
 }
 
 static void answers_of_the_daemon_decide_the_exit_status(void **state)
@@ -770,6 +805,7 @@ int main(void)
 		cmocka_unit_test(ipam_check_names_what_it_found),
 		cmocka_unit_test(version_needs_no_daemon_for_its_own),
 		cmocka_unit_test(a_daemon_that_starts_is_waited_for),
+		cmocka_unit_test(one_that_starts_where_one_was_killed_too),
 		cmocka_unit_test(answers_of_the_daemon_decide_the_exit_status),
 		cmocka_unit_test(bytes_that_are_no_answer_are_told),
 		cmocka_unit_test(bad_usage_is_told_without_asking),
