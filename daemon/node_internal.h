@@ -63,12 +63,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <uthash.h>
 
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/id.h"
 #include "base/log.h"
+#include "base/uthash.h"
 #include "control/control.h"
 #include "daemon/addresses.h"
 #include "daemon/options.h"

@@ -28,9 +28,9 @@
 #ifndef GOSSIP_CORE_INTERNAL_H
 #define GOSSIP_CORE_INTERNAL_H
 
-#include <uthash.h>
 #include <utlist.h>
 
+#include "base/uthash.h"
 #include "gossip/admission_internal.h"
 #include "gossip/frame_internal.h"
 #include "gossip/gossip.h"

@@ -29,8 +29,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <uthash.h>
 
+#include "base/uthash.h"
 #include "gossip/proto_internal.h"
 
 #define SHARD_PREFIX_SIZE 17

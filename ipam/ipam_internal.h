@@ -16,9 +16,9 @@
 #ifndef IPAM_IPAM_INTERNAL_H
 #define IPAM_IPAM_INTERNAL_H
 
-#include <uthash.h>
 #include <utlist.h>
 
+#include "base/uthash.h"
 #include "ipam/ipam.h"
 #include "ipam/proto_internal.h"
 

@@ -5,9 +5,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include <uthash.h>
 #include <utlist.h>
 
+#include "base/uthash.h"
 #include "driver/driver.h"
 #include "driver/vxlan/guard.h"
 #include "driver/vxlan/nat.h"

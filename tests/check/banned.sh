@@ -23,6 +23,7 @@ refuse '(system|popen)\(' 'no shell in C code: netlink, or posix_spawn with argu
 refuse 'rand\(|random\(\)|srand\(' 'use libsodium, or the random that is handed in'
 refuse 'sleep\(|usleep\(|nanosleep\(' 'wait for a condition with a deadline' '*.c' '*.h' ':!tests/fuzz'
 refuse 'exit\(' 'only main programs end the process: return an error' 'base/*' 'netlink/*' 'ipam/*' 'gossip/*' 'driver/*' 'http/*' 'plugin/*' 'control/*'
+refuse 'include <uthash\.h>' 'base/uthash.h: with memory that is there, or a sentence' '*.c' '*.h' ':!base/uthash.h'
 # The clock is read in base/clock.c; cores get the time as an argument.
 refuse '(clock_gettime|gettimeofday|time)\((NULL|CLOCK|&)' 'use base/clock.h at the edge' '*.c' '*.h' ':!base/clock.c' ':!tests' ':!bench'
 refuse '(TODO|FIXME|XXX)([^A-Z]|$)' 'do it or leave it' '*.c' '*.h' '*.py' '*.sh' 'Makefile' ':!tests/check/banned.sh'

@@ -11,8 +11,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <uthash.h>
 
+#include "base/uthash.h"
 #include "gossip/gossip.h"
 #include "gossip/joiner.h"
 #include "ipam/ipam.h"

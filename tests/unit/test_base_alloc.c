@@ -14,6 +14,7 @@
 
 #include "base/alloc.h"
 #include "base/json_text.h"
+#include "base/uthash.h"
 
 struct row {
 	uint64_t number;
@@ -128,6 +129,11 @@ static void want_made(void)
 	alloc_made(too_many ? NULL : (void *)&too_many, "timer");
 }
 
+static void want_buckets(void)
+{
+	free(uthash_malloc(too_many));
+}
+
 static void want_unmade(void)
 {
 	free(json_print(json_pack("{s:s}", "name", too_many ? "\xff" : ""), JSON_COMPACT));
@@ -154,6 +160,8 @@ static void what_is_not_had_is_named_with_its_size(void **state)
 	assert_non_null(strstr(text, "x struct row, 48 bytes each"));
 	last_words(want_made, text, sizeof(text));
 	assert_non_null(strstr(text, "error memory: no memory for a timer: aborting"));
+	last_words(want_buckets, text, sizeof(text));
+	assert_non_null(strstr(text, "1 x hash table of tests/unit/test_base_alloc.c, 4611686018427387903 bytes each"));
 }
 
 int main(void)
