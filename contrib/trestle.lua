@@ -290,8 +290,6 @@ local f = {
 	type = ProtoField.uint8("trestle.type", "Message", base.DEC),
 	name = ProtoField.string("trestle.message", "Message"),
 	seq = ProtoField.uint32("trestle.seq", "Sequence"),
-	epoch = ProtoField.uint32("trestle.epoch", "Epoch"),
-	incarnation = ProtoField.uint32("trestle.incarnation", "Incarnation"),
 	root = ProtoField.bytes("trestle.root", "Root"),
 	members = ProtoField.uint64("trestle.members", "Members", base.HEX),
 	about = ProtoField.uint24("trestle.about", "About host number"),
@@ -441,7 +439,7 @@ local function record(c, tree)
 end
 
 local function ping(c, tree)
-	c:add(tree, f.seq, 4); c:add(tree, f.epoch, 4); c:add(tree, f.incarnation, 4)
+	c:add(tree, f.seq, 4); c:add_varint(tree, "Epoch"); c:add_varint(tree, "Incarnation")
 	c:add(tree, f.root, 16); c:add(tree, f.members, 8)
 end
 

@@ -19,35 +19,6 @@ static bool append(struct proto_packet *packet, uint8_t type, const void *body, 
 	return true;
 }
 
-bool proto_put_ping(struct proto_packet *packet, enum proto_type ping_or_ack, const struct proto_ping *ping)
-{
-	uint8_t body[36];
-	struct bytes_writer w;
-
-	bw_init(&w, body, sizeof(body));
-	bw_u32(&w, ping->seq);
-	bw_u32(&w, ping->epoch);
-	bw_u32(&w, ping->incarnation);
-	bw_u128(&w, ping->root);
-	bw_u64(&w, ping->members);
-	return append(packet, (uint8_t)ping_or_ack, body, w.len);
-}
-
-bool proto_get_ping(struct bytes_reader *body, struct proto_ping *ret)
-{
-	struct proto_ping ping;
-
-	ping.seq = br_u32(body);
-	ping.epoch = br_u32(body);
-	ping.incarnation = br_u32(body);
-	ping.root = br_u128(body);
-	ping.members = br_u64(body);
-	if (!br_done(body))
-		return false;
-	*ret = ping;
-	return true;
-}
-
 static uint32_t get_hostno(struct bytes_reader *r)
 {
 	uint32_t hostno = br_u24(r);
@@ -64,6 +35,35 @@ static uint32_t get_varint32(struct bytes_reader *r)
 	if (value > UINT32_MAX)
 		r->bad = true;
 	return (uint32_t)value;
+}
+
+bool proto_put_ping(struct proto_packet *packet, enum proto_type ping_or_ack, const struct proto_ping *ping)
+{
+	uint8_t body[38];
+	struct bytes_writer w;
+
+	bw_init(&w, body, sizeof(body));
+	bw_u32(&w, ping->seq);
+	bw_varint(&w, ping->epoch);
+	bw_varint(&w, ping->incarnation);
+	bw_u128(&w, ping->root);
+	bw_u64(&w, ping->members);
+	return append(packet, (uint8_t)ping_or_ack, body, w.len);
+}
+
+bool proto_get_ping(struct bytes_reader *body, struct proto_ping *ret)
+{
+	struct proto_ping ping;
+
+	ping.seq = br_u32(body);
+	ping.epoch = get_varint32(body);
+	ping.incarnation = get_varint32(body);
+	ping.root = br_u128(body);
+	ping.members = br_u64(body);
+	if (!br_done(body))
+		return false;
+	*ret = ping;
+	return true;
 }
 
 bool proto_put_ping_req(struct proto_packet *packet, const struct proto_ping_req *req)

@@ -535,11 +535,11 @@ def _many(r, one):
 
 
 def _ping(kind):
-    return lambda r: kind(r.uint(4), r.uint(4), r.uint(4), r.uint(16), r.uint(8))
+    return lambda r: kind(r.uint(4), r.varint(), r.varint(), r.uint(16), r.uint(8))
 
 
 def _ping_bytes(p):
-    return struct.pack(">III", p.seq, p.epoch, p.incarnation) + p.root.to_bytes(16, "big") + u64(p.members)
+    return struct.pack(">I", p.seq) + varint(p.epoch) + varint(p.incarnation) + p.root.to_bytes(16, "big") + u64(p.members)
 
 
 def _push_ack(r):
