@@ -10,6 +10,7 @@
  *	forget.c         hosts that are out for good
  *	standing.c       how others know us: a state that was set back, a copy of us
  *	members.c        the table: who there is, merging of claims, news
+ *	members_compare.c  what differs between the tables of two hosts
  *	members_trust.c  our own health, flapping hosts, failing networks
  *	members_probe.c  SWIM: probing, suspicion, verification
  *	interest.c       who keeps the records of which topic
@@ -69,10 +70,11 @@
 #define NEWS_FANOUT_MANY 8 /* in clusters of more than NEWS_ALL_MAX */
 #define NEWS_ALL_MAX 64
 #define PIGGYBACK_MAX 8
+#define RECENT_MAX 32
 #define RETURNS_MS 1000	    /* in so long, in big clusters, */
 #define RETURNS_MET 8	    /* so many that came back are spoken to at once */
-#define TABLE_EVERY_MS 1000 /* to the same host */
-#define TABLE_GAP_MS 100    /* to any, in big clusters */
+#define TABLE_EVERY_MS 1000 /* with the same host */
+#define TABLE_GAP_MS 100    /* with any, in big clusters */
 #define MISMATCH_MS 300
 #define SETTLE_MS 1000
 #define PUSH_RTO_MS 15
@@ -218,7 +220,7 @@ struct member {
 	uint64_t mismatch_ms;	 /* since when roots differ, 0 = equal */
 	uint64_t sync_ms;	 /* when to ask for its root, NEVER */
 	uint64_t vector_ms;	 /* last vector sent */
-	uint64_t table_ms;	 /* last table sent */
+	uint64_t table_ms;	 /* last table sent, or asked for */
 
 	/* Pushing to it. */
 	uint64_t push_ms; /* when to look at its cursors, NEVER */
@@ -241,7 +243,9 @@ struct member {
 	enum { NEWS_NONE, NEWS_FORWARD, NEWS_ALL } news : 8;
 	uint8_t wire;	/* the highest wire version that both of us speak, as far as we know; 0 = the first */
 	bool at_start;	/* known when we started */
+	bool told_dead; /* somebody said so of its present numbers: a suspect that dies soon, or refutes */
 	bool unheard;	/* known from an admission or the disk only: suspected in silence until it speaks */
+	bool summed;	/* its digest is in the sum of its part */
 	bool greeted;	/* we said hello first */
 	bool vouched;	/* we admitted it since we run, and the others get its boot tag from us */
 	bool by_stream; /* what we send it by UDP is lost, by stream it arrives */
@@ -259,6 +263,12 @@ struct member {
 struct member_index {
 	uint32_t *at;
 	uint32_t size, used; /* size: a power of two */
+};
+
+/* What is believed of a member changed. */
+struct member_change {
+	unsigned slot;
+	uint64_t ms; /* 0 = none */
 };
 
 /* A saved goodbye, until gossip_start: the members may be restored behind it. */
@@ -395,9 +405,12 @@ struct gossip {
 	struct member **slots; /* by member slot; only grows */
 	unsigned member_count, slot_capacity;
 	uint64_t digest;
+	uint64_t sums[PROTO_PARTS]; /* the same, part by part */
+	struct member_change recent[RECENT_MAX];
+	unsigned recent_next;
 	unsigned state_count[4];
 	uint64_t news_ms, passed_on_ms; /* when news leave; the last that were passed on did */
-	uint64_t tables_ms;		/* no whole table before */
+	uint64_t tables_ms;		/* no comparison of tables before */
 	uint64_t suspects_ms;		/* not later than any suspect is due, */
 	uint64_t suspects_from_ms;	/* and they are not looked at before */
 	struct member **spreading;	/* members with spread left; one that was forgotten meanwhile has none */
@@ -656,8 +669,11 @@ void members_tell(struct gossip *g, struct member *m, int news); /* marks it as 
 void members_announce_self(struct gossip *g);
 void members_flush(struct gossip *g);
 void members_piggyback(struct gossip *g, const struct member *to, struct proto_packet *packet);
+
+/* members_compare.c */
 void members_compare(struct gossip *g, struct member *m, uint64_t digest);
 void members_table(struct gossip *g, struct member *m);
+bool members_on_sums(struct gossip *g, struct member *m, struct bytes_reader *body);
 void members_update_digest(struct gossip *g, struct member *m);
 
 /* members_trust.c */
@@ -674,7 +690,8 @@ uint64_t probe_suspects_due(const struct gossip *g);
 uint64_t probe_tick(struct gossip *g);
 void probe_paused(struct gossip *g, uint64_t gap_ms);
 void probe_ping(struct gossip *g, struct member *m, enum ping_kind kind);
-void probe_doubt(struct gossip *g, struct member *m); /* does UDP get there, or does it again? */
+struct member *probe_successor(struct gossip *g, uint32_t ring); /* of ourselves on ring 1 or 2; NULL: we are alone */
+void probe_doubt(struct gossip *g, struct member *m);		 /* does UDP get there, or does it again? */
 void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool hearsay_dead);
 void probe_on_ping(struct gossip *g, struct member *m, const struct proto_ping *ping);
 void probe_on_ack(struct gossip *g, struct member *m, const struct proto_ping *ack);

@@ -9,14 +9,11 @@
  * accusation in the ping, so that after a cut the two sides do not kill each other's healthy hosts before those could refute. */
 #include "gossip/core_internal.h"
 
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
-
-static const uint8_t siphash_key[crypto_shorthash_KEYBYTES];
 
 const char *gossip_state_name(enum gossip_state state)
 {
@@ -170,28 +167,6 @@ static void save_left(struct gossip *g, const struct member *m)
 		g->ops.save(g->ctx, key, sizeof(key), NULL, 0);
 }
 
-/* Suspects count as alive: their state is not the same everywhere and soon settles. */
-void members_update_digest(struct gossip *g, struct member *m)
-{
-	uint8_t in[16], out[crypto_shorthash_BYTES];
-	struct bytes_writer w;
-	struct bytes_reader r;
-	uint64_t digest;
-
-	bw_init(&w, in, sizeof(in));
-	bw_u32(&w, m->hostno);
-	bw_u32(&w, m->epoch);
-	bw_u32(&w, m->incarnation);
-	bw_u8(&w, m->state == GOSSIP_DEAD || m->state == GOSSIP_LEFT ? (uint8_t)m->state : 0);
-	crypto_shorthash(out, in, w.len, siphash_key);
-	br_init(&r, out, sizeof(out));
-	digest = br_u64(&r);
-	if (m->forgotten)
-		digest = 0; /* hosts that never knew it must agree with us */
-	g->digest += digest - m->digest;
-	m->digest = digest;
-}
-
 static bool grow_slots(struct gossip *g)
 {
 	unsigned capacity = g->slot_capacity ? g->slot_capacity * 2 : 16;
@@ -335,6 +310,7 @@ void members_entry(const struct member *m, struct proto_entry *ret_entry)
 static void forget_suspicion(struct member *m)
 {
 	m->suspect_until_ms = NEVER;
+	m->told_dead = false;
 	if (!m->rare)
 		return;
 	m->rare->accuser_count = 0;
@@ -347,6 +323,7 @@ static void raise_version(struct gossip *g, struct member *m, const struct proto
 {
 	bool new_epoch = claim->epoch > m->epoch;
 
+	m->told_dead &= claim->epoch == m->epoch && claim->incarnation == m->incarnation;
 	m->epoch = claim->epoch;
 	m->incarnation = claim->incarnation;
 	members_update_digest(g, m);
@@ -383,6 +360,7 @@ static bool is_one_of_many(struct gossip *g, const struct member *m)
 static void came_alive(struct gossip *g, struct member *m)
 {
 	m->unheard = false;
+	members_update_digest(g, m);
 	g->member_shape++;
 	if (rare_of(m)->introduce_until_ms || introduce_is_source(g, m)) /* the newcomer begins, and asks for all */
 		return;
@@ -496,6 +474,14 @@ static bool claim_about_self(struct gossip *g, const struct proto_entry *claim)
 	return false;
 }
 
+/* Hearsay of its death: it has time to refute. */
+static void doubt(struct gossip *g, struct member *m, const struct member *from)
+{
+	probe_suspect(g, m, from->hostno, true);
+	m->told_dead = true;
+	members_update_digest(g, m);
+}
+
 /* A claim that outranks what is believed. */
 static void believe(struct gossip *g, struct member *m, const struct member *from, const struct proto_entry *claim)
 {
@@ -518,7 +504,7 @@ static void believe(struct gossip *g, struct member *m, const struct member *fro
 		break;
 	case GOSSIP_DEAD:
 		if (seen_alive)
-			probe_suspect(g, m, from->hostno, true);
+			doubt(g, m, from);
 		else
 			members_set_state(g, m, GOSSIP_DEAD);
 		break;
@@ -561,7 +547,7 @@ bool members_claim(struct gossip *g, struct member *from, const struct proto_ent
 			return false;
 		}
 		if (claim->state == GOSSIP_DEAD && m->state == GOSSIP_SUSPECT && may_refute_still(g, m)) {
-			probe_suspect(g, m, from->hostno, true);
+			doubt(g, m, from);
 			return false;
 		}
 		if (claim->state <= m->state)
@@ -673,11 +659,21 @@ static void flush_to_all(struct gossip *g, const struct proto_packet *packets, u
 }
 
 /* To a few, each drawn by itself: neighbours in the table would be the same ones for several senders. Of so many that everyone
- * passes it on once, e to the power of minus the fan-out remain without it, until a piggyback: none of a thousand. */
+ * passes it on once, e to the power of minus the fan-out remain without it: two of five thousand, who would take the death that
+ * follows for hearsay, and wait. So where there are many two of the few are those that follow us on the rings: who is drawn by
+ * nobody has it of two that precede it. */
 static void flush_to_some(struct gossip *g, const struct proto_packet *packets, unsigned count)
 {
 	unsigned targets = g->member_count > NEWS_ALL_MAX ? NEWS_FANOUT_MANY : NEWS_FANOUT;
 
+	for (uint32_t ring = 1; g->member_count > NEWS_ALL_MAX && ring <= RINGS; ring++) {
+		struct member *m = probe_successor(g, ring);
+
+		if (m && !m->unheard) {
+			send_news(g, m, packets, count);
+			targets--;
+		}
+	}
 	for (unsigned draws = 0; draws < 4 * targets && targets > 0; draws++) {
 		struct member *m = g->slots[core_random(g, g->member_count)];
 
@@ -741,49 +737,6 @@ void members_piggyback(struct gossip *g, const struct member *to, struct proto_p
 	}
 	if (count > 0)
 		proto_list_close(&list);
-}
-
-/* ---- tables ---- */
-
-void members_table(struct gossip *g, struct member *m)
-{
-	struct proto_packet packet = {0};
-	struct proto_list list;
-
-	m->table_ms = g->now;
-	m->table_now = false;
-	proto_members_open(&list, &packet, PROTO_MEMBERS_TABLE);
-	for (unsigned i = 0; i < g->member_count; i++) {
-		struct proto_entry entry;
-
-		if (g->slots[i]->unheard)
-			continue;
-		members_entry(g->slots[i], &entry);
-		if (proto_members_add(&list, &entry))
-			continue;
-		proto_list_close(&list);
-		core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packet);
-		packet.len = 0;
-		proto_members_open(&list, &packet, PROTO_MEMBERS_TABLE);
-		i--;
-	}
-	proto_list_close(&list);
-	core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packet);
-}
-
-void members_compare(struct gossip *g, struct member *m, uint64_t digest)
-{
-	if (digest == g->digest) {
-		m->table_now = false;
-		return;
-	}
-	/* When many start at once, each would send its growing table to each. */
-	if (g->now < g->tables_ms)
-		return;
-	if (m->table_now || m->table_ms + TABLE_EVERY_MS <= g->now) {
-		members_table(g, m);
-		g->tables_ms = g->now + (g->member_count > TREE_ABOVE ? TABLE_GAP_MS : 0);
-	}
 }
 
 /* ---- reading ---- */

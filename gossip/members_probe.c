@@ -81,11 +81,11 @@ static struct ping *ping_by(struct gossip *g, struct member *m, enum ping_kind k
 		m->unanswered_ms = g->now;
 	if (m->state != GOSSIP_ALIVE && !m->unheard)
 		accuse(&packet, m);
+	members_piggyback(g, m, &packet); /* before what is compared */
 	fill_ping(g, m, &body, ping->seq);
 	proto_put_ping(&packet, PROTO_PING, &body);
 	if (g->sender.version_max > FRAME_VERSION)
 		proto_put_next(&packet);
-	members_piggyback(g, m, &packet);
 	g->counters.probes++;
 	core_send_by(g, m, FRAME_CLASS_PROBE, &packet, stream);
 	return ping;
@@ -168,7 +168,7 @@ static struct member *find_successor(struct gossip *g, uint32_t ring)
 }
 
 /* Looked for only when it went or somebody came: among thousands that takes longer than all the rest of a probe. */
-static struct member *ring_successor(struct gossip *g, uint32_t ring)
+struct member *probe_successor(struct gossip *g, uint32_t ring)
 {
 	struct successor *s = &g->successors[ring - 1];
 
@@ -197,11 +197,11 @@ static struct member *next_target(struct gossip *g)
 {
 	switch (g->period++ % 4) {
 	case 0:
-		return ring_successor(g, 1);
+		return probe_successor(g, 1);
 	case 1:
-		return ring_successor(g, 2);
+		return probe_successor(g, 2);
 	case 2:
-		return ring_successor(g, 1 + core_random(g, 2));
+		return probe_successor(g, 1 + core_random(g, 2));
 	default:
 		return random_of(g, false);
 	}
@@ -592,9 +592,9 @@ void probe_on_ping(struct gossip *g, struct member *m, const struct proto_ping *
 	compare(g, m, ping);
 	if (m->state != GOSSIP_ALIVE)
 		accuse(&packet, m);
+	members_piggyback(g, m, &packet);
 	fill_ping(g, m, &ack, ping->seq);
 	proto_put_ping(&packet, PROTO_ACK, &ack);
-	members_piggyback(g, m, &packet);
 	core_send(g, m, FRAME_CLASS_PROBE, &packet);
 	if (m == g->stream_member || m->by_stream) /* one of us had no answer by UDP */
 		probe_doubt(g, m);

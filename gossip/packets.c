@@ -252,6 +252,8 @@ static bool dispatch(struct gossip *g, struct member *m, uint8_t type, struct by
 		return sketch_on_ask(g, m, body);
 	case PROTO_SKETCH:
 		return sketch_on_symbols(g, m, body);
+	case PROTO_SUMS:
+		return members_on_sums(g, m, body);
 	case PROTO_AUDIT:
 		return sync_on_audit(g, m, body);
 	case PROTO_BUSY:

@@ -222,6 +222,31 @@ bool proto_get_root(struct bytes_reader *body, struct proto_root *ret)
 	return true;
 }
 
+bool proto_put_sums(struct proto_packet *packet, const struct proto_sums *sums)
+{
+	uint8_t body[1 + 8 * PROTO_PARTS];
+	struct bytes_writer w;
+
+	bw_init(&w, body, sizeof(body));
+	bw_u8(&w, sums->back);
+	for (unsigned i = 0; i < PROTO_PARTS; i++)
+		bw_u64(&w, sums->at[i]);
+	return append(packet, PROTO_SUMS, body, w.len);
+}
+
+bool proto_get_sums(struct bytes_reader *body, struct proto_sums *ret)
+{
+	uint8_t back = br_u8(body);
+	struct proto_sums sums = {.back = back == 1};
+
+	for (unsigned i = 0; i < PROTO_PARTS; i++)
+		sums.at[i] = br_u64(body);
+	if (!br_done(body) || back > 1)
+		return false;
+	*ret = sums;
+	return true;
+}
+
 static void write_mark(struct bytes_writer *w, const struct gossip_mark *mark)
 {
 	bw_varint(w, mark->count);

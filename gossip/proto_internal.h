@@ -42,6 +42,7 @@ enum proto_type {
 	PROTO_SKETCH,	    /* symbols, see sketch_internal.h */
 	PROTO_BUSY,	    /* I serve others in bulk: ask somebody else */
 	PROTO_AUDIT,	    /* sums over the records of the sender's own shards */
+	PROTO_SUMS,	    /* what differs between our member tables? */
 	PROTO_TYPE_MAX,
 	PROTO_TYPE_NEXT = 200 /* of no release: skipped */
 };
@@ -98,6 +99,13 @@ struct proto_root {
 	bool want_reply;
 	u128 root;
 	uint64_t members;
+};
+
+/* The sum over the member table, part by part. */
+#define PROTO_PARTS 64
+struct proto_sums {
+	bool back; /* after the receiver's */
+	uint64_t at[PROTO_PARTS];
 };
 
 struct proto_head {
@@ -189,6 +197,7 @@ bool proto_put_seq(struct proto_packet *packet, enum proto_type nack_or_indirect
 bool proto_put_verify(struct proto_packet *packet, const struct proto_entry *suspect);
 bool proto_put_verdict(struct proto_packet *packet, const struct proto_verdict *verdict);
 bool proto_put_root(struct proto_packet *packet, const struct proto_root *root);
+bool proto_put_sums(struct proto_packet *packet, const struct proto_sums *sums);
 bool proto_put_recall(struct proto_packet *packet, const struct gossip_mark *mark);
 bool proto_put_standing(struct proto_packet *packet, const struct proto_standing *standing);
 bool proto_put_sketch_ask(struct proto_packet *packet, const struct proto_sketch *ask);
@@ -244,6 +253,7 @@ bool proto_get_seq(struct bytes_reader *body, uint32_t *ret_seq);
 bool proto_get_verify(struct bytes_reader *body, struct proto_entry *ret);
 bool proto_get_verdict(struct bytes_reader *body, struct proto_verdict *ret);
 bool proto_get_root(struct bytes_reader *body, struct proto_root *ret);
+bool proto_get_sums(struct bytes_reader *body, struct proto_sums *ret);
 bool proto_get_recall(struct bytes_reader *body, struct gossip_mark *ret);
 bool proto_get_standing(struct bytes_reader *body, struct proto_standing *ret);
 bool proto_get_sketch_ask(struct bytes_reader *body, struct proto_sketch *ret);

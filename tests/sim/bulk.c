@@ -1,10 +1,12 @@
 /* Scenarios of much to catch up on: many that ask at once, and few that have it. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "gossip/core_internal.h"
 #include "tests/sim/scenario.h"
 #include "tests/sim/truth.h"
+#include "tests/sim/warm.h"
 
 #define RECORDS 1500
 #define VALUE 900
@@ -129,6 +131,63 @@ static void a_difference_costs_what_it_is(struct world *w)
 	expect_quiet(w, 20000);
 }
 
+/* The table of one host, of a cluster that began warm. */
+static uint64_t table_of(struct world *w, unsigned host)
+{
+	uint64_t digest;
+
+	world_enter(w, host);
+	digest = w->hosts[host].gossip->digest;
+	world_leave(w);
+	return digest;
+}
+
+/* Host 1 has what most have. */
+static bool first_has_their_table(struct world *w)
+{
+	return table_of(w, 0) == table_of(w, 1);
+}
+
+#define TOLD_TABLE 6000 /* bytes of a table of 1,000 */
+
+/* One host misses what happened to some of a thousand: it is told that, and not all that is known of all. */
+static void a_difference_of_tables_costs_what_it_is(struct world *w)
+{
+	static const unsigned differences[] = {1, 12};
+
+	w->unchecked = true;
+	warm_start(w);
+	world_run_ms(w, 2000);
+	for (size_t d = 0; d < sizeof(differences) / sizeof(differences[0]); d++) {
+		uint64_t before, ms;
+
+		w->hosts[0].loss_in = 1000;
+		for (unsigned i = 0; i < differences[d]; i++) {
+			struct gossip *g = w->hosts[100 + 50 * i].gossip;
+
+			world_enter(w, 100 + 50 * i);
+			g->self->incarnation++;
+			members_announce_self(g);
+			world_leave(w);
+			world_touch(w, 100 + 50 * i);
+		}
+		world_run_ms(w, 150); /* as long as news take, and shorter than anybody is suspected for */
+		expect(w, !first_has_their_table(w), "it misses them");
+		w->hosts[0].loss_in = 0;
+		before = w->hosts[0].sent;
+		for (ms = 0; !first_has_their_table(w) && ms < 10000; ms += 10)
+			world_run_ms(w, 10);
+		before = w->hosts[0].sent - before;
+		printf("     %u of %u members differ: %" PRIu64 " bytes sent by the one that missed them, in %" PRIu64 " ms\n",
+			differences[d], w->host_count, before, ms);
+		expect(w, ms < 5000, "it has them");
+		expect(w, before < TOLD_TABLE / 2, "for less than half of a table");
+		world_run_ms(w, 3000);
+	}
+}
+
+#define STORM_MS 2500 /* of 12 seeds: 780 to 1,580 ms: the next ping may be a second away, and its comparison be in vain */
+
 /* While others change something all the time: what the first symbols are made of is not what there is when the next ones come. */
 static void a_storm_keeps_nobody_from_comparing(struct world *w)
 {
@@ -144,12 +203,12 @@ static void a_storm_keeps_nobody_from_comparing(struct world *w)
 		world_put(w, i, 5, "new-120");
 	world_run_ms(w, 150);
 	world_heal(w);
-	for (; !first_has_all(w) && ms < 1500 && !w->failure[0]; ms++) {
+	for (; !first_has_all(w) && ms < STORM_MS && !w->failure[0]; ms++) {
 		world_put(w, 121 + ms % 50, 5, "again");
 		world_run_ms(w, 1);
 	}
 	printf("     all there after %u ms\n", ms);
-	expect(w, ms < 1500, "it has all of before, during the storm");
+	expect(w, ms < STORM_MS, "it has all of before, during the storm");
 	w->scenario = NULL;
 	expect_quiet(w, 20000);
 }
@@ -278,6 +337,7 @@ const struct scenario bulk_scenarios[] = {
 	{"a_storm_in_one_network_holds_up_no_other", 70, false, a_storm_in_one_network_holds_up_no_other},
 	{"a_copy_that_went_bad_is_found_and_mended", 4, false, a_copy_that_went_bad_is_found_and_mended},
 	{"a_difference_costs_what_it_is", 180, false, a_difference_costs_what_it_is},
+	{"a_difference_of_tables_costs_what_it_is", 1000, false, a_difference_of_tables_costs_what_it_is},
 	{"a_storm_keeps_nobody_from_comparing", 180, false, a_storm_keeps_nobody_from_comparing},
 	{"many_that_lack_much_help_each_other", 24, false, many_that_lack_much_help_each_other},
 	{NULL, 0, false, NULL},

@@ -262,6 +262,22 @@ static const char *check_member(const struct gossip *g, const struct member *m, 
 	return NULL;
 }
 
+/* What the table adds up to: in all, and in parts without those that were not heard of. */
+static bool sums_are_right(const struct gossip *g)
+{
+	uint64_t digest = 0, heard = 0, parts = 0;
+
+	for (unsigned i = 0; i < g->member_count; i++) {
+		const struct member *m = g->slots[i];
+
+		digest += m->digest;
+		heard += m->unheard ? 0 : m->digest;
+	}
+	for (unsigned i = 0; i < PROTO_PARTS; i++)
+		parts += g->sums[i];
+	return digest == g->digest && heard == parts;
+}
+
 static const char *check_members(const struct gossip *g)
 {
 	unsigned states[4] = {0}, lately = 0, lately_dead = 0;
@@ -285,6 +301,8 @@ static const char *check_members(const struct gossip *g)
 	if (!wrong && (memcmp(states, g->state_count, sizeof(states)) != 0 || lately != g->lately_count ||
 			      lately_dead != g->lately_dead))
 		wrong = "counts of states";
+	if (!wrong && g->started && !sums_are_right(g))
+		wrong = "the sums over the members";
 	free(seen);
 	return wrong;
 }

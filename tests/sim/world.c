@@ -365,6 +365,7 @@ static void send_packet(struct sim_host *host, const struct gossip_addr *to, con
 
 	w->packets++;
 	w->bytes += len;
+	host->sent += len;
 	if (len > GOSSIP_PACKET_MAX)
 		world_fail(w, "host %u sent a packet of %zu bytes", host->hostno, len);
 	if (target >= w->host_count || is_cut(w, host->index, target) || is_filtered(w, host->index, target) ||

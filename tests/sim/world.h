@@ -85,6 +85,7 @@ struct sim_host {
 	bool paused;
 	bool mute;		    /* what it sends and what is for it waits */
 	unsigned loss_in, loss_out; /* per mille of what is sent to it and of what it sends, besides faults.loss */
+	uint64_t sent;		    /* bytes */
 	unsigned side;		    /* hosts of different sides hear nothing of each other */
 	int32_t clock_ppm;	    /* how much faster than the world's its clock goes */
 	struct sim_rng rng;

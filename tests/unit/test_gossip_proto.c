@@ -40,6 +40,7 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 		struct proto_standing standing;
 		struct proto_sketch sketch;
 		struct proto_push_ack push_ack;
+		struct proto_sums sums;
 	} u;
 	uint8_t sum[SKETCH_ITEM_SIZE];
 	uint16_t d;
@@ -115,6 +116,8 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 		while (proto_get_sketch_symbol(&r, &d, sum, &a))
 			;
 		return br_done(&r);
+	case PROTO_SUMS:
+		return proto_get_sums(&r, &u.sums);
 	case PROTO_AUDIT:
 		while (proto_get_audit(&r, &u.head, &a))
 			;
@@ -170,6 +173,7 @@ static void put_one(struct proto_packet *packet, uint8_t type)
 	struct proto_range range = {.topic_lo = 1, .origin_lo = 2, .topic_hi = 3, .origin_hi = 4};
 	struct proto_heads heads = {.epoch = 5, .seq = 1002, .topic_lo = 1, .topic_hi = 9};
 	struct proto_pull pull = {.after = head, .flags = PROTO_PULL_LISTING};
+	struct proto_sums sums = {.at = {1, 2, [PROTO_PARTS - 1] = 3}};
 	uint8_t sum[SKETCH_ITEM_SIZE];
 	struct proto_list list;
 
@@ -217,6 +221,9 @@ static void put_one(struct proto_packet *packet, uint8_t type)
 		return;
 	case PROTO_SKETCH_ASK:
 		assert_true(proto_put_sketch_ask(packet, &sketch));
+		return;
+	case PROTO_SUMS:
+		assert_true(proto_put_sums(packet, &sums));
 		return;
 	case PROTO_AUDIT:
 		proto_audit_open(&list, packet);
@@ -497,7 +504,7 @@ static void trailing_byte_is_refused(void **state)
 {
 	static const uint8_t fixed[] = {PROTO_PING, PROTO_PING_REQ, PROTO_NACK, PROTO_VERIFY, PROTO_VERDICT, PROTO_ROOT,
 		PROTO_BATCH, PROTO_PULL, PROTO_PUSH_ACK, PROTO_RELAY, PROTO_RELAY_ACK, PROTO_MEMBERS, PROTO_VECTOR, PROTO_HEADS,
-		PROTO_RECALL, PROTO_STANDING, PROTO_SKETCH_ASK, PROTO_SKETCH, PROTO_BUSY, PROTO_AUDIT};
+		PROTO_RECALL, PROTO_STANDING, PROTO_SKETCH_ASK, PROTO_SKETCH, PROTO_BUSY, PROTO_AUDIT, PROTO_SUMS};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(fixed); i++) {
