@@ -89,6 +89,7 @@ class SecondPeer:
         self.cluster_id, self.keys, self.active = None, [], None
         self.others, self.shards, self.topics = {}, {}, frozenset()
         self.counts = {}
+        self.answers = {}  # to claims: xid: (settled, definition)
         self.mute = False  # neither hears nor speaks, as behind a cut
         self._early = {}  # hostno: (entry, when) of hosts not known yet
         self._admissions = {}  # of sponsors not known yet
@@ -737,7 +738,17 @@ class SecondPeer:
         if message.verdict == 1 and message.boot == self.boot and message.epoch >= self.epoch:
             self._raise_epoch(message.epoch + 1)
 
+    def claim(self, hostno, name, definition):
+        """Asks a home; the answer will be in `answers` under the number returned."""
+        with self._lock:
+            xid = secrets.randbits(32)
+            body = struct.pack(">I", xid) + wire.text(name) + definition
+            self._send(self.others[hostno], MEMBERSHIP, wire.Tell(wire.TELL_CLAIM, body))
+            return xid
+
     def _on_tell(self, other, message, _):
+        if message.kind == wire.TELL_CLAIM_ANSWER and len(message.body) >= 5:
+            self.answers[int.from_bytes(message.body[:4], "big")] = (message.body[4], message.body[5:])
         if message.kind != wire.TELL_KEY or len(message.body) != 165 or message.body[0] != 1:
             return
         key = wire.Key.read(self.identity.open_box(other.key, message.body[1:25], message.body[25:]))

@@ -23,7 +23,7 @@ WINDOW = 2048
 ALIVE, SUSPECT, DEAD, LEFT = range(4)
 SUBSCRIBED = 1 << 63  # the topic bit of what only subscribers keep
 BATCH_SETTLED, BATCH_LISTING, BATCH_MORE, BATCH_PUSH = 1, 2, 4, 8
-TELL_KEY = 240
+TELL_CLAIM, TELL_CLAIM_ANSWER, TELL_KEY = 2, 3, 240
 
 
 class Bad(ValueError):
@@ -623,6 +623,7 @@ WRITE = {
     PushAck: (10, _push_ack_bytes), Root: (11, lambda m: bytes([m.want]) + m.root.to_bytes(16, "big") + u64(m.members)),
     Vector: (12, _vector_bytes), Pull: (13, lambda m: b"".join(bytes([flags]) + _head_bytes(h) for flags, h in m.heads)),
     Heads: (14, _heads_bytes), RelayAck: (17, lambda m: b"".join(_head_bytes(h) for h in m.heads)),
+    Tell: (15, lambda m: bytes([m.kind]) + m.body),
     Standing: (19, lambda m: bytes([m.verdict]) + u64(m.boot) + varint(m.epoch) + varint(m.mark.count) + u64(m.mark.tag)),
 }
 
@@ -693,7 +694,21 @@ def network_read(value):
         raise Bad("format of a network")
     network_id, version, name, vni, mtu, flags = r.take(16), r.uint(4), r.text(), r.uint(3), r.uint(2), r.uint(1)
     pools = [f"{r.ip()}/{r.uint(1)}" for _ in range(r.varint())]
-    return Network(network_id, version, name, vni, mtu, flags, pools, r.hostno(), r.uint(8))
+    network = Network(network_id, version, name, vni, mtu, flags, pools, r.uint(3), r.uint(8))
+    r.end()
+    return network
+
+
+Pool = namedtuple("Pool", "id space prefix name creator wanted")
+
+
+def pool_read(value):
+    r = Reader(value)
+    if r.uint(1) != 1:
+        raise Bad("format of a pool")
+    pool = Pool(r.take(16), r.uint(1), f"{r.ip()}/{r.uint(1)}", r.text(), r.uint(3), r.uint(1))
+    r.end()
+    return pool
 
 
 def endpoint_key(endpoint_id):
@@ -709,7 +724,9 @@ def endpoint_read(value):
     short_id = raw.hex() if size & 128 else raw.decode()
     if len(short_id) > 12:
         raise Bad("short id")
-    return Endpoint(short_id, r.take(6).hex(":"), r.ip(), r.ip(), r.varint())
+    endpoint = Endpoint(short_id, r.take(6).hex(":"), r.ip(), r.ip(), r.varint())
+    r.end()
+    return endpoint
 
 
 def endpoint_bytes(e):

@@ -184,6 +184,8 @@ class Second(unittest.TestCase):
         # What everybody keeps is there without a subscription, and can be read.
         network = wire.network_read(self.peer.shards[0, 1].live()[b"N" + network_id])
         self.assertEqual((network.name, network.pools, network.creator), ("app", ["10.9.0.0/24"], 1))
+        self.read_pool("10.9.0.0/24")
+        self.claim(self.peer.shards[0, 1].live()[b"N" + network_id])
         self.assertEqual(self.endpoints(topic), {})
         self.peer.subscribe(topic)
         self.wait_endpoints(topic, [(1, first)])
@@ -195,6 +197,21 @@ class Second(unittest.TestCase):
         self.assertEqual([self.counters(d)[c] for d in self.daemons for c in ("suspicions", "refused_decode", "refused_key")], [0] * 6)
         self.assertTrue(self.peer.leave(), "its goodbye is acknowledged")
         self.wait_state("left")
+
+    def read_pool(self, prefix):
+        """The definition of a pool, and that its maker says what it holds of it."""
+        pools = [wire.pool_read(v) for k, v in self.peer.shards[0, 1].live().items() if k[:1] == b"P"]
+        pool = next(p for p in pools if p.prefix == prefix)
+        self.assertEqual((pool.space, pool.creator, pool.wanted), (0, 1, 1))
+        topic = int.from_bytes(pool.id[:8], "big") % wire.SUBSCRIBED
+        self.assertEqual(self.peer.shards[topic, 1].live()[b"C" + pool.id + b"\0"][:2], b"\1\1", "format, and that it wants the pool")
+
+    def claim(self, definition):
+        """What exists is the answer to a claim, whatever was claimed; what does not is given to who asks first."""
+        for name, mine, counts in (("n:app", b"\1other", definition), ("n:new", b"\1mine", b"\1mine")):
+            xid = self.peer.claim(1, name, mine)
+            wait_for(lambda: xid in self.peer.answers, 5, f"an answer to the claim of {name}")
+            self.assertEqual(self.peer.answers[xid], (1, counts))
 
     def ping_by_stream(self):
         """While it neither hears nor speaks by UDP."""
