@@ -332,17 +332,6 @@ void gossip_leave(struct gossip *g, uint64_t now_ms)
 	g->depth--;
 }
 
-void gossip_set_self(struct gossip *g, const char *name, const struct gossip_addr *addr, const struct ip *vtep, uint64_t now_ms)
-{
-	core_enter(g, now_ms);
-	members_name(g->self, name);
-	g->self->addr = *addr;
-	g->self->vtep = *vtep;
-	if (g->started)
-		core_publish_self(g);
-	core_leave(g);
-}
-
 const struct gossip_counters *gossip_counters(const struct gossip *g)
 {
 	struct gossip_counters *c = (struct gossip_counters *)&g->counters; /* the object itself is not const */

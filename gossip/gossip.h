@@ -110,7 +110,6 @@ enum gossip_standing {
 	GOSSIP_STANDING_TWIN,	  /* somebody else speaks with our identity */
 	GOSSIP_STANDING_SILENT	  /* likewise, and it was here first: we say nothing any more */
 };
-const char *gossip_standing_name(enum gossip_standing standing); /* "asking", "sound", "alone", "set back", "twin", "silent" */
 
 #define GOSSIP_SAVED_KEYS 'k' /* the one key of a saved pair whose value is secret, and must be durable: see `sync` */
 
@@ -232,9 +231,6 @@ enum gossip_standing gossip_standing(const struct gossip *g);
 
 /* Says goodbye to all: others mark us left. Then stop calling gossip_tick. */
 void gossip_leave(struct gossip *g, uint64_t now_ms);
-
-/* Changes what others see of us (new address, new name). */
-void gossip_set_self(struct gossip *g, const char *name, const struct gossip_addr *addr, const struct ip *vtep, uint64_t now_ms);
 
 /* Cluster keys. A host that rotates makes a key and hands it to each member, sealed for that member alone; when all members that
  * are not dead say that they have it, everyone sends with it, and when all do, the one before goes. Members that are away

@@ -167,32 +167,18 @@ static void save_left(struct gossip *g, const struct member *m)
 		g->ops.save(g->ctx, key, sizeof(key), NULL, 0);
 }
 
-static bool grow_slots(struct gossip *g)
+/* Bounded by GOSSIP_MEMBERS_MAX. */
+static void grow_slots(struct gossip *g)
 {
 	unsigned capacity = g->slot_capacity ? g->slot_capacity * 2 : 16;
-	uint32_t *newsworthy, *suspects;
-	struct member **slots, **spreading;
 
 	if (g->member_count < g->slot_capacity)
-		return true;
-	slots = realloc(g->slots, capacity * sizeof(*slots));
-	if (!slots)
-		return false;
-	g->slots = slots;
-	spreading = realloc(g->spreading, capacity * sizeof(*spreading));
-	if (!spreading)
-		return false;
-	g->spreading = spreading;
-	newsworthy = realloc(g->newsworthy, capacity * sizeof(*newsworthy));
-	if (!newsworthy)
-		return false;
-	g->newsworthy = newsworthy;
-	suspects = realloc(g->suspects, capacity * sizeof(*suspects));
-	if (!suspects)
-		return false;
-	g->suspects = suspects;
+		return;
+	g->slots = alloc_resize(g->slots, struct member *, capacity);
+	g->spreading = alloc_resize(g->spreading, struct member *, capacity);
+	g->newsworthy = alloc_resize(g->newsworthy, uint32_t, capacity);
+	g->suspects = alloc_resize(g->suspects, uint32_t, capacity);
 	g->slot_capacity = capacity;
-	return true;
 }
 
 /* The number of those in each state, and the lists, follow. */
@@ -240,12 +226,12 @@ struct member *members_add(struct gossip *g, const struct member_save *save)
 {
 	struct member *m;
 
-	if (g->member_count >= GOSSIP_MEMBERS_MAX || !grow_slots(g) || !index_grow(g, &g->by_hostno, false) ||
-		!index_grow(g, &g->by_id, true))
+	if (g->member_count >= GOSSIP_MEMBERS_MAX || !index_grow(g, &g->by_hostno, false) || !index_grow(g, &g->by_id, true))
 		return NULL;
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return NULL;
+	grow_slots(g);
 	m->hostno = save->hostno;
 	memcpy(m->public_key, save->public_key, sizeof(m->public_key));
 	members_name(m, save->name);

@@ -115,9 +115,9 @@ uint64_t trust_stretch(const struct gossip *g, struct member *m, uint64_t ms)
 /* `m` was dead and is alive. What was dead since before we started proves nothing; a new epoch proves that it did stop. */
 void trust_returned(struct gossip *g, struct member *m)
 {
-	struct rare *r = rare(m);
+	struct rare *r = m->rare;
 
-	if (r->died_ms == 0 || r->died_ms + FLAP_WINDOW_MS < g->now || r->died_epoch != m->epoch)
+	if (!r || r->died_ms == 0 || r->died_ms + FLAP_WINDOW_MS < g->now || r->died_epoch != m->epoch)
 		return;
 	r->flaps += FLAP_POINT;
 	if (r->flaps > FLAP_MAX * FLAP_POINT)

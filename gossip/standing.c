@@ -34,21 +34,6 @@
 #define REMIND_MS 1000
 #define FIRM_AFTER_MS 60000 /* who has stood sound for so long is not the later one */
 
-const char *gossip_standing_name(enum gossip_standing standing)
-{
-	static const char *const names[] = {
-		[GOSSIP_STANDING_ASKING] = "asking",
-		[GOSSIP_STANDING_SOUND] = "sound",
-		[GOSSIP_STANDING_ALONE] = "alone",
-		[GOSSIP_STANDING_SET_BACK] = "set back",
-		[GOSSIP_STANDING_TWIN] = "twin",
-		[GOSSIP_STANDING_SILENT] = "silent",
-	};
-
-	_Static_assert(sizeof(names) / sizeof(names[0]) == GOSSIP_STANDING_SILENT + 1, "a name for each standing");
-	return names[standing];
-}
-
 static bool asks(const struct gossip *g)
 {
 	return g->standing.now == GOSSIP_STANDING_ASKING || g->standing.now == GOSSIP_STANDING_ALONE;

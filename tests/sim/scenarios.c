@@ -637,12 +637,15 @@ static void leaving_is_no_death(struct world *w)
 
 static void moved_host_is_followed(struct world *w)
 {
-	struct gossip_addr addr = sim_addr(0);
+	struct gossip *g;
 	struct ip vtep = {.family = 6, .bytes = {0x20, 0x01, 0x0d, 0xb8, [15] = 1}};
 	struct gossip_member member;
 
 	begin_within(w, 5000);
-	gossip_set_self(w->hosts[0].gossip, "renamed", &addr, &vtep, world_now_ms(w));
+	g = w->hosts[0].gossip;
+	members_name(g->self, "renamed"); /* as if it had been started so */
+	g->self->vtep = vtep;
+	core_publish_self(g);
 	world_touch(w, 0);
 	world_run_ms(w, 10);
 	for (unsigned i = 1; i < w->host_count; i++) {

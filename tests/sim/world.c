@@ -544,7 +544,7 @@ static void op_standing(void *ctx, enum gossip_standing standing, uint32_t by)
 {
 	struct sim_host *host = ctx;
 
-	world_trace(host->world, "host %u stands %s, says host %u", host->hostno, gossip_standing_name(standing), by);
+	world_trace(host->world, "host %u has standing %d, says host %u", host->hostno, standing, by);
 }
 
 static void look_at_standing(struct sim_host *host)
