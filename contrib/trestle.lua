@@ -267,7 +267,7 @@ local STATES = {[0] = "alive", [1] = "suspect", [2] = "dead", [3] = "left"}
 local VERDICTS = {[0] = "sound", [1] = "set back", [2] = "twin", [3] = "twin, the later one"}
 local TYPES = {"PING", "ACK", "PING_REQ", "NACK", "INDIRECT_ACK", "MEMBERS", "VERIFY", "VERDICT", "BATCH", "PUSH_ACK", "ROOT", "VECTOR",
 	"PULL", "HEADS", "TELL", "RELAY", "RELAY_ACK", "RECALL", "STANDING", "SKETCH_ASK", "SKETCH",
-	"BUSY", "AUDIT", "SUMS"}
+	"BUSY", "AUDIT", "SUMS", "SIGNATURE"}
 
 local f = {
 	version = ProtoField.uint8("trestle.version", "Version", base.DEC, nil, 0xf0),
@@ -311,6 +311,7 @@ local f = {
 	sketch_root = ProtoField.uint64("trestle.sketch.root", "Root of the sender, lower half", base.HEX),
 	symbol = ProtoField.bytes("trestle.sketch.symbol", "Symbol"),
 	sum = ProtoField.uint64("trestle.audit.sum", "Sum", base.HEX),
+	signature = ProtoField.bytes("trestle.signature", "Signature over the admissions in this packet"),
 	mark_tag = ProtoField.uint64("trestle.mark.tag", "Tag", base.HEX),
 	body = ProtoField.bytes("trestle.body", "Body"),
 }
@@ -500,6 +501,7 @@ local BODIES = {
 	function(c, tree) c:add(tree, f.timeout, 2); repeated(function(h, t) h:add(t, f.about, 3) end)(c, tree) end,
 	repeated(function(c, tree) c:add(tree, f.topic, 8); c:add_varint(tree, "Epoch"); c:add_varint(tree, "Head"); c:add(tree, f.sum, 8) end),
 	function(c, tree) c:add(tree, f.flags, 1); repeated(function(h, t) h:add(t, f.sum, 8) end)(c, tree) end,
+	function(c, tree) c:add(tree, f.signature, 64) end,
 }
 
 local function messages(plain, tree, names)

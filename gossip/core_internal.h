@@ -4,6 +4,7 @@
  *	publish.c        own records and their numbers; where those of others go
  *	packets.c        packets out and in, and who gets the messages in them
  *	members_admit.c  admissions, host records, the sponsor's side of joining
+ *	members_signed.c one signature for the admissions of a packet
  *	introduce.c      newcomers and the others, without a handshake between each two
  *	keys.c           cluster keys: rotation, handing them out
  *	recover.c        cluster keys for who was away
@@ -385,6 +386,20 @@ struct successor {
 };
 #define RINGS 2
 
+#define SIGNED_LISTS 32 /* that are remembered: many are told the same */
+
+/* What was signed a moment ago. */
+struct signed_list {
+	uint8_t digest[32], signature[ADMISSION_SIGNATURE_SIZE];
+};
+
+struct signed_packet {
+	const uint8_t *plain;
+	size_t len;
+	const struct member *from; /* of the batch that is read, when it is of its own shard; else NULL */
+	bool checked, genuine;
+};
+
 struct gossip {
 	struct gossip_config config;
 	struct gossip_ops ops;
@@ -463,6 +478,9 @@ struct gossip {
 	bool settled;
 	uint64_t seq_reserved;
 	struct admit_gate gate;
+	struct signed_packet reading; /* the packet that is read */
+	struct signed_list signed_lists[SIGNED_LISTS];
+	unsigned signed_next;
 	struct waiting_join *joins; /* ADMIT_WAITING of them, made when the first waits */
 	uint64_t joins_ms;	    /* the first is due */
 	bool newcomer;		    /* this identity never ran in this cluster before */
@@ -556,6 +574,13 @@ void interest_compared(struct gossip *g, const struct member *m, bool equal);
 bool interest_is_new(struct gossip *g, const struct member *m);
 void interest_publish(struct gossip *g);
 uint64_t interest_tick(struct gossip *g);
+
+/* members_signed.c */
+void signed_add(struct gossip *g, struct proto_packet *packet); /* to a packet that is complete */
+void signed_read(struct gossip *g, const uint8_t *plain, size_t len);
+/* Around the batches of the packet. `m`: who sent it; its own shard of topic 0 */
+void signed_batch(struct gossip *g, const struct member *m, const struct proto_batch *batch);
+bool signed_by(struct gossip *g, const struct member *sponsor); /* an admission in the batch that is read */
 
 /* members_admit.c */
 #define HOST_RECORD_KEY "h"

@@ -1,10 +1,10 @@
 /* Who may be a member: admissions, host records, and the sponsor's side of joining.
  *
  * A member is known from what we saved or from an admission: a record of topic 0 in its sponsor's shard, signed by the sponsor,
- * verified once when it arrives. What it says of itself (name, addresses, boot tag) is in its admission, and once that is not so
- * any more in its host record, in its own shard of topic 0. Each host publishes the admissions that it signed and its own, so
- * that they outlive a sponsor; a newcomer does so only when its sponsor's shard has it not (any more), and from its second start
- * on. Nobody is forgotten when such a record goes.
+ * verified once when it arrives, alone or with others (members_signed.c). What it says of itself (name, addresses, boot tag) is
+ * in its admission, and once that is not so any more in its host record, in its own shard of topic 0. Each host publishes the
+ * admissions that it signed and its own, so that they outlive a sponsor; a newcomer does so only when its sponsor's shard has it
+ * not (any more), and from its second start on. Nobody is forgotten when such a record goes.
  *
  * Two sponsors that do not reach each other may admit one host, each under a number of its own: the answer of the first was lost.
  * The host took one of the answers, on disk before its first word, and never uses the other number. So the one that it uses is
@@ -252,7 +252,8 @@ bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const ui
 	sponsor = members_find(g, a.sponsor_hostno);
 	if (!sponsor && a.sponsor_hostno != a.hostno)
 		return false;
-	if (admission_verify(&a, &g->config.cluster_id, sponsor ? sponsor->public_key : a.public_key, NULL) < 0) {
+	if (!signed_by(g, sponsor) &&
+		admission_verify(&a, &g->config.cluster_id, sponsor ? sponsor->public_key : a.public_key, NULL) < 0) {
 		g->counters.refused_join++;
 		return true;
 	}

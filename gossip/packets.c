@@ -208,6 +208,7 @@ static bool on_probe(struct gossip *g, struct member *m, uint8_t type, struct by
 
 static bool dispatch(struct gossip *g, struct member *m, uint8_t type, struct bytes_reader *body, struct sync_answer *answer)
 {
+	uint8_t signature[ADMISSION_SIGNATURE_SIZE];
 	struct proto_batch batch;
 	struct proto_root root;
 
@@ -225,8 +226,12 @@ static bool dispatch(struct gossip *g, struct member *m, uint8_t type, struct by
 	case PROTO_BATCH:
 		if (!proto_get_batch(body, m->hostno, &batch))
 			return false;
+		signed_batch(g, m, &batch);
 		sync_on_batch(g, m, &batch, answer);
+		signed_batch(g, NULL, NULL);
 		return true;
+	case PROTO_SIGNATURE: /* read already, ahead of what it is about */
+		return proto_get_signature(body, signature);
 	case PROTO_PUSH_ACK:
 		return push_on_ack(g, m, body);
 	case PROTO_ROOT:
@@ -279,6 +284,7 @@ void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, siz
 	uint8_t type;
 
 	sync_answer_open(&answer);
+	signed_read(g, plain, len);
 	br_init(&packet, plain, len);
 	while (proto_next(&packet, &type, &body)) {
 		g->stirred |= !is_ordinary(type);

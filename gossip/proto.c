@@ -611,6 +611,13 @@ bool proto_batch_open(struct proto_list *list, struct proto_packet *packet)
 	return true;
 }
 
+void proto_batch_reserve(struct proto_list *list, size_t bytes)
+{
+	size_t free = list->w.capacity - list->w.len;
+
+	list->w.capacity -= free < bytes ? free : bytes;
+}
+
 #define RECORD_DELETED 0x80u /* in the byte of the key's length */
 _Static_assert(GOSSIP_KEY_MAX < RECORD_DELETED, "length of a key");
 
@@ -893,6 +900,21 @@ bool proto_get_busy_hostno(struct bytes_reader *body, uint32_t *ret_hostno)
 	if (body->bad)
 		return false;
 	*ret_hostno = hostno;
+	return true;
+}
+
+bool proto_put_signature(struct proto_packet *packet, const uint8_t signature[64])
+{
+	return append(packet, PROTO_SIGNATURE, signature, 64);
+}
+
+bool proto_get_signature(struct bytes_reader *body, uint8_t ret_signature[64])
+{
+	const uint8_t *bytes = br_bytes(body, 64);
+
+	if (!br_done(body))
+		return false;
+	memcpy(ret_signature, bytes, 64);
 	return true;
 }
 

@@ -43,6 +43,7 @@ enum proto_type {
 	PROTO_BUSY,	    /* I serve others in bulk: ask somebody else */
 	PROTO_AUDIT,	    /* sums over the records of the sender's own shards */
 	PROTO_SUMS,	    /* what differs between our member tables? */
+	PROTO_SIGNATURE,    /* of the admissions in the packet, all in one: members_signed.c */
 	PROTO_TYPE_MAX,
 	PROTO_TYPE_NEXT = 200 /* of no release: skipped */
 };
@@ -181,6 +182,8 @@ struct proto_heads {
 	uint64_t topic_lo, topic_hi;
 };
 
+#define PROTO_SIGNATURE_SIZE 66 /* of the whole message */
+
 /* A message under construction whose entries are added until one no longer fits. */
 struct proto_list {
 	struct proto_packet *packet;
@@ -207,6 +210,7 @@ bool proto_sketch_add(struct proto_list *list, uint16_t count, const uint8_t sum
 void proto_sketch_item(const struct proto_head *head, uint8_t ret_bytes[SKETCH_ITEM_SIZE]);
 bool proto_sketch_head(const uint8_t bytes[SKETCH_ITEM_SIZE], struct proto_head *ret);
 /* Hosts that have what the sender has may follow. */
+bool proto_put_signature(struct proto_packet *packet, const uint8_t signature[64]);
 void proto_audit_open(struct proto_list *list, struct proto_packet *packet);
 bool proto_audit_add(struct proto_list *list, const struct proto_head *head, uint64_t sum);
 void proto_busy_open(struct proto_list *list, struct proto_packet *packet, uint16_t retry_ms);
@@ -231,6 +235,8 @@ bool proto_vector_close_at(struct proto_list *list, const struct proto_range *ra
 bool proto_heads_close_at(struct proto_list *list, uint64_t topic_hi);
 
 /* Batches: open with all fields but to; add in order of seq; close states how far the batch reaches. */
+/* Room that the records leave, for a message behind them. */
+void proto_batch_reserve(struct proto_list *list, size_t bytes);
 bool proto_batch_open(struct proto_list *list, struct proto_packet *packet);
 bool proto_batch_add(struct proto_list *list, uint64_t last_seq, const struct proto_record *record);
 bool proto_batch_close(struct proto_list *list, const struct proto_batch *batch);
@@ -261,6 +267,7 @@ bool proto_get_sketch_open(struct bytes_reader *body, struct proto_sketch *ret);
 bool proto_get_sketch_symbol(
 	struct bytes_reader *body, uint16_t *ret_count, uint8_t ret_sum[SKETCH_ITEM_SIZE], uint64_t *ret_check);
 /* Fills topic, epoch and head. */
+bool proto_get_signature(struct bytes_reader *body, uint8_t ret_signature[64]);
 bool proto_get_audit(struct bytes_reader *body, struct proto_head *ret_head, uint64_t *ret_sum);
 bool proto_get_busy_open(struct bytes_reader *body, uint16_t *ret_retry_ms);
 bool proto_get_busy_hostno(struct bytes_reader *body, uint32_t *ret_hostno);

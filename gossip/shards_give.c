@@ -55,6 +55,8 @@ uint64_t shards_encode(const struct shard *shard, uint64_t from, bool listing, u
 			continue;
 		if (!proto_batch_add(&list, batch.to, &record))
 			break;
+		if (batch.to == from && batch.topic == 0)
+			proto_batch_reserve(&list, PROTO_SIGNATURE_SIZE); /* admissions: members_signed.c */
 		batch.to = r->seq;
 	}
 	if (!r || r->seq > shard->head)

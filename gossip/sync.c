@@ -257,6 +257,7 @@ static void hand_over(struct gift *gift)
 	if (gift->packet.len == 0)
 		return;
 	gift->packets++;
+	signed_add(gift->g, &gift->packet);
 	core_send(gift->g, gift->m, FRAME_CLASS_SYNC, &gift->packet);
 	gift->packet.len = 0;
 }

@@ -77,6 +77,7 @@ static void depart(struct train *t)
 	t->m->unacked++;
 	t->m->push_last_ms = t->g->now;
 	t->g->counters.pushes++;
+	signed_add(t->g, &t->packet);
 	core_send(t->g, t->m, FRAME_CLASS_PUSH, &t->packet);
 	t->packet.len = 0;
 }

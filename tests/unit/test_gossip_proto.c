@@ -42,7 +42,7 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 		struct proto_push_ack push_ack;
 		struct proto_sums sums;
 	} u;
-	uint8_t sum[SKETCH_ITEM_SIZE];
+	uint8_t sum[SKETCH_ITEM_SIZE], signature[64];
 	uint16_t d;
 	struct bytes_reader r;
 	const uint8_t *body;
@@ -118,6 +118,8 @@ static bool reads(uint8_t type, const uint8_t *bytes, size_t len)
 		return br_done(&r);
 	case PROTO_SUMS:
 		return proto_get_sums(&r, &u.sums);
+	case PROTO_SIGNATURE:
+		return proto_get_signature(&r, signature);
 	case PROTO_AUDIT:
 		while (proto_get_audit(&r, &u.head, &a))
 			;
@@ -224,6 +226,9 @@ static void put_one(struct proto_packet *packet, uint8_t type)
 		return;
 	case PROTO_SUMS:
 		assert_true(proto_put_sums(packet, &sums));
+		return;
+	case PROTO_SIGNATURE:
+		assert_true(proto_put_signature(packet, (const uint8_t[64]){7}));
 		return;
 	case PROTO_AUDIT:
 		proto_audit_open(&list, packet);
@@ -504,7 +509,8 @@ static void trailing_byte_is_refused(void **state)
 {
 	static const uint8_t fixed[] = {PROTO_PING, PROTO_PING_REQ, PROTO_NACK, PROTO_VERIFY, PROTO_VERDICT, PROTO_ROOT,
 		PROTO_BATCH, PROTO_PULL, PROTO_PUSH_ACK, PROTO_RELAY, PROTO_RELAY_ACK, PROTO_MEMBERS, PROTO_VECTOR, PROTO_HEADS,
-		PROTO_RECALL, PROTO_STANDING, PROTO_SKETCH_ASK, PROTO_SKETCH, PROTO_BUSY, PROTO_AUDIT, PROTO_SUMS};
+		PROTO_RECALL, PROTO_STANDING, PROTO_SKETCH_ASK, PROTO_SKETCH, PROTO_BUSY, PROTO_AUDIT, PROTO_SUMS,
+		PROTO_SIGNATURE};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(fixed); i++) {
