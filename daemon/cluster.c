@@ -300,14 +300,14 @@ static void on_refused(void *ctx, const struct sockaddr_storage *ss)
 		gossip_unreachable(node->gossip, &addr, clock_boot_ms());
 }
 
-static void receive(struct node *node, const struct gossip_addr *from, const void *packet, size_t len, bool stream, uint64_t now)
+static bool receive(struct node *node, const struct gossip_addr *from, const void *packet, size_t len, bool stream, uint64_t now)
 {
 	if (join_packet(node, from, packet, len, now) || !node->gossip || node->left)
-		return;
+		return false;
 	if (stream)
-		gossip_stream_packet(node->gossip, from, packet, len, now);
-	else
-		gossip_packet(node->gossip, from, packet, len, now);
+		return gossip_stream_packet(node->gossip, from, packet, len, now);
+	gossip_packet(node->gossip, from, packet, len, now);
+	return false;
 }
 
 /* Returns how many came, -1 (errno). */
@@ -377,10 +377,12 @@ static void on_packets(evutil_socket_t fd, short what, void *arg)
 	flush_out(node);
 }
 
-void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len)
+bool cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len)
 {
-	receive(node, from, packet, len, true, clock_boot_ms());
+	bool proven = receive(node, from, packet, len, true, clock_boot_ms());
+
 	cluster_poke(node);
+	return proven;
 }
 
 static int open_socket(struct node *node, struct err *err)

@@ -373,7 +373,8 @@ void cluster_publish(
 void cluster_publish_of(
 	struct node *node, const struct id128 *id, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len);
 
-void cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len); /* came by a stream */
+/* Came by a stream. Whether it is proven to be a member's. */
+bool cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len);
 socklen_t cluster_to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss);
 void cluster_from_sockaddr(const struct sockaddr_storage *ss, struct gossip_addr *ret);
 

@@ -4,7 +4,8 @@
  * recovery is a question: one answer ends the connection. Members' packets go both ways as long as the connection lives; when it
  * has ended, the next packet makes another. The packets bring their own encryption, so nothing here is trusted or secret. What
  * comes from outside is bounded: so many connections each way, one packet of at most GOSSIP_PACKET_MAX at a time, and a deadline
- * for the whole of it, so that nobody keeps a place for longer by saying something.
+ * for the whole of it, so that nobody keeps a place for longer by saying something. Nor does anybody keep members out who only
+ * opens connections: when all places are taken, the oldest that has brought nothing of a member yet is ended for the next one.
  * The core answers to the address that it was given, within its call or a moment later: an answer to an address that a connection
  * waits at goes there. */
 #include <arpa/inet.h>
@@ -38,6 +39,7 @@ struct stream {
 	struct event *deadline; /* of the whole connection: a byte now and then does not extend it */
 	struct gossip_addr peer;
 	bool inbound;
+	bool proven; /* it brought a packet of a member */
 	bool ending; /* it brought a question, or the answer to one */
 	bool answered;
 	struct stream *prev, *next;
@@ -140,7 +142,7 @@ static void take_all(struct stream *s)
 			return;
 		if (is_question(packet))
 			break;
-		cluster_packet(all->node, &s->peer, packet, len);
+		s->proven |= cluster_packet(all->node, &s->peer, packet, len);
 	}
 	s->ending = true;
 	bufferevent_disable(s->bev, EV_READ);
@@ -190,6 +192,21 @@ static struct stream *stream_new(struct streams *all, evutil_socket_t fd, const 
 	return s;
 }
 
+/* Of those that prove nothing one without a question first, since an answer may be on its way to the others. */
+static bool give_way(struct streams *all)
+{
+	struct stream *s, *found = NULL;
+
+	DL_FOREACH(all->list, s)
+	if (s->inbound && !s->proven && (!found || (found->ending && !s->ending)))
+		found = s;
+	if (!found)
+		return false;
+	all->refused++;
+	stream_free(found);
+	return true;
+}
+
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *sa, int sa_len, void *arg)
 {
 	struct streams *all = arg;
@@ -197,7 +214,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
 	struct gossip_addr peer;
 
 	(void)listener;
-	if (all->inbound >= INBOUND_MAX || sa_len < 0 || (size_t)sa_len > sizeof(ss)) {
+	if (sa_len < 0 || (size_t)sa_len > sizeof(ss) || (all->inbound >= INBOUND_MAX && !give_way(all))) {
 		all->refused++;
 		evutil_closesocket(fd);
 		return;

@@ -151,8 +151,8 @@ void gossip_start(struct gossip *g, uint64_t now_ms);
 
 /* A datagram arrived. Anything at all may come: what is refused is counted by reason. */
 void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms);
-/* Likewise, by a stream. */
-void gossip_stream_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms);
+/* Likewise, by a stream. Whether it was a member's, and not one that somebody repeats. */
+bool gossip_stream_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms);
 /* The number that `admit` did not have for this host is there now: the host, which waits for it, is answered. */
 void gossip_admit_again(struct gossip *g, const struct id128 *host_id, uint64_t now_ms);
 /* Timers. Returns when to call again at the latest; what other calls put off may be due earlier, so call it after those too

@@ -431,11 +431,15 @@ void gossip_packet(struct gossip *g, const struct gossip_addr *from, const void 
 	core_leave(g);
 }
 
-void gossip_stream_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms)
+bool gossip_stream_packet(struct gossip *g, const struct gossip_addr *from, const void *packet, size_t len, uint64_t now_ms)
 {
+	bool proven;
+
 	g->counters.streamed_in++;
 	g->stream_from = from;
 	gossip_packet(g, from, packet, len, now_ms);
+	proven = g->stream_member;
 	g->stream_from = NULL;
 	g->stream_member = NULL;
+	return proven;
 }

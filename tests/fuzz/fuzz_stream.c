@@ -127,7 +127,7 @@ static void core_answers(const struct link *l, uint8_t size)
 	streams_answer(node, &l->addr, packet, len);
 }
 
-void cluster_packet(struct node *of, const struct gossip_addr *from, const void *packet, size_t len)
+bool cluster_packet(struct node *of, const struct gossip_addr *from, const void *packet, size_t len)
 {
 	struct link *l = NULL;
 	size_t expected = 0;
@@ -138,7 +138,7 @@ void cluster_packet(struct node *of, const struct gossip_addr *from, const void 
 		if (links[i].addr.port == from->port)
 			l = &links[i];
 	if (!l) /* its place is another's meanwhile */
-		return;
+		return false;
 	next = next_of(l, &expected);
 	require(of == node && !l->over && (next == NEXT_PACKET || next == NEXT_QUESTION));
 	require(len == expected && memcmp(packet, l->sent + l->taken + PREFIX, len) == 0);
@@ -148,6 +148,7 @@ void cluster_packet(struct node *of, const struct gossip_addr *from, const void 
 		core_answers(l, last);
 	else if (last % 4 >= 2)
 		core_sends(&links[last % LINKS], last);
+	return last & 4;
 }
 
 /* ---- the peers ---- */

@@ -123,6 +123,55 @@ class Hostile(unittest.TestCase):
         c = self.two.attach()
         wait_for(lambda: self.one.ping(self.a, c.ip), 5, "a new container is reached")
 
+    def hold_places(self, sockets, count=80):
+        """The stranger keeps so many connections to each member, and says nothing on them. Returns how many it had to make anew."""
+        made = 0
+        for d in self.daemons:
+            mine = sockets.setdefault(d.host.name, [])
+            for s in mine[:]:
+                try:
+                    gone = s.recv(1) == b""
+                except BlockingIOError:
+                    gone = False
+                except OSError:
+                    gone = True
+                if gone:
+                    mine.remove(s)
+                    s.close()
+            while len(mine) < count:
+                s = self.stranger.socket(socket.AF_INET, socket.SOCK_STREAM)
+                s.setblocking(False)
+                s.connect_ex((d.host.address, PORT))
+                mine.append(s)
+                made += 1
+        return made
+
+    def test_connections_that_say_nothing_keep_nobody_out(self):
+        """A member that UDP does not reach lives by streams. Whoever can open connections must not be able to cut it off."""
+        deaf = self.daemons[-1].host
+        deaf.run("nft", "-f", "-", stdin="""add table ip deaf; add chain ip deaf input { type filter hook input priority 0; }
+            add rule ip deaf input ip protocol udp drop""")
+        sockets = {}
+
+        def stop():
+            deaf.run("nft", "delete", "table", "ip", "deaf")
+            for s in [s for mine in sockets.values() for s in mine]:
+                s.close()
+            wait_for(lambda: all(s["members"]["alive"] == MEMBERS for s in self.status()), 30, "all are alive again")
+        self.addCleanup(stop)
+        streamed = self.status()[-1]["counters"]["gossip"]["streamed_in"]
+        wait_for(lambda: self.status()[-1]["counters"]["gossip"]["streamed_in"] > streamed + 10 * MEMBERS, 30, "it lives by streams")
+        wait_for(lambda: all(s["members"]["alive"] == MEMBERS for s in self.status()), 10, "nobody is suspected")
+        said, made = self.changes(), 0
+        end = time.monotonic() + 8  # without a place it is dead after five
+        while time.monotonic() < end:
+            made += self.hold_places(sockets)
+            time.sleep(0.02)
+            for status in self.status():
+                self.assertEqual(status["members"]["dead"], 0, f"for {status['name']}")
+        print(f"# {made} connections of a stranger, {self.changes() - said} changes of a state", flush=True)
+        self.assertGreater(made, 80 * MEMBERS, "no place was taken from the stranger")
+
     def test_a_join_again_and_again(self):
         """A host's own request to join, with a token that is good: its answer costs the sponsor more than any other packet does."""
         late = Daemon(self.lab.hosts[MEMBERS], log_level="info")
