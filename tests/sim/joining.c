@@ -123,7 +123,9 @@ static void hundreds_join_with_loss(struct world *w)
 	expect_quiet(w, 5000);
 }
 
-/* Who is known already hears of them by the tree, in which they do not pass anything on before they know the others. */
+/* Who is known already hears of them by the tree, in which they do not pass anything on before they know the others. Of 25 seeds:
+ * 60 ms in 16. In the others the growing tree left out one or two of those that were known, which hear the rest when they
+ * compare: after MISMATCH_MS, or behind the next ping. */
 static void a_hundred_join_a_hundred(struct world *w)
 {
 	uint64_t took;
@@ -132,7 +134,7 @@ static void a_hundred_join_a_hundred(struct world *w)
 	for (unsigned i = 1; i < w->host_count / 2; i++)
 		world_join(w, i, 0);
 	world_run_ms(w, 5000);
-	took = join_all(w, w->host_count / 2, 0, 500);
+	took = join_all(w, w->host_count / 2, 0, PROBE_PERIOD_MS + MISMATCH_MS);
 	printf("     %u hosts join as many: all see all after %" PRIu64 " ms\n", w->host_count / 2, took);
 	expect_quiet(w, 5000);
 }
