@@ -715,8 +715,8 @@ uint64_t probe_suspects_due(const struct gossip *g);
 uint64_t probe_tick(struct gossip *g);
 void probe_paused(struct gossip *g, uint64_t gap_ms);
 void probe_ping(struct gossip *g, struct member *m, enum ping_kind kind);
-struct member *probe_successor(struct gossip *g, uint32_t ring); /* of ourselves on ring 1 or 2; NULL: we are alone */
-void probe_doubt(struct gossip *g, struct member *m);		 /* does UDP get there, or does it again? */
+struct member *probe_follower(const struct gossip *g, uint32_t ring); /* on ring 1 or 2, as last probed; NULL: nobody */
+void probe_doubt(struct gossip *g, struct member *m);		      /* does UDP get there, or does it again? */
 void probe_suspect(struct gossip *g, struct member *m, uint32_t accuser, bool hearsay_dead);
 void probe_on_ping(struct gossip *g, struct member *m, const struct proto_ping *ping);
 void probe_on_ack(struct gossip *g, struct member *m, const struct proto_ping *ack);

@@ -653,9 +653,9 @@ static void flush_to_some(struct gossip *g, const struct proto_packet *packets, 
 	unsigned targets = g->member_count > NEWS_ALL_MAX ? NEWS_FANOUT_MANY : NEWS_FANOUT;
 
 	for (uint32_t ring = 1; g->member_count > NEWS_ALL_MAX && ring <= RINGS; ring++) {
-		struct member *m = probe_successor(g, ring);
+		struct member *m = probe_follower(g, ring);
 
-		if (m && !m->unheard) {
+		if (m) {
 			send_news(g, m, packets, count);
 			targets--;
 		}

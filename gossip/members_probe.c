@@ -168,13 +168,21 @@ static struct member *find_successor(struct gossip *g, uint32_t ring)
 }
 
 /* Looked for only when it went or somebody came: among thousands that takes longer than all the rest of a probe. */
-struct member *probe_successor(struct gossip *g, uint32_t ring)
+static struct member *ring_successor(struct gossip *g, uint32_t ring)
 {
 	struct successor *s = &g->successors[ring - 1];
 
 	if (s->gains != g->member_gains || !s->member || !member_usable(g, s->member))
 		*s = (struct successor){.gains = g->member_gains, .member = find_successor(g, ring)};
 	return s->member;
+}
+
+/* For news, which are passed on many times between two probes: it may have come since who stands between. */
+struct member *probe_follower(const struct gossip *g, uint32_t ring)
+{
+	struct member *m = g->successors[ring - 1].member;
+
+	return m && member_usable(g, m) && !m->unheard ? m : NULL;
 }
 
 static struct member *random_of(struct gossip *g, bool dead)
@@ -197,11 +205,11 @@ static struct member *next_target(struct gossip *g)
 {
 	switch (g->period++ % 4) {
 	case 0:
-		return probe_successor(g, 1);
+		return ring_successor(g, 1);
 	case 1:
-		return probe_successor(g, 2);
+		return ring_successor(g, 2);
 	case 2:
-		return probe_successor(g, 1 + core_random(g, 2));
+		return ring_successor(g, 1 + core_random(g, 2));
 	default:
 		return random_of(g, false);
 	}
