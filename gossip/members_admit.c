@@ -337,7 +337,8 @@ static unsigned introduce(struct gossip *g, struct member_save saves[ADMISSION_W
 	return count;
 }
 
-/* The admission is on disk and on its way to all before the joiner hears of it. */
+/* The number was on disk before, the admission is on its way there and to all. If we lose power before either has arrived, nobody
+ * knows the joiner, and it has to leave and join again. */
 static void welcome(struct gossip *g, const struct admission_result *result)
 {
 	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
