@@ -4,6 +4,10 @@
  * one is gone by then. A home that does not answer within CLAIM_MS does not stop anybody: the asker creates alone, and if two did
  * so on the two sides of a cut, both objects exist and are shown as a conflict.
  *
+ * Who has just started or joined knows of nothing that exists, takes itself for the home of everything, or both: it makes nothing
+ * before it has been compared with one other host (`claims_when_met`). One that hears nobody takes the others for dead in the
+ * end, and goes on alone.
+ *
  * A claim is not yet the thing: its maker may fail, or die before it has published. Of a network that does no harm, its
  * definition is all of it. A pool that nobody made has no address in anybody's custody, so an asker that would join one waits
  * until it is published (`patient`). A maker that fails tells the home; the claim of one that died, or has started anew since, is
@@ -16,6 +20,7 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "base/bytes.h"
 #include "base/alloc.h"
@@ -24,6 +29,7 @@
 #define CLAIM_MS 200
 #define CLAIM_RESEND_MS 50
 #define CLAIM_PATIENCE_MS 2000
+#define CLAIM_MEET_MS 5000  /* who has not met anybody by then is told so: an engine asks again */
 #define CLAIM_KEEP_MS 30000 /* by then the record has spread */
 #define CLAIM_KEY_MAX 128
 #define CLAIMS_MAX 4096
@@ -56,6 +62,50 @@ struct pending_claim {
 	UT_hash_handle hh;
 	uint8_t value[];
 };
+
+struct met_waiter {
+	void (*fn)(void *arg, const struct err *err);
+	void *arg;
+	uint64_t until_ms;
+	struct met_waiter *prev, *next;
+};
+
+/* ---- meeting the cluster ---- */
+
+static void end_waiter(struct node *node, struct met_waiter *w, const struct err *err)
+{
+	DL_DELETE(node->met_waiters, w);
+	w->fn(w->arg, err);
+	free(w);
+}
+
+void claims_when_met(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg)
+{
+	struct met_waiter *w;
+
+	if (!node->gossip || gossip_has_met(node->gossip)) {
+		fn(arg, NULL);
+		return;
+	}
+	w = alloc_new(struct met_waiter);
+	*w = (struct met_waiter){.fn = fn, .arg = arg, .until_ms = clock_boot_ms() + CLAIM_MEET_MS};
+	DL_APPEND(node->met_waiters, w);
+	housekeeping_soon(node);
+}
+
+static void end_waiters(struct node *node, uint64_t now, bool drain)
+{
+	bool met = node->gossip && gossip_has_met(node->gossip);
+	struct met_waiter *w, *next;
+	struct err err = {0};
+
+	err_set(&err, ERR_UNREACHABLE,
+		"this host does not know yet what exists in its cluster: no other host has answered it since it started; "
+		"`trestle members` shows whom it hears; try again in a few seconds");
+	DL_FOREACH_SAFE(node->met_waiters, w, next)
+	if (met || drain || now >= w->until_ms)
+		end_waiter(node, w, met && !drain ? NULL : &err);
+}
 
 /* ---- home ---- */
 
@@ -355,6 +405,7 @@ void claims_tick(struct node *node, uint64_t now)
 {
 	struct pending_claim *p, *next;
 
+	end_waiters(node, now, false);
 	HASH_ITER(hh, node->pending_claims, p, next)
 	tick_one(node, p, now);
 	forget_old(node, now);
@@ -365,6 +416,7 @@ void claims_drain(struct node *node)
 {
 	struct pending_claim *p, *next;
 
+	end_waiters(node, clock_boot_ms(), true);
 	HASH_ITER(hh, node->pending_claims, p, next)
 	finish(node, p, NULL, 0);
 }
@@ -374,6 +426,13 @@ void claims_free(struct node *node)
 	struct pending_claim *p, *next_pending;
 	struct claim *c, *next;
 
+	struct met_waiter *w, *next_waiter;
+
+	DL_FOREACH_SAFE(node->met_waiters, w, next_waiter)
+	{
+		DL_DELETE(node->met_waiters, w);
+		free(w);
+	}
 	HASH_ITER(hh, node->pending_claims, p, next_pending)
 	{
 		struct asker *a = p->askers, *next_asker;

@@ -115,6 +115,12 @@ static void add_pools(struct node *node, struct network *n, const struct network
 	n->def.version += added;
 }
 
+static void fail(struct obtain *o, const struct err *err)
+{
+	o->fn(o->arg, NULL, err);
+	free(o);
+}
+
 static void obtained(struct obtain *o, struct network *n)
 {
 	struct network_def before = n->def;
@@ -143,8 +149,7 @@ static void on_claimed(void *arg, const void *winner, size_t len)
 
 	if (network_def_decode(winner, len, &def, &err) < 0) {
 		err_prefix(&err, "network \"%s\": the answer of its home host", o->spec.name);
-		o->fn(o->arg, NULL, &err);
-		free(o);
+		fail(o, &err);
 		return;
 	}
 	n = network_by_id(o->node, &def.id);
@@ -177,29 +182,39 @@ static int new_def(struct node *node, const struct network_spec *spec, struct ne
 	return 0;
 }
 
-void network_obtain(struct node *node, const struct network_spec *spec,
-	void (*fn)(void *arg, struct network *network, const struct err *err), void *arg)
+static void on_met(void *arg, const struct err *not_met)
 {
-	struct obtain *o = alloc_new(struct obtain);
-	struct network *known;
+	struct obtain *o = arg;
+	struct network *known = not_met ? NULL : network_named(o->node, o->spec.name);
 	struct network_def def = {0};
 	uint8_t buf[GOSSIP_VALUE_MAX];
 	char key[NETWORK_NAME_MAX + 3];
 	struct err err = {0};
 
+	if (not_met) {
+		fail(o, not_met);
+	} else if (known) {
+		obtained(o, known);
+	} else if (new_def(o->node, &o->spec, &def, &err) < 0) {
+		fail(o, &err);
+	} else {
+		snprintf(key, sizeof(key), "n:%s", def.name);
+		claim_name(o->node, key, false, buf, network_def_encode(&def, buf, sizeof(buf)), on_claimed, o);
+	}
+}
+
+void network_obtain(struct node *node, const struct network_spec *spec,
+	void (*fn)(void *arg, struct network *network, const struct err *err), void *arg)
+{
+	struct obtain *o = alloc_new(struct obtain);
+	struct network *known;
+
 	*o = (struct obtain){.node = node, .spec = *spec, .fn = fn, .arg = arg};
 	if (!o->spec.name[0] && o->spec.pool_count)
 		prefix_format(&o->spec.pools[0], o->spec.name); /* two hosts that ask for the same subnet mean the same network */
 	known = network_named(node, o->spec.name);
-	if (known) {
+	if (known)
 		obtained(o, known);
-		return;
-	}
-	if (new_def(node, &o->spec, &def, &err) < 0) {
-		fn(arg, NULL, &err);
-		free(o);
-		return;
-	}
-	snprintf(key, sizeof(key), "n:%s", def.name);
-	claim_name(node, key, false, buf, network_def_encode(&def, buf, sizeof(buf)), on_claimed, o);
+	else
+		claims_when_met(node, on_met, o);
 }

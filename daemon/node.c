@@ -167,7 +167,7 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 		if (node->housekeepings % TRIM_EVERY == TRIM_FIRST)
 			malloc_trim(0);
 	}
-	if (node->pending_claims)
+	if (node->pending_claims || node->met_waiters)
 		housekeeping_soon(node);
 	else
 		event_add(node->housekeeping, &tv);

@@ -245,6 +245,7 @@ struct hostno_grant;
 struct ticket;
 struct claim;
 struct pending_claim;
+struct met_waiter;
 struct datapath;
 
 struct forget;
@@ -302,6 +303,7 @@ struct node {
 	struct claim *claims;		      /* as home */
 	struct pending_claim *pending_claims; /* as asker */
 	uint32_t next_claim;
+	struct met_waiter *met_waiters;
 
 	struct standing standing;
 	struct ipam *ipam;
@@ -426,6 +428,8 @@ uint64_t streams_refused(const struct node *node);
 
 /* claims.c */
 /* patient: waits for what another is making, and is told NULL when that takes too long */
+/* At once, or when this host has been compared with another one: fn may make what is not known then. err: it has not in time. */
+void claims_when_met(struct node *node, void (*fn)(void *arg, const struct err *err), void *arg);
 void claim_name(struct node *node, const char *key, bool patient, const void *mine, size_t len,
 	void (*fn)(void *arg, const void *winner, size_t len), void *arg);
 void claims_forget(struct node *node, const char *key, bool mine); /* what was made under it, by us or not, is gone */

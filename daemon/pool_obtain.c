@@ -202,25 +202,47 @@ static void take_network_prefix(struct obtain *o)
 		}
 }
 
-void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err),
-	void *arg)
+static struct pool *find_known(struct obtain *o)
 {
-	struct obtain *o = alloc_new(struct obtain);
 	struct pool *p = NULL;
 
-	*o = (struct obtain){.node = node, .spec = *spec, .fn = fn, .arg = arg};
-	snprintf(o->name, sizeof(o->name), "%s", spec->name ? spec->name : "");
 	if (!prefix_is_set(&o->spec.prefix) && o->name[0])
 		take_network_prefix(o);
 	o->chosen = !prefix_is_set(&o->spec.prefix);
 	if (!o->chosen)
-		p = pools_find(node, o->spec.space, &o->spec.prefix);
+		p = pools_find(o->node, o->spec.space, &o->spec.prefix);
 	else if (o->name[0])
-		p = pool_named(node, o->spec.space, o->spec.family, o->name);
-	if (p && !pool_in_use(p) && pool_overlapping(node, o->spec.space, &p->state.def.prefix))
-		p = NULL; /* left over and overlapped by now: ask_home says by what */
-	if (p)
+		p = pool_named(o->node, o->spec.space, o->spec.family, o->name);
+	if (p && !pool_in_use(p) && pool_overlapping(o->node, o->spec.space, &p->state.def.prefix))
+		return NULL; /* left over and overlapped by now: ask_home says by what */
+	return p;
+}
+
+static void on_met(void *arg, const struct err *err)
+{
+	struct obtain *o = arg;
+	struct pool *p = err ? NULL : find_known(o);
+
+	if (err)
+		fail(o, err);
+	else if (p)
 		succeed(o, p, false);
 	else
 		ask_home(o);
+}
+
+void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(void *arg, struct pool *pool, const struct err *err),
+	void *arg)
+{
+	struct obtain *o = alloc_new(struct obtain);
+	struct pool *p;
+
+	*o = (struct obtain){.node = node, .spec = *spec, .fn = fn, .arg = arg};
+	snprintf(o->name, sizeof(o->name), "%s", spec->name ? spec->name : "");
+	o->spec.name = o->name;
+	p = find_known(o);
+	if (p)
+		succeed(o, p, false);
+	else
+		claims_when_met(node, on_met, o);
 }

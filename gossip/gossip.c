@@ -305,6 +305,14 @@ bool gossip_in_step(const struct gossip *g)
 	return true;
 }
 
+bool gossip_has_met(const struct gossip *g)
+{
+	for (unsigned i = 0; i < g->member_count; i++)
+		if (g->slots[i] != g->self && g->slots[i]->in_step && g->slots[i]->state == GOSSIP_ALIVE)
+			return true;
+	return gossip_in_step(g);
+}
+
 /* Twice, since nobody acknowledges it; who misses both hears it from the others, or sees a death. */
 void gossip_leave(struct gossip *g, uint64_t now_ms)
 {

@@ -214,6 +214,8 @@ unsigned gossip_member_count(const struct gossip *g, enum gossip_state state); /
 /* True once every host that we believe alive has been compared with and found equal since start (or is suspected or dead):
  * absence of a record then means that it is gone. A lone host is in step at once. */
 bool gossip_in_step(const struct gossip *g);
+/* True once one of them has been: what the cluster knew when we started is known here, but for what is on its way. */
+bool gossip_has_met(const struct gossip *g);
 
 /* Whether more than half of the hosts that have not left (this one counts, `hostno` does not) are known to have the admission of
  * `hostno` that this host signed; in clusters of more than 64 hosts 33 are enough: an heir asks all that it knows, and only if

@@ -69,6 +69,23 @@ class Unmade(Hosts):
         for s in subnets:
             self.use(one, s)
 
+    def test_who_has_just_started_makes_nothing_that_is_there(self):
+        """It hears nobody, and nobody is dead for it yet: it would be the home of all names, and know of none."""
+        one, two, three = self.daemons
+        three.kill9()
+        one.plugin().create_network("made", "10.60.0.0/24")
+        self.lab.cut(self.lab.hosts[:2], self.lab.hosts[2:])
+        three.start()
+        answers = []
+        asker = threading.Thread(target=lambda: answers.append(three.plugin().request_pool("10.60.0.0/24")))
+        asker.start()
+        wait_for(lambda: answers or three.call("GET", "/v1/status")["counters"]["gossip"]["probe_timeouts"], 10, "its probes fail")
+        self.assertFalse(answers)
+        self.lab.heal()
+        asker.join()
+        self.assertEqual(len(answers), 1)
+        self.assertEqual(answers[0]["PoolID"], one.plugin().request_pool("10.60.0.0/24")["PoolID"])
+
     def waits(self, daemon, subnet):
         try:
             daemon.plugin().request_pool(subnet)
