@@ -25,7 +25,7 @@
 #define GOSSIP_KEY_MAX 64      /* bytes of a record's key */
 #define GOSSIP_VALUE_MAX 1024  /* bytes of a record's value: one record always fits one packet of 1,200 */
 #define GOSSIP_TELL_MAX 1100   /* bytes of one application message */
-#define GOSSIP_PACKET_MAX 1200 /* UDP payload, below every sane path MTU (gossip.md F15) */
+#define GOSSIP_PACKET_MAX 1200 /* UDP payload, below every sane path MTU: docs/wire.md */
 #define GOSSIP_NAME_MAX 63
 #define GOSSIP_HOSTNO_MAX 0xfffff /* 20 bits (gossip.md 3.2); 0 = not admitted */
 #define GOSSIP_MEMBERS_MAX 8192
