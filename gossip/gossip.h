@@ -27,7 +27,7 @@
 #define GOSSIP_TELL_MAX 1100   /* bytes of one application message */
 #define GOSSIP_PACKET_MAX 1200 /* UDP payload, below every sane path MTU: docs/wire.md */
 #define GOSSIP_NAME_MAX 63
-#define GOSSIP_HOSTNO_MAX 0xfffff /* 20 bits (gossip.md 3.2); 0 = not admitted */
+#define GOSSIP_HOSTNO_MAX 0xfffff /* 20 bits; 0 = not admitted */
 #define GOSSIP_MEMBERS_MAX 8192
 /* Records in one host's memory, about 100 bytes each: of all hosts together, of one host, of one topic. At a limit a new own
  * record is an error, and one of another host is refused and counted; its shard is asked for again every SHARDS_REFUSED_MS. */
