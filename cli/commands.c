@@ -723,8 +723,12 @@ static int run_forget(struct cli *cli)
 			text_of(answer, "host"), text_of(answer, "heir"));
 		json_array_foreach(waiting, i, name)
 			fprintf(cli->out, "  %s\n", json_string_value(name) ? json_string_value(name) : "?");
-		fputs("say it again to see how far it is; --assume-fenced takes your word that some of them are stopped too\n",
-			cli->out);
+		fprintf(cli->out,
+			"say it again to see how far it is; `trestle members` shows which of them are dead. Bring those back, "
+			"or, where "
+			"one is stopped for good too:\n  trestle forget %s --fenced --assume-fenced %s\n",
+			cli->args[0],
+			json_string_value(json_array_get(waiting, 0)) ? json_string_value(json_array_get(waiting, 0)) : "NAME");
 	}
 	json_decref(answer);
 	return done ? CLI_FINE : CLI_PROBLEM;
@@ -758,8 +762,8 @@ static int run_ipam_check(struct cli *cli)
 		show_findings(cli->out, answer, "ghosts", "ghost");
 		show_findings(cli->out, answer, "leaks", "leak");
 		fprintf(cli->out,
-			"%" JSON_INTEGER_FORMAT " pools, %" JSON_INTEGER_FORMAT
-			" leases on this host: %zu found; kernel at the last comparison: %" JSON_INTEGER_FORMAT
+			"pools %" JSON_INTEGER_FORMAT ", leases of this host %" JSON_INTEGER_FORMAT
+			", duplicates, ghosts and leaks %zu; kernel at the last comparison: %" JSON_INTEGER_FORMAT
 			" missing, %" JSON_INTEGER_FORMAT " foreign\n",
 			number_of(answer, "pools"), number_of(answer, "leases"), found, number_of(kernel, "missing"),
 			number_of(kernel, "foreign"));

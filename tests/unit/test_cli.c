@@ -482,7 +482,9 @@ static void forget_says_where_the_addresses_went_or_who_is_awaited(void **state)
 		"\"assumed_fenced\":[]}");
 	expect(run(d, "forget n3 --fenced"), CLI_PROBLEM,
 		"host n3 is being forgotten by n1; its addresses move when these have answered:\n  n2\n"
-		"say it again to see how far it is; --assume-fenced takes your word that some of them are stopped too\n",
+		"say it again to see how far it is; `trestle members` shows which of them are dead. Bring those back, or, where "
+		"one is "
+		"stopped for good too:\n  trestle forget n3 --fenced --assume-fenced n2\n",
 		"");
 }
 
@@ -494,7 +496,9 @@ static void ipam_check_names_what_it_found(void **state)
 		"{\"pools\":1,\"leases\":2,\"leaks\":[],\"duplicates\":[],\"ghosts\":[],"
 		"\"kernel\":{\"missing\":0,\"foreign\":0,\"different\":0}}");
 	expect(run(d, "ipam check"), CLI_FINE,
-		"1 pools, 2 leases on this host: 0 found; kernel at the last comparison: 0 missing, 0 foreign\n", "");
+		"pools 1, leases of this host 2, duplicates, ghosts and leaks 0; kernel at the last comparison: 0 missing, 0 "
+		"foreign\n",
+		"");
 	assert_request(d, "GET /v1/ipam/check", "");
 	answer(d, 200,
 		"{\"pools\":1,\"leases\":2,\"leaks\":[{\"address\":\"10.9.0.5\",\"pool\":\"10.9.0.0/24\",\"what\":\"leased\"}],"
@@ -502,7 +506,8 @@ static void ipam_check_names_what_it_found(void **state)
 		"\"kernel\":{\"missing\":0,\"foreign\":0,\"different\":0}}");
 	expect(run(d, "ipam check"), CLI_PROBLEM,
 		"duplicate  10.9.0.6 of 10.9.0.0/24: twice\nleak       10.9.0.5 of 10.9.0.0/24: leased\n"
-		"1 pools, 2 leases on this host: 2 found; kernel at the last comparison: 0 missing, 0 foreign\n",
+		"pools 1, leases of this host 2, duplicates, ghosts and leaks 2; kernel at the last comparison: 0 missing, 0 "
+		"foreign\n",
 		"");
 }
 
