@@ -37,7 +37,8 @@ struct store {
 static const struct {
 	const char *file, *lock, *option, *advice;
 } area_names[] = {
-	[STORE_STATE] = {"state.db", "lock", "state-dir", "restore it, or move it away to start as a new host"},
+	[STORE_STATE] = {"state.db", "lock", "state-dir",
+		"restore it, or move it and its log (-wal) away to start as a new host"},
 	[STORE_BOOT] = {"boot.db", "boot.lock", "run-dir",
 		"stop the containers of this host's networks and move it away, or reboot"},
 };
@@ -140,6 +141,15 @@ static bool has_log(const struct area *a)
 	return stat(path, &st) == 0 && st.st_size > 0;
 }
 
+/* After a kill the last saves are in the log only, and SQLite would take them for those of a new file. */
+static int log_alone(const struct area *a, struct err *err)
+{
+	return err_set(err, ERR_CORRUPT,
+		"%s is not there, but its log %s-wal is, with what was saved last; restore the file, or move "
+		"the log away too",
+		a->path, a->path);
+}
+
 /* SQLite fills half a page at the end with zeros and finds no fault in it. Rightly so while there is a log: it has that page
  * whole. */
 static int check_whole_pages(struct area *a, off_t size, struct err *err)
@@ -183,8 +193,10 @@ static int check_read_only(struct area *a, struct err *err)
 	struct stat st;
 	int result;
 
+	if (stat(a->path, &st) < 0 && errno != ENOENT)
+		return err_sys(err, errno, "%s", a->path);
 	if (stat(a->path, &st) < 0)
-		return errno == ENOENT ? create_file(a, err) : err_sys(err, errno, "%s", a->path);
+		return has_log(a) ? log_alone(a, err) : create_file(a, err);
 	if (st.st_size == 0)
 		return err_set(err, ERR_CORRUPT, "%s: the file is empty, expected a database; %s", a->path, a->advice);
 	if (st.st_size < PAGE_SIZE_MIN) /* SQLite takes it for a database without tables */

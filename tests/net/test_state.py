@@ -47,6 +47,18 @@ class State(Hosts):
         self.says(self.refusal(self.daemon), self.path, *words)
         self.assertEqual(self.digest(), before, "the file was changed")
 
+    def test_a_log_without_its_file_is_not_taken_for_a_new_hosts(self):
+        self.daemon.start()
+        self.daemon.kill9()
+        wal = self.path + "-wal"
+        self.assertGreater(os.path.getsize(wal), 0)
+        os.rename(self.path, self.path + ".away")
+        self.says(self.refusal(self.daemon), self.path, wal, "move the log away too")
+        self.assertFalse(os.path.exists(self.path))
+        os.rename(wal, wal + ".away")
+        self.daemon.start()
+        self.assertEqual(self.daemon.local_endpoints(), [])
+
     def test_a_copied_state_is_refused_until_it_is_adopted(self):
         """As on a machine made from an image of another."""
         self.daemon.start("--machine-id", "aaaa1111", *self.adopt_own())
