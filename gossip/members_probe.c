@@ -200,19 +200,14 @@ static struct member *random_of(struct gossip *g, bool dead)
 	return NULL;
 }
 
-/* Three of four periods go round the rings; the fourth covers views that differ and a ring neighbour that does not probe. */
+/* Three of four periods go round the rings; the fourth covers views that differ and a ring neighbour that does not probe. In this
+ * order nobody waits for more than three periods for the one that precedes it on a ring. */
 static struct member *next_target(struct gossip *g)
 {
-	switch (g->period++ % 4) {
-	case 0:
-		return ring_successor(g, 1);
-	case 1:
-		return ring_successor(g, 2);
-	case 2:
-		return ring_successor(g, 1 + core_random(g, 2));
-	default:
-		return random_of(g, false);
-	}
+	static const uint8_t rings[] = {1, 2, 1, 0, 2, 1, 2, 0};
+	uint32_t ring = rings[g->period++ % sizeof(rings)];
+
+	return ring ? ring_successor(g, ring) : random_of(g, false);
 }
 
 /* ---- the probe of the period ---- */
