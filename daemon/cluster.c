@@ -525,15 +525,45 @@ static void on_told(void *ctx, uint32_t from, uint8_t kind, const void *body, si
 	}
 }
 
-static void on_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
+static void on_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable)
 {
 	struct node *node = ctx;
-	/* Cluster keys must not be lost; what is told of other members would be learned again. */
-	bool durable = key_len == 1 && *(const char *)key == GOSSIP_SAVED_KEYS;
 	struct store_change *c = store_change_new(STORE_STATE, STORE_GOSSIP, key, key_len, val, len, durable);
 
 	if (c)
 		outbox_save(node->outbox, c);
+}
+
+struct packet {
+	struct node *node;
+	struct gossip_addr to;
+	bool by_stream;
+	size_t len;
+	uint8_t bytes[];
+};
+
+static void on_packet_due(void *arg)
+{
+	struct packet *p = arg;
+
+	if (p->by_stream)
+		cluster_send_stream(p->node, &p->to, p->bytes, p->len);
+	else
+		cluster_send(p->node, &p->to, p->bytes, p->len);
+	free(p);
+}
+
+static void on_send_saved(void *ctx, const struct gossip_addr *to, const void *packet, size_t len, bool by_stream)
+{
+	struct node *node = ctx;
+	struct packet *p = alloc_zeroed(1, sizeof(*p) + len, "struct packet");
+
+	p->node = node;
+	p->to = *to;
+	p->by_stream = by_stream;
+	p->len = len;
+	memcpy(p->bytes, packet, len);
+	outbox_call(node->outbox, on_packet_due, p);
 }
 
 struct kept {
@@ -661,6 +691,7 @@ static const struct gossip_ops gossip_ops = {
 	.told = on_told,
 	.admit = hostno_admit,
 	.save = on_save,
+	.send_saved = on_send_saved,
 	.sync = on_sync,
 	.stream = cluster_send_stream,
 	.forgotten = on_forgotten,

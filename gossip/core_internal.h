@@ -547,6 +547,8 @@ void core_send_by(
 	struct gossip *g, const struct member *m, enum frame_class class, const struct proto_packet *packet, bool stream);
 void core_hello(struct gossip *g, struct member *m);
 void core_transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len);
+/* Behind what was saved before it. */
+void core_transmit_saved(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len);
 void core_messages(struct gossip *g, struct member *m, const uint8_t *plain, size_t len);
 
 /* publish.c */

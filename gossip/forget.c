@@ -106,7 +106,7 @@ void gossip_forget(struct gossip *g, const struct id128 *host_id, bool rotate, u
 		now_forgotten(g, g->self->hostno);
 	} else if (add(g, host_id)) {
 		memcpy(key + 1, host_id->bytes, sizeof(host_id->bytes));
-		g->ops.save(g->ctx, key, sizeof(key), &val, 1);
+		g->ops.save(g->ctx, key, sizeof(key), &val, 1, false);
 		if (m) {
 			void_member(g, m);
 			admit_in_use(g, m); /* what else it was admitted with is nobody's either */

@@ -111,8 +111,6 @@ enum gossip_standing {
 	GOSSIP_STANDING_SILENT	  /* likewise, and it was here first: we say nothing any more */
 };
 
-#define GOSSIP_SAVED_KEYS 'k' /* the one key of a saved pair whose value is secret, and must be durable: see `sync` */
-
 struct gossip_ops {
 	void (*send)(void *ctx, const struct gossip_addr *to, const void *packet, size_t len);
 	void (*random)(void *ctx, void *buf, size_t len);
@@ -127,8 +125,11 @@ struct gossip_ops {
 	 * repeats. */
 	uint32_t (*admit)(void *ctx, const struct id128 *host_id);
 	/* Keep (val) or forget (NULL) what a restart needs to find the others again: members with addresses, admissions, keys'
-	 * floor. */
-	void (*save)(void *ctx, const void *key, size_t key_len, const void *val, size_t len);
+	 * floor. Durable: it must survive a loss of power; the rest would be learned again. */
+	void (*save)(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable);
+	/* `send`, or with by_stream `stream`, but not before everything given to `save` is on disk. May be NULL: `save` itself is
+	 * durable. */
+	void (*send_saved)(void *ctx, const struct gossip_addr *to, const void *packet, size_t len, bool by_stream);
 	/* Call gossip_kept(ticket) when everything given to `save` before is on disk: a new cluster key is not used before that.
 	 * May be NULL: `save` itself is durable. */
 	void (*sync)(void *ctx, uint64_t ticket);

@@ -155,7 +155,7 @@ static void save(struct gossip *g)
 	g->keys.agreed_ms = 0;
 	g->keys.newest_in_use = false;
 	apply(g);
-	g->ops.save(g->ctx, KEYS_RECORD_KEY, 1, val, len);
+	g->ops.save(g->ctx, KEYS_RECORD_KEY, 1, val, len, true);
 	sodium_memzero(val, sizeof(val));
 	if (g->ops.sync)
 		g->ops.sync(g->ctx, g->keys.ticket);
@@ -369,7 +369,7 @@ uint64_t keys_tick(struct gossip *g)
 	g->keys.next_ms = NEVER;
 	if (g->keys.wanted && gossip_rotate(g, g->now, &err) == 0) {
 		g->keys.wanted = false;
-		g->ops.save(g->ctx, KEYS_WANTED_KEY, 1, NULL, 0);
+		g->ops.save(g->ctx, KEYS_WANTED_KEY, 1, NULL, 0, false);
 	}
 	if (g->keys.ring.count == 1 && !g->keys.wanted)
 		return NEVER;
@@ -388,7 +388,7 @@ void keys_want_rotation(struct gossip *g)
 
 	g->keys.wanted = true;
 	g->keys.next_ms = g->now;
-	g->ops.save(g->ctx, KEYS_WANTED_KEY, 1, &version, 1);
+	g->ops.save(g->ctx, KEYS_WANTED_KEY, 1, &version, 1, false);
 }
 
 int keys_restore_wanted(struct gossip *g, const uint8_t *val, size_t len, struct err *err)

@@ -151,7 +151,7 @@ void members_save(struct gossip *g, const struct member *m)
 	memcpy(save.public_key, m->public_key, sizeof(save.public_key));
 	snprintf(save.name, sizeof(save.name), "%s", m->name);
 	len = member_save_encode(&save, key, val);
-	g->ops.save(g->ctx, key, sizeof(key), val, len);
+	g->ops.save(g->ctx, key, sizeof(key), val, len, false);
 }
 
 /* Else a host that left would be waited for and declared dead by whoever starts again. */
@@ -162,9 +162,9 @@ static void save_left(struct gossip *g, const struct member *m)
 
 	left_save_encode(&left, key, val);
 	if (m->state == GOSSIP_LEFT)
-		g->ops.save(g->ctx, key, sizeof(key), val, sizeof(val));
+		g->ops.save(g->ctx, key, sizeof(key), val, sizeof(val), false);
 	else
-		g->ops.save(g->ctx, key, sizeof(key), NULL, 0);
+		g->ops.save(g->ctx, key, sizeof(key), NULL, 0, false);
 }
 
 /* Bounded by GOSSIP_MEMBERS_MAX. */

@@ -337,15 +337,15 @@ static unsigned introduce(struct gossip *g, struct member_save saves[ADMISSION_W
 	return count;
 }
 
-/* The number was on disk before, the admission is on its way there and to all. If we lose power before either has arrived, nobody
- * knows the joiner, and it has to leave and join again. */
+/* The number was on disk before; the admission is there before the joiner hears of it (answer_join), or nobody might know it when
+ * we lost power in between. */
 static void welcome(struct gossip *g, const struct admission_result *result)
 {
 	uint8_t key[SAVED_KEY_SIZE], val[ADMISSION_MAX];
 	size_t len = admission_encode(&result->admission, key, val);
 	struct member *m;
 
-	g->ops.save(g->ctx, key, sizeof(key), val, len);
+	g->ops.save(g->ctx, key, sizeof(key), val, len, true);
 	push_gather(g, PUSH_GATHER_MS);
 	core_put(g, 0, key, sizeof(key), val, len);
 	m = new_member(g, &result->member);
@@ -480,7 +480,7 @@ static void answer_join(struct gossip *g, const struct id128 *host_id, const str
 		g->counters.refused_join++;
 	else if (!members_by_id(g, &result.member.host_id))
 		welcome(g, &result);
-	core_transmit(g, from, result.reply, result.reply_len);
+	core_transmit_saved(g, from, result.reply, result.reply_len);
 }
 
 /* That of this host, and those that waited long enough. */
@@ -622,7 +622,7 @@ static void admit_self(struct gossip *g)
 	snprintf(a.name, sizeof(a.name), "%s", g->self->name);
 	admission_sign(&a, &g->config.cluster_id, g->config.identity, g->self->hostno);
 	len = admission_encode(&a, key, val);
-	g->ops.save(g->ctx, key, sizeof(key), val, len);
+	g->ops.save(g->ctx, key, sizeof(key), val, len, false);
 	core_put(g, 0, key, sizeof(key), val, len);
 }
 

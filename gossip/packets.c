@@ -16,13 +16,21 @@ static uint64_t fresh(struct gossip *g)
 	return value;
 }
 
-static void transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len, bool stream)
+/* False: there is nothing to send. */
+static bool count_sent(struct gossip *g, const struct gossip_addr *to, size_t len, bool stream)
 {
 	if (len == 0 || !ip_is_set(&to->ip) || g->standing.now == GOSSIP_STANDING_SILENT)
-		return;
+		return false;
 	g->counters.packets_out++;
 	g->counters.bytes_out += len;
 	g->counters.streamed_out += stream;
+	return true;
+}
+
+static void transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len, bool stream)
+{
+	if (!count_sent(g, to, len, stream))
+		return;
 	if (stream)
 		g->ops.stream(g->ctx, to, packet, len);
 	else
@@ -38,6 +46,16 @@ static bool is_stream(const struct gossip *g, const struct gossip_addr *addr)
 void core_transmit(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len)
 {
 	transmit(g, to, packet, len, is_stream(g, to));
+}
+
+void core_transmit_saved(struct gossip *g, const struct gossip_addr *to, const uint8_t *packet, size_t len)
+{
+	bool stream = is_stream(g, to);
+
+	if (!g->ops.send_saved)
+		transmit(g, to, packet, len, stream);
+	else if (count_sent(g, to, len, stream))
+		g->ops.send_saved(g->ctx, to, packet, len, stream);
 }
 
 static void seal_and_send(struct gossip *g, const struct member *m, const struct gossip_addr *to, enum frame_class class,

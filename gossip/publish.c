@@ -23,7 +23,7 @@ void core_reserve_seq(struct gossip *g)
 	bw_u8(&w, RESERVE_VERSION);
 	bw_u32(&w, g->self->epoch);
 	bw_u64(&w, g->seq_reserved);
-	g->ops.save(g->ctx, RESERVE_KEY, 1, val, w.len);
+	g->ops.save(g->ctx, RESERVE_KEY, 1, val, w.len, false);
 }
 
 int core_restore_seq(struct gossip *g, const void *val, size_t len, struct err *err)

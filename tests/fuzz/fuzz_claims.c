@@ -46,13 +46,14 @@ static void no_member(void *ctx, const struct gossip_member *member, enum gossip
 	(void)old;
 }
 
-static void no_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
+static void no_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable)
 {
 	(void)ctx;
 	(void)key;
 	(void)key_len;
 	(void)val;
 	(void)len;
+	(void)durable;
 }
 
 static const struct gossip_ops ops = {.send = no_send, .random = no_random, .member = no_member, .save = no_save};

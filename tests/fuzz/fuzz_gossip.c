@@ -72,11 +72,12 @@ static uint32_t on_admit(void *ctx, const struct id128 *host_id)
 	return 0;
 }
 
-static void on_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
+static void on_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable)
 {
 	(void)ctx;
 	(void)key;
 	(void)val;
+	(void)durable;
 	if (key_len > 64 || len > 512)
 		abort();
 }

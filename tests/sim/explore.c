@@ -38,16 +38,6 @@ static void draw_clocks(struct world *w)
 		w->hosts[i].clock_ppm = (int32_t)sim_rng_below(&w->rng, 2 * CLOCK_PPM + 1) - CLOCK_PPM;
 }
 
-static void allow_power_cuts(struct world *w)
-{
-	w->power_cuts = true;
-	for (unsigned i = 0; i < w->host_count; i++) {
-		w->hosts[i].undo = calloc(SIM_UNDO_MAX, sizeof(*w->hosts[i].undo));
-		if (!w->hosts[i].undo)
-			abort();
-	}
-}
-
 static void change_record(struct world *w, unsigned host)
 {
 	unsigned network = sim_rng_below(&w->rng, NETWORKS);
@@ -249,7 +239,7 @@ static void start(struct world *w)
 {
 	draw_clocks(w);
 	if (sim_rng_permille(&w->rng, 700))
-		allow_power_cuts(w);
+		world_allow_power_cuts(w);
 	world_introduce_all(w);
 	world_start_all(w);
 	if (!w->with_ipam)

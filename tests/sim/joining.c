@@ -98,6 +98,24 @@ static void numbers_are_saved_first(struct world *w)
 	expect_quiet(w, 5000);
 }
 
+/* At the moment at which a host is in and nobody else runs who could have heard of it; many times, for what is lost is drawn. */
+static void a_sponsor_that_loses_power_knows_whom_it_welcomed(struct world *w)
+{
+	world_allow_power_cuts(w);
+	world_start(w, 0);
+	world_run_ms(w, 2000);
+	for (unsigned i = 1; i < w->host_count && !w->failure[0]; i++) {
+		world_join(w, i, 0);
+		for (unsigned ms = 0; ms < 2000 && !w->hosts[i].gossip; ms++)
+			world_run_ms(w, 1);
+		expect(w, w->hosts[i].gossip != NULL, "the host is welcomed");
+		world_power_cut(w, 0);
+		world_start(w, 0);
+		expect(w, world_run_until(w, 30000, 10, all_see_those_that_run), "and its sponsor knows it when it is back");
+		world_crash(w, i);
+	}
+}
+
 /* Not all in the same millisecond. Of 12 seeds: 380 to 520 ms, 415 in the median. */
 static void hundreds_join_one_by_one(struct world *w)
 {
@@ -201,6 +219,7 @@ const struct scenario joining_scenarios[] = {
 	{"repeated_requests_hold_up_no_newcomer", 4, false, repeated_requests_hold_up_no_newcomer},
 	{"hundreds_join_at_once", 200, false, hundreds_join_at_once},
 	{"numbers_are_saved_first", 260, false, numbers_are_saved_first},
+	{"a_sponsor_that_loses_power_knows_whom_it_welcomed", 12, false, a_sponsor_that_loses_power_knows_whom_it_welcomed},
 	{"hundreds_join_one_by_one", 150, false, hundreds_join_one_by_one},
 	{"hundreds_join_with_loss", 120, false, hundreds_join_with_loss},
 	{"a_hundred_join_a_hundred", 160, false, a_hundred_join_a_hundred},

@@ -22,13 +22,14 @@ static void no_send(void *ctx, const struct gossip_addr *to, const void *packet,
 	(void)len;
 }
 
-static void no_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
+static void no_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable)
 {
 	(void)ctx;
 	(void)key;
 	(void)key_len;
 	(void)val;
 	(void)len;
+	(void)durable;
 }
 
 static void no_member(void *ctx, const struct gossip_member *member, enum gossip_state old)

@@ -522,13 +522,12 @@ static uint32_t op_admit(void *ctx, const struct id128 *host_id)
 	return 0;
 }
 
-/* Durable or not like in the daemon. */
-static void op_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
+static void op_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable)
 {
 	struct sim_host *host = ctx;
 	bool was = arena_pause();
 
-	save(host, &host->disk, key, key_len, val, len, key_len == 1 && *(const char *)key == GOSSIP_SAVED_KEYS);
+	save(host, &host->disk, key, key_len, val, len, durable);
 	arena_resume(was);
 }
 
@@ -1007,6 +1006,16 @@ static void clear_boot(struct sim_disk *disk)
 	HASH_ITER(hh, disk->first, pair, next)
 	if (pair->key[0] == 'L')
 		forget_pair(disk, pair);
+}
+
+void world_allow_power_cuts(struct world *w)
+{
+	w->power_cuts = true;
+	for (unsigned i = 0; i < w->host_count; i++) {
+		w->hosts[i].undo = calloc(SIM_UNDO_MAX, sizeof(*w->hosts[i].undo));
+		if (!w->hosts[i].undo)
+			abort();
+	}
 }
 
 void world_power_cut(struct world *w, unsigned index)

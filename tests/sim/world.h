@@ -186,6 +186,7 @@ void sim_token(struct token *ret_token, unsigned sponsor); /* the one that they 
 void world_crash(struct world *w, unsigned host);	   /* its disk stays */
 void world_restart(struct world *w, unsigned host, bool new_epoch);
 /* Everything since the last durable write may be gone, and what a reboot clears is. Starting again takes a new epoch. */
+void world_allow_power_cuts(struct world *w);
 void world_power_cut(struct world *w, unsigned host);
 /* Its disks as they are now, for world_roll_back: the host, which must be down, then has them again. */
 void world_keep_image(struct world *w, unsigned host);

@@ -62,9 +62,9 @@ static uint32_t on_admit(void *ctx, const struct id128 *host_id)
 	return 0;
 }
 
-static void on_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len)
+static void on_save(void *ctx, const void *key, size_t key_len, const void *val, size_t len, bool durable)
 {
-	(void)ctx, (void)key, (void)key_len, (void)val, (void)len;
+	(void)ctx, (void)key, (void)key_len, (void)val, (void)len, (void)durable;
 }
 
 static const struct gossip_ops ops = {.send = on_send,
