@@ -197,7 +197,7 @@ bench-attach: ## attaching a container: ours beside Docker's overlay and bridge
 bench-cni: deps-cni load ## ADD and DEL: ours beside Debian's bridge and ptp, and beside a program that only makes the objects
 bench-footprint: ## memory and size
 bench-gossip: deps-bench-gossip ## membership and records at 10, 50 and 100 hosts, beside serf; BENCH_N=50: these alone, SHORT=1: ten hosts, two minutes
-bench-sim: sim ## membership and records in the simulator, virtual time, about 50 minutes on two cores; SHORT=1: some minutes
+bench-sim: sim ## membership and records in the simulator, virtual time, about 21 minutes on two cores; SHORT=1: some minutes
 $(BENCHES:%=bench-%): bench-%: deps-docker all
 	@mkdir -p build/bench
 	$(Q)python3 -m bench.$*

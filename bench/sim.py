@@ -23,7 +23,7 @@ A row's median, min and max are over runs from different seeds ("n"); where all 
 `moonshot` is what the design sets out for, `peers` the best figure of others that is known: [M] measured on this kind of machine beside
 serf, [S] a simulation of theirs, [P] published, [C] computed from their constants.
 
-Two runs at a time, the longest first; the last line says how long all of it took: 50 minutes beside other work. A run may take 900 s of
+Two runs at a time, the longest first; the last line says how long all of it took: 21 minutes on two cores. A run may take 900 s of
 a core and 9 GiB: what needs more is ended and named, and so is each figure of the table below that is not there. SHORT=1: 50 and 100
 hosts, some minutes. TRESTLE_SIM_SIZES=50,1000 measures these numbers of hosts only. TRESTLE_LONG=1, one run at a time, 18 GiB and two
 hours for each: also a cut of 5,000; losses and deaths among 5,000 (each host hears from so many others that it shares no memory with
