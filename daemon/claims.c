@@ -95,10 +95,13 @@ void claims_when_met(struct node *node, void (*fn)(void *arg, const struct err *
 
 static void end_waiters(struct node *node, uint64_t now, bool drain)
 {
-	bool met = node->gossip && gossip_has_met(node->gossip);
 	struct met_waiter *w, *next;
 	struct err err = {0};
+	bool met;
 
+	if (!node->met_waiters)
+		return;
+	met = node->gossip && gossip_has_met(node->gossip);
 	err_set(&err, ERR_UNREACHABLE,
 		"this host does not know yet what exists in its cluster: no other host has answered it since it started; "
 		"`trestle members` shows whom it hears; try again in a few seconds");
