@@ -228,8 +228,19 @@ static json_t *warnings_json(struct node *node)
 			json_string("two hosts speak with one identity: is one a copy of the other's state directory?"));
 	if (*datapath_warning(node))
 		json_array_append_new(warnings, json_text(datapath_warning(node)));
+	for (int i = 0; i < 2; i++)
+		if (neighbours_sentence(node, i, text, sizeof(text)))
+			json_array_append_new(warnings, json_text(text));
 	warn_networks(node, warnings);
 	return warnings;
+}
+
+static json_t *neighbour_table_json(const struct neighbour_table *t)
+{
+	if (t->limit == 0)
+		return json_null();
+	return json_pack(
+		"{s:I, s:I, s:I}", "entries", (json_int_t)t->used, "limit", (json_int_t)t->limit, "full", (json_int_t)t->full);
 }
 
 static json_t *drift_json(const struct node *node)
@@ -267,6 +278,7 @@ static json_t *member_counts_json(const struct node *node)
 json_t *api_status(struct node *node)
 {
 	uint64_t now = clock_boot_ms();
+	const struct neighbour_table *tables = node->neighbours.tables;
 	struct gossip_addr listen = node->options.listen;
 	json_t *o = json_object();
 
@@ -287,6 +299,9 @@ json_t *api_status(struct node *node)
 	json_object_set_new(o, "pools", json_integer(HASH_COUNT(node->pools)));
 	json_object_set_new(o, "spare_numbers", json_integer(hostnos_spare(node)));
 	json_object_set_new(o, "drift", drift_json(node));
+	neighbours_look(node);
+	json_object_set_new(o, "neighbours",
+		json_pack("{s:o, s:o}", "ipv4", neighbour_table_json(&tables[0]), "ipv6", neighbour_table_json(&tables[1])));
 	json_object_set_new(o, "in_step", json_boolean(gossip_in_step(node->gossip)));
 	json_object_set_new(o, "last_resync_age_ms", json_integer((json_int_t)(now - datapath_last_resync_ms(node))));
 	json_object_set_new(o, "rss_bytes", json_integer((json_int_t)rss_bytes()));

@@ -162,6 +162,7 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 		tombstones_tick(node, now);
 		join_by_option(node, now);
 		custody_poke(node);
+		neighbours_tick(node);
 		if (++node->housekeepings % LINKS_EVERY == 0)
 			datapath_look_at_links(node);
 		if (node->housekeepings % TRIM_EVERY == TRIM_FIRST)

@@ -20,6 +20,7 @@
  *   pool_calls.c       the IPAM half of the plugin
  *   routes.c           this host's routes, which a subnet must not overlap
  *   underlay.c         how large a packet the hosts' network carries
+ *   neighbours.c       how full the kernel's neighbour tables are
  *
  *   endpoints.c        this host's endpoints: made, published, removed; collecting what an engine forgot
  *   endpoint_calls.c   what engines ask of them: Create, Join, Leave, Delete
@@ -250,6 +251,18 @@ struct datapath;
 
 struct forget;
 
+/* See neighbours.c. */
+struct neighbour_table {
+	uint32_t used, limit; /* limit 0: not looked at yet */
+	uint64_t full;
+	bool high; /* it is to be warned of */
+};
+struct neighbours {
+	struct neighbour_table tables[2]; /* IPv4, IPv6 */
+	bool looking, failed;
+	uint64_t looked_ms;
+};
+
 /* See standing.c. */
 struct standing {
 	struct gossip_mark mark, base;
@@ -328,6 +341,7 @@ struct node {
 	uint64_t duplicates_seen;
 
 	struct datapath *datapath;
+	struct neighbours neighbours;
 	struct event *housekeeping;
 	uint64_t last_housekeeping_ms, next_join_ms;
 	unsigned housekeepings;
@@ -748,6 +762,11 @@ const struct datapath_drops *datapath_drops(const struct node *node);
 const char *datapath_warning(const struct node *node);	  /* what of the host's stands in the way; "" for nothing */
 struct mac datapath_tunnel_mac(const struct node *node);  /* of our vxlan devices */
 const char *datapath_last_error(const struct node *node); /* "" when the last sync was fine */
+
+/* neighbours.c */
+void neighbours_look(struct node *node);					       /* soon, and not too often */
+void neighbours_tick(struct node *node);					       /* with each housekeeping */
+bool neighbours_sentence(const struct node *node, int table, char *text, size_t size); /* false: there is room */
 
 /* api.c */
 extern const struct control_backend api_backend;

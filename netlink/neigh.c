@@ -4,6 +4,7 @@
 #include <libmnl/libmnl.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "netlink/build.h"
@@ -77,6 +78,43 @@ static uint8_t af_of(uint8_t family)
 void nl_neigh_dump_request(struct nlb *b, uint8_t family)
 {
 	begin(b, RTM_GETNEIGH, 0, (struct ndmsg){.ndm_family = af_of(family)});
+}
+
+void nl_neigh_table_request(struct nlb *b, uint8_t family)
+{
+	const struct ndtmsg header = {.ndtm_family = af_of(family)};
+
+	nlb_begin(b, RTM_GETNEIGHTBL, 0, &header, sizeof(header));
+}
+
+/* Later kernels may append to both structures. */
+enum { T_LIMIT, T_CONFIG, T_STATS, T_COUNT };
+static const struct nl_policy table_policy[T_COUNT] = {
+	[T_LIMIT] = NL_FIXED(NDTA_THRESH3, 4),
+	[T_CONFIG] = NL_RANGE(NDTA_CONFIG, sizeof(struct ndt_config), UINT16_MAX),
+	[T_STATS] = NL_RANGE(NDTA_STATS, sizeof(struct ndt_stats), UINT16_MAX),
+};
+
+int nl_neigh_table_parse(const struct nlmsghdr *h, struct nl_neigh_table *ret_table, struct err *err)
+{
+	const struct nlattr *a[T_COUNT];
+	struct ndt_config config;
+	struct ndt_stats stats = {0};
+
+	if (nl_parse_message(h, sizeof(struct ndtmsg), table_policy, T_COUNT, a, err) < 0)
+		return -1;
+	if (!a[T_CONFIG] || !a[T_LIMIT])
+		return 0;
+	memcpy(&config, mnl_attr_get_payload(a[T_CONFIG]), sizeof(config));
+	if (a[T_STATS])
+		memcpy(&stats, mnl_attr_get_payload(a[T_STATS]), sizeof(stats));
+	*ret_table = (struct nl_neigh_table){config.ndtc_entries, nl_u32(a[T_LIMIT], 0), stats.ndts_table_fulls};
+	return 0;
+}
+
+bool nl_row_counts(const struct nl_row *row)
+{
+	return row->kind == NL_ROW_NEIGH && !(row->state & NUD_PERMANENT) && !(row->flags & NTF_EXT_LEARNED);
 }
 
 void nl_fdb_put_request(struct nlb *b, uint32_t vxlan, const struct mac *mac, const struct ip *dst)

@@ -42,6 +42,18 @@ void nl_fdb_dump_port_request(struct nlb *b, uint32_t port);
 void nl_bridge_row_get_request(struct nlb *b, uint32_t port, const struct mac *mac);
 void nl_neigh_dump_request(struct nlb *b, uint8_t family /* 4 or 6 */);
 
+/* The kernel's neighbour table of a family. It is one for all network namespaces, and so are its limits; a namespace sees its own
+ * rows alone, but these figures everywhere (/proc and /sys have them in the first namespace only). */
+struct nl_neigh_table {
+	uint32_t entries; /* all; those that are permanent or learned elsewhere do not count against the limit (Linux 5.0) */
+	uint32_t limit;	  /* gc_thresh3 */
+	uint64_t full;	  /* how often since the boot a neighbour found no room */
+};
+void nl_neigh_table_request(struct nlb *b, uint8_t family /* 4 or 6 */); /* a dump: the table, then a message for each device */
+/* ret_table stays as it is for a device's message. */
+int nl_neigh_table_parse(const struct nlmsghdr *h, struct nl_neigh_table *ret_table, struct err *err);
+bool nl_row_counts(const struct nl_row *row); /* against the limit of its table */
+
 /* Unicast rows are written with CREATE|REPLACE: CREATE alone returns 0 and changes nothing when the row is there with other
  * content. The zero MAC takes CREATE|APPEND, and REPLACE is refused. */
 void nl_fdb_put_request(struct nlb *b, uint32_t vxlan, const struct mac *mac, const struct ip *dst);

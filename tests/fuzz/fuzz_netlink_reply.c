@@ -70,6 +70,14 @@ static void try_route(const struct nlmsghdr *h, struct err *err)
 	err->code = ERR_OK;
 }
 
+static void try_table(const struct nlmsghdr *h, struct err *err)
+{
+	struct nl_neigh_table table;
+
+	if (nl_neigh_table_parse(h, &table, err) == 0)
+		err->code = ERR_OK;
+}
+
 static const struct {
 	uint16_t type;
 	void (*attempt)(const struct nlmsghdr *h, struct err *err);
@@ -82,6 +90,7 @@ static const struct {
 	{RTM_DELADDR, try_addr},
 	{RTM_NEWROUTE, try_route},
 	{RTM_DELROUTE, try_route},
+	{RTM_NEWNEIGHTBL, try_table},
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
