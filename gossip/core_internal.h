@@ -716,6 +716,7 @@ void probe_start(struct gossip *g);
 uint64_t probe_suspects_due(const struct gossip *g);
 uint64_t probe_tick(struct gossip *g);
 void probe_paused(struct gossip *g, uint64_t gap_ms);
+void probe_end(struct gossip *g, uint32_t hostno); /* nobody has this number any more: no question for it goes on */
 void probe_ping(struct gossip *g, struct member *m, enum ping_kind kind);
 struct member *probe_follower(const struct gossip *g, uint32_t ring); /* on ring 1 or 2, as last probed; NULL: nobody */
 void probe_doubt(struct gossip *g, struct member *m);		      /* does UDP get there, or does it again? */

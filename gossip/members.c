@@ -256,6 +256,7 @@ bool members_renumber(struct gossip *g, struct member *m, const struct member_sa
 {
 	if (!index_grow(g, &g->by_hostno, false))
 		return false;
+	probe_end(g, m->hostno);
 	m->hostno = save->hostno; /* its old place in the index leads to a member with another number, so to nobody */
 	g->tree_order_count = 0;  /* its place follows from the number */
 	m->addr = save->addr;

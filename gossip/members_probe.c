@@ -771,6 +771,15 @@ uint64_t probe_tick(struct gossip *g)
 	return next;
 }
 
+void probe_end(struct gossip *g, uint32_t hostno)
+{
+	if (g->probe.target == hostno)
+		g->probe.phase = PROBE_IDLE;
+	for (unsigned i = 0; i < CHECKS; i++)
+		if (g->checks[i].target == hostno)
+			g->checks[i].target = 0;
+}
+
 /* We were stopped for a while (SIGSTOP, a suspended VM): nobody else is to blame for what we did not hear. */
 void probe_paused(struct gossip *g, uint64_t gap_ms)
 {

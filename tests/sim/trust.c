@@ -131,7 +131,7 @@ static void note_void(struct sim_host *host, const struct gossip_member *member,
 		voided[host->index]++;
 }
 
-void admit_twice(struct world *w)
+static void admit_twice_within(struct world *w, uint64_t ms)
 {
 	const unsigned joiner = w->host_count - 1;
 	struct sim_host *host = &w->hosts[joiner];
@@ -143,15 +143,39 @@ void admit_twice(struct world *w)
 	host->side = w->hosts[0].side;
 	world_cut(w, 0, joiner, true);
 	world_join(w, joiner, 0);
-	world_run_ms(w, 1000);
+	world_run_ms(w, ms / 5);
 	expect(w, gossip_member_get(w->hosts[2].gossip, SECOND_NUMBER, &member), "one side has a number for it");
 	joiner_free(host->joiner);
 	host->joiner = NULL;
 	host->side = w->hosts[1].side;
 	world_join(w, joiner, 1);
-	world_run_ms(w, 5000);
+	world_run_ms(w, ms);
 	expect(w, host->gossip != NULL, "it is in");
 	expect(w, view(w, 3, joiner).state == GOSSIP_ALIVE, "under the other side's number");
+}
+
+void admit_twice(struct world *w)
+{
+	admit_twice_within(w, 5000);
+}
+
+/* Whoever probes it, or was asked to verify that it is dead, learns meanwhile that nobody has the number. */
+static void the_probe_of_a_number_that_is_void_ends(struct world *w)
+{
+	struct gossip *g;
+
+	world_start(w, 0);
+	for (unsigned i = 1; i + 1 < w->host_count; i++)
+		world_join(w, i, 0);
+	world_run_ms(w, 3000);
+	admit_twice_within(w, 500);
+	g = w->hosts[2].gossip;
+	g->probe = (struct probe){
+		.phase = PROBE_DIRECT, .target = SECOND_NUMBER, .deadline_ms = g->now + 5000, .started_ms = g->now};
+	g->checks[0] = (struct check){.target = SECOND_NUMBER, .for_hostno = 1, .next_ms = g->now + 5000, .started_ms = g->now};
+	world_heal(w);
+	expect(w, world_run_until(w, 10000, 10, one_number_everywhere), "all have the one that it uses");
+	expect_quiet(w, 10000);
 }
 
 static void who_was_admitted_twice_has_one_number(struct world *w)
@@ -560,6 +584,7 @@ const struct scenario trust_scenarios[] = {
 	{"what_was_said_to_an_earlier_life_does_not_count", 2, false, what_was_said_to_an_earlier_life_does_not_count},
 	{"a_copy_of_a_host_falls_silent", 6, false, a_copy_of_a_host_falls_silent},
 	{"who_is_not_heard_takes_nothing_for_gone", 48, false, who_is_not_heard_takes_nothing_for_gone},
+	{"the_probe_of_a_number_that_is_void_ends", 5, false, the_probe_of_a_number_that_is_void_ends},
 	{"who_was_admitted_twice_has_one_number", 6, false, who_was_admitted_twice_has_one_number},
 	{"an_admission_counts_when_a_majority_has_it", 5, false, an_admission_counts_when_a_majority_has_it},
 	{"an_admission_that_was_only_sent_counts_for_nobody", 4, false, an_admission_that_was_only_sent_counts_for_nobody},
