@@ -455,7 +455,6 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 		HASH_ADD(hh, node->hosts, hostno, sizeof(host->hostno), host);
 		if (node->hostnos_ms)
 			hostnos_wait(node);
-		hostno_came(node, host, &m->host_id);
 	}
 	moved = !ip_equal(&host->vtep, &m->vtep) || (m->state == GOSSIP_LEFT) != (host->state == GOSSIP_LEFT);
 	/* Whom nobody has heard yet, as each newcomer at first, is called suspect: no news. */
@@ -475,7 +474,6 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 	else if (node->ipam)
 		ipam_peer_alive(node->ipam, m->hostno, m->state <= GOSSIP_SUSPECT, clock_boot_ms());
 	hostno_look(node, &m->host_id);
-	hostnos_here(node);
 	custody_poke(node);
 }
 

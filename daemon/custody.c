@@ -188,7 +188,7 @@ int custody_start(struct node *node, struct err *err)
 	if (!node->ipam)
 		return err_set(err, ERR_INTERNAL, "out of memory");
 	if (node->cluster.known)
-		ipam_open_slices(node->ipam, clock_boot_ms());
+		ipam_be_known(node->ipam, clock_boot_ms());
 	if (store_each(node->store, STORE_STATE, STORE_IPAM, restore, node, err) < 0)
 		return err_prefix(err, "custody of addresses");
 	if (store_each(node->store, STORE_BOOT, STORE_LEASE, restore, node, err) < 0)

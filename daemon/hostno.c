@@ -2,8 +2,8 @@
  *
  * A sponsor gives a newcomer one of its own spares, so that hosts can join on both sides of a cut; each takes spares when joining
  * has gone quiet. A number once granted belongs to that host for good, since MACs carry it: it is kept in the state file and
- * leased again at each start. Here is also what depends on who knows of an admission: a newcomer may have addresses
- * (ipam_peer_eligible) when a majority has it, and this host opens its slices of large pools when a majority has heard of it. */
+ * leased again at each start. Here is also what depends on who knows of an admission: a newcomer may have addresses of its
+ * sponsor (ipam_peer_eligible) when a majority has it, and of others when it has itself heard a majority (ipam_be_known). */
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,60 +77,16 @@ static void grants_look(struct node *node)
 	grant_look(node, g);
 }
 
-/* What a host got from us is found by the heir of ours as long as somebody whom the heir asks knows that host. Who came in by
- * another sponsor while most of the others were away is known to few: it gets nothing from us either, before they are back and
- * have heard of it. Those that came in so do not count. */
-static bool most_are_here(struct node *node)
-{
-	unsigned here = 1, dead = 0;
-	struct host *host, *next;
-
-	HASH_ITER(hh, node->hosts, host, next)
-	{
-		dead += host->state == GOSSIP_DEAD && !host->strange;
-		here += host->state <= GOSSIP_SUSPECT && !host->strange;
-	}
-	return here > dead;
-}
-
-void hostno_came(struct node *node, struct host *host, const struct id128 *host_id)
-{
-	struct hostno_grant *g;
-
-	HASH_FIND(hh, node->grants, host_id, sizeof(*host_id), g);
-	/* Its own state is not noted yet. Without a dead host there is nothing to count, and thousands may come at once. */
-	if (g || !node->ipam || !gossip_member_count(node->gossip, GOSSIP_DEAD) || most_are_here(node))
-		return;
-	host->strange = true;
-	node->strange++;
-	ipam_peer_eligible(node->ipam, host->hostno, false, clock_boot_ms());
-}
-
-void hostnos_here(struct node *node)
-{
-	struct host *host, *next;
-
-	if (!node->strange || !node->ipam || !most_are_here(node))
-		return;
-	node->strange = 0;
-	HASH_ITER(hh, node->hosts, host, next)
-	{
-		if (!host->strange)
-			continue;
-		host->strange = false;
-		ipam_peer_eligible(node->ipam, host->hostno, true, clock_boot_ms());
-	}
-	custody_poke(node);
-}
-
-/* The other way round: known to many, our number is ours for good, and with it our slice of each large pool. */
+/* The other way round: known to many, our number is ours for good, and with it our slice of each large pool; and others give us
+ * addresses. Each is asked for with the word that we are not yet: it would be no use to have donors count, who may have just
+ * started, or sit in a cut that nobody has noticed. */
 static void known_look(struct node *node)
 {
 	if (node->cluster.known || !node->ipam || !gossip_known(node->gossip))
 		return;
 	node->cluster.known = true;
 	cluster_save(node);
-	ipam_open_slices(node->ipam, clock_boot_ms());
+	ipam_be_known(node->ipam, clock_boot_ms());
 	custody_poke(node);
 }
 
@@ -342,7 +298,7 @@ void hostnos_stop(struct node *node)
 		HASH_DEL(node->grants, g);
 		free(g);
 	}
-	node->grants_unspread = node->strange = 0;
+	node->grants_unspread = 0;
 }
 
 static void own_spares(void *ctx, const struct ipam_share *share)

@@ -198,8 +198,7 @@ struct host { /* a member, as far as rows need it */
 	enum gossip_state state;
 	uint64_t since_ms;
 	struct ip vtep;
-	bool hidden;  /* dead for long, or left: its rows are out of the kernel */
-	bool strange; /* came in while most of the others were away: see hostno.c */
+	bool hidden; /* dead for long, or left: its rows are out of the kernel */
 	UT_hash_handle hh;
 };
 
@@ -288,7 +287,6 @@ struct node {
 	uint64_t hostnos_until_ms;   /* at the latest */
 	uint64_t hostnos_ms;	     /* from then on; 0 = we do, or it is not known */
 	unsigned grants_unspread;    /* of these, hosts that too few others know */
-	unsigned strange;	     /* hosts of that kind */
 	struct gossip *gossip;
 	int udp_fd;
 	int host_netns_fd;	   /* of the namespace that we run in */
@@ -422,11 +420,9 @@ void hostnos_stop(struct node *node);
 void hostnos_turn(struct node *node, uint64_t now);
 void hostnos_look(struct node *node); /* after the core's turn: who is known to a majority now */
 void hostno_look(struct node *node, const struct id128 *host_id);
-void hostno_came(struct node *node, struct host *host, const struct id128 *host_id); /* one that was not known before */
-void hostnos_here(struct node *node);						     /* a host is there, or dead, or left */
-void hostnos_wait(struct node *node);						     /* somebody joins: not now */
-void hostnos_pool_seen(struct node *node, const struct pool_def *def);		     /* the pool of host numbers became known */
-unsigned hostnos_spare(struct node *node);					     /* that this host can give away by itself */
+void hostnos_wait(struct node *node);				       /* somebody joins: not now */
+void hostnos_pool_seen(struct node *node, const struct pool_def *def); /* the pool of host numbers became known */
+unsigned hostnos_spare(struct node *node);			       /* that this host can give away by itself */
 uint32_t hostno_admit(void *ctx, const struct id128 *host_id);
 
 /* stream.c: gossip's port over TCP, where UDP does not pass */

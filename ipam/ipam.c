@@ -469,22 +469,24 @@ void ipam_hold(struct ipam *ipam, enum ipam_hold hold, uint64_t now_ms)
 	run_due(ipam, now_ms);
 }
 
-void ipam_open_slices(struct ipam *ipam, uint64_t now_ms)
+void ipam_be_known(struct ipam *ipam, uint64_t now_ms)
 {
 	struct pool *pool, *next;
 
-	if (ipam->slices_open)
+	if (ipam->known)
 		return;
-	ipam->slices_open = true;
+	ipam->known = true;
 	HASH_ITER(hh, ipam->pools, pool, next)
 	{
 		if (!pool->known)
 			continue;
 		slice_fill(ipam, pool);
-		if (ipam->started)
-			pool_taken(ipam, pool);
-		if (ipam->started)
-			pool_after_change(ipam, pool, now_ms);
+		if (!ipam->started)
+			continue;
+		pool_taken(ipam, pool);
+		requests_hurry(pool);
+		pool->fetch = (struct fetch){0};
+		pool_after_change(ipam, pool, now_ms);
 	}
 	if (ipam->started)
 		run_due(ipam, now_ms);

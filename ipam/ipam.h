@@ -194,7 +194,8 @@ enum ipam_hold ipam_holds(const struct ipam *ipam);
 void ipam_peer_alive(struct ipam *ipam, uint32_t hostno, bool alive, uint64_t now_ms);
 void ipam_peer_left(struct ipam *ipam, uint32_t hostno, uint64_t now_ms); /* it said goodbye: its promise is not needed */
 /* A host gets addresses from this one unless it is told that it is not eligible: while its admission is not stored by a majority
- * of the not forgotten hosts (at least one beside its sponsor), nobody but us could know that it has some. */
+ * of the not forgotten hosts (at least one beside its sponsor), nobody but us could know that it has some. Nor does one that says
+ * itself that few know of it (ipam_be_known). */
 void ipam_peer_eligible(struct ipam *ipam, uint32_t hostno, bool eligible, uint64_t now_ms);
 
 /* Begins to move the estate of a host to this one; 0 when it is under way or done already. `fenced`: the operator's word that the
@@ -212,9 +213,9 @@ bool ipam_is_forgotten(const struct ipam *ipam); /* this host is named by a decr
 /* Does what is due and returns when to call again (now_ms scale; UINT64_MAX: nothing pending). */
 uint64_t ipam_tick(struct ipam *ipam, uint64_t now_ms);
 
-/* This host is known to so many that its number cannot be given to another, and uses its slices from here on. Best before
- * ipam_restore when it was so in an earlier life. */
-void ipam_open_slices(struct ipam *ipam, uint64_t now_ms);
+/* This host is known to so many that its number cannot be given to another, and that whoever becomes a donor's heir hears of it.
+ * From here on it uses its slices, and others give it addresses. Best before ipam_restore when it was so in an earlier life. */
+void ipam_be_known(struct ipam *ipam, uint64_t now_ms);
 
 /* For `trestle ipam show`: one line per holder of a pool, this host included (hostno = ours). */
 struct ipam_share {

@@ -215,7 +215,7 @@ struct ipam {
 	uint64_t last_xid;
 	bool started;
 	bool forgotten; /* a decree names us */
-	bool slices_open;
+	bool known;	/* to so many that an heir of any donor would ask us */
 	enum ipam_hold hold;
 	enum ipam_fault fault;
 	struct ipam_counters counters;
@@ -270,6 +270,7 @@ unsigned free_pick_all(const struct pool *pool, uint64_t now_ms, struct custody 
 /* peers.c */
 enum peer_life peer_life(const struct ipam *ipam, uint32_t hostno);
 bool view_wanted(const struct view *view);
+bool view_few(const struct view *view); /* it must not be given anything yet, or has not said */
 uint8_t view_bucket(const struct view *view);
 u128 view_held(const struct view *view, unsigned *ret_fragments);
 bool view_holds_some(const struct view *view, u128 start, u128 len);
@@ -332,6 +333,7 @@ void on_gift(struct pool *pool, uint32_t from, uint64_t now_ms);
 /* A question for an address that we had just given away may have overtaken the gift: it is asked again when that has arrived. */
 void on_arrived(struct pool *pool, const struct custody *gift);
 void requests_reconsider(struct pool *pool); /* the map or the state of a host changed */
+void requests_hurry(struct pool *pool);	     /* who refused us may give now */
 void requests_end(struct ipam *ipam, struct request *requests, enum ipam_result_code code); /* of a pool that is gone */
 uint64_t requests_due(const struct pool *pool);
 void request_free(struct request *request);

@@ -24,6 +24,11 @@ bool view_wanted(const struct view *view)
 	return view->chunk_count && view->chunks[0] && view->chunks[0]->wanted;
 }
 
+bool view_few(const struct view *view)
+{
+	return !view->chunk_count || !view->chunks[0] || view->chunks[0]->few;
+}
+
 uint8_t view_bucket(const struct view *view)
 {
 	return view->chunk_count && view->chunks[0] ? view->chunks[0]->bucket : 0;
@@ -491,7 +496,8 @@ static void chunk_out(struct chunking *c)
 		c->ipam->ops.publish(c->ipam->ctx, &pool->id, c->index, now->bytes, now->len);
 	}
 	c->index++;
-	chunk_begin(&c->w, false, 0); /* only the first chunk says these, so that a change of the free count costs one record */
+	chunk_begin(&c->w, false, false,
+		0); /* only the first chunk says these, so that a change of the free count costs one record */
 }
 
 /* False when the last chunk is full: the rest stays unsaid. Transfers still work, by REQ, GRANT and ACK; only the map has a gap.
@@ -550,7 +556,7 @@ void publish(struct ipam *ipam, struct pool *pool)
 		return; /* most leases and releases: nothing that others see has changed */
 	pool->dirty = false;
 	pool->bucket = bucket;
-	chunk_begin(&c.w, pool->wanted == WANT_YES, bucket);
+	chunk_begin(&c.w, pool->wanted == WANT_YES, !ipam->known, bucket);
 	chunk_shared(&c);
 	chunk_ranges(&c);
 	if (c.index < IPAM_CHUNKS_MAX)

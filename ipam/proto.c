@@ -453,11 +453,12 @@ int ipam_message_decode(struct ipam_message *ret_message, const void *bytes, siz
 
 enum chunk_item { ITEM_HOLDING = 1, ITEM_OFFER, ITEM_SHARED };
 #define CHUNK_WANTED (1u << 0)
+#define CHUNK_FEW (1u << 1) /* few hosts know of the sender yet: it must not be given anything */
 
-void chunk_begin(struct chunk_writer *w, bool wanted, uint8_t bucket)
+void chunk_begin(struct chunk_writer *w, bool wanted, bool few, uint8_t bucket)
 {
 	w->buf[0] = IPAM_FORMAT;
-	w->buf[1] = wanted ? CHUNK_WANTED : 0;
+	w->buf[1] = (wanted ? CHUNK_WANTED : 0) | (few ? CHUNK_FEW : 0);
 	w->buf[2] = bucket;
 	w->len = 3;
 	w->last_end = 0;
@@ -576,8 +577,9 @@ struct ipam_chunk *ipam_chunk_decode(const void *bytes, size_t len)
 		return NULL;
 	flags = br_u8(&r);
 	c.wanted = flags & CHUNK_WANTED;
+	c.few = flags & CHUNK_FEW;
 	c.bucket = br_u8(&r);
-	if (flags & ~CHUNK_WANTED)
+	if (flags & ~(CHUNK_WANTED | CHUNK_FEW))
 		return NULL;
 	get_items(&r, &c);
 	if (!br_done(&r))

@@ -51,7 +51,8 @@ enum ipam_ask {
 #define IPAM_REQ_URGENT (1u << 0) /* someone waits: give the last one too */
 #define IPAM_REQ_EXACT (1u << 1)  /* this one address */
 #define IPAM_REQ_SHARED (1u << 2) /* for a shared lease */
-#define IPAM_REQ_FLAGS 7u
+#define IPAM_REQ_FEW (1u << 3)	  /* few hosts know of the asker yet */
+#define IPAM_REQ_FLAGS 15u
 
 enum ipam_deny_reason {
 	IPAM_DENY_NONE = 1, /* no free address in the range asked for */
@@ -118,7 +119,7 @@ struct shared {
 
 /* One published chunk, decoded. Holdings are ascending and do not overlap. */
 struct ipam_chunk {
-	bool wanted;
+	bool wanted, few;
 	uint8_t bucket;
 	unsigned holding_count, offer_count, shared_count;
 	struct custody *holdings; /* start, len, reign, version */
@@ -135,7 +136,7 @@ struct chunk_writer {
 	size_t len;
 	u128 last_end; /* of the holding before, in this chunk */
 };
-void chunk_begin(struct chunk_writer *w, bool wanted, uint8_t bucket);
+void chunk_begin(struct chunk_writer *w, bool wanted, bool few, uint8_t bucket);
 bool chunk_put_shared(struct chunk_writer *w, const struct shared *shared);
 bool chunk_put_offer(struct chunk_writer *w, const struct custody *offer);
 bool chunk_put_holding(struct chunk_writer *w, const struct custody *holding);

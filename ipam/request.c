@@ -228,7 +228,7 @@ static void ask(struct ipam *ipam, struct pool *pool, struct request *r, struct 
 		.type = IPAM_MSG_REQ,
 		.pool = pool->id,
 		.xid = r->xid,
-		.flags = IPAM_REQ_URGENT,
+		.flags = IPAM_REQ_URGENT | (ipam->known ? 0 : IPAM_REQ_FEW),
 		.start = r->start,
 		.len = r->len,
 		.count = IPAM_CHUNK_MAX,
@@ -452,7 +452,8 @@ static void ask_holder(struct ipam *ipam, struct pool *pool, struct request *r, 
 		.type = IPAM_MSG_REQ,
 		.pool = pool->id,
 		.xid = r->xid,
-		.flags = IPAM_REQ_URGENT | IPAM_REQ_EXACT | (r->use == IPAM_USE_SHARED ? IPAM_REQ_SHARED : 0),
+		.flags = IPAM_REQ_URGENT | IPAM_REQ_EXACT | (r->use == IPAM_USE_SHARED ? IPAM_REQ_SHARED : 0) |
+			 (ipam->known ? 0 : IPAM_REQ_FEW),
 		.start = r->offset,
 		.len = 1,
 		.count = 1,
@@ -597,6 +598,19 @@ void requests_reconsider(struct pool *pool)
 		if (r->astray)
 			r->next_ms = 0;
 		r->astray = false;
+		r->due_ms = 0;
+	}
+}
+
+void requests_hurry(struct pool *pool)
+{
+	struct request *r;
+
+	DL_FOREACH(pool->requests, r)
+	{
+		for (unsigned i = 0; i < r->asked_count; i++)
+			r->asked[i].next_ms = 0;
+		r->next_ms = 0;
 		r->due_ms = 0;
 	}
 }

@@ -7,7 +7,7 @@
  * addresses.
  *
  * What it gave away of its slice stays known to it for ever, also when it drops the pool: joined again, the slice is filled only
- * where no fact is. A host uses its slice only once it is known to many (ipam_open_slices): while only its sponsor knows it, its
+ * where no fact is. A host uses its slice only once it is known to many (ipam_be_known): while only its sponsor knows it, its
  * number might be given again. */
 #include "ipam/ipam_internal.h"
 
@@ -60,7 +60,7 @@ void slice_fill(struct ipam *ipam, struct pool *pool)
 {
 	u128 at, len, end;
 
-	if (!ipam->slices_open || !slice_of(pool, pool->self, &at, &len))
+	if (!ipam->known || !slice_of(pool, pool->self, &at, &len))
 		return;
 	for (end = at + len; at < end;) {
 		struct custody piece = unknown_piece(pool, at, end);

@@ -452,7 +452,7 @@ void on_req(struct ipam *ipam, uint32_t from, const struct ipam_message *req, ui
 		deny(ipam, NULL, from, req, req->flags & IPAM_REQ_EXACT ? IPAM_DENY_NOT_MINE : IPAM_DENY_NONE, NULL);
 		return;
 	}
-	if (peer_ineligible(ipam, from)) {
+	if (peer_ineligible(ipam, from) || (req->flags & IPAM_REQ_FEW)) {
 		deny(ipam, pool, from, req, IPAM_DENY_NOT_YET, NULL);
 		return;
 	}
@@ -646,7 +646,11 @@ static bool runs_low(const struct pool *pool)
 
 uint64_t fetch_tick(struct ipam *ipam, struct pool *pool, uint64_t now_ms)
 {
-	struct ipam_message m = {.type = IPAM_MSG_REQ, .pool = pool->id, .start = pool->first, .len = pool->usable};
+	struct ipam_message m = {.type = IPAM_MSG_REQ,
+		.pool = pool->id,
+		.flags = ipam->known ? 0 : IPAM_REQ_FEW,
+		.start = pool->first,
+		.len = pool->usable};
 	struct fetch *fetch = &pool->fetch;
 	struct view *donor;
 
@@ -678,7 +682,7 @@ static uint32_t best_heir(const struct ipam *ipam, const struct pool *pool)
 
 	HASH_ITER(hh, pool->views, view, next)
 	{
-		if (peer_life(ipam, view->hostno) != PEER_ALIVE || !(view_wanted(view) || pool->retiring) ||
+		if (peer_life(ipam, view->hostno) != PEER_ALIVE || !(view_wanted(view) || pool->retiring) || view_few(view) ||
 			peer_ineligible(ipam, view->hostno))
 			continue;
 		if (!best || view_wanted(view) > view_wanted(best) ||

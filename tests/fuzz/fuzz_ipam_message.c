@@ -102,7 +102,7 @@ static struct ipam *start(void)
 	struct ipam_want want = {.pool = def.id, .owner = "x"};
 	struct err err;
 
-	ipam_open_slices(ipam, 0);
+	ipam_be_known(ipam, 0);
 	ipam_start(ipam, 0);
 	require(ipam_pool_create(ipam, &def, 0, &err) == 0);
 	for (uint32_t host = 2; host < 6; host++)

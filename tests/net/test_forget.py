@@ -266,6 +266,14 @@ class NewcomerAmongFew(Hosts):
             with self.assertRaises(Refused) as refused:
                 plugin.request_address(pool)
             self.assertIn("host h2 may not give addresses to this host", str(refused.exception))
+        two.kill9()  # who starts again finds h5 in its memory, and does not remember how few were there when it came
+        two.start()
+        for d, name in ((two, "h5"), (five, "h2")):
+            wait_for(lambda d=d, n=name: ("alive", n) in ((m["state"], m["name"]) for m in d.call("GET", "/v1/members")["members"]), 20,
+                     f"{d.host.name} hears {name}")
+        with self.assertRaises(Refused) as refused:
+            plugin.request_address(pool)
+        self.assertIn("host h2 may not give addresses to this host", str(refused.exception))
         three.start()
         wait_for(lambda: plugin.request_address(pool), 20, "an address, with three of five there")
 

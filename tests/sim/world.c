@@ -639,8 +639,11 @@ static void tick_host(struct world *w, struct sim_host *host)
 	gossip_clock_us(host->gossip, host_now_us(host));
 	look_at_standing(host);
 	if (host->ipam) {
-		uint64_t ipam_next = ipam_tick(host->ipam, now_ms);
+		uint64_t ipam_next;
 
+		if (!host->known && (host->known = gossip_known(host->gossip)))
+			ipam_be_known(host->ipam, now_ms);
+		ipam_next = ipam_tick(host->ipam, now_ms);
 		next = gossip_tick(host->gossip, now_ms);
 		next = ipam_next < next ? ipam_next : next;
 	} else {
@@ -853,6 +856,8 @@ static void start_ipam(struct world *w, struct sim_host *host)
 	host->ipam = ipam_new(&config, &ipam_ops, host);
 	ipam_break(host->ipam, faults[w->breakage]);
 	ipam_hold(host->ipam, IPAM_HOLD_ASKING, host_now_ms(host));
+	if (host->known)
+		ipam_be_known(host->ipam, host_now_ms(host));
 	for (struct sim_pair *pair = host->ipam_disk.first; pair; pair = pair->hh.next) {
 		struct err err = {0};
 

@@ -94,6 +94,7 @@ struct sim_host {
 	unsigned undo_count;
 	struct sim_image *image;
 	uint64_t networks;			   /* bits: what it subscribes to, also after a restart */
+	bool known;				   /* to many, in this life or an earlier one */
 	bool set_back;				   /* it got an old image back: what it remembers is not so */
 	struct gossip_mark mark, base;		   /* of what is on ipam_disk; the latter as last found sound */
 	enum gossip_standing stood;		   /* as last looked at */

@@ -288,7 +288,7 @@ static void a_slice_is_given_from_without_asking(void **state)
 		assert_int_equal(ipam_pool_join(s->ipam, &def, 0, &err), 0);
 		ipam_request(s->ipam, &(struct ipam_want){.pool = pool_id, .owner = "waits"}, 2, 0);
 		assert_int_equal(s->completed, 0);
-		ipam_open_slices(s->ipam, 0);
+		ipam_be_known(s->ipam, 0);
 		assert_int_equal(s->completed, 1);
 		beyond = ip_of(vectors[i].first);
 		assert_true(ip_equal(&s->last.address, &beyond));
@@ -610,7 +610,7 @@ static size_t peer_chunk(uint8_t *buf, const struct shared *shared, unsigned sha
 {
 	struct chunk_writer w;
 
-	chunk_begin(&w, true, bucket);
+	chunk_begin(&w, true, false, bucket);
 	for (unsigned i = 0; i < shared_count; i++)
 		assert_true(chunk_put_shared(&w, &shared[i]));
 	for (unsigned i = 0; i < held_count; i++)
@@ -1143,7 +1143,7 @@ static void an_offer_in_a_record_is_taken_when_the_pool_becomes_known(void **sta
 	struct err err;
 
 	(void)state;
-	chunk_begin(&w, true, 0);
+	chunk_begin(&w, true, false, 0);
 	assert_true(chunk_put_offer(&w, &offer));
 	ipam_peer_chunk(s->ipam, 2, &pool_id, 0, w.buf, w.len, 0);
 	assert_int_equal(s->log_len, 0);
@@ -1393,7 +1393,7 @@ static void a_gift_between_two_others_is_waited_for_too(void **state)
 
 	(void)state;
 	ipam_peer_alive(s->ipam, 3, true, 0);
-	chunk_begin(&w, true, 0);
+	chunk_begin(&w, true, false, 0);
 	assert_true(chunk_put_offer(&w, &passed_on));
 	ipam_peer_chunk(s->ipam, 2, &pool_id, 0, w.buf, w.len, 0);
 	ipam_peer_alive(s->ipam, 2, false, 0); /* it has done its part */
@@ -1550,6 +1550,49 @@ static void a_host_asks_ahead_before_it_runs_out(void **state)
 	ask_any(s, 0); /* one left */
 	assert_int_equal(s->sent_count, 1);
 	ipam_pool_want(s->ipam, &pool_id, true, 16, 0);
+	shell_free(s);
+}
+
+/* If all who know it were forgotten, nobody would ask it what it has. */
+static void who_says_that_few_know_it_gets_nothing(void **state)
+{
+	struct shell *s = shell_new("10.1.0.0/24");
+	struct ipam_message req = {.type = IPAM_MSG_REQ, .pool = pool_id, .xid = 77, .start = 1, .len = 254, .count = 1};
+	struct chunk_writer w;
+
+	(void)state;
+	ipam_peer_alive(s->ipam, 2, true, 0);
+	req.flags = IPAM_REQ_URGENT | IPAM_REQ_FEW;
+	deliver(s, 2, &req, 0);
+	assert_int_equal(s->sent.type, IPAM_MSG_DENY);
+	assert_int_equal(s->sent.reason, IPAM_DENY_NOT_YET);
+	for (int few = 1; few >= 0; few--) {
+		s->sent_count = 0;
+		chunk_begin(&w, true, few, 0);
+		ipam_peer_chunk(s->ipam, 2, &pool_id, 0, w.buf, w.len, 0);
+		ipam_pool_want(s->ipam, &pool_id, false, 0, 0);
+		ipam_tick(s->ipam, 0);
+		assert_int_equal(s->sent_count, !few); /* nor what nobody here needs */
+	}
+	shell_free(s);
+}
+
+static void who_is_known_to_few_says_so_and_asks_again_when_it_is_known(void **state)
+{
+	struct shell *s = shell_beside(&all_of_24, 8);
+	struct ipam_message no = {.type = IPAM_MSG_DENY, .pool = pool_id, .reason = IPAM_DENY_NOT_YET};
+
+	(void)state;
+	ipam_peer_alive(s->ipam, 2, true, 0);
+	ipam_request(s->ipam, &(struct ipam_want){.pool = pool_id, .owner = "x"}, 7, 0);
+	assert_true(s->sent.flags & IPAM_REQ_FEW);
+	no.xid = s->sent.xid;
+	deliver(s, 2, &no, 1);
+	s->sent_count = 0;
+	ipam_be_known(s->ipam, 2);
+	assert_int_equal(s->sent_count, 1);
+	assert_int_equal(s->sent.type, IPAM_MSG_REQ);
+	assert_false(s->sent.flags & IPAM_REQ_FEW);
 	shell_free(s);
 }
 
@@ -2099,6 +2142,8 @@ int main(void)
 		cmocka_unit_test(a_cancelled_request_is_not_answered_and_its_address_stays_free),
 		cmocka_unit_test(grants_outside_the_pool_are_counted_and_ignored),
 		cmocka_unit_test(a_host_asks_ahead_before_it_runs_out),
+		cmocka_unit_test(who_says_that_few_know_it_gets_nothing),
+		cmocka_unit_test(who_is_known_to_few_says_so_and_asks_again_when_it_is_known),
 		cmocka_unit_test(who_may_have_no_addresses_yet_asks_again),
 		cmocka_unit_test(who_may_have_no_addresses_until_its_deadline_is_told_so),
 		cmocka_unit_test(all_who_have_some_are_asked_ahead_in_turn),

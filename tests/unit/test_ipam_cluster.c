@@ -387,7 +387,7 @@ static void host_restore(struct host *h)
 	struct pair *p;
 
 	h->ipam = ipam_new(&config, &ops, h);
-	ipam_open_slices(h->ipam, h->cluster->now);
+	ipam_be_known(h->ipam, h->cluster->now);
 	ipam_break(h->ipam, h->cluster->fault);
 	DL_FOREACH(h->disk, p)
 	if (ipam_restore(h->ipam, p->key, p->key_len, p->val, p->len, &err) < 0)

@@ -154,6 +154,7 @@ static void host_start(struct cluster *c, uint32_t hostno)
 	h->hostno = hostno;
 	h->up = true;
 	h->ipam = ipam_new(&config, &ops, h);
+	ipam_be_known(h->ipam, 0);
 	for (unsigned i = 0; i < h->saved_count; i++)
 		if (ipam_restore(h->ipam, h->saved[i].key, h->saved[i].key_len, h->saved[i].val, h->saved[i].len, &err) < 0)
 			fail_msg("%s", err.text);
@@ -604,6 +605,7 @@ static void a_host_known_to_another_only_is_asked_too(void **state)
 	/* Host 1 starts without ever having heard of 3. */
 	ipam_free(c->hosts[1].ipam);
 	c->hosts[1].ipam = ipam_new(&(struct ipam_config){.hostno = 1, .host_id = host_id(1)}, &ops, &c->hosts[1]);
+	ipam_be_known(c->hosts[1].ipam, 0);
 	for (unsigned i = 0; i < c->hosts[1].saved_count; i++) {
 		const struct saved *s = &c->hosts[1].saved[i];
 

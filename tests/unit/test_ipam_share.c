@@ -126,6 +126,7 @@ static int set_up(void **state)
 		config.host_id.bytes[0] = (uint8_t)(i + 1);
 		h->hostno = i + 1;
 		h->ipam = ipam_new(&config, &ops, h);
+		ipam_be_known(h->ipam, 0);
 		ipam_start(h->ipam, p->now);
 		ipam_peer_alive(h->ipam, 2 - i, true, p->now);
 	}
