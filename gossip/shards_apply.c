@@ -83,14 +83,14 @@ static void conflict(struct shards *s, struct shard *shard, uint64_t seq)
 	s->ops->conflict(s->ctx, shard, seq);
 }
 
-/* Whether another key holds this seq. Only the neighbourhood where it would go is looked at. */
-static bool seq_taken(const struct shard *shard, uint64_t seq)
+/* Who holds this seq. Only the neighbourhood where it would go is looked at. */
+static struct record *holder_of(const struct shard *shard, uint64_t seq)
 {
-	const struct record *r = shard->live.last;
+	struct record *r = shard->live.last;
 
 	while (r && r->seq > seq)
 		r = r->prev;
-	return r && r->seq == seq;
+	return r && r->seq == seq ? r : NULL;
 }
 
 static void notify(struct shards *s, const struct record *r, bool gone)
@@ -139,7 +139,7 @@ static bool replace(struct shards *s, struct shard *shard, struct record *old, c
 /* One record of a batch. False: R6 or a limit, the rest of the batch is not applied. */
 static bool apply_record(struct shards *s, struct shard *shard, const struct proto_record *in, bool listing)
 {
-	struct record *r = record_find(s, shard, in->key, in->key_len);
+	struct record *r = record_find(s, shard, in->key, in->key_len), *other;
 
 	if (r && !r->old_epoch) {
 		if (r->seq == in->seq) {
@@ -155,10 +155,13 @@ static bool apply_record(struct shards *s, struct shard *shard, const struct pro
 		if (r->seq > in->seq)
 			return true;
 	}
-	if (!(listing && shard->relist) && seq_taken(shard, in->seq)) {
+	other = holder_of(shard, in->seq);
+	if (other && !(listing && shard->relist)) {
 		conflict(s, shard, in->seq);
 		return false;
 	}
+	if (other) /* what an audit found wrong: the seq is this key's (R1), and a batch with both would be refused by all */
+		record_expire(s, other);
 	if (!listing && is_known(shard, in->seq) && !s->no_r3)
 		return true; /* R3 */
 	if (!in->val && in->seq <= shard->floor && !r)

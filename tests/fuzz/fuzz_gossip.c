@@ -152,6 +152,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint64_t now = 2000;
 	struct gossip *g;
 	struct bytes_reader r;
+	const char *unsound;
 
 	if (id_is_zero(&identities[0].id))
 		make_identities();
@@ -179,8 +180,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	for (unsigned i = 0; i < TICKS_AFTER; i++)
 		now = gossip_tick(g, now);
-	if (shards_check(&g->shards))
+	unsound = shards_check(&g->shards);
+	if (unsound) {
+		fprintf(stderr, "the shards are not sound: %s\n", unsound);
 		abort();
+	}
 	gossip_free(g);
 	return 0;
 }

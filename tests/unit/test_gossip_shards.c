@@ -217,6 +217,30 @@ static void what_a_listing_left_out_may_return_with_the_next_epoch(void **state)
 	shards_fini(&c.s);
 }
 
+/* An audit found the copy wrong: it has another key for a seq than its origin. The listing mends it while it comes. */
+static void a_listing_after_an_audit_takes_a_seq_from_the_key_that_had_it(void **state)
+{
+	struct proto_batch first = {.epoch = 1, .flags = SETTLED, .to = 1, .head = 1},
+			   listing = {.epoch = 1, .flags = LISTING, .to = 1, .head = 2},
+			   rest = {.epoch = 1, .flags = LISTING, .from = 1, .to = 2, .head = 2};
+	struct proto_pull pull;
+	struct copy c;
+
+	(void)state;
+	copy_init(&c);
+	offer(&c, &first, (struct change[]){{1, "wrong", "1"}}, 1, 1000);
+	shards_relist(shards_find(&c.s, ORIGIN, TOPIC), &pull);
+	c.events[0] = '\0';
+	assert_int_equal(offer(&c, &listing, (struct change[]){{1, "right", "1"}}, 1, 1000), SHARDS_APPLIED);
+	assert_string_equal(c.events, "-wrong +right=1 ");
+	assert_null(shards_check(&c.s));
+	assert_int_equal(offer(&c, &rest, (struct change[]){{2, "more", "1"}}, 1, 1000), SHARDS_APPLIED);
+	assert_int_equal(c.s.live_count, 2);
+	assert_int_equal(c.conflicts, 0);
+	assert_null(shards_check(&c.s));
+	shards_fini(&c.s);
+}
+
 static void deliver(struct copy *to, const struct proto_packet *packet)
 {
 	struct bytes_reader r, body;
@@ -741,6 +765,7 @@ int main(void)
 		cmocka_unit_test(a_vacant_shard_ends_with_its_epoch),
 		cmocka_unit_test(old_epoch_goes_after_30_seconds),
 		cmocka_unit_test(ranges_have_a_limit),
+		cmocka_unit_test(a_listing_after_an_audit_takes_a_seq_from_the_key_that_had_it),
 		cmocka_unit_test(record_limit_is_counted),
 		cmocka_unit_test(each_limit_says_which_it_is),
 		cmocka_unit_test(a_topic_is_kept_while_it_is_wanted),
