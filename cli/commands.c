@@ -665,6 +665,43 @@ static int run_keys_rotate(struct cli *cli)
 	return CLI_FINE;
 }
 
+static int run_freeze(struct cli *cli)
+{
+	const char *reason = cli_option(cli, "--reason");
+	json_t *body = json_object(), *answer;
+	int status = CLI_FINE;
+
+	if (reason)
+		json_object_set_new(body, "reason", json_string(reason));
+	answer = ask(cli, "POST", "/v1/freeze", body, TIMEOUT_MS, &status);
+	if (!answer)
+		return status;
+	if (cli->json)
+		view_json(cli->out, answer);
+	else
+		fputs("frozen: this host reads nothing that others publish and makes nothing new, also after a restart; "
+		      "containers that "
+		      "run keep their network. `trestle status` says so until `trestle thaw`\n",
+			cli->out);
+	json_decref(answer);
+	return CLI_FINE;
+}
+
+static int run_thaw(struct cli *cli)
+{
+	int status = CLI_FINE;
+	json_t *answer = ask(cli, "POST", "/v1/thaw", json_object(), TIMEOUT_MS, &status);
+
+	if (!answer)
+		return status;
+	if (cli->json)
+		view_json(cli->out, answer);
+	else
+		fputs("thawed: what changed meanwhile has been read; `trestle status` shows whether all is well\n", cli->out);
+	json_decref(answer);
+	return CLI_FINE;
+}
+
 static int run_leave(struct cli *cli)
 {
 	json_t *body = json_object(), *answer;
@@ -805,6 +842,10 @@ const struct cli_command cli_commands[] = {
 		run_version, {{0}}},
 	{THIS_HOST, "help", "[COMMAND]", 0, 2, "shows this list, or usage and an example of one command",
 		"trestle help network create", cli_run_help, {{0}}},
+	{THIS_HOST, "freeze", "", 0, 0, "stops acting on what other hosts publish, and making anything new, until `thaw`",
+		"trestle freeze --reason 'rows vanish since 3:10, ask Kim'", run_freeze,
+		{{"--reason", "TEXT", "for whoever reads `trestle status`"}, {0}}},
+	{THIS_HOST, "thaw", "", 0, 0, "ends `freeze` and reads what changed meanwhile", "trestle thaw", run_thaw, {{0}}},
 	{THIS_HOST, "uninstall", "--purge", 0, 0, "takes away all that Trestle made on this host", "trestle uninstall --purge",
 		cli_run_uninstall,
 		{{"--purge", NULL, "links, filters, state, the CNI plugin and its configurations"},

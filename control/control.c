@@ -354,6 +354,27 @@ static int check_keys_rotate(json_t *body, struct err *err)
 	return jd_finish_strict(&d);
 }
 
+static int check_freeze(json_t *body, struct err *err)
+{
+	const char *reason;
+	struct jd d;
+
+	jd_init(&d, body, "freeze", err);
+	reason = jd_opt_str(&d, "reason", CONTROL_REASON_MAX);
+	for (; !d.failed && reason && *reason; reason++)
+		if ((unsigned char)*reason < ' ' || *reason == 127)
+			jd_fail(&d, "reason", "expected one line of text, found the control character %d", *reason);
+	return jd_finish_strict(&d);
+}
+
+static int check_thaw(json_t *body, struct err *err)
+{
+	struct jd d;
+
+	jd_init(&d, body, "thaw", err);
+	return jd_finish_strict(&d);
+}
+
 static const struct route routes[] = {
 	{CONTROL_STATUS, HTTPD_GET, "/v1/status", false, NULL, NULL},
 	{CONTROL_VERSION, HTTPD_GET, "/v1/version", false, NULL, NULL},
@@ -370,6 +391,8 @@ static const struct route routes[] = {
 	{CONTROL_LEAVE, HTTPD_POST, "/v1/leave", false, NULL, check_leave},
 	{CONTROL_KEYS, HTTPD_GET, "/v1/keys", false, NULL, NULL},
 	{CONTROL_KEYS_ROTATE, HTTPD_POST, "/v1/keys/rotate", false, NULL, check_keys_rotate},
+	{CONTROL_FREEZE, HTTPD_POST, "/v1/freeze", false, NULL, check_freeze},
+	{CONTROL_THAW, HTTPD_POST, "/v1/thaw", false, NULL, check_thaw},
 	{CONTROL_FORGET, HTTPD_POST, "/v1/forget", false, NULL, check_forget},
 	{CONTROL_AUDIT, HTTPD_GET, "/v1/ipam/check", false, NULL, NULL},
 	{CONTROL_CNI_ADD, HTTPD_POST, "/v1/cni/add", false, NULL, check_cni_add},

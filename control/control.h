@@ -10,6 +10,8 @@
 #include "base/err.h"
 #include "control/limits.h"
 
+#define CONTROL_REASON_MAX 120 /* bytes of why a host is frozen */
+
 enum control_verb {
 	CONTROL_STATUS,		  /* GET    /v1/status */
 	CONTROL_VERSION,	  /* GET    /v1/version */
@@ -27,6 +29,8 @@ enum control_verb {
 	CONTROL_LEAVE,		  /* POST   /v1/leave               {"force"?} */
 	CONTROL_KEYS,		  /* GET    /v1/keys */
 	CONTROL_KEYS_ROTATE,	  /* POST   /v1/keys/rotate         {} */
+	CONTROL_FREEZE,		  /* POST   /v1/freeze              {"reason"?} */
+	CONTROL_THAW,		  /* POST   /v1/thaw                {} */
 	CONTROL_FORGET,		  /* POST   /v1/forget              {"host", "fenced"?, "assume_fenced"?} */
 	CONTROL_AUDIT,		  /* GET    /v1/ipam/check */
 	/* For trestle-cni. An attachment is named by {"config", "container_id", "ifname"}; docs/api.md has the bodies. */

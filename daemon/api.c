@@ -152,6 +152,8 @@ static const struct verb verbs[] = {
 	[CONTROL_LEAVE] = {.later = leave},
 	[CONTROL_KEYS] = {.plain = api_keys},
 	[CONTROL_KEYS_ROTATE] = {.told = keys_rotate},
+	[CONTROL_FREEZE] = {.later = freeze_on},
+	[CONTROL_THAW] = {.later = freeze_off},
 	[CONTROL_FORGET] = {.later = estate_forget},
 	[CONTROL_AUDIT] = {.plain = estate_check},
 	[CONTROL_CNI_ADD] = {.whole = workloads_call},
@@ -164,10 +166,31 @@ static const struct verb verbs[] = {
 	[CONTROL_IPAM_CHECK] = {.whole = workloads_call},
 };
 
+/* What makes something new, and what changes the cluster. */
+static bool makes(enum control_verb verb)
+{
+	switch (verb) {
+	case CONTROL_NETWORK_CREATE:
+	case CONTROL_NETWORK_RM:
+	case CONTROL_TOKEN:
+	case CONTROL_JOIN:
+	case CONTROL_LEAVE:
+	case CONTROL_FORGET:
+	case CONTROL_CNI_ADD:
+	case CONTROL_CNI_STATUS: /* "could a container be attached?" */
+	case CONTROL_IPAM_ALLOCATE:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static int refused(const struct node *node, enum control_verb verb, struct err *err)
 {
 	if (!node->gossip || !node->ipam)
 		return err_set(err, ERR_UNREACHABLE, "this host is changing its cluster; try again in a second");
+	if (makes(verb) && freeze_refuses(node, err))
+		return -1;
 	if (verb == CONTROL_NETWORK_CREATE && (node->leaving || node->join))
 		return err_set(err, ERR_UNREACHABLE, "this host is joining or leaving a cluster; try again in a second");
 	return 0;

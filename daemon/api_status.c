@@ -192,6 +192,8 @@ static json_t *warnings_json(struct node *node)
 	unsigned dead = gossip_member_count(node->gossip, GOSSIP_DEAD),
 		 suspect = gossip_member_count(node->gossip, GOSSIP_SUSPECT);
 
+	if (freeze_sentence(node, text, sizeof(text)))
+		json_array_append_new(warnings, json_text(text));
 	if (standing_sentence(node, text, sizeof(text)))
 		json_array_append_new(warnings, json_text(text));
 	if (*error) {
@@ -289,6 +291,7 @@ json_t *api_status(struct node *node)
 	json_object_set_new(o, "cluster_id", api_id(&node->cluster.cluster_id));
 	json_object_set_new(o, "epoch", json_integer(node->cluster.epoch));
 	json_object_set_new(o, "state", json_string(node->join ? "joining" : node->leaving ? "leaving" : "running"));
+	json_object_set_new(o, "frozen", freeze_json(node));
 	json_object_set_new(o, "listen", api_addr(&listen));
 	json_object_set_new(o, "vtep", api_ip(&node->options.vtep));
 	json_object_set_new(o, "members", member_counts_json(node));

@@ -477,10 +477,9 @@ static void on_member(void *ctx, const struct gossip_member *m, enum gossip_stat
 	custody_poke(node);
 }
 
-static void on_record(
-	void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
+void cluster_record(
+	struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
 {
-	struct node *node = ctx;
 	const uint8_t *k = key;
 	struct id128 id;
 
@@ -511,6 +510,13 @@ static void on_record(
 	}
 }
 
+static void on_record(
+	void *ctx, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
+{
+	if (!freeze_misses(ctx, origin, topic, key, key_len, val, val_len))
+		cluster_record(ctx, origin, topic, key, key_len, val, val_len);
+}
+
 static void on_told(void *ctx, uint32_t from, uint8_t kind, const void *body, size_t len)
 {
 	struct node *node = ctx;
@@ -518,7 +524,7 @@ static void on_told(void *ctx, uint32_t from, uint8_t kind, const void *body, si
 	if (kind == TELL_IPAM) {
 		ipam_message(node->ipam, from, body, len, clock_boot_ms());
 		custody_poke(node);
-	} else {
+	} else if (!node->freeze.on) { /* who asks for a name goes on without an answer */
 		claims_told(node, from, kind, body, len);
 	}
 }

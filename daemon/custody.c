@@ -160,7 +160,8 @@ static void on_decree(void *ctx, const struct ipam_decree *decree)
 
 static void on_pool_asked(void *ctx, const struct id128 *pool)
 {
-	pool_asked(ctx, pool);
+	if (!((struct node *)ctx)->freeze.on)
+		pool_asked(ctx, pool);
 }
 
 static const struct ipam_ops ipam_ops = {
@@ -370,6 +371,8 @@ void custody_explain(
 		err_set(err, ERR_NOT_FOUND, "pool %s is not known here; `trestle ipam show` lists the known ones", pool_text);
 		break;
 	case IPAM_HELD:
+		if (freeze_refuses(node, err))
+			break;
 		err_set(err, ERR_UNREACHABLE, "an address of pool %s: %s", pool_text,
 			standing_sentence(node, why, sizeof(why)) ? why
 								  : "this host has not heard from another since it started");

@@ -22,9 +22,10 @@ static bool refused(struct node *node, struct plugin_call *call)
 {
 	struct err err = {0};
 
-	if (node->gossip && node->ipam && !node->leaving && !node->join)
+	if (node->gossip && node->ipam && !node->leaving && !node->join && !node->freeze.on)
 		return false;
-	err_set(&err, ERR_UNREACHABLE, "this host is joining or leaving a cluster; try again in a second");
+	if (!freeze_refuses(node, &err))
+		err_set(&err, ERR_UNREACHABLE, "this host is joining or leaving a cluster; try again in a second");
 	plugin_fail(call, &err);
 	return true;
 }
@@ -33,6 +34,17 @@ static void create_network(void *ctx, struct plugin_call *call, const struct plu
 {
 	if (!refused(ctx, call))
 		networks_create(ctx, call, req);
+}
+
+/* What another host says of it would be read with its end. */
+static void delete_network(void *ctx, struct plugin_call *call, const char *network_id)
+{
+	struct err err = {0};
+
+	if (freeze_refuses(ctx, &err))
+		plugin_fail(call, &err);
+	else
+		networks_delete(ctx, call, network_id);
 }
 
 static void create_endpoint(void *ctx, struct plugin_call *call, const struct plugin_create_endpoint *req)
@@ -71,7 +83,7 @@ static void release_address(void *ctx, struct plugin_call *call, const char *poo
 
 static const struct plugin_backend plugin_backend = {
 	.create_network = create_network,
-	.delete_network = networks_delete,
+	.delete_network = delete_network,
 	.create_endpoint = create_endpoint,
 	.delete_endpoint = endpoints_delete,
 	.join = endpoints_join,
@@ -105,7 +117,8 @@ static void hide_dead_hosts(struct node *node, uint64_t now)
 {
 	struct host *host, *next;
 
-	if (!node->gossip || gossip_member_count(node->gossip, GOSSIP_DEAD) == 0 || gossip_cut_suspected(node->gossip, now))
+	if (!node->gossip || node->freeze.on || gossip_member_count(node->gossip, GOSSIP_DEAD) == 0 ||
+		gossip_cut_suspected(node->gossip, now))
 		return;
 	HASH_ITER(hh, node->hosts, host, next)
 	if (!host->hidden && host->state == GOSSIP_DEAD && now - host->since_ms > ROWS_GRACE_MS &&
@@ -117,7 +130,8 @@ static void hide_dead_hosts(struct node *node, uint64_t now)
 
 static void release_hold(struct node *node, uint64_t now)
 {
-	if (node->gossip && datapath_holds(node) && (gossip_in_step(node->gossip) || now - node->start_ms > HOLD_MAX_MS))
+	if (node->gossip && !node->freeze.on && datapath_holds(node) &&
+		(gossip_in_step(node->gossip) || now - node->start_ms > HOLD_MAX_MS))
 		datapath_hold(node, false);
 }
 
@@ -132,7 +146,7 @@ static void join_by_option(struct node *node, uint64_t now)
 {
 	struct err err = {0};
 
-	if (!node->options.join[0] || !cluster_alone(node) || node->join || node->leaving || !node->gossip ||
+	if (!node->options.join[0] || node->freeze.on || !cluster_alone(node) || node->join || node->leaving || !node->gossip ||
 		now < node->next_join_ms)
 		return;
 	node->next_join_ms = now + JOIN_AGAIN_MS;
@@ -155,7 +169,8 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 		node->last_housekeeping_ms = now;
 		hide_dead_hosts(node, now);
 		release_hold(node, now);
-		pools_tick(node);
+		if (!node->freeze.on)
+			pools_tick(node);
 		host_addresses_tick(node);
 		host_ends_tick(node);
 		pools_collect_leases(node, now);
@@ -211,8 +226,8 @@ static int load_state(struct node *node, struct err *err)
 	if (worker_start(node->base, &node->worker, err) < 0)
 		return -1;
 	node->outbox = outbox_new(node->base, node->store, node->worker);
-	if (cluster_start(node, err) < 0 || standing_start(node, err) < 0 || custody_start(node, err) < 0 ||
-		networks_start(node, err) < 0 || pools_start(node, err) < 0)
+	if (freeze_start(node, err) < 0 || cluster_start(node, err) < 0 || standing_start(node, err) < 0 ||
+		custody_start(node, err) < 0 || networks_start(node, err) < 0 || pools_start(node, err) < 0)
 		return -1;
 	return 0;
 }
@@ -280,6 +295,7 @@ void node_stop(struct node *node)
 	claims_free(node);
 	custody_stop(node);
 	segments_free(node);
+	freeze_stop(node);
 	workloads_stop(node);
 	endpoints_stop(node);
 	cluster_stop(node);

@@ -8,6 +8,7 @@
  *   claims.c           asking a name's home before a network or pool is made
  *   custody.c          ipam's effects and timers: from its ordered actions to store, gossip and answers
  *   standing.c         whether our state was set back or copied: marks, and holding addresses meanwhile
+ *   freeze.c           the switch that stops reading what others publish
  *   estate.c           forgetting a host: the call, decrees, our own end; what `trestle ipam check` finds
  *
  *   definitions.c      networks' and pools' definitions, as all hosts that use them publish them
@@ -250,6 +251,14 @@ struct datapath;
 
 struct forget;
 
+/* See freeze.c. */
+struct freeze {
+	bool on;
+	uint64_t since_s; /* wall clock, for people */
+	char reason[CONTROL_REASON_MAX + 1];
+	struct missed *missed;
+};
+
 /* See neighbours.c. */
 struct neighbour_table {
 	uint32_t used, limit; /* limit 0: not looked at yet */
@@ -317,6 +326,7 @@ struct node {
 	struct met_waiter *met_waiters;
 
 	struct standing standing;
+	struct freeze freeze;
 	struct ipam *ipam;
 	struct event *ipam_timer;
 	struct ticket *tickets;
@@ -387,6 +397,9 @@ void cluster_publish(
 void cluster_publish_of(
 	struct node *node, const struct id128 *id, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len);
 
+/* What another host publishes, as it came or noted before. */
+void cluster_record(
+	struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len);
 /* Came by a stream. Whether it is proven to be a member's. */
 bool cluster_packet(struct node *node, const struct gossip_addr *from, const void *packet, size_t len);
 socklen_t cluster_to_sockaddr(const struct gossip_addr *addr, struct sockaddr_storage *ss);
@@ -465,7 +478,8 @@ void custody_explain(
 
 /* standing.c */
 int standing_start(struct node *node, struct err *err);
-void standing_begin(struct node *node); /* before gossip_start, the ipam core is there */
+void standing_freeze(struct node *node); /* the switch was turned */
+void standing_begin(struct node *node);	 /* before gossip_start, the ipam core is there */
 void standing_new_identity(struct node *node);
 void standing_change(struct node *node);		/* right before a durable save of custody, */
 void standing_changed(struct node *node);		/* and right behind it */
@@ -712,6 +726,7 @@ void workload_link_repair(struct node *node, int netns_fd, const struct workload
 /* segments.c */
 void segments_record(
 	struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len);
+bool segments_have(struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len);
 struct segment *segment_find(struct node *node, uint64_t topic);
 struct remote *segment_with_ip(struct node *node, uint64_t topic, const struct ip *ip);
 void segment_program(struct node *node, struct network *network); /* tells the driver all of it */
@@ -758,6 +773,18 @@ const struct datapath_drops *datapath_drops(const struct node *node);
 const char *datapath_warning(const struct node *node);	  /* what of the host's stands in the way; "" for nothing */
 struct mac datapath_tunnel_mac(const struct node *node);  /* of our vxlan devices */
 const char *datapath_last_error(const struct node *node); /* "" when the last sync was fine */
+
+/* freeze.c */
+int freeze_start(struct node *node, struct err *err);
+void freeze_stop(struct node *node);
+void freeze_on(struct node *node, struct control_call *call, json_t *body);
+void freeze_off(struct node *node, struct control_call *call, json_t *body);
+bool freeze_refuses(const struct node *node, struct err *err); /* something new */
+/* Whether a record is not to be read now; it is noted. */
+bool freeze_misses(
+	struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len);
+bool freeze_sentence(const struct node *node, char *buf, size_t size); /* false: not frozen */
+json_t *freeze_json(const struct node *node);			       /* null: not frozen */
 
 /* neighbours.c */
 void neighbours_look(struct node *node);					       /* soon, and not too often */

@@ -375,6 +375,29 @@ static void add_remote(struct node *node, struct segment *s, const struct remote
 	program(node, s, r);
 }
 
+static struct remote_key remote_key_of(uint32_t origin, const void *key)
+{
+	struct remote_key rk;
+
+	memset(&rk, 0, sizeof(rk));
+	rk.origin = origin;
+	memcpy(rk.hash, (const uint8_t *)key + 1, sizeof(rk.hash));
+	return rk;
+}
+
+bool segments_have(struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len)
+{
+	struct segment *s = segment_find(node, topic);
+	struct remote_key rk;
+	struct remote *r = NULL;
+
+	if (!s || key_len != ENDPOINT_KEY_SIZE)
+		return false;
+	rk = remote_key_of(origin, key);
+	HASH_FIND(hh, s->remotes, &rk, sizeof(rk), r);
+	return r != NULL;
+}
+
 void segments_record(
 	struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t len)
 {
@@ -385,9 +408,7 @@ void segments_record(
 
 	if (key_len != ENDPOINT_KEY_SIZE)
 		return;
-	memset(&rk, 0, sizeof(rk));
-	rk.origin = origin;
-	memcpy(rk.hash, (const uint8_t *)key + 1, sizeof(rk.hash));
+	rk = remote_key_of(origin, key);
 	if (s)
 		HASH_FIND(hh, s->remotes, &rk, sizeof(rk), r);
 	if (val && endpoint_record_decode(val, len, &record, NULL) < 0)

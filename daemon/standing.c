@@ -91,6 +91,21 @@ int standing_start(struct node *node, struct err *err)
 	return 0;
 }
 
+/* What our standing allows, the operator may have stopped. */
+static enum ipam_hold unless_frozen(const struct node *node)
+{
+	return node->freeze.on ? IPAM_HOLD_FROZEN : IPAM_HOLD_NONE;
+}
+
+void standing_freeze(struct node *node)
+{
+	enum ipam_hold hold = ipam_holds(node->ipam);
+
+	if (hold == IPAM_HOLD_NONE || hold == IPAM_HOLD_FROZEN)
+		ipam_hold(node->ipam, unless_frozen(node), clock_boot_ms());
+	custody_poke(node);
+}
+
 void standing_begin(struct node *node)
 {
 	struct standing *s = &node->standing;
@@ -103,7 +118,7 @@ void standing_begin(struct node *node)
 		ipam_hold(node->ipam, IPAM_HOLD_FOR_GOOD, clock_boot_ms());
 	} else {
 		save(node, STORE_BOOT, false);
-		ipam_hold(node->ipam, s->proven ? IPAM_HOLD_NONE : IPAM_HOLD_ASKING, clock_boot_ms());
+		ipam_hold(node->ipam, s->proven ? unless_frozen(node) : IPAM_HOLD_ASKING, clock_boot_ms());
 	}
 }
 
@@ -140,12 +155,18 @@ static void publish_behind(struct node *node)
 	outbox_call(node->outbox, tell, t);
 }
 
-/* Nothing that happens on hold counts: else a state that was set back would catch up with what is known of it. */
+/* Nothing that happens on hold counts: else a state that was set back would catch up with what is known of it. Who is frozen
+ * knows where it stands. */
+static bool counts(const struct node *node)
+{
+	return node->ipam && (!ipam_holds(node->ipam) || ipam_holds(node->ipam) == IPAM_HOLD_FROZEN);
+}
+
 void standing_change(struct node *node)
 {
 	struct standing *s = &node->standing;
 
-	if (!node->ipam || ipam_holds(node->ipam))
+	if (!counts(node))
 		return;
 	s->mark.count++;
 	randombytes_buf(&s->mark.tag, sizeof(s->mark.tag));
@@ -156,7 +177,7 @@ void standing_change(struct node *node)
 
 void standing_changed(struct node *node)
 {
-	if (!node->ipam || ipam_holds(node->ipam))
+	if (!counts(node))
 		return;
 	save(node, STORE_BOOT, false);
 	if (node->standing.now == GOSSIP_STANDING_SOUND)
@@ -200,7 +221,7 @@ static void found_sound(struct node *node)
 	/* A newcomer has done nothing in this cluster that it could forget. */
 	if (node->cluster.epoch != FIRST_EPOCH || id_is_zero(&node->sponsor))
 		publish_behind(node);
-	ipam_hold(node->ipam, IPAM_HOLD_NONE, clock_boot_ms());
+	ipam_hold(node->ipam, unless_frozen(node), clock_boot_ms());
 	custody_poke(node);
 }
 
@@ -209,7 +230,7 @@ static void found_alone(struct node *node)
 	if (node->standing.set_back || node->standing.proven)
 		return;
 	log_warn("standing", "no other host answers whether it knows a later state of this one; going on with what there is");
-	ipam_hold(node->ipam, IPAM_HOLD_NONE, clock_boot_ms());
+	ipam_hold(node->ipam, unless_frozen(node), clock_boot_ms());
 	custody_poke(node);
 }
 
@@ -309,7 +330,7 @@ const char *standing_sentence(struct node *node, char *buf, size_t size)
 		snprintf(buf, size,
 			"no other host answered since this one started: whether its state is the latest is not known. If it was "
 			"restored from a backup, start no containers before another host can be reached");
-	else if (node->ipam && ipam_holds(node->ipam))
+	else if (node->ipam && ipam_holds(node->ipam) == IPAM_HOLD_ASKING)
 		snprintf(buf, size,
 			"this host has just started and waits for others to say whether they know a later state of it; it gives "
 			"addresses then");

@@ -33,6 +33,7 @@ enum store_kind {
 	STORE_LEAVING = 'x', /* it says goodbye: the next start is somebody else's */
 	STORE_MACHINE = 'm', /* which machine this state belongs to */
 	STORE_MARK = 'k',    /* what the state has come to; also in the boot file */
+	STORE_FREEZE = 'f',  /* the host is frozen */
 	/* boot */
 	STORE_LEASE = 'l',
 	STORE_ENDPOINT = 'e',

@@ -295,6 +295,8 @@ void ipam_message(struct ipam *ipam, uint32_t from_hostno, const void *msg, size
 	}
 	if (ipam->forgotten)
 		return;
+	if (m.type == IPAM_MSG_DECREE && ipam->hold == IPAM_HOLD_FROZEN)
+		return;			 /* its heir shows it again */
 	if (m.type == IPAM_MSG_DECREE) { /* from anybody: the heir's, and those who refuse us show it */
 		ipam_decree_seen(ipam, &m.decree, now_ms);
 		return;
@@ -456,14 +458,16 @@ void ipam_hold(struct ipam *ipam, enum ipam_hold hold, uint64_t now_ms)
 	if (ipam->fault == IPAM_FAULT_NO_HOLD || ipam->hold == hold || ipam->hold == IPAM_HOLD_FOR_GOOD)
 		return;
 	ipam->hold = hold;
-	if (!ipam->started || hold)
+	if (!ipam->started || hold > IPAM_HOLD_FROZEN)
 		return;
 	HASH_ITER(hh, ipam->pools, pool, next)
 	{
 		if (!pool->known)
 			continue;
-		pool_use_views(ipam, pool);
-		requests_reconsider(pool);
+		if (!hold) {
+			pool_use_views(ipam, pool);
+			requests_reconsider(pool);
+		}
 		pool_after_change(ipam, pool, now_ms);
 	}
 	run_due(ipam, now_ms);

@@ -184,6 +184,7 @@ void ipam_peer_chunk(struct ipam *ipam, uint32_t hostno, const struct id128 *poo
  * inherited. Requests wait, and end with IPAM_HELD at their deadline. */
 enum ipam_hold {
 	IPAM_HOLD_NONE,
+	IPAM_HOLD_FROZEN,  /* by the operator, until he says otherwise: others are refused */
 	IPAM_HOLD_ASKING,  /* until others have said that they know nothing later */
 	IPAM_HOLD_FOR_GOOD /* they do: nothing ends it in this life */
 };

@@ -60,6 +60,7 @@ struct host {
 	bool up, crashing;
 	int actions_left; /* until it crashes; -1: it does not */
 	bool power;	  /* the crash takes the page cache and the containers along */
+	bool frozen;	  /* by its operator: no record reaches it, and its core is on hold */
 	bool fenced;	  /* stopped for good: what its disk says counts for nobody */
 	bool has_decree;
 	struct ipam_decree decree; /* as published */
@@ -91,7 +92,8 @@ struct cluster {
 	enum ipam_fault fault;
 	bool with_shared; /* this history has gateways and aux addresses too */
 	bool with_forget;
-	int victim; /* index, or -1 */
+	uint64_t freezes; /* another source of chance, for freezing; 0: none is frozen */
+	int victim;	  /* index, or -1 */
 	char violation[256];
 };
 
@@ -448,6 +450,8 @@ static void host_start(struct cluster *c, struct host *h)
 	for (unsigned i = 0; i < c->count; i++)
 		if (i != h->index)
 			ipam_peer_alive(h->ipam, i + 1, false, c->now);
+	if (h->frozen)
+		ipam_hold(h->ipam, IPAM_HOLD_FROZEN, c->now);
 	ipam_start(h->ipam, c->now);
 	if (!h->crashing && !ipam_is_forgotten(h->ipam))
 		ipam_pool_join(h->ipam, &c->def, c->now, NULL);
@@ -668,7 +672,7 @@ static void deliver_record(struct cluster *c, unsigned from, unsigned to, unsign
 	struct record *r = &c->hosts[from].records[chunk];
 	struct host *h = &c->hosts[to];
 
-	if (h->seen[from][chunk] == r->version)
+	if (h->frozen || h->seen[from][chunk] == r->version)
 		return;
 	h->seen[from][chunk] = r->version;
 	ipam_peer_chunk(h->ipam, from + 1, &c->def.id, chunk, r->val, r->len, c->now);
@@ -680,7 +684,7 @@ static void deliver_decree(struct cluster *c, unsigned from, unsigned to)
 {
 	struct host *h = &c->hosts[to];
 
-	if (!c->hosts[from].has_decree)
+	if (h->frozen || !c->hosts[from].has_decree)
 		return;
 	ipam_decree_seen(h->ipam, &c->hosts[from].decree, c->now);
 	if (h->crashing)
@@ -698,6 +702,37 @@ static void repair_records(struct cluster *c)
 				else
 					deliver_decree(c, i, j);
 			}
+}
+
+/* As the daemon does: what came meanwhile is read before the core goes on. */
+static void thaw(struct cluster *c, struct host *h)
+{
+	h->frozen = false;
+	for (unsigned i = 0; i < c->count; i++)
+		for (unsigned k = 0; k < 4 && i != h->index && linked(c, i, h->index); k++)
+			deliver_record(c, i, h->index, k);
+	if (h->up)
+		ipam_hold(h->ipam, IPAM_HOLD_NONE, c->now);
+	if (h->up && h->crashing)
+		host_die(c, h);
+}
+
+static void freeze_or_thaw(struct cluster *c)
+{
+	uint64_t z = c->freezes = c->freezes * 6364136223846793005u + 1442695040888963407u;
+	struct host *h = &c->hosts[(z >> 40) % c->count];
+
+	if (z >> 60)
+		return;
+	if (h->frozen) {
+		thaw(c, h);
+		return;
+	}
+	h->frozen = true;
+	if (h->up)
+		ipam_hold(h->ipam, IPAM_HOLD_FROZEN, c->now);
+	if (h->up && h->crashing)
+		host_die(c, h);
 }
 
 static void deliver(struct cluster *c, struct event *e)
@@ -970,6 +1005,9 @@ static void settle(struct cluster *c)
 		if (!c->hosts[i].up)
 			c->hosts[i].restart_at = c->now;
 	}
+	for (unsigned i = 0; i < c->count; i++)
+		if (c->hosts[i].frozen)
+			thaw(c, &c->hosts[i]);
 	for (unsigned round = 0; round < 4 && !c->violation[0]; round++) {
 		restart_due(c);
 		if (c->victim >= 0)
@@ -1132,6 +1170,8 @@ static void run_history(struct cluster *c, unsigned steps)
 	c->dup_percent = below(c, 3) * 25;
 	for (unsigned i = 0; i < steps && !c->violation[0]; i++) {
 		random_act(c);
+		if (c->freezes)
+			freeze_or_thaw(c);
 		check(c);
 		for (unsigned k = below(c, 6); k > 0 && !c->violation[0]; k--)
 			run_one(c, c->now + 200);
@@ -1176,7 +1216,7 @@ static unsigned history_count(unsigned otherwise)
 }
 
 /* Returns whether the history broke an invariant; says which. */
-static bool history_fails(uint64_t seed, enum ipam_fault fault, char violation[256])
+static bool history_fails(uint64_t seed, enum ipam_fault fault, bool freezes, char violation[256])
 {
 	static const unsigned lengths[] = {28, 29, 27};
 	unsigned slice_bits = seed / 24 % 3 == 2 && lengths[seed % 3] < 29 ? 3 : 0;
@@ -1185,6 +1225,7 @@ static bool history_fails(uint64_t seed, enum ipam_fault fault, char violation[2
 
 	c->with_shared = seed / 4 % 3 == 0;
 	c->with_forget = seed / 12 % 2 == 0 && c->count > 2;
+	c->freezes = freezes ? seed : 0;
 	c->fault = fault;
 	for (unsigned i = 0; i < c->count; i++)
 		ipam_break(c->hosts[i].ipam, fault);
@@ -1198,20 +1239,31 @@ static bool history_fails(uint64_t seed, enum ipam_fault fault, char violation[2
 	return failed;
 }
 
-static void random_histories_keep_every_invariant(void **state)
+static void run_histories(unsigned count, bool freezes)
 {
 	uint64_t seed = first_seed();
 	unsigned failed = 0;
 	char violation[256];
 
-	(void)state;
-	for (unsigned i = 0, n = history_count(2000); i < n; i++) {
-		if (!history_fails(seed + i, IPAM_FAULT_NONE, violation))
+	for (unsigned i = 0, n = history_count(count); i < n; i++) {
+		if (!history_fails(seed + i, IPAM_FAULT_NONE, freezes, violation))
 			continue;
 		failed++;
 		print_error("TRESTLE_SEED=%llu TRESTLE_HISTORIES=1: %s\n", (unsigned long long)(seed + i), violation);
 	}
 	assert_int_equal(failed, 0);
+}
+
+static void random_histories_keep_every_invariant(void **state)
+{
+	(void)state;
+	run_histories(2000, false);
+}
+
+static void random_histories_with_frozen_hosts_keep_every_invariant(void **state)
+{
+	(void)state;
+	run_histories(1000, true);
 }
 
 /* Hosts that called a pool exhausted while its last free address was on its way: the one that asked had just given it away; or
@@ -1224,7 +1276,7 @@ static void histories_that_failed_once_keep_every_invariant(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof(seeds) / sizeof(seeds[0]); i++) {
-		if (history_fails(seeds[i], IPAM_FAULT_NONE, violation))
+		if (history_fails(seeds[i], IPAM_FAULT_NONE, false, violation))
 			fail_msg("TRESTLE_SEED=%llu TRESTLE_HISTORIES=1: %s", (unsigned long long)seeds[i], violation);
 	}
 }
@@ -1234,7 +1286,7 @@ static void assert_caught(enum ipam_fault fault, unsigned at_most)
 	char violation[256] = "";
 
 	for (unsigned i = 0; i < at_most; i++) {
-		if (history_fails(DEFAULT_SEED + i, fault, violation)) {
+		if (history_fails(DEFAULT_SEED + i, fault, false, violation)) {
 			print_message("caught in history %u: %s\n", i + 1, violation);
 			return;
 		}
@@ -1572,6 +1624,7 @@ int main(void)
 		cmocka_unit_test(checker_catches_an_heir_that_does_without_a_promise),
 		cmocka_unit_test(histories_that_failed_once_keep_every_invariant),
 		cmocka_unit_test(random_histories_keep_every_invariant),
+		cmocka_unit_test(random_histories_with_frozen_hosts_keep_every_invariant),
 	};
 
 	return cmocka_run_group_tests_name("ipam_cluster", tests, NULL, NULL);

@@ -1,0 +1,107 @@
+"""A frozen host keeps what runs, reads nothing that others publish and makes nothing new; thawed, it is as if it had never been."""
+from tests.lab import Daemon, wait_for
+from tests.lab.daemon import ControlError
+from tests.lab.plugin import Refused
+from tests.net.hosts import Hosts
+
+WHY = "rows vanish, ask Kim"
+
+
+class Freeze(Hosts):
+    HOSTS = 3
+
+    def setUp(self):
+        super().setUp()
+        self.runs = self.runtimes(subnet="10.9.0.0/27")
+        self.frozen, *self.others = self.daemons
+        self.here, self.gone, self.stays = [r.attach() for r in self.runs]
+        for d in self.daemons:
+            self.knows(d, {self.here.ip, self.gone.ip, self.stays.ip})
+        for other in (self.gone, self.stays):
+            self.reach(self.runs[0], self.here, other.ip)
+
+    def knows(self, daemon, addresses):
+        wait_for(lambda: set(self.endpoints(daemon)) == addresses, 10, f"{daemon.host.name} knows {sorted(addresses)}")
+
+    def status(self):
+        return self.frozen.call("GET", "/v1/status")
+
+    def freeze(self):
+        self.frozen.trestle("freeze", "--reason", WHY)
+        self.is_frozen()
+
+    def is_frozen(self):
+        done = self.frozen.trestle("status", check=False)
+        self.assertEqual(done.returncode, 1)
+        for word in ("FROZEN", WHY, "trestle thaw"):
+            self.assertIn(word, done.stdout)
+        self.assertEqual(self.status()["frozen"]["reason"], WHY)
+
+    def refuses(self):
+        with self.assertRaises(Refused) as refused:
+            self.runs[0].attach()
+        calls = [lambda: self.frozen.call("POST", "/v1/networks", {"name": "new"}), self.frozen.token,
+                 lambda: self.frozen.call("POST", "/v1/leave", {"force": True}), lambda: self.frozen.call("GET", "/v1/cni/status")]
+        texts = [str(refused.exception)]
+        for call in calls:
+            with self.assertRaises(ControlError) as denied:
+                call()
+            texts.append(str(denied.exception))
+        for text in texts:
+            self.assertIn("FROZEN", text)
+            self.assertIn("trestle thaw", text)
+
+    def test_frozen_and_thawed(self):
+        self.freeze()
+        new = self.runs[2].attach()
+        self.runs[1].detach(self.gone)
+        self.knows(self.others[0], {self.here.ip, self.stays.ip, new.ip})
+        wait_for(lambda: self.status()["frozen"]["missed"] >= 2, 10, "the records come, and are not read")
+        old = {self.here.ip, self.gone.ip, self.stays.ip}
+        self.assertEqual(set(self.endpoints(self.frozen)), old)
+        self.assertFalse(self.runs[0].ping(self.here, new.ip))
+        self.refuses()
+
+        pings = self.runs[0].ping_steadily(self.here, self.stays.ip)
+        self.frozen.restart()
+        Daemon.wait_members(self.daemons)
+        self.is_frozen()
+        in_step = wait_for(lambda: self.status()["in_step"] and self.status()["uptime_s"], 20, "it is in step with the others")
+        wait_for(lambda: self.status()["uptime_s"] > in_step + 3, 20, "some turns of the housekeeping later")
+        self.refuses()
+        lost, answers = pings.lost()
+        self.assertGreater(answers, 100)
+        self.assertLess(len(lost), 20, "rows of others are kept, though a frozen daemon does not know them after a start")
+        self.assertEqual([d.call("GET", "/v1/status")["counters"]["gossip"]["deaths"] for d in self.others], [0, 0])
+
+        self.assertEqual(self.frozen.trestle("thaw"), {"frozen": None})
+        self.knows(self.frozen, {self.here.ip, self.stays.ip, new.ip})
+        self.reach(self.runs[0], self.here, new.ip)
+        more = self.runs[0].attach()
+        for d in self.daemons:
+            self.knows(d, {self.here.ip, self.stays.ip, new.ip, more.ip})
+            self.assertEqual(d.trestle("ipam", "check", check=False).returncode, 0)
+        self.assertEqual(self.frozen.trestle("status", check=False).returncode, 0)
+
+    def test_ends_are_accepted_and_no_address_is_lost(self):
+        self.freeze()
+        self.runs[0].detach(self.here)
+        for d in self.others:
+            self.knows(d, {self.gone.ip, self.stays.ip})
+        taken = self.take_all(1) + self.take_all(2)
+        self.frozen.trestle("thaw")
+        for run in self.runs:
+            taken += self.take_all(self.runs.index(run))
+        taken += [self.gone.ip, self.stays.ip]
+        self.assertEqual(len(set(taken)), len(taken), "an address was given twice")
+        gateway = 1
+        self.assertEqual(len(taken), 30 - gateway, "an address was lost")
+
+    def take_all(self, host):
+        """Addresses until none is left that this host can get."""
+        run, taken = self.runs[host], []
+        while True:
+            try:
+                taken.append(run.plugin.request_address(run.pool_id).split("/")[0])
+            except Refused:
+                return taken
