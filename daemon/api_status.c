@@ -18,7 +18,8 @@ static json_t *gossip_counters_json(const struct node *node)
 #define PUT(name) json_object_set_new(o, #name, json_integer((json_int_t)c->name))
 	PUT(packets_in), PUT(packets_out), PUT(bytes_in), PUT(bytes_out), PUT(streamed_in), PUT(streamed_out);
 	PUT(refused_short), PUT(refused_version), PUT(refused_sender), PUT(refused_key), PUT(refused_replay), PUT(refused_boot);
-	PUT(refused_decode), PUT(refused_join), PUT(admissions_together), PUT(rotations), PUT(keys_in), PUT(keys_refused);
+	PUT(refused_decode), PUT(refused_join), PUT(admissions_together), PUT(vouched), PUT(rotations), PUT(keys_in),
+		PUT(keys_refused);
 	PUT(recoveries_asked), PUT(recoveries_answered), PUT(refused_forgotten);
 	PUT(probes), PUT(probe_timeouts), PUT(suspicions), PUT(refutations), PUT(deaths);
 	PUT(pushes), PUT(push_retries), PUT(syncs), PUT(sketches), PUT(sketches_failed), PUT(audits), PUT(audits_failed),

@@ -5,6 +5,7 @@
  *	packets.c        packets out and in, and who gets the messages in them
  *	members_admit.c  admissions, host records, the sponsor's side of joining
  *	members_signed.c one signature for the admissions of a packet
+ *	members_vouch.c  admissions that are nobody's any more
  *	introduce.c      newcomers and the others, without a handshake between each two
  *	keys.c           cluster keys: rotation, handing them out
  *	recover.c        cluster keys for who was away
@@ -497,6 +498,9 @@ struct gossip {
 	bool admissions_open; /* some could not be verified yet */
 	struct spare_number *spares;
 	bool members_grew;
+	uint64_t vouch_ms; /* when to look whom nobody could get to know; not when this is all as it was: */
+	u128 vouched_root;
+	uint64_t vouched_shape;
 	uint64_t conflicts; /* besides those of shards */
 	struct kept *kept;  /* admissions to publish at start */
 	struct kept_left *kept_left;
@@ -591,6 +595,7 @@ void admit_host_record(struct gossip *g, uint32_t origin, uint32_t epoch, const 
 bool admit_record(
 	struct gossip *g, const uint8_t *key, size_t key_len, const uint8_t *val, size_t len); /* false: sponsor unknown */
 void admit_rescan(struct gossip *g);
+const uint8_t *core_public_key(const struct gossip *g, const struct id128 *host_id); /* a forgotten host's too; NULL: not known */
 void admit_on_join(struct gossip *g, const struct gossip_addr *from, const uint8_t *packet, size_t len);
 int admit_restore(struct gossip *g, const void *key, size_t key_len, const void *val, size_t len, struct err *err);
 /* It was heard under its number: a spare one of it is void. */
@@ -603,6 +608,10 @@ void admit_own_gone(struct gossip *g, const void *key); /* somebody's admission 
 uint64_t admit_tick(struct gossip *g);
 
 bool admit_speaks(const struct gossip *g); /* our admission says what our host record would */
+
+/* members_vouch.c */
+void vouch_start(struct gossip *g);
+uint64_t vouch_tick(struct gossip *g);
 
 /* introduce.c */
 void introduce_start(struct gossip *g);
@@ -636,6 +645,7 @@ void keys_heard(struct gossip *g, uint8_t wire_id);
 /* New ones are in the ring. Not NULL: send with this one as soon as it is on disk. */
 void keys_recovered(struct gossip *g, const uint8_t *active_fingerprint);
 void keys_told(struct gossip *g, struct member *m, uint8_t kind, const void *body, size_t len);
+bool keys_need(const struct gossip *g, const struct id128 *maker); /* a key of it is in use */
 uint64_t keys_tick(struct gossip *g);
 
 /* recover.c */
@@ -645,6 +655,10 @@ bool recover_packet(
 
 /* forget.c */
 bool forget_is(const struct gossip *g, const struct id128 *host_id);
+/* The keys of forgotten hosts, for what they signed before. Noted when an admission of it was verified. */
+void forget_note(struct gossip *g, const struct admission *a);
+const uint8_t *forget_public_key(const struct gossip *g, const struct id128 *host_id); /* NULL: not known */
+const uint8_t *forget_sponsor_key(const struct gossip *g, uint32_t hostno);
 void forget_start(struct gossip *g);
 void forget_free(struct gossip *g);
 int forget_restore(struct gossip *g, const uint8_t *key, const uint8_t *val, size_t len, struct err *err);

@@ -19,6 +19,8 @@
 
 struct forgotten {
 	struct id128 host_id;
+	uint32_t hostno; /* of an admission; 0 = none was seen */
+	uint8_t public_key[IDENTITY_PUBLIC_SIZE];
 	UT_hash_handle hh;
 };
 
@@ -28,6 +30,34 @@ bool forget_is(const struct gossip *g, const struct id128 *host_id)
 
 	HASH_FIND(hh, g->forgotten, host_id, sizeof(*host_id), f);
 	return f != NULL;
+}
+
+void forget_note(struct gossip *g, const struct admission *a)
+{
+	struct forgotten *f;
+
+	HASH_FIND(hh, g->forgotten, &a->host_id, sizeof(a->host_id), f);
+	if (!f)
+		return;
+	f->hostno = a->hostno;
+	memcpy(f->public_key, a->public_key, sizeof(f->public_key));
+	g->members_grew = true; /* what it signed can be verified */
+}
+
+const uint8_t *forget_public_key(const struct gossip *g, const struct id128 *host_id)
+{
+	struct forgotten *f;
+
+	HASH_FIND(hh, g->forgotten, host_id, sizeof(*host_id), f);
+	return f && f->hostno ? f->public_key : NULL;
+}
+
+const uint8_t *forget_sponsor_key(const struct gossip *g, uint32_t hostno)
+{
+	for (const struct forgotten *f = g->forgotten; f; f = f->hh.next)
+		if (f->hostno == hostno)
+			return f->public_key;
+	return NULL;
 }
 
 static bool add(struct gossip *g, const struct id128 *host_id)

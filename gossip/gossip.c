@@ -210,6 +210,7 @@ void gossip_start(struct gossip *g, uint64_t now_ms)
 	forget_start(g);
 	standing_open(g);
 	probe_start(g);
+	vouch_start(g);
 	g->shards_ms = g->now + SHARDS_TICK_MS;
 	g->heads_ms = g->now + SETTLE_MS;
 	g->heads_left = 3;
@@ -270,6 +271,7 @@ uint64_t gossip_tick(struct gossip *g, uint64_t now_ms)
 	sooner(&next, keys_tick(g));
 	sooner(&next, standing_tick(g));
 	sooner(&next, admit_tick(g));
+	sooner(&next, vouch_tick(g));
 	sooner(&next, introduce_tick(g));
 	core_leave(g);
 	core_enter(g, now_ms);

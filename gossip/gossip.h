@@ -267,6 +267,7 @@ struct gossip_counters {
 	uint64_t refused_short, refused_version, refused_sender, refused_key, refused_replay, refused_boot, refused_decode,
 		refused_join;
 	uint64_t admissions_together; /* verified with others, by one signature */
+	uint64_t vouched;	      /* admissions that were published for others, since they were nobody's any more */
 	uint64_t probes, probe_timeouts, suspicions, refutations, deaths;
 	uint64_t sketches, sketches_failed; /* comparisons by sketch, and those that ended with a vector after all */
 	uint64_t audits, audits_failed;	    /* copies compared with their origin record by record; failed: must be 0 */

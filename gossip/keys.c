@@ -279,15 +279,15 @@ static void hand_out(struct gossip *g)
 static void on_key(struct gossip *g, const struct member *m, const void *body, size_t len)
 {
 	struct keyring_key key;
-	const struct member *rotator;
+	const uint8_t *rotator;
 
 	if (!keyring_open(body, len, g->config.identity, m->public_key, &key)) {
 		g->counters.keys_refused++;
 		return;
 	}
-	rotator = members_by_id(g, &key.rotator);
+	rotator = core_public_key(g, &key.rotator);
 	/* Not known here yet: its admission comes, and the key again. */
-	if (!rotator || !keyring_verify(&key, &g->config.cluster_id, rotator->public_key) ||
+	if (!rotator || !keyring_verify(&key, &g->config.cluster_id, rotator) ||
 		keyring_compare(&key, keyring_active(&g->keys.ring)) < 0) {
 		g->counters.keys_refused++;
 	} else if (keyring_add(&g->keys.ring, &key)) {
@@ -358,6 +358,14 @@ static void activate_or_retire(struct gossip *g)
 		return;
 	g->counters.rotations++;
 	save(g);
+}
+
+bool keys_need(const struct gossip *g, const struct id128 *maker)
+{
+	for (unsigned i = 0; i < g->keys.ring.count; i++)
+		if (id_equal(&g->keys.ring.keys[i].rotator, maker))
+			return true;
+	return false;
 }
 
 uint64_t keys_tick(struct gossip *g)

@@ -225,6 +225,28 @@ void admit_free(struct gossip *g)
 	}
 }
 
+const uint8_t *core_public_key(const struct gossip *g, const struct id128 *host_id)
+{
+	const struct member *m = members_by_id(g, host_id);
+
+	return m ? m->public_key : forget_public_key(g, host_id);
+}
+
+/* By the sponsor that a number names: who has it, or had it and was forgotten. */
+static bool is_genuine(struct gossip *g, const struct admission *a, const struct member *sponsor)
+{
+	const uint8_t *forgotten;
+
+	if (signed_by(g, sponsor))
+		return true;
+	if (sponsor && admission_verify(a, &g->config.cluster_id, sponsor->public_key, NULL) == 0)
+		return true;
+	forgotten = forget_sponsor_key(g, a->sponsor_hostno);
+	if (forgotten && admission_verify(a, &g->config.cluster_id, forgotten, NULL) == 0)
+		return true;
+	return a->sponsor_hostno == a->hostno && admission_verify(a, &g->config.cluster_id, a->public_key, NULL) == 0;
+}
+
 /* Returns false when the sponsor is not known yet. */
 bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const uint8_t *val, size_t len)
 {
@@ -232,29 +254,34 @@ bool admit_record(struct gossip *g, const uint8_t *key, size_t key_len, const ui
 	const struct member *sponsor;
 	struct member_save save = {0};
 	struct member *known;
+	bool is_void;
 
 	if (admission_decode(key, key_len, val, len, &a, NULL) < 0) {
 		g->counters.refused_decode++;
 		return true;
 	}
-	if (forget_is(g, &a.host_id))
-		return true; /* void for ever */
 	known = members_by_id(g, &a.host_id);
+	is_void = forget_is(g, &a.host_id);
+	if (is_void && core_public_key(g, &a.host_id))
+		return true; /* for ever, but not what it signed */
 	if (known && known->hostno == a.hostno) {
 		if (known != g->self)
 			introduce_admitted(g, known, a.boot);
 		return true;
 	}
-	if (!known && members_find(g, a.hostno)) {
+	if (!known && !is_void && members_find(g, a.hostno)) {
 		g->conflicts++;
 		return true;
 	}
 	sponsor = members_find(g, a.sponsor_hostno);
-	if (!sponsor && a.sponsor_hostno != a.hostno)
+	if (!sponsor && a.sponsor_hostno != a.hostno && !forget_sponsor_key(g, a.sponsor_hostno))
 		return false;
-	if (!signed_by(g, sponsor) &&
-		admission_verify(&a, &g->config.cluster_id, sponsor ? sponsor->public_key : a.public_key, NULL) < 0) {
+	if (!is_genuine(g, &a, sponsor)) {
 		g->counters.refused_join++;
+		return true;
+	}
+	if (is_void) {
+		forget_note(g, &a);
 		return true;
 	}
 	save.hostno = a.hostno;

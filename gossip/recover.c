@@ -62,12 +62,12 @@ static bool in_company(const struct gossip *g)
 
 static bool acceptable(const struct gossip *g, const struct keyring_key *key)
 {
-	const struct member *maker = members_by_id(g, &key->rotator);
+	const uint8_t *maker = core_public_key(g, &key->rotator);
 
 	if (key->generation == KEYRING_GENERATION_FIRST)
 		return false; /* nothing vouches for it, and we had it when we were admitted */
 	/* Of a maker that was admitted meanwhile we know nothing yet: the member that answers stands for it. */
-	return !maker || keyring_verify(key, &g->config.cluster_id, maker->public_key);
+	return !maker || keyring_verify(key, &g->config.cluster_id, maker);
 }
 
 static void on_answer(struct gossip *g, const void *packet, size_t len)

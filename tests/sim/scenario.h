@@ -15,7 +15,7 @@ struct scenario {
 
 extern const struct scenario gossip_scenarios[], detect_scenarios[], bulk_scenarios[], trust_scenarios[], tree_scenarios[],
 	joining_scenarios[], interest_scenarios[], warm_scenarios[], explore_scenarios[], long_scenarios[], measure_scenarios[],
-	ipam_scenarios[], peers_scenarios[], peers_long_scenarios[]; /* each ends with a NULL name */
+	ipam_scenarios[], forgetting_scenarios[], peers_scenarios[], peers_long_scenarios[]; /* each ends with a NULL name */
 
 /* One run of random operations and faults over a world of w->host_count hosts, with addresses if it has ipam cores. */
 void explore(struct world *w);

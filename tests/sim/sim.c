@@ -150,8 +150,8 @@ static void explore_all(const struct options *o, struct totals *totals)
 }
 
 static const struct scenario *const lists[] = {gossip_scenarios, detect_scenarios, bulk_scenarios, trust_scenarios,
-	tree_scenarios, joining_scenarios, interest_scenarios, warm_scenarios, ipam_scenarios, peers_scenarios, explore_scenarios,
-	measure_scenarios, long_scenarios, peers_long_scenarios};
+	tree_scenarios, joining_scenarios, interest_scenarios, warm_scenarios, ipam_scenarios, forgetting_scenarios,
+	peers_scenarios, explore_scenarios, measure_scenarios, long_scenarios, peers_long_scenarios};
 
 static int usage(void)
 {
