@@ -667,6 +667,20 @@ static int dump_addresses(struct vxlan *vx, struct err *err)
 	return 0;
 }
 
+/* What is on links. Where no link is ours and no network is wanted, none of it would be: the kernel walks its tables, which all
+ * namespaces share, for nothing. */
+static int dump_on_links(struct vxlan *vx, struct err *err)
+{
+	if (!vx->networks)
+		return 0;
+	if (dump_rows(vx, err) < 0)
+		return -1;
+	sweep_rows(vx, 1u << VX_ROW_FLOOD | 1u << VX_ROW_REMOTE | 1u << VX_ROW_PORT);
+	if (dump_families(vx, nl_neigh_dump_request, "neighbours", 1u << VX_ROW_NEIGH, err) < 0)
+		return -1;
+	return vx->routed ? dump_addresses(vx, err) : 0;
+}
+
 int vx_have_dump(struct vxlan *vx, struct err *err)
 {
 	struct nlb b;
@@ -679,13 +693,9 @@ int vx_have_dump(struct vxlan *vx, struct err *err)
 	if (dump(vx, &b, "links", err) < 0)
 		return -1;
 	sweep_links(vx);
-	if (dump_rows(vx, err) < 0)
+	if (dump_on_links(vx, err) < 0)
 		return -1;
-	sweep_rows(vx, 1u << VX_ROW_FLOOD | 1u << VX_ROW_REMOTE | 1u << VX_ROW_PORT);
-	if (dump_families(vx, nl_neigh_dump_request, "neighbours", 1u << VX_ROW_NEIGH, err) < 0)
-		return -1;
-	if (vx->routed && (dump_addresses(vx, err) < 0 ||
-				  dump_families(vx, nl_route_dump_own_request, "routes", 1u << VX_ROW_ROUTE, err) < 0))
+	if (vx->routed && dump_families(vx, nl_route_dump_own_request, "routes", 1u << VX_ROW_ROUTE, err) < 0)
 		return -1;
 	vx->dumped = true;
 	return vx_have_drain(vx, err);

@@ -568,6 +568,8 @@ int vx_resync(struct vxlan *vx, struct err *err)
 	memset(&vx->counters.last_drift, 0, sizeof(vx->counters.last_drift));
 	if (sync_pass(vx, err) < 0)
 		return -1;
+	if (seen)
+		return 0; /* the settings were made at the opening, a moment ago */
 	if ((vx->routed ? vx_routed_prepare(vx, &prepare) : vx_fabric_prepare(vx->fabric_fd, &prepare)) < 0) {
 		if (err)
 			*err = prepare;
