@@ -62,7 +62,8 @@ void store_close(struct store *store);
 /* The files themselves, damaged or not, under the locks of store_open and only after first() has returned 0. */
 int store_remove(
 	const char *state_dir, const char *run_dir, int (*first)(void *arg, struct err *err), void *arg, struct err *err);
-/* Visits the keys of one kind (without the kind byte), in key order. fn returns -1 with err filled to stop. */
+/* Visits the keys of one kind (without the kind byte), in key order. fn returns -1 with err filled to stop; it does not
+ * visit the same area. */
 int store_each(struct store *store, enum store_area area, enum store_kind kind,
 	int (*fn)(void *ctx, const void *key, size_t key_len, const void *val, size_t len, struct err *err), void *ctx,
 	struct err *err);
