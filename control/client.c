@@ -41,7 +41,7 @@ struct exchange {
 static int connect_error(const char *path, int errnum, struct err *err)
 {
 	if (errnum == EACCES || errnum == EPERM)
-		return err_set(err, ERR_DENIED, "the control socket %s may not be opened by this user: run as root", path);
+		return err_set(err, ERR_UNREACHABLE, "the control socket %s may not be opened by this user: run as root", path);
 	if (errnum == ECONNREFUSED)
 		return err_set(err, ERR_UNREACHABLE,
 			"no daemon answers at %s, the socket of one that was killed: start it (`systemctl start trestled`; "

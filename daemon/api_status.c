@@ -98,6 +98,42 @@ static void warn_twin(void *ctx, const struct gossip_member *m)
 						   m->name, m->hostno));
 }
 
+struct replaced {
+	struct node *node;
+	json_t *warnings;
+	const struct gossip_member *dead;
+	unsigned told;
+};
+
+#define REPLACED_MAX 8 /* are told of at once */
+
+static void warn_successor(void *ctx, const struct gossip_member *m)
+{
+	struct replaced *r = ctx;
+	const struct gossip_member *dead = r->dead;
+	char text[IP_TEXT_SIZE];
+
+	if (m->state != GOSSIP_ALIVE || m->addr.port != dead->addr.port || !ip_equal(&m->addr.ip, &dead->addr.ip) ||
+		r->told++ >= REPLACED_MAX)
+		return;
+	json_array_append_new(r->warnings,
+		json_sprintf("host %s (number %u) is dead, and host %s (number %u) has its address %s: when it is the same "
+			     "machine, which "
+			     "lost its state and joined again, end the old one by `trestle forget %u --fenced`, which gives its "
+			     "addresses back",
+			dead->name, dead->hostno, m->name, m->hostno, ip_format(&dead->addr.ip, text), dead->hostno));
+}
+
+static void warn_replaced(void *ctx, const struct gossip_member *m)
+{
+	struct replaced *r = ctx;
+
+	if (m->state != GOSSIP_DEAD || r->told >= REPLACED_MAX)
+		return;
+	r->dead = m;
+	gossip_each_member(r->node->gossip, warn_successor, r);
+}
+
 struct families {
 	const struct node *node;
 	json_t *warnings;
@@ -225,6 +261,7 @@ static json_t *warnings_json(struct node *node)
 			json_sprintf("%llu times an address was seen on two hosts; create networks with --ipam-driver trestle",
 				(unsigned long long)node->duplicates_seen));
 	gossip_each_member(node->gossip, warn_twin, warnings);
+	gossip_each_member(node->gossip, warn_replaced, &(struct replaced){.node = node, .warnings = warnings});
 	gossip_each_member(node->gossip, warn_family, &families);
 	if (gossip_counters(node->gossip)->conflicts)
 		json_array_append_new(warnings,

@@ -38,6 +38,14 @@ static void limit_process(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
+/* The kernel does not say which right it missed, and is seldom refused to root. */
+static const char *missing_rights(const struct err *err)
+{
+	if (err->sys_errno == EPERM)
+		return " (trestled needs CAP_NET_ADMIN and CAP_SYS_ADMIN: run it as root, in a container with these)";
+	return err->sys_errno == EACCES ? " (run trestled as root)" : "";
+}
+
 static int run(const struct options *options)
 {
 	struct event_base *base = event_base_new();
@@ -53,7 +61,7 @@ static int run(const struct options *options)
 	if (!term || !interrupt || event_add(term, NULL) < 0 || event_add(interrupt, NULL) < 0)
 		return 1;
 	if (node_start(node, options, base, &err) < 0) {
-		log_error("main", "%s", err.text);
+		log_error("main", "%s%s", err.text, missing_rights(&err));
 		status = 1;
 	} else {
 		log_info("main", "trestled %s serves host %s", TRESTLE_VERSION, options->name);

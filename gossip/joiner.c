@@ -155,7 +155,8 @@ static void give_up_late(struct joiner *j)
 	err_set(&err, ERR_UNREACHABLE,
 		"join: no answer in %" PRIu32
 		" ms to %u requests to %s: check that trestled runs there, that UDP to these ports passes "
-		"both ways, and that the token was made in that cluster (members are silent to any other)",
+		"both ways, and that the token was made in that cluster, after its key was last rotated (members are silent to "
+		"any other)",
 		j->timeout_ms, j->sent, seeds_format(j, text, sizeof(text)));
 	give_up(j, &err);
 }

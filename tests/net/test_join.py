@@ -1,5 +1,6 @@
 """Who gets in, and what the daemon makes of packets that are none of its business."""
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -59,6 +60,21 @@ class Join(Hosts):
             wait_for(lambda d=d: self.members(d).get("h3", "left") == "left", 5, f"{d.host.name} knows that h3 left")
         self.daemons[2].join(self.daemons[0])
         Daemon.wait_members(self.daemons)
+
+    def test_a_machine_that_lost_its_state_joins_as_a_new_host(self):
+        """And who looks at the old one, which nobody hears of any more, is told what to do."""
+        one, two, _ = self.daemons
+        Daemon.cluster([one, two])
+        number = two.call("GET", "/v1/status")["hostno"]
+        two.stop()
+        shutil.rmtree(two.state)
+        two.start()
+        two.join(one)
+        warning = f"host h2 (number {number}) is dead, and host h2 (number {two.call('GET', '/v1/status')['hostno']}) has its address"
+        (said,) = wait_for(lambda: [w for w in one.call("GET", "/v1/status")["warnings"] if w.startswith(warning)], 30, "a warning")
+        self.assertIn(f"trestle forget {number} --fenced", said)
+        wait_for(lambda: one.trestle("forget", str(number), "--fenced")["done"], 10, "what it says is done")
+        wait_for(lambda: not one.call("GET", "/v1/status")["warnings"], 10, "no warning any more")
 
     def test_token_of_another_cluster(self):
         """h2 belongs to h1's cluster; h3's token must not move it, and nothing changes anywhere."""

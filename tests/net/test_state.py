@@ -135,6 +135,20 @@ class State(Hosts):
         self.assertTrue(self.daemon.alive())
         self.assertEqual(self.endpoints(self.daemon), {self.container.ip: "h1"})
 
+    def test_a_daemon_without_its_rights_says_which(self):
+        argv = ["timeout", "10", self.daemon.binary, "--state-dir", "/run/other-state", "--run-dir", "/run/other"]
+        for without in ("net_admin", "sys_admin"):
+            done = self.daemon.host.run("setpriv", f"--bounding-set=-{without}", f"--inh-caps=-{without}", *argv, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.says(done.stderr, "Operation not permitted", "needs CAP_NET_ADMIN and CAP_SYS_ADMIN")
+        done = self.daemon.host.run("setpriv", "--reuid=65534", "--clear-groups", *argv, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.says(done.stderr, "run trestled as root")
+        self.daemon.start()
+        done = self.daemon.host.run("setpriv", "--reuid=65534", "--clear-groups", self.daemon.cli_binary, "status", check=False)
+        self.assertEqual(done.returncode, 2)  # it cannot tell
+        self.says(done.stderr, "run as root")
+
     def test_started_again_all_is_as_before(self):
         """The other side of the refusals above: untouched state is taken up."""
         self.daemon.start()
