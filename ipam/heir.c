@@ -146,6 +146,21 @@ static void mark_told(struct witness *w)
 	w->told[w->told_count++] = w->pool;
 }
 
+/* What they told of it is forgotten: should we come to know the pool after all, all have to tell it again. */
+static void unmark_told(struct claim *claim, const struct id128 *pool)
+{
+	struct witness *w, *next;
+
+	HASH_ITER(hh, claim->witnesses, w, next)
+	{
+		for (size_t i = 0; i < w->told_count; i++)
+			if (id_equal(&w->told[i], pool))
+				w->told[i--] = w->told[--w->told_count];
+		if (w->ask == IPAM_ASK_RANGES && id_equal(&w->pool, pool))
+			w->ask = 0; /* a page behind the first would be taken for all */
+	}
+}
+
 /* The next thing to ask it for; false when it has told all. */
 static bool next_question(struct claim *claim, struct witness *w)
 {
@@ -398,6 +413,7 @@ static void relist(struct ipam *ipam, struct claim *claim)
 		if (heard->taken || (pool && pool->known))
 			continue;
 		strange = true;
+		unmark_told(claim, &heard->id);
 		HASH_DEL(claim->pools, heard);
 		custody_fini(&heard->top);
 		free(heard);

@@ -665,6 +665,28 @@ static void a_pool_that_only_others_know_keeps_the_decree_open(void **state)
 	cluster_free(c);
 }
 
+/* What was told of it meanwhile has been forgotten, with the pool; not that it was told. */
+static void a_pool_that_becomes_known_late_is_told_again(void **state)
+{
+	struct cluster *c = cluster_new("192.0.2.0/28", false);
+	struct ipam_pool_def other = c->def;
+	struct err err;
+
+	(void)state;
+	other.id.bytes[0] = 8;
+	assert_int_equal(ipam_pool_create(c->hosts[2].ipam, &other, c->now, &err), 0);
+	host_stop(c, VICTIM);
+	assert_int_equal(forget(c, 1, VICTIM, NULL, 0, &err), 0);
+	run(c, 15000);
+	assert_false(is_done(c, 1, VICTIM));
+	assert_int_equal(ipam_pool_join(c->hosts[1].ipam, &other, c->now, &err), 0);
+	run(c, 25000);
+	assert_true(is_done(c, 1, VICTIM));
+	assert_int_equal((unsigned)pool_find(c->hosts[1].ipam, &other.id)->held, 0);
+	assert_int_equal((unsigned)pool_find(c->hosts[2].ipam, &other.id)->held, 14);
+	cluster_free(c);
+}
+
 /* Every second address is somebody's: reports of several pages. */
 static void long_reports_come_page_by_page(void **state)
 {
@@ -984,6 +1006,7 @@ int main(void)
 		cmocka_unit_test(a_host_known_to_another_only_is_asked_too),
 		cmocka_unit_test(whoever_missed_a_goodbye_is_asked_again),
 		cmocka_unit_test(a_pool_that_only_others_know_keeps_the_decree_open),
+		cmocka_unit_test(a_pool_that_becomes_known_late_is_told_again),
 		cmocka_unit_test(long_reports_come_page_by_page),
 		cmocka_unit_test(numbers_of_known_hosts_stay_behind),
 		cmocka_unit_test(an_estate_can_be_inherited_again),
