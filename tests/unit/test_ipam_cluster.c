@@ -4,9 +4,10 @@
  * Time is virtual and everything random comes from one seed, so that a failing history runs again with TRESTLE_SEED=<seed>. After
  * each step the checker looks at all hosts at once (I1-I4 of ipam.c); crashes happen between any two actions (I5). At the end of
  * a history the network heals, all comes to rest, nothing may be missing (I8), and every free address must be obtainable from one
- * host (I9, I10). In some histories a host dies for
- * good and is forgotten, by one heir or by two that do not know of each other; in the end it comes back (I7). The checker itself
- * is tested: cores that break a rule on purpose must be caught. */
+ * host (I9, I10). In some histories a host dies for good and is forgotten, by one heir or by two that do not know of each other;
+ * in the end it comes back (I7). In some hosts leave the pool and come back to it, take others for dead that are not, and hear
+ * from each other what those that are down had published. The checker itself is tested: cores that break a rule on purpose must
+ * be caught. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -66,6 +67,8 @@ struct host {
 	struct ipam_decree decree; /* as published */
 	uint64_t restart_at;
 	unsigned side;
+	bool dropped;  /* it does not know the pool at present */
+	bool collects; /* an estate */
 	struct pair *disk;
 	struct pair *undo; /* newest first, since the last durable save */
 	struct record records[IPAM_CHUNKS_MAX];
@@ -92,8 +95,9 @@ struct cluster {
 	enum ipam_fault fault;
 	bool with_shared; /* this history has gateways and aux addresses too */
 	bool with_forget;
-	uint64_t freezes; /* another source of chance, for freezing; 0: none is frozen */
-	int victim;	  /* index, or -1 */
+	uint64_t freezes;  /* another source of chance, for freezing; 0: none is frozen */
+	bool with_leaving; /* hosts drop the pool and join it anew, and are taken for dead while they are not */
+	int victim;	   /* index, or -1 */
 	char violation[256];
 };
 
@@ -453,7 +457,7 @@ static void host_start(struct cluster *c, struct host *h)
 	if (h->frozen)
 		ipam_hold(h->ipam, IPAM_HOLD_FROZEN, c->now);
 	ipam_start(h->ipam, c->now);
-	if (!h->crashing && !ipam_is_forgotten(h->ipam))
+	if (!h->crashing && !h->dropped && !ipam_is_forgotten(h->ipam))
 		ipam_pool_join(h->ipam, &c->def, c->now, NULL);
 	if (!h->crashing)
 		ipam_pool_want(h->ipam, &c->def.id, true, 0, c->now);
@@ -691,9 +695,23 @@ static void deliver_decree(struct cluster *c, unsigned from, unsigned to)
 		host_die(c, h);
 }
 
+/* What somebody who is linked to `to` has heard of a host that is down. */
+static void relay_record(struct cluster *c, unsigned from, unsigned to, unsigned chunk)
+{
+	for (unsigned k = 0; k < c->count && !c->hosts[from].up; k++)
+		if (linked(c, k, to) && c->hosts[k].seen[from][chunk] == c->hosts[from].records[chunk].version) {
+			deliver_record(c, from, to, chunk);
+			return;
+		}
+}
+
 /* Gossip's anti-entropy: whoever is linked gets level now and then. */
 static void repair_records(struct cluster *c)
 {
+	for (unsigned i = 0; i < c->count; i++)
+		for (unsigned j = 0; j < c->count; j++)
+			for (unsigned k = 0; k < 4 && i != j && c->hosts[j].up && c->with_leaving; k++)
+				relay_record(c, i, j, k);
 	for (unsigned i = 0; i < c->count; i++)
 		for (unsigned j = 0; j < c->count; j++)
 			for (unsigned k = 0; k < 5 && i != j && linked(c, i, j); k++) {
@@ -943,6 +961,15 @@ static void fence(struct cluster *c, unsigned host)
 	c->victim = (int)host;
 }
 
+static void join_again(struct cluster *c, struct host *h, bool wanted)
+{
+	h->dropped = false;
+	if (!ipam_is_forgotten(h->ipam))
+		ipam_pool_join(h->ipam, &c->def, c->now, NULL);
+	if (!h->crashing)
+		ipam_pool_want(h->ipam, &c->def.id, wanted, 0, c->now);
+}
+
 static void begin_forget(struct cluster *c, unsigned heir)
 {
 	struct host *h = &c->hosts[heir];
@@ -951,7 +978,10 @@ static void begin_forget(struct cluster *c, unsigned heir)
 
 	if (!h->up || h->fenced)
 		return;
-	if (ipam_forget(h->ipam, (uint32_t)c->victim + 1, &id, true, NULL, 0, c->now, &err) < 0 && err.code != ERR_CONFLICT)
+	if (h->dropped) /* an estate may be in any pool */
+		join_again(c, h, false);
+	if (!h->crashing && ipam_forget(h->ipam, (uint32_t)c->victim + 1, &id, true, NULL, 0, c->now, &err) < 0 &&
+		err.code != ERR_CONFLICT)
 		violate(c, "host %u cannot forget host %d: %s", heir + 1, c->victim + 1, err.text);
 	if (h->crashing)
 		host_die(c, h);
@@ -1010,6 +1040,9 @@ static void settle(struct cluster *c)
 			thaw(c, &c->hosts[i]);
 	for (unsigned round = 0; round < 4 && !c->violation[0]; round++) {
 		restart_due(c);
+		for (unsigned i = 0; i < c->count && round == 0 && c->with_leaving; i++)
+			if (c->hosts[i].up && !c->hosts[i].fenced)
+				join_again(c, &c->hosts[i], true);
 		if (c->victim >= 0)
 			begin_forget(c, some_host(c));
 		tell_alive(c, true);
@@ -1126,6 +1159,62 @@ static void lose_the_heir(struct cluster *c)
 
 /* --- histories --- */
 
+static unsigned held_by(struct cluster *c, unsigned host)
+{
+	struct survey s;
+	unsigned count = 0;
+
+	survey_all(c, &s);
+	for (unsigned a = 1; a <= c->usable; a++)
+		count += s.holders[a] && s.holder[a] == (int)host;
+	return count;
+}
+
+static void note_own_claim(void *ctx, const struct ipam_decree *d)
+{
+	struct host *h = ctx;
+
+	h->collects |= d->heir == h->index + 1 && !d->done;
+}
+
+/* It leaves the pool when it can; one that holds all would take the pool along, and one that collects an estate needs it. */
+static void drop_or_join(struct cluster *c, struct host *h)
+{
+	if (h->dropped) {
+		join_again(c, h, percent(c, 80));
+	} else if (held_by(c, h->index) == 0) {
+		h->collects = false;
+		ipam_each_decree(h->ipam, note_own_claim, h);
+		if (h->collects)
+			return;
+		for (unsigned a = 1; a <= c->usable; a++)
+			if (lists_shared(h, a))
+				return;
+		h->dropped = ipam_pool_drop(h->ipam, &c->def.id, NULL) == 0;
+	} else {
+		ipam_pool_want(h->ipam, &c->def.id, false, 0, c->now);
+	}
+}
+
+/* A word about another host that is not so: it is put right sooner or later. */
+static void suspect(struct cluster *c, struct host *h)
+{
+	unsigned other = below(c, c->count);
+
+	if (other == h->index)
+		return;
+	h->told_alive[other] = !h->told_alive[other];
+	ipam_peer_alive(h->ipam, other + 1, h->told_alive[other], c->now);
+}
+
+static void act_of_leaving(struct cluster *c, struct host *h)
+{
+	if (percent(c, 70))
+		drop_or_join(c, h);
+	else
+		suspect(c, h);
+}
+
 static void random_act(struct cluster *c)
 {
 	unsigned host = below(c, c->count), what = below(c, 100), offset = 1 + below(c, c->usable);
@@ -1156,6 +1245,8 @@ static void random_act(struct cluster *c)
 		ipam_cancel(h->ipam, 1 + below(c, c->tickets));
 	else if (what < 83)
 		c->now += below(c, 100000);
+	else if (what < 95 && h->up && c->with_leaving)
+		act_of_leaving(c, h);
 	else if (what < 90 && h->up && c->with_shared)
 		ask_shared(c, host, percent(c, 50) ? offset : 0);
 	else if (what < 95 && h->up && c->with_shared)
@@ -1226,6 +1317,7 @@ static bool history_fails(uint64_t seed, enum ipam_fault fault, bool freezes, ch
 	c->with_shared = seed / 4 % 3 == 0;
 	c->with_forget = seed / 12 % 2 == 0 && c->count > 2;
 	c->freezes = freezes ? seed : 0;
+	c->with_leaving = seed / 144 % 3 == 0;
 	c->fault = fault;
 	for (unsigned i = 0; i < c->count; i++)
 		ipam_break(c->hosts[i].ipam, fault);
