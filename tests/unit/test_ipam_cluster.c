@@ -5,9 +5,9 @@
  * each step the checker looks at all hosts at once (I1-I4 of ipam.c); crashes happen between any two actions (I5). At the end of
  * a history the network heals, all comes to rest, nothing may be missing (I8), and every free address must be obtainable from one
  * host (I9, I10). In some histories a host dies for good and is forgotten, by one heir or by two that do not know of each other;
- * in the end it comes back (I7). In some hosts leave the pool and come back to it, take others for dead that are not, and hear
- * from each other what those that are down had published. The checker itself is tested: cores that break a rule on purpose must
- * be caught. */
+ * in the end it comes back (I7), or it leaves by itself, with or without handing all over. In some hosts leave the pool and come
+ * back to it, take others for dead that are not, and hear from each other what those that are down had published. The checker
+ * itself is tested: cores that break a rule on purpose must be caught. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -63,6 +63,7 @@ struct host {
 	bool power;	  /* the crash takes the page cache and the containers along */
 	bool frozen;	  /* by its operator: no record reaches it, and its core is on hold */
 	bool fenced;	  /* stopped for good: what its disk says counts for nobody */
+	bool left;	  /* it said goodbye */
 	bool has_decree;
 	struct ipam_decree decree; /* as published */
 	uint64_t restart_at;
@@ -74,6 +75,7 @@ struct host {
 	struct record records[IPAM_CHUNKS_MAX];
 	uint64_t seen[HOSTS_MAX][IPAM_CHUNKS_MAX];
 	bool told_alive[HOSTS_MAX];
+	bool told_left[HOSTS_MAX]; /* remembered, as its member table is */
 };
 
 struct answer {
@@ -95,9 +97,9 @@ struct cluster {
 	enum ipam_fault fault;
 	bool with_shared; /* this history has gateways and aux addresses too */
 	bool with_forget;
-	uint64_t freezes;  /* another source of chance, for freezing; 0: none is frozen */
-	bool with_leaving; /* hosts drop the pool and join it anew, and are taken for dead while they are not */
-	int victim;	   /* index, or -1 */
+	uint64_t freezes;   /* another source of chance, for freezing; 0: none is frozen */
+	bool with_leaving;  /* hosts drop the pool and join it anew, and are taken for dead while they are not */
+	int victim, leaver; /* index, or -1 */
 	char violation[256];
 };
 
@@ -443,6 +445,17 @@ static void collect_unacknowledged(void *ctx, const struct ipam_lease *lease)
 		a->unacknowledged[a->count++] = lease->address;
 }
 
+static void tell_dead(struct host *h, unsigned other)
+{
+	ipam_peer_alive(h->ipam, other + 1, false, h->cluster->now);
+}
+
+static void tell_left(struct host *h, unsigned other)
+{
+	h->told_left[other] = true;
+	ipam_peer_left(h->ipam, other + 1, h->cluster->now);
+}
+
 /* The shell's part after a crash: leases whose caller never got an answer are nobody's. */
 static void host_start(struct cluster *c, struct host *h)
 {
@@ -453,7 +466,7 @@ static void host_start(struct cluster *c, struct host *h)
 	memset(h->told_alive, 0, sizeof(h->told_alive));
 	for (unsigned i = 0; i < c->count; i++)
 		if (i != h->index)
-			ipam_peer_alive(h->ipam, i + 1, false, c->now);
+			(h->told_left[i] ? tell_left : tell_dead)(h, i);
 	if (h->frozen)
 		ipam_hold(h->ipam, IPAM_HOLD_FROZEN, c->now);
 	ipam_start(h->ipam, c->now);
@@ -476,6 +489,8 @@ static void tell_alive(struct cluster *c, bool at_once)
 		for (unsigned j = 0; j < c->count && h->up; j++) {
 			bool alive = linked(c, i, j);
 
+			if (c->hosts[j].left && !h->told_left[j] && (at_once || percent(c, 20)))
+				tell_left(h, j);
 			if (i == j || h->told_alive[j] == alive || !(at_once || percent(c, 20)))
 				continue;
 			h->told_alive[j] = alive;
@@ -495,7 +510,7 @@ static struct cluster *cluster_with_slices(uint64_t seed, unsigned count, unsign
 	c->count = count;
 	c->delay_ms = 20;
 	c->now = 1000;
-	c->victim = -1;
+	c->victim = c->leaver = -1;
 	assert_int_equal(prefix_parse("203.0.113.0/24", &c->def.prefix, &err), 0);
 	c->def.prefix.length = (uint8_t)length;
 	c->def.edges_reserved = true;
@@ -753,11 +768,19 @@ static void freeze_or_thaw(struct cluster *c)
 		host_die(c, h);
 }
 
+/* Of a host that has died meanwhile too. */
+static bool arrives(const struct cluster *c, const struct event *e)
+{
+	bool late = c->with_leaving && e->kind == EVENT_MESSAGE && c->hosts[e->to].up;
+
+	return linked(c, e->from, e->to) || (late && c->hosts[e->from].side == c->hosts[e->to].side);
+}
+
 static void deliver(struct cluster *c, struct event *e)
 {
 	struct host *h = &c->hosts[e->to];
 
-	if (linked(c, e->from, e->to)) {
+	if (arrives(c, e)) {
 		if (e->kind == EVENT_RECORD)
 			deliver_record(c, e->from, e->to, e->chunk);
 		else
@@ -961,6 +984,27 @@ static void fence(struct cluster *c, unsigned host)
 	c->victim = (int)host;
 }
 
+/* It leaves the cluster: all it has goes to the others, if they can be reached and it lives so long. */
+static void begin_leaving(struct cluster *c, unsigned host)
+{
+	c->leaver = (int)host;
+	endpoints_die(&c->hosts[host]);
+	ipam_retire(c->hosts[host].ipam, c->now);
+}
+
+static void say_goodbye(struct cluster *c)
+{
+	struct host *h = &c->hosts[c->leaver];
+
+	if (h->up) {
+		h->power = false;
+		host_die(c, h);
+	}
+	endpoints_die(h);
+	h->fenced = h->left = true;
+	c->victim = c->leaver;
+}
+
 static void join_again(struct cluster *c, struct host *h, bool wanted)
 {
 	h->dropped = false;
@@ -974,14 +1018,15 @@ static void begin_forget(struct cluster *c, unsigned heir)
 {
 	struct host *h = &c->hosts[heir];
 	struct id128 id = host_id((unsigned)c->victim);
+	bool left = c->hosts[c->victim].left;
 	struct err err;
 
 	if (!h->up || h->fenced)
 		return;
 	if (h->dropped) /* an estate may be in any pool */
 		join_again(c, h, false);
-	if (!h->crashing && ipam_forget(h->ipam, (uint32_t)c->victim + 1, &id, true, NULL, 0, c->now, &err) < 0 &&
-		err.code != ERR_CONFLICT)
+	if (!h->crashing && ipam_forget(h->ipam, (uint32_t)c->victim + 1, &id, !left, NULL, 0, c->now, &err) < 0 &&
+		err.code != ERR_CONFLICT && (!left || h->told_left[c->victim]))
 		violate(c, "host %u cannot forget host %d: %s", heir + 1, c->victim + 1, err.text);
 	if (h->crashing)
 		host_die(c, h);
@@ -1040,9 +1085,13 @@ static void settle(struct cluster *c)
 			thaw(c, &c->hosts[i]);
 	for (unsigned round = 0; round < 4 && !c->violation[0]; round++) {
 		restart_due(c);
+		if (round == 0 && c->leaver >= 0 && c->victim < 0)
+			say_goodbye(c);
 		for (unsigned i = 0; i < c->count && round == 0 && c->with_leaving; i++)
 			if (c->hosts[i].up && !c->hosts[i].fenced)
 				join_again(c, &c->hosts[i], true);
+		if (c->leaver >= 0)
+			tell_alive(c, true);
 		if (c->victim >= 0)
 			begin_forget(c, some_host(c));
 		tell_alive(c, true);
@@ -1201,7 +1250,7 @@ static void suspect(struct cluster *c, struct host *h)
 {
 	unsigned other = below(c, c->count);
 
-	if (other == h->index)
+	if (other == h->index || h->told_left[other])
 		return;
 	h->told_alive[other] = !h->told_alive[other];
 	ipam_peer_alive(h->ipam, other + 1, h->told_alive[other], c->now);
@@ -1237,7 +1286,11 @@ static void random_act(struct cluster *c)
 	else if (what < 80 && h->up && h->actions_left < 0) {
 		h->actions_left = 1 + (int)below(c, 8);
 		h->power = percent(c, 50);
-	} else if (what >= 98 && c->with_forget && c->victim < 0)
+	} else if (what >= 98 && c->with_leaving && c->leaver >= 0 && c->victim < 0)
+		say_goodbye(c);
+	else if (what >= 98 && c->with_forget && c->victim < 0 && c->with_leaving && h->up && percent(c, 60))
+		begin_leaving(c, host);
+	else if (what >= 98 && c->with_forget && c->victim < 0)
 		fence(c, host);
 	else if (what >= 96 && c->victim >= 0)
 		begin_forget(c, host);
@@ -1288,7 +1341,7 @@ static void end_history(struct cluster *c)
 	if (!c->violation[0])
 		check_exhaust(c, some_host(c));
 	check(c);
-	if (!c->violation[0] && c->victim >= 0)
+	if (!c->violation[0] && c->victim >= 0 && !c->hosts[c->victim].left)
 		victim_returns(c);
 }
 
