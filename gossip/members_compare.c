@@ -37,8 +37,10 @@ static uint64_t digest_of(const struct member *m)
 	struct bytes_writer w;
 	struct bytes_reader r;
 
-	if (m->forgotten)
-		return 0; /* hosts that never knew it must agree with us */
+	/* Hosts that never knew it must agree with us; and of one that never ran, some may hold another number (members_admit.c),
+	 * or none, since there is nothing to tell of it: its admission is a record. */
+	if (m->forgotten || m->epoch == 0)
+		return 0;
 	bw_init(&w, in, sizeof(in));
 	bw_u32(&w, m->hostno);
 	bw_u32(&w, m->epoch);

@@ -652,7 +652,8 @@ def shard_hash(topic, origin, epoch, head, settled):
 
 
 def member_hash(hostno, epoch, incarnation, state):
-    return sip64(struct.pack(">IIIB", hostno, epoch, incarnation, 0 if state in (ALIVE, SUSPECT) else state))
+    state = 0 if state in (ALIVE, SUSPECT) else state
+    return sip64(struct.pack(">IIIB", hostno, epoch, incarnation, state)) if epoch else 0
 
 
 # Values of records

@@ -178,6 +178,40 @@ static void the_probe_of_a_number_that_is_void_ends(struct world *w)
 	expect_quiet(w, 10000);
 }
 
+static bool one_table(struct world *w)
+{
+	for (unsigned i = 1; i < w->host_count; i++)
+		if (w->hosts[i].gossip && w->hosts[i].gossip->digest != w->hosts[0].gossip->digest)
+			return false;
+	return true;
+}
+
+/* Each side of the cut holds another number of it for the one, and nobody can say which it would have used. */
+static void who_was_admitted_twice_and_never_ran_is_no_difference(struct world *w)
+{
+	const unsigned joiner = w->host_count - 1;
+
+	world_start(w, 0);
+	for (unsigned i = 1; i < joiner; i++)
+		world_join(w, i, 0);
+	world_run_ms(w, 3000);
+	w->hosts[joiner].other_number = SECOND_NUMBER;
+	w->hosts[joiner].number_by = w->hosts[1].hostno;
+	world_partition(w, 0x5); /* 0 2 | 1 3 .. */
+	for (unsigned sponsor = 0; sponsor < 2; sponsor++) {
+		w->hosts[joiner].side = w->hosts[sponsor].side;
+		world_cut(w, sponsor, joiner, true);
+		world_join(w, joiner, sponsor);
+		world_run_ms(w, 500);
+		joiner_free(w->hosts[joiner].joiner);
+		w->hosts[joiner].joiner = NULL;
+	}
+	world_heal(w);
+	world_run_ms(w, 20000);
+	expect(w, view(w, 0, joiner).hostno == 0 && view(w, 1, joiner).hostno != 0, "each side has a number of its own for it");
+	expect(w, world_run_until(w, 10000, 100, one_table), "and compares equal to the other");
+}
+
 static void who_was_admitted_twice_has_one_number(struct world *w)
 {
 	unsigned *voided = calloc(w->host_count, sizeof(*voided));
@@ -585,6 +619,8 @@ const struct scenario trust_scenarios[] = {
 	{"a_copy_of_a_host_falls_silent", 6, false, a_copy_of_a_host_falls_silent},
 	{"who_is_not_heard_takes_nothing_for_gone", 48, false, who_is_not_heard_takes_nothing_for_gone},
 	{"the_probe_of_a_number_that_is_void_ends", 5, false, the_probe_of_a_number_that_is_void_ends},
+	{"who_was_admitted_twice_and_never_ran_is_no_difference", 5, false,
+		who_was_admitted_twice_and_never_ran_is_no_difference},
 	{"who_was_admitted_twice_has_one_number", 6, false, who_was_admitted_twice_has_one_number},
 	{"an_admission_counts_when_a_majority_has_it", 5, false, an_admission_counts_when_a_majority_has_it},
 	{"an_admission_that_was_only_sent_counts_for_nobody", 4, false, an_admission_that_was_only_sent_counts_for_nobody},

@@ -417,6 +417,25 @@ bool truth_converged(struct world *w, char *why, size_t why_size)
 	return true;
 }
 
+/* Else they would tell each other their tables for ever. */
+static bool tables_are_equal(struct world *w, char *why, size_t why_size)
+{
+	const struct sim_host *first = NULL;
+
+	for (unsigned i = 0; i < w->host_count; i++) {
+		const struct sim_host *host = &w->hosts[i];
+
+		if (!host->gossip)
+			continue;
+		first = first ? first : host;
+		if (host->gossip->digest == first->gossip->digest)
+			continue;
+		snprintf(why, why_size, "hosts %u and %u have different tables of members", first->hostno, host->hostno);
+		return false;
+	}
+	return true;
+}
+
 bool truth_members_agree(struct world *w, char *why, size_t why_size)
 {
 	for (unsigned i = 0; i < w->host_count; i++) {
@@ -435,5 +454,5 @@ bool truth_members_agree(struct world *w, char *why, size_t why_size)
 			}
 		}
 	}
-	return true;
+	return tables_are_equal(w, why, why_size);
 }

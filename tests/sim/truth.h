@@ -69,7 +69,7 @@ void truth_forget_topic(struct sim_host *host, uint64_t topic);
 void truth_check_host(struct world *w, unsigned host);
 /* When quiet: true when all are equal; with `why`, says what is not. */
 bool truth_converged(struct world *w, char *why, size_t why_size);
-/* Whether all running hosts believe exactly the running ones alive. */
+/* Whether all running hosts believe exactly the running ones alive, and have equal tables. */
 bool truth_members_agree(struct world *w, char *why, size_t why_size);
 
 #endif
