@@ -776,6 +776,7 @@ void sync_head_of(const struct shard *shard, struct proto_head *ret_head);
 void sync_difference(struct gossip *g, struct member *m, const struct sketch_found *found, uint32_t count);
 
 /* sync_bulk.c */
+bool bulk_afford(struct gossip *g, const struct member *m);	   /* credit for one more packet to it */
 bool bulk_place(struct gossip *g, const struct member *m);	   /* false: others are served */
 bool bulk_bare(const struct member *m);				   /* a newcomer that has not been served yet */
 bool bulk_expects(const struct gossip *g, const struct member *m); /* a copy of all, from us or from another */

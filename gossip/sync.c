@@ -264,7 +264,7 @@ static void hand_over(struct gift *gift)
 
 static bool room_for(struct gift *gift)
 {
-	gift->dry |= !push_afford(gift->g);
+	gift->dry |= !bulk_afford(gift->g, gift->m);
 	if (gift->packets >= ANSWER_PACKETS || gift->busy || gift->dry)
 		return false;
 	gift->busy = (bulk_bare(gift->m) || gift->packets >= BULK_FREE_PACKETS) && !bulk_place(gift->g, gift->m);

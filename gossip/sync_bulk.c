@@ -18,6 +18,21 @@
 #define WAITS_MS 400
 #define ELSEWHERE_MS 200 /* by then another has served it */
 
+static bool has_place(const struct gossip *g, const struct member *m)
+{
+	for (unsigned i = 0; i < BULK_MAX; i++)
+		if (g->bulks[i].hostno == m->hostno && g->now < g->bulks[i].until_ms)
+			return true;
+	return false;
+}
+
+/* A newcomer that has a place is given all, into debt: it shall serve half of those that wait, and they would all wait for what
+ * it lacks. */
+bool bulk_afford(struct gossip *g, const struct member *m)
+{
+	return m->bare && has_place(g, m) ? push_afford_relay(g) : push_afford(g);
+}
+
 /* Whether the peer is among those served in bulk, or becomes one of them. A place ends when it has all, or when nothing has been
  * asked for a while. */
 bool bulk_place(struct gossip *g, const struct member *m)
@@ -94,16 +109,19 @@ static unsigned places_taken(const struct gossip *g)
 	return taken;
 }
 
-/* So many of those that wait are told. */
-static void tell_waiting(struct gossip *g, uint32_t but, unsigned count, const struct proto_packet *packet)
+/* So many of those that wait are told to begin with `with`. Who begins with us is a newcomer still, also if it has a part. */
+static void tell_waiting(struct gossip *g, const struct member *with, unsigned count, const struct proto_packet *packet)
 {
 	for (unsigned i = 0; i < g->member_count && count > 0; i++) {
 		struct member *m = g->slots[i];
 
-		if (!m->waits || m->hostno == but)
+		if (!m->waits || m == with)
 			continue;
-		m->waits = m->bare = false;
-		rare(m)->elsewhere_until_ms = g->now + ELSEWHERE_MS;
+		m->waits = false;
+		if (with != g->self) {
+			m->bare = false;
+			rare(m)->elsewhere_until_ms = g->now + ELSEWHERE_MS;
+		}
 		g->waiting--;
 		count--;
 		if (member_usable(g, m))
@@ -116,7 +134,7 @@ static void refer_to(struct gossip *g, const struct member *to)
 	struct proto_packet packet = {0};
 
 	if (g->waiting > 0 && member_usable(g, to) && !to->unheard && make_referral(g, to, &packet))
-		tell_waiting(g, to->hostno, places_taken(g) > 0 ? (g->waiting + 1) / 2 : g->waiting, &packet);
+		tell_waiting(g, to, places_taken(g) > 0 ? (g->waiting + 1) / 2 : g->waiting, &packet);
 }
 
 /* Places are free and there is credit, and nobody was served who could serve: those who wait begin with us once more. */
@@ -128,7 +146,7 @@ static void call_up(struct gossip *g)
 	proto_busy_open(&list, &packet, WAITS_MS);
 	proto_busy_add(&list, g->self->hostno);
 	if (proto_list_close(&list))
-		tell_waiting(g, 0, BULK_MAX - places_taken(g), &packet);
+		tell_waiting(g, g->self, BULK_MAX - places_taken(g), &packet);
 }
 
 uint64_t bulk_tick(struct gossip *g)

@@ -78,6 +78,23 @@ static void hundreds_join_at_once(struct world *w)
 	expect(w, world_run_until(w, 3000, 100, all_know_themselves_known), "and soon each may be given addresses");
 }
 
+/* Two copies of all that 2,000 hosts have to know of each other, and a word to each that waits, are more than a burst: the
+ * sponsor comes to the end of its credit while it serves the first of them. Here it has little to begin with. */
+static void hundreds_join_a_sponsor_without_credit(struct world *w)
+{
+	struct gossip *sponsor;
+	uint64_t took;
+
+	world_start(w, 0);
+	world_run_ms(w, 2000);
+	sponsor = w->hosts[0].gossip;
+	sponsor->bucket = (int64_t)(w->seed % 4) * 2 * BUCKET_RATE;
+	sponsor->bucket_ms = world_now_ms(w);
+	took = join_all(w, 1, 0, 100);
+	printf("     %u hosts join one that may not send much: all see all after %" PRIu64 " ms\n", w->host_count, took);
+	expect_quiet(w, 5000);
+}
+
 /* A sponsor saves each number before it tells it. Some requests find no place to wait, and come again. */
 static void numbers_are_saved_first(struct world *w)
 {
@@ -218,6 +235,7 @@ static void repeated_requests_hold_up_no_newcomer(struct world *w)
 const struct scenario joining_scenarios[] = {
 	{"repeated_requests_hold_up_no_newcomer", 4, false, repeated_requests_hold_up_no_newcomer},
 	{"hundreds_join_at_once", 200, false, hundreds_join_at_once},
+	{"hundreds_join_a_sponsor_without_credit", 120, false, hundreds_join_a_sponsor_without_credit},
 	{"numbers_are_saved_first", 260, false, numbers_are_saved_first},
 	{"a_sponsor_that_loses_power_knows_whom_it_welcomed", 12, false, a_sponsor_that_loses_power_knows_whom_it_welcomed},
 	{"hundreds_join_one_by_one", 150, false, hundreds_join_one_by_one},
