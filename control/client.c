@@ -98,8 +98,11 @@ static int wait_for(const struct exchange *x, short events, struct err *err)
 	if (rc < 0 && errno != EINTR)
 		return err_sys(err, errno, "poll %s", x->socket_path);
 	if (rc == 0)
-		return err_set(
-			err, ERR_UNREACHABLE, "the daemon at %s did not answer within %d ms", x->socket_path, x->timeout_ms);
+		return err_set(err, ERR_UNREACHABLE,
+			"the daemon at %s did not answer within %d ms; what was asked may come about all the same. `trestle "
+			"status` and "
+			"`journalctl -u trestled` may say what it waits for",
+			x->socket_path, x->timeout_ms);
 	return 0;
 }
 

@@ -9,9 +9,11 @@
  * Always: when an effect runs, everything that was put before it is done; one batch at a time is with the worker. */
 #include "daemon/outbox.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 #define RETRY_S 1
@@ -31,6 +33,8 @@ struct outbox {
 	bool busy;	    /* a batch is with the worker, or we wait to try again */
 	bool retrying;	    /* the latter: the timer is armed */
 	bool pumping;
+	char trouble[ERR_TEXT_SIZE];
+	struct log_limit said;
 };
 
 struct batch {
@@ -99,6 +103,25 @@ static void put_back(struct outbox *o, struct store_change *list)
 	}
 }
 
+static void note_failure(struct outbox *o, const struct err *err)
+{
+	snprintf(o->trouble, sizeof(o->trouble), "%s", err->text);
+	log_limited(&o->said, clock_boot_ms(), LOG_LEVEL_ERROR, "store",
+		"%s; trying again every %d s, requests that depend on it wait", err->text, RETRY_S);
+}
+
+static void note_success(struct outbox *o)
+{
+	if (*o->trouble)
+		log_info("store", "what could not be saved is saved now");
+	*o->trouble = 0;
+}
+
+const char *outbox_trouble(const struct outbox *o)
+{
+	return o->trouble;
+}
+
 static void batch_done(void *arg)
 {
 	struct batch *b = arg;
@@ -106,10 +129,11 @@ static void batch_done(void *arg)
 
 	o->busy = false;
 	if (b->result < 0) {
-		log_error("store", "%s; trying again in %d s, requests that depend on it wait", b->err.text, RETRY_S);
+		note_failure(o, &b->err);
 		put_back(o, b->list);
 		retry_later(o);
 	} else {
+		note_success(o);
 		changes_free(b->list);
 		pump(o, true);
 	}
@@ -179,11 +203,12 @@ static void save_boot(struct outbox *o)
 	struct err err = {0};
 
 	if (store_apply(o->store, STORE_BOOT, list, NULL, &err) < 0) {
-		log_error("store", "%s; trying again in %d s, requests that depend on it wait", err.text, RETRY_S);
+		note_failure(o, &err);
 		put_back(o, list);
 		retry_later(o);
 		return;
 	}
+	note_success(o);
 	changes_free(list);
 }
 
@@ -230,6 +255,7 @@ struct outbox *outbox_new(struct event_base *base, struct store *store, struct w
 	o->store = store;
 	o->worker = worker;
 	o->tail = &o->head;
+	o->said.burst = 1;
 	o->pump = alloc_made(event_new(base, -1, 0, on_pump, o), "event");
 	return o;
 }

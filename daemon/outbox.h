@@ -20,6 +20,8 @@ void outbox_free(struct outbox *o);
 void outbox_save(struct outbox *o, struct store_change *change);
 /* Calls fn(arg) after everything before it. fn owns arg. */
 void outbox_call(struct outbox *o, void (*fn)(void *arg), void *arg);
+/* Why what is to be saved cannot be; "" when it can. */
+const char *outbox_trouble(const struct outbox *o);
 /* True when an effect would run at once. */
 bool outbox_idle(const struct outbox *o);
 

@@ -105,6 +105,21 @@ class FullDisk(Hosts):
         wait_for(lambda: [m["state"] for m in two.call("GET", "/v1/members")["members"] if m["host_id"] == host_id] in ([], ["left"]), 5,
                  "and the other has heard it")
 
+    def test_what_cannot_be_saved_is_said(self):
+        one, _ = self.daemons
+        self.small_disk(one)
+        full = self.fill_disk(one)
+        self.assertRaises(OSError, one.call, "POST", "/v1/freeze", {"reason": "no room"}, timeout=0.5)  # in force, and not on disk
+        warnings = wait_for(lambda: [w for w in one.call("GET", "/v1/status")["warnings"] if "cannot save" in w], 5, "a warning")
+        for word in (one.state, "full", "make room"):
+            self.assertIn(word, warnings[0])
+        self.assertEqual(one.call("GET", "/v1/status")["frozen"]["reason"], "no room")
+        one.host.run("rm", full)
+        wait_for(lambda: not [w for w in one.call("GET", "/v1/status")["warnings"] if "cannot save" in w], 10, "it can save again")
+        self.assertEqual(one.log_text().count("database or disk is full"), 1, "said once, not every second")
+        one.restart()
+        self.assertEqual(one.call("GET", "/v1/status")["frozen"]["reason"], "no room")
+
 
 if __name__ == "__main__":
     unittest.main()
