@@ -257,7 +257,7 @@ struct member {
 	bool in_step;	  /* found equal since both of us started */
 	bool behind;	  /* a push of ours was left to comparison, and we were not equal since */
 	bool listed;	  /* among the suspects */
-	bool bare, waits; /* a newcomer that has nothing yet; it waits for somebody to serve it */
+	bool bare, waits; /* a newcomer that lacks most; it waits for somebody to serve it */
 	bool table_now;
 };
 
@@ -781,7 +781,8 @@ bool bulk_place(struct gossip *g, const struct member *m);	   /* false: others a
 bool bulk_bare(const struct member *m);				   /* a newcomer that has not been served yet */
 bool bulk_expects(const struct gossip *g, const struct member *m); /* a copy of all, from us or from another */
 bool bulk_lacks_all(const struct gossip *g);			   /* we are a newcomer that may not have all yet */
-void bulk_asks(struct gossip *g, struct member *m, bool has_nothing);
+void bulk_begins(const struct gossip *g, struct member *m);
+void bulk_asks(struct gossip *g, struct member *m);
 void bulk_busy(struct gossip *g, struct member *m, struct topic *topic); /* it gets no more of us now */
 void bulk_cut_short(struct gossip *g, struct member *m);
 void bulk_done(struct gossip *g, struct member *m);

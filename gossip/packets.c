@@ -153,6 +153,8 @@ static bool on_members(struct gossip *g, struct member *m, struct bytes_reader *
 	}
 	if (count > 0 && proto_list_close(&better))
 		core_send(g, m, FRAME_CLASS_MEMBERSHIP, &packet);
+	if (flags & PROTO_MEMBERS_LACKS)
+		bulk_begins(g, m);
 	return br_done(body);
 }
 

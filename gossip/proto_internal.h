@@ -74,6 +74,7 @@ struct proto_entry {
 };
 
 #define PROTO_MEMBERS_TABLE 1u /* part of a whole table: answer with what you know better */
+#define PROTO_MEMBERS_LACKS 2u /* of a newcomer itself, before its vector: it may lack most of what there is */
 
 #define PROTO_HEALTH_MAX 8
 struct proto_verdict {

@@ -105,13 +105,26 @@ void sync_head_of(const struct shard *shard, struct proto_head *ret_head)
 		.settled = shard_says_settled(shard)};
 }
 
-/* `before`: a message in front of it. */
-static void send_vector(struct gossip *g, struct member *m, const struct proto_packet *before)
+/* In front of a newcomer's vector: that it is there, and that it lacks what the others have. */
+static void say_what_we_are(struct gossip *g, struct proto_packet *packet)
+{
+	struct proto_list list;
+	struct proto_entry entry;
+
+	members_entry(g->self, &entry);
+	proto_members_open(&list, packet, PROTO_MEMBERS_LACKS);
+	proto_members_add(&list, &entry);
+	proto_list_close(&list);
+}
+
+static void send_vector(struct gossip *g, struct member *m, bool begins)
 {
 	struct proto_range range = {.topic_hi = UINT64_MAX, .origin_hi = 0xffffff};
-	struct proto_packet packet = *before;
+	struct proto_packet packet = {0};
 	struct proto_list list;
 
+	if (begins || bulk_lacks_all(g))
+		say_what_we_are(g, &packet);
 	if (!sync_sort_shards(g))
 		return;
 	m->vector_ms = g->now;
@@ -196,7 +209,7 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 		return;
 	switch (sketch_begin(g, m)) {
 	case SKETCH_NOT_HERE:
-		send_vector(g, m, &(struct proto_packet){0});
+		send_vector(g, m, false);
 		break;
 	case SKETCH_BEGUN:
 		m->vector_ms = g->now;
@@ -212,21 +225,13 @@ void sync_compare(struct gossip *g, struct member *m, u128 root)
 /* A newcomer lacks everything: there is nothing to compare first. It says that it is there, and asks for all. */
 void sync_begin(struct gossip *g, struct member *m)
 {
-	struct proto_packet packet = {0};
-	struct proto_list list;
-	struct proto_entry entry;
-
 	g->begun_with = m->hostno;
 	m->in_step = false;
 	m->had_seq = 0;
 	m->mismatch_ms = g->now;
 	m->sync_ms = NEVER;
 	member_due(g, &m->sync_ms, g->now + MISMATCH_MS);
-	members_entry(g->self, &entry);
-	proto_members_open(&list, &packet, 0);
-	proto_members_add(&list, &entry);
-	proto_list_close(&list);
-	send_vector(g, m, &packet);
+	send_vector(g, m, true);
 }
 
 void sync_on_root(struct gossip *g, struct member *m, const struct proto_root *root)
@@ -489,16 +494,6 @@ void sync_difference(struct gossip *g, struct member *m, const struct sketch_fou
 	finish_comparison(&c);
 }
 
-static bool tells_of_itself_only(const struct member *m, const struct proto_range *range, struct bytes_reader rest)
-{
-	struct proto_head head;
-	bool only = range->topic_lo == 0 && range->origin_lo == 0 && range->topic_hi == UINT64_MAX;
-
-	while (only && proto_get_head(&rest, &head))
-		only = head.origin == m->hostno;
-	return only;
-}
-
 /* Walks both sides' sorted lists over the range of the packet. */
 bool sync_on_vector(struct gossip *g, struct member *m, struct bytes_reader *body)
 {
@@ -511,7 +506,7 @@ bool sync_on_vector(struct gossip *g, struct member *m, struct bytes_reader *bod
 		return false;
 	if (!sync_sort_shards(g))
 		return true;
-	bulk_asks(g, m, tells_of_itself_only(m, &range, *body));
+	bulk_asks(g, m);
 	proto_pull_open(&c.pull_list, &c.pulls);
 	first_in(g, &range, &i);
 	while (proto_get_head(body, &theirs)) {

@@ -4,12 +4,12 @@
  * time. The next one is told BUSY, leaves us alone for so long, and turns to another: when many start at once, those that have
  * been served serve.
  *
- * A newcomer that has nothing yet (*bare*) knows nobody else to turn to. It gets no part when the places are taken, but waits;
- * who has been served takes half of those that wait, or all when no other is being served. Each of them is told of it what the
- * two need to speak: its admission, that it is alive, and BUSY with its number. It begins with that host as it did with us, and
- * waits there in turn. BUSY with our own number says that it is its turn here. So of N that join at once none asks in vain, each
- * host serves two or three, and the last one has its state after log2 N times what one copy takes. Who is served gets our table
- * behind the state, and with it knows everybody that it is to serve.
+ * A newcomer that lacks most of what there is (*bare*) knows hardly anybody else to turn to. It gets no part when the places are
+ * taken, but waits; who has been served takes half of those that wait, or all when no other is being served. Each of them is told
+ * of it what the two need to speak: its admission, that it is alive, and BUSY with its number. It begins with that host as it did
+ * with us, and waits there in turn. BUSY with our own number says that it is its turn here. So of N that join at once none asks
+ * in vain, each host serves two or three, and the last one has its state after log2 N times what one copy takes. Who is served
+ * gets our table behind the state, and with it knows everybody that it is to serve.
  *
  * What is lost on the way, or a host that dies with its waiting ones, costs WAITS_MS: then the newcomer compares with its source
  * again, as it does in any case. */
@@ -193,9 +193,16 @@ void bulk_done(struct gossip *g, struct member *m)
 	m->waits = m->bare = false;
 }
 
-void bulk_asks(struct gossip *g, struct member *m, bool has_nothing)
+/* It says that it lacks most: also who has a part, of a host that could not give it all. */
+void bulk_begins(const struct gossip *g, struct member *m)
 {
-	const bool bare = m->bare || (has_nothing && m->epoch <= EPOCH_FIRST && !m->at_start && member_usable(g, m));
+	m->bare |= m->epoch <= EPOCH_FIRST && !m->at_start && member_usable(g, m);
+}
+
+/* It waits no longer, but asks. */
+void bulk_asks(struct gossip *g, struct member *m)
+{
+	const bool bare = m->bare;
 
 	bulk_done(g, m);
 	m->bare = bare;

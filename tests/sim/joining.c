@@ -95,6 +95,44 @@ static void hundreds_join_a_sponsor_without_credit(struct world *w)
 	expect_quiet(w, 5000);
 }
 
+static unsigned count_with_a_part(struct world *w)
+{
+	const struct shard *all = shards_find(&w->hosts[0].gossip->shards, w->hosts[0].hostno, 0);
+	unsigned count = 0;
+
+	for (unsigned i = 1; i < w->host_count; i++) {
+		const struct shard *part =
+			w->hosts[i].gossip ? shards_find(&w->hosts[i].gossip->shards, all->id.origin, 0) : NULL;
+
+		count += part && part->head > 0 && part->head < all->head / 2;
+	}
+	return count;
+}
+
+/* The sponsor comes to the end of its debt too, and has credit again 125 ms later. Who has a part by then is a newcomer to
+ * whoever serves it, like those that have nothing. */
+static void newcomers_with_a_part_are_newcomers(struct world *w)
+{
+	struct gossip *sponsor;
+	uint64_t took;
+
+	world_start(w, 0);
+	world_run_ms(w, 2000);
+	for (unsigned i = 1; i < w->host_count; i++)
+		world_join(w, i, 0);
+	for (unsigned us = 0; us < 20000 && count_with_a_part(w) < 2; us += 100)
+		world_run_us(w, 100);
+	expect(w, count_with_a_part(w) >= 2, "some have a part");
+	sponsor = w->hosts[0].gossip;
+	sponsor->bucket = -BUCKET_BURST;
+	sponsor->bucket_ms = world_now_ms(w);
+	took = world_now_ms(w);
+	expect(w, world_run_until(w, BUCKET_BURST / BUCKET_RATE + 50, 5, all_see_all), "all see all in time");
+	took = world_now_ms(w) - took;
+	printf("     %u hosts join one that may not send any more: all see all after %" PRIu64 " ms\n", w->host_count, took);
+	expect_quiet(w, 5000);
+}
+
 /* A sponsor saves each number before it tells it. Some requests find no place to wait, and come again. */
 static void numbers_are_saved_first(struct world *w)
 {
@@ -236,6 +274,7 @@ const struct scenario joining_scenarios[] = {
 	{"repeated_requests_hold_up_no_newcomer", 4, false, repeated_requests_hold_up_no_newcomer},
 	{"hundreds_join_at_once", 200, false, hundreds_join_at_once},
 	{"hundreds_join_a_sponsor_without_credit", 120, false, hundreds_join_a_sponsor_without_credit},
+	{"newcomers_with_a_part_are_newcomers", 120, false, newcomers_with_a_part_are_newcomers},
 	{"numbers_are_saved_first", 260, false, numbers_are_saved_first},
 	{"a_sponsor_that_loses_power_knows_whom_it_welcomed", 12, false, a_sponsor_that_loses_power_knows_whom_it_welcomed},
 	{"hundreds_join_one_by_one", 150, false, hundreds_join_one_by_one},
