@@ -154,6 +154,8 @@ uint32_t hostno_admit(void *ctx, const struct id128 *host_id)
 	HASH_FIND(hh, node->grants, host_id, sizeof(*host_id), g);
 	if (g)
 		return g->saved ? g->hostno : 0;
+	if (node->freeze.on)
+		return 0;
 	if (id_is_zero(&node->cluster.hostno_pool) && node->hostnos_ms)
 		begin(node);
 	if (id_is_zero(&node->cluster.hostno_pool))

@@ -119,7 +119,8 @@ static const char *refusal_sentence(enum admission_verdict reason)
 	case ADMISSION_SIGNATURE:
 		return "the request is not signed by this host's key: use the same release of trestle on both hosts";
 	case ADMISSION_BUSY:
-		return "the member has no free host number now: try again, or ask another member for a token";
+		return "the member has no free host number now, or is frozen (`trestle status` there): try again, or ask another "
+		       "member for a token";
 	case ADMISSION_FORGOTTEN:
 		return "this host was forgotten by that cluster, and its identity stays so: `trestle leave` here gives it a new "
 		       "one, then join again";

@@ -8,10 +8,13 @@ WHY = "rows vanish, ask Kim"
 
 
 class Freeze(Hosts):
-    HOSTS = 3
+    HOSTS = 4
+    JOINED = False
 
     def setUp(self):
         super().setUp()
+        *self.daemons, self.newcomer = self.daemons
+        Daemon.cluster(self.daemons)
         self.runs = self.runtimes(subnet="10.9.0.0/27")
         self.frozen, *self.others = self.daemons
         self.here, self.gone, self.stays = [r.attach() for r in self.runs]
@@ -52,7 +55,10 @@ class Freeze(Hosts):
             self.assertIn("trestle thaw", text)
 
     def test_frozen_and_thawed(self):
+        token = self.frozen.token()
         self.freeze()
+        self.assertIn(self.newcomer.trestle("join", token)["sponsor"], ("h2", "h3"))  # the others that the token names
+        Daemon.wait_members(self.daemons, 4)
         new = self.runs[2].attach()
         self.runs[1].detach(self.gone)
         self.knows(self.others[0], {self.here.ip, self.stays.ip, new.ip})
@@ -64,7 +70,7 @@ class Freeze(Hosts):
 
         pings = self.runs[0].ping_steadily(self.here, self.stays.ip)
         self.frozen.restart()
-        Daemon.wait_members(self.daemons)
+        Daemon.wait_members(self.daemons, 4)
         self.is_frozen()
         in_step = wait_for(lambda: self.status()["in_step"] and self.status()["uptime_s"], 20, "it is in step with the others")
         wait_for(lambda: self.status()["uptime_s"] > in_step + 3, 20, "some turns of the housekeeping later")
