@@ -133,6 +133,7 @@ struct pool {
 	bool published;	     /* it is on disk, and others hear of it */
 	unsigned host_count; /* other hosts that publish it */
 	bool wanted_elsewhere;
+	uint64_t idle_ms; /* nobody needs it since, and this host holds all of it; 0: not so */
 	UT_hash_handle hh;
 };
 

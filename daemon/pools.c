@@ -12,6 +12,8 @@
 
 #include "daemon/pools_internal.h"
 
+#define IDLE_MS 10000	     /* a cut is noticed in a few seconds */
+#define IDLE_MAX 256	     /* pools that wait so; beyond, one goes at once */
 #define SLICES_LENGTH_MAX 96 /* IPv6: 2,048 addresses for each host number without asking anybody */
 
 static const char *const space_names[] = {"local", "global", "hostno"};
@@ -40,7 +42,13 @@ bool pool_in_use(const struct pool *p)
 	return pool_referenced(p) || p->wanted_elsewhere;
 }
 
-/* Of two pools with one prefix (made on the two sides of a cut): what is used here, then the lower id. */
+static unsigned use_of(const struct pool *p)
+{
+	return pool_referenced(p) ? 2 : p->wanted_elsewhere;
+}
+
+/* Of two pools with one prefix (made on the two sides of a cut, or one that nobody needs is still there): what is used here, then
+ * what others use, then the lower id. */
 struct pool *pools_find(struct node *node, enum pool_space space, const struct prefix *prefix)
 {
 	struct pool *p, *next, *best = NULL;
@@ -49,8 +57,7 @@ struct pool *pools_find(struct node *node, enum pool_space space, const struct p
 	{
 		if (p->state.def.space != space || !prefix_equal(&p->state.def.prefix, prefix))
 			continue;
-		if (!best || (pool_referenced(p) && !pool_referenced(best)) ||
-			(pool_referenced(p) == pool_referenced(best) && id_compare(&p->id, &best->id) < 0))
+		if (!best || use_of(p) > use_of(best) || (use_of(p) == use_of(best) && id_compare(&p->id, &best->id) < 0))
 			best = p;
 	}
 	return best;
@@ -175,12 +182,52 @@ void pool_totals(struct node *node, const struct pool *p, struct ipam_totals *re
 		ipam_def_totals(&def, ret_totals);
 }
 
+/* Whether a host may be beginning to use the pool where we do not hear it: behind a cut, or this moment. */
+static bool may_be_wanted(struct node *node, const struct pool *p, uint64_t now)
+{
+	unsigned silent;
+
+	if (!node->gossip || !p->published)
+		return false;
+	silent = gossip_member_count(node->gossip, GOSSIP_SUSPECT) + gossip_member_count(node->gossip, GOSSIP_DEAD);
+	if (gossip_member_count(node->gossip, GOSSIP_ALIVE) + silent <= 1)
+		return false; /* nobody but us knows it */
+	return silent || now < p->idle_ms + IDLE_MS || !gossip_in_step(node->gossip);
+}
+
+static unsigned count_idle(struct node *node)
+{
+	const struct pool *p, *next;
+	unsigned count = 0;
+
+	HASH_ITER(hh, node->pools, p, next)
+	count += p->idle_ms != 0;
+	return count;
+}
+
+/* Who drops a pool of which it holds all takes all addresses along. Whoever began to use it meanwhile, because it knew it, would
+ * have a pool without addresses for ever. So that waits until nobody can; then whoever uses it is given what there is. */
+static bool must_wait(struct node *node, struct pool *p)
+{
+	uint64_t now = clock_boot_ms();
+
+	if (!ipam_pool_is_whole(node->ipam, &p->id)) {
+		p->idle_ms = 0;
+		return false;
+	}
+	if (!p->idle_ms)
+		p->idle_ms = now;
+	return may_be_wanted(node, p, now) && count_idle(node) <= IDLE_MAX;
+}
+
 /* Forgets a pool that nobody here needs, if no address is lost by it. */
 static void try_drop(struct node *node, struct pool *p)
 {
 	struct ipam_totals totals = {0};
 
-	if (pool_referenced(p) || !p->joined || estate_collects(node))
+	if (pool_referenced(p))
+		p->idle_ms = 0;
+	if (pool_referenced(p) || !p->joined || estate_collects(node) || must_wait(node, p))
 		return; /* an estate may be in any pool */
 	ipam_pool_totals(node->ipam, &p->id, &totals);
 	if (totals.held_known && p->host_count && p->wanted_elsewhere)
@@ -188,6 +235,7 @@ static void try_drop(struct node *node, struct pool *p)
 	if (ipam_pool_drop(node->ipam, &p->id, NULL) < 0)
 		return;
 	p->joined = false;
+	p->idle_ms = 0;
 	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_POOL, &p->id, sizeof(p->id), NULL, 0, true));
 	publish_pool(node, p);
 	if (!p->host_count)

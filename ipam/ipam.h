@@ -153,6 +153,8 @@ void ipam_pool_want(struct ipam *ipam, const struct id128 *pool, bool wanted, un
 void ipam_retire(struct ipam *ipam, uint64_t now_ms);
 /* Nothing is left that anybody reachable could take, and what was given has been taken. */
 bool ipam_has_retired(const struct ipam *ipam);
+/* All of it is in the custody of this host, the slices of others aside: dropping it takes the pool out of the world. */
+bool ipam_pool_is_whole(const struct ipam *ipam, const struct id128 *pool);
 /* Forgets a pool of which this host holds everything, or nothing. Else ERR_CONFLICT: addresses would be lost. Leases end. */
 int ipam_pool_drop(struct ipam *ipam, const struct id128 *pool, struct err *err);
 

@@ -422,6 +422,13 @@ void pool_taken(struct ipam *ipam, struct pool *pool)
 	requests_reconsider(pool);
 }
 
+bool ipam_pool_is_whole(const struct ipam *ipam, const struct id128 *id)
+{
+	const struct pool *pool = pool_known(ipam, id);
+
+	return pool && slice_held_outside(pool) == first_slice(pool) - pool->first;
+}
+
 static bool is_only_slice(const struct pool *pool)
 {
 	u128 start, len;

@@ -7,6 +7,7 @@ from tests.net.hosts import Hosts
 
 # The promise is 3 s, on a machine that is three times slower than ours and busy.
 HEALED_S = 9
+SPARE = "10.21.0.0/24"
 
 
 class Cut(Hosts):
@@ -39,6 +40,24 @@ class Cut(Hosts):
             one.attach()
         addresses = [c.ip for c in given]
         self.assertEqual(len(set(addresses)), 61)
+
+    def test_a_pool_given_up_beyond_a_cut_is_not_lost(self):
+        """Made by h1, which has all of it and needs it no more; h2, which cannot hear that, begins to use it."""
+        one, two = (d.plugin() for d in self.daemons[:2])
+        pool = one.request_pool(SPARE)["PoolID"]
+        wait_for(lambda: any(p["pool"] == SPARE for p in self.daemons[1].call("GET", "/v1/ipam")["pools"]), 10, "h2 knows the pool")
+        self.lab.cut(self.lab.hosts[:1], self.lab.hosts[1:])
+        one.call("IpamDriver.ReleasePool", PoolID=pool)
+        other = two.request_pool(SPARE)["PoolID"]
+        self.lab.heal()
+        Daemon.wait_members(self.daemons, timeout=30)
+
+        def taken():
+            try:
+                return two.request_address(other)
+            except Refused:
+                return None
+        wait_for(taken, 20, "h2 gets an address of it")
 
     def heals_in_time(self, pairs):
         began = time.monotonic()
