@@ -73,7 +73,7 @@ class Freeze(Hosts):
         Daemon.wait_members(self.daemons, 4)
         self.is_frozen()
         in_step = wait_for(lambda: self.status()["in_step"] and self.status()["uptime_s"], 20, "it is in step with the others")
-        wait_for(lambda: self.status()["uptime_s"] > in_step + 3, 20, "some turns of the housekeeping later")
+        wait_for(lambda: self.status()["uptime_s"] > in_step + 2, 20, "some turns of the housekeeping later")
         self.refuses()
         self.assertEqual(set(self.endpoints(self.frozen)), {self.here.ip}, "after a start it knows none of others")
         self.assertTrue(self.runs[0].ping(self.here, self.stays.ip, count=3), "and keeps their rows")
