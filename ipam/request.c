@@ -704,6 +704,20 @@ static void deny_any(struct request *r, uint32_t from, const struct ipam_message
 		remember_gift(r, &message->ranges[i]);
 }
 
+/* The holder says that it is not. Either it has not arrived there yet, or our map is behind: a record will tell, or the deadline
+ * comes. Or the record was faster than the answer: then there is nothing more to wait for. */
+static void gone_astray(const struct pool *pool, struct request *r, uint64_t now_ms)
+{
+	const struct view *view;
+
+	HASH_FIND(hh, pool->views, &r->holder, sizeof(r->holder), view);
+	r->astray = true;
+	if (!view || r->tries > IPAM_REDIRECTS_MAX || !view_holds_some(view, r->offset, 1))
+		return;
+	r->astray = false;
+	r->next_ms = r->due_ms = now_ms;
+}
+
 /* True when the request has ended with *result. */
 static bool deny_exact(struct ipam *ipam, struct pool *pool, struct request *r, uint32_t from, const struct ipam_message *message,
 	uint64_t now_ms, struct ipam_result *result)
@@ -722,9 +736,11 @@ static bool deny_exact(struct ipam *ipam, struct pool *pool, struct request *r, 
 		grant(ipam, pool, r, r->offset, now_ms, result);
 		return true;
 	}
-	/* It has not arrived there yet, or our map is behind: a record will tell, or the deadline comes. */
 	if (!shared && message->reason != IPAM_DENY_IN_USE) {
-		r->astray = true;
+		if (message->reason == IPAM_DENY_NOT_YET)
+			r->astray = true; /* a matter of time */
+		else
+			gone_astray(pool, r, now_ms);
 		return false;
 	}
 	if (r->aim == AIM_FIRST_SHARED) {
@@ -770,7 +786,6 @@ void on_moved(struct ipam *ipam, uint32_t from, const struct ipam_message *messa
 	struct pool *pool = pool_find(ipam, &message->pool);
 	struct request *r = pool ? request_by_xid(pool, message->xid) : NULL;
 
-	(void)now_ms;
 	if (!r || r->aim == AIM_ANY || from != r->holder || message->to == ipam->config.hostno)
 		return;
 	if (!r->moved_to || custody_newer(message->reign, message->version, r->moved_reign, r->moved_version)) {
@@ -779,9 +794,9 @@ void on_moved(struct ipam *ipam, uint32_t from, const struct ipam_message *messa
 		r->moved_version = message->version;
 		r->redirects++;
 	}
-	/* Still the same one: it is behind us, the grant to it is on its way. Its record says when to ask again. */
+	/* Still the same one: it is behind us. */
 	if (current_holder(ipam, pool, r) == from)
-		r->astray = true;
+		gone_astray(pool, r, now_ms);
 	else
 		r->due_ms = 0;
 }
