@@ -216,6 +216,44 @@ static int refuse_other_def(const struct pool *pool, const struct ipam_pool_def 
 		prefix_format(&def->prefix, there), def->edges_reserved ? "reserved" : "usable");
 }
 
+static void forget_custody(struct ipam *ipam, struct pool *pool)
+{
+	for (size_t i = 0; i < pool->custody.count; i++) {
+		struct custody gone = {.start = pool->custody.entries[i].start};
+
+		custody_save(ipam, pool, &gone, false);
+	}
+	custody_fini(&pool->custody);
+	pool->held = 0;
+}
+
+/* Nobody publishes a word about it, nor did any host that is away: the pool is gone, and no gift of it can come to where the
+ * memory of it would be needed. */
+static bool is_gone(const struct pool *pool)
+{
+	for (size_t i = 0; i < pool->custody.count; i++)
+		if (pool->custody.entries[i].to == pool->self || pool->custody.entries[i].xid)
+			return false;
+	return !pool->known && !pool->views && !pool->slots;
+}
+
+/* A host takes part in more pools in its life than it can know at once. Asked for by who makes or joins a pool only: what others
+ * say has been heard then, and not while a start hears it one by one. False when all are needed. */
+static bool make_room(struct ipam *ipam)
+{
+	struct pool *pool, *next;
+
+	HASH_ITER(hh, ipam->pools, pool, next)
+	{
+		if (!ipam->started || !is_gone(pool))
+			continue;
+		forget_custody(ipam, pool);
+		pool_free_all(ipam, pool);
+		return true;
+	}
+	return false;
+}
+
 static struct pool *pool_get_def(struct ipam *ipam, const struct ipam_pool_def *def, struct err *err)
 {
 	struct pool *pool;
@@ -231,6 +269,8 @@ static struct pool *pool_get_def(struct ipam *ipam, const struct ipam_pool_def *
 		return NULL;
 	}
 	pool = pool_get(ipam, &def->id);
+	if (!pool && make_room(ipam))
+		pool = pool_get(ipam, &def->id);
 	if (!pool) {
 		err_set(err, ERR_EXHAUSTED, "address pool %s: this host knows %u pools already, the most it can",
 			id_format(&def->id, text), IPAM_POOLS_MAX);
@@ -377,17 +417,6 @@ static void forget_leases(struct ipam *ipam, struct pool *pool)
 
 	HASH_ITER(hh, pool->slots, slot, next)
 	slot_drop(ipam, pool, slot);
-}
-
-static void forget_custody(struct ipam *ipam, struct pool *pool)
-{
-	for (size_t i = 0; i < pool->custody.count; i++) {
-		struct custody gone = {.start = pool->custody.entries[i].start};
-
-		custody_save(ipam, pool, &gone, false);
-	}
-	custody_fini(&pool->custody);
-	pool->held = 0;
 }
 
 /* We have been forgotten. Callers are answered last: their answers may call back. */

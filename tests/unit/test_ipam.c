@@ -1553,6 +1553,45 @@ static void a_host_asks_ahead_before_it_runs_out(void **state)
 	shell_free(s);
 }
 
+static struct id128 id_of_number(unsigned i)
+{
+	return (struct id128){{0xff, (uint8_t)(i >> 16), (uint8_t)(i >> 8), (uint8_t)i}};
+}
+
+/* As many as a host can know, each of which it once passed addresses of on. One is not gone: another host speaks of it. */
+static void the_memory_of_a_pool_that_is_gone_makes_room(void **state)
+{
+	struct shell *s = shell_new(NULL);
+	struct ipam *full = ipam_new(&(struct ipam_config){.hostno = 1}, &ops, s);
+	struct ipam_pool_def def = def_of("10.1.0.0/24");
+	struct custody fact = {.start = 1, .len = 1, .version = 1, .to = 2};
+	uint8_t key[IPAM_KEY_MAX], value[IPAM_VALUE_MAX];
+	struct chunk_writer w;
+	struct id128 id;
+	struct err err;
+
+	(void)state;
+	for (unsigned i = 0; i < IPAM_POOLS_MAX; i++) {
+		size_t key_len;
+
+		id = id_of_number(i);
+		key_len = ipam_key_encode(key, IPAM_SAVED_CUSTODY, &id, 1);
+		assert_int_equal(ipam_restore(full, key, key_len, value, saved_custody_encode(&fact, value), &err), 0);
+	}
+	chunk_begin(&w, true, false, 0);
+	id = id_of_number(0);
+	ipam_peer_chunk(full, 2, &id, 0, w.buf, w.len, 0);
+	ipam_start(full, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		def.id.bytes[0] = (uint8_t)i + 1;
+		assert_int_equal(ipam_pool_create(full, &def, 0, &err), 0);
+	}
+	assert_int_equal(HASH_COUNT(full->pools), IPAM_POOLS_MAX);
+	assert_int_equal(pool_find(full, &id)->custody.count, 1);
+	ipam_free(full);
+	shell_free(s);
+}
+
 /* If all who know it were forgotten, nobody would ask it what it has. */
 static void who_says_that_few_know_it_gets_nothing(void **state)
 {
@@ -2142,6 +2181,7 @@ int main(void)
 		cmocka_unit_test(a_cancelled_request_is_not_answered_and_its_address_stays_free),
 		cmocka_unit_test(grants_outside_the_pool_are_counted_and_ignored),
 		cmocka_unit_test(a_host_asks_ahead_before_it_runs_out),
+		cmocka_unit_test(the_memory_of_a_pool_that_is_gone_makes_room),
 		cmocka_unit_test(who_says_that_few_know_it_gets_nothing),
 		cmocka_unit_test(who_is_known_to_few_says_so_and_asks_again_when_it_is_known),
 		cmocka_unit_test(who_may_have_no_addresses_yet_asks_again),
