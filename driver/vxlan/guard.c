@@ -30,6 +30,7 @@ static const char *const counters[] = {"foreign", "forged"};
 struct guard {
 	struct nft *nft;
 	uint16_t port;
+	bool there; /* the table, or what an earlier life left of it */
 };
 
 /* -- content -- */
@@ -146,6 +147,7 @@ int guard_open(const char *table, uint16_t port, struct guard **ret_guard, struc
 	struct guard *guard = alloc_new(struct guard);
 
 	guard->port = port;
+	guard->there = true;
 	if (nft_open(table, &definition, guard, &guard->nft, err) < 0) {
 		free(guard);
 		return -1;
@@ -172,11 +174,17 @@ int guard_apply(struct guard *guard, const uint32_t *vnis, size_t vni_count, con
 {
 	struct nft_content wanted;
 
+	if (ret_wrote)
+		*ret_wrote = false;
+	/* Every rule asks for one of our VNIs: without one, four chains only make each packet of the host dearer. */
+	if (!vni_count)
+		return guard->there ? guard_purge(guard, err) : 0;
 	nft_content_init(&wanted, &definition);
 	if (fill(&wanted, vnis, vni_count, members, member_count, err) < 0) {
 		nft_content_fini(&wanted);
 		return -1;
 	}
+	guard->there = true;
 	return nft_apply(guard->nft, &wanted, ret_wrote, err);
 }
 
@@ -193,5 +201,8 @@ int guard_counters(struct guard *guard, uint64_t *ret_foreign, uint64_t *ret_for
 
 int guard_purge(struct guard *guard, struct err *err)
 {
-	return nft_purge(guard->nft, err);
+	if (nft_purge(guard->nft, err) < 0)
+		return -1;
+	guard->there = false;
+	return 0;
 }

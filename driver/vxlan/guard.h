@@ -36,8 +36,8 @@ struct nft *guard_nft(struct guard *guard); /* the table, for its notices */
  * when nothing differs it writes nothing (one short question to the kernel while no one has touched any nft table since). What
  * was changed or deleted by others (`nft flush ruleset`) is put right. Each change is one transaction: no packet sees half of it.
  *
- * The first call of a guard rebuilds the table whatever it finds, as an older version may have left it. So call it when the
- * members are known: an empty list means that every frame of these VNIs is dropped. */
+ * The first call of a guard builds the table whatever it finds, as an older version may have left it; without a VNI it takes it
+ * away. So call it when the members are known: an empty list means that every frame of these VNIs is dropped. */
 int guard_apply(struct guard *guard, const uint32_t *vnis, size_t vni_count, const struct ip *members, size_t member_count,
 	bool *ret_wrote /* may be NULL: the kernel had it otherwise */, struct err *err);
 

@@ -363,9 +363,9 @@ static void no_member_means_nobody_passes(void **state)
 	REQUIRE_KERNEL();
 	apply(*state, &vni, 1, NULL, 0);
 	assert_int_equal(passed(host_ns, "192.0.2.1", "192.0.2.2", OURS, 2), 0);
+	expect_counters(*state, 2, 0);
 	apply(*state, NULL, 0, NULL, 0);
 	assert_int_equal(passed(host_ns, "192.0.2.1", "192.0.2.2", OURS, 2), 2);
-	expect_counters(*state, 2, 0);
 }
 
 static void order_and_repetition_do_not_matter(void **state)
@@ -567,6 +567,28 @@ static void table_of_an_earlier_run_is_taken_over(void **state)
 	assert_int_equal(passed(host_ns, "192.0.2.1", "192.0.2.2", OURS, 2), 0); /* closing neither */
 }
 
+static void without_a_network_there_is_no_table(void **state)
+{
+	struct guard *next = NULL;
+	struct err err = {0};
+	struct ip member = ip("192.0.2.1");
+	bool wrote = true;
+
+	REQUIRE_KERNEL();
+	apply(*state, NULL, 0, &member, 1);
+	run("test -z \"$(nft list ruleset)\"");
+	apply_one(*state, "192.0.2.1");
+	assert_int_equal(guard_open(TABLE, PORT, &next, &err), 0);
+	assert_int_equal(guard_apply(next, NULL, 0, &member, 1, &wrote, &err), 0);
+	assert_false(wrote);
+	run("test -z \"$(nft list ruleset)\""); /* what the earlier one left is gone */
+	apply_one(next, "192.0.2.9");
+	assert_int_equal(passed(host_ns, "192.0.2.1", "192.0.2.2", OURS, 1), 0);
+	apply(next, NULL, 0, &member, 1);
+	run("test -z \"$(nft list ruleset)\"");
+	guard_close(next);
+}
+
 static void purge_leaves_nothing(void **state)
 {
 	uint64_t foreign = 77, forged = 78;
@@ -648,6 +670,7 @@ int main(void)
 		CASE(damage_is_repaired),
 		CASE(others_committing_all_the_time_do_not_matter),
 		CASE(table_of_an_earlier_run_is_taken_over),
+		CASE(without_a_network_there_is_no_table),
 		CASE(purge_leaves_nothing),
 		CASE(listing_can_be_loaded_again),
 		CASE(bad_table_name_is_refused),
