@@ -80,7 +80,8 @@
 #define MISMATCH_MS 300
 #define SETTLE_MS 1000
 #define PUSH_RTO_MS 15
-#define PUSH_RTO_UNKNOWN_MS 60 /* before a round trip was measured */
+#define PUSH_RTO_UNKNOWN_MS 60		       /* before a round trip was measured */
+#define HOP_RTO_MS (PUSH_RTO_MS - PUSH_ACK_MS) /* of a relay, whose ack does not wait */
 #define PUSH_TRIES 3
 #define PUSH_COALESCE_MS 5
 #define PUSH_ACK_MS 4	   /* an ack waits for others */
@@ -94,7 +95,7 @@
 #define TREE_HOPS_MAX 4096
 #define TREE_OWN_HOPS_MAX 1024
 #define TREE_DIGESTS 128
-#define TREE_DIGEST_MS 30
+#define TREE_DIGEST_MS (2 * HOP_RTO_MS) /* behind the first repetition */
 #define TREE_DIGEST_TO 2
 #define LACKS_MS 3000
 #define LACKS_TABLE_MS 20  /* the table comes behind the records */
@@ -444,7 +445,8 @@ struct gossip {
 
 	unsigned health; /* local health, 0 = fine: the worse of the two */
 	unsigned lifeguard, measured;
-	uint64_t answered_ms; /* the last answer to a ping of ours, by anybody */
+	uint64_t answered_ms;	     /* the last answer to a ping of ours, by anybody */
+	uint32_t srtt_us, rttvar_us; /* of whomever we ping; 0 = nobody has answered yet */
 	struct lag_second lags[LAG_SECONDS];
 	uint64_t frozen_until_ms;
 	uint64_t called_ms;

@@ -24,7 +24,8 @@
  * between 20 and 500 ms instead of a fixed 500. VERIFIERS 5, quorum 3: two pings 200 ms apart each. REFUTE_WINDOW 800 ms, after
  * a probe that takes at least 270: a host that is stopped for a second survives it; a crash is known to 50 hosts after 1.7 s in
  * the median, 4 s at worst (`sim measure_detection`), and that does not grow with their number. PUSH_RTO 15 ms: above a
- * scheduling hiccup, below what anybody notices; three tries cover 5 % loss to 1e-4. MISMATCH 300 ms: above the last retry.
+ * scheduling hiccup and the 4 ms that an ack may wait (PUSH_ACK), below what anybody notices; three tries cover 5 % loss to 1e-4.
+ * HOP_RTO 11 ms: the same of a relay, whose ack waits for nothing. MISMATCH 300 ms: above the last retry.
  * PUSH_LAZY 100 ms: fifty hosts that come in take spare host numbers, and each tells each of the others; with a packet for each
  * change that was 75 kB for each host, now it is 33. BUCKET 8 MB/s: a quarter of what one core can seal. */
 #include "gossip/core_internal.h"

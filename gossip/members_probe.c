@@ -26,19 +26,28 @@ static uint64_t ack_timeout(const struct gossip *g, const struct member *m)
 	return timeout * (1 + g->health);
 }
 
-/* RFC 6298's estimator. Who has no finer clock than milliseconds measures 0 for most: that counts as half of one. */
-static void measured(struct member *m, uint64_t rtt_us)
+/* As RFC 6298 has it. */
+static void estimate(uint32_t rtt, uint32_t *srtt_us, uint32_t *rttvar_us)
 {
-	uint32_t rtt = rtt_us == 0 ? 500 : rtt_us > 10000000 ? 10000000 : (uint32_t)rtt_us;
-	uint32_t off = rtt > m->srtt_us ? rtt - m->srtt_us : m->srtt_us - rtt;
+	uint32_t off = rtt > *srtt_us ? rtt - *srtt_us : *srtt_us - rtt;
 
-	if (m->srtt_us == 0) {
-		m->srtt_us = rtt;
-		m->rttvar_us = rtt / 2;
+	if (*srtt_us == 0) {
+		*srtt_us = rtt;
+		*rttvar_us = rtt / 2;
 		return;
 	}
-	m->rttvar_us += off / 4 - m->rttvar_us / 4;
-	m->srtt_us += rtt / 8 - m->srtt_us / 8;
+	*rttvar_us += off / 4 - *rttvar_us / 4;
+	*srtt_us += rtt / 8 - *srtt_us / 8;
+}
+
+/* Of it, and of any whom we never pinged. Who has no finer clock than milliseconds measures 0 for most: that counts as half of
+ * one. */
+static void measured(struct gossip *g, struct member *m, uint64_t rtt_us)
+{
+	uint32_t rtt = rtt_us == 0 ? 500 : rtt_us > 10000000 ? 10000000 : (uint32_t)rtt_us;
+
+	estimate(rtt, &m->srtt_us, &m->rttvar_us);
+	estimate(rtt, &g->srtt_us, &g->rttvar_us);
 }
 
 static struct ping *ping_slot(struct gossip *g, uint32_t seq)
@@ -626,7 +635,7 @@ void probe_on_ack(struct gossip *g, struct member *m, const struct proto_ping *a
 	if (ping->stream) {
 		m->by_stream |= m->unanswered >= UNANSWERED_STREAM;
 	} else {
-		measured(m, g->now_us - ping->sent_us);
+		measured(g, m, g->now_us - ping->sent_us);
 		m->by_stream = false;
 		m->unanswered = 0;
 	}

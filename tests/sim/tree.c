@@ -65,6 +65,38 @@ static unsigned first_child(const struct sim_host *origin)
 	return ring->at[(i + 1) % ring->count]->hostno - 1;
 }
 
+/* The first packet to a child is lost. How many are repeated within `ms`. */
+static uint64_t repeated_within(struct world *w, const char *key, unsigned ms)
+{
+	const struct sim_host *origin = &w->hosts[0];
+	unsigned child = first_child(origin);
+	uint64_t before = gossip_counters(origin->gossip)->push_retries;
+
+	world_cut(w, 0, child, true);
+	world_put(w, 0, 3, key);
+	world_run_ms(w, 5);
+	world_cut(w, 0, child, false);
+	world_run_ms(w, ms - 5);
+	return gossip_counters(origin->gossip)->push_retries - before;
+}
+
+/* The ack of a relay does not wait, as that of a push does: it is missed sooner, unless who misses it is late itself. */
+static void a_lost_relay_is_repeated_soon(struct world *w)
+{
+	begin_within(w, 20000);
+	world_put(w, 0, 3, "before");
+	world_run_ms(w, 200);
+	expect(w, repeated_within(w, "k1", PUSH_RTO_MS - 1) == 1, "what was lost is repeated");
+	expect(w, lacking(w, w->hosts[0].hostno, "k1") == 0, "and everywhere");
+	world_run_ms(w, 200);
+	for (unsigned i = 0; i < 10; i++)
+		gossip_health(w->hosts[0].gossip, 60, false, world_now_ms(w));
+	expect(w, repeated_within(w, "k2", 2 * HOP_RTO_MS - 2) == 0, "who is late takes nothing for lost so soon");
+	world_run_ms(w, 10);
+	expect(w, lacking(w, w->hosts[0].hostno, "k2") == 0, "but a little later");
+	expect_quiet(w, 3000);
+}
+
 /* Two packets to it are lost. Meanwhile a digest tells it of the change, which it pulls: the third packet brings it nothing new,
  * and its children all the same. */
 static void a_relay_that_pulled_first_passes_on(struct world *w)
@@ -82,7 +114,7 @@ static void a_relay_that_pulled_first_passes_on(struct world *w)
 		snprintf(key, sizeof(key), "k%u", i);
 		world_cut(w, i, child, true);
 		world_put(w, i, 3, key);
-		world_run_ms(w, 3 * PUSH_RTO_MS - 5);
+		world_run_ms(w, 3 * HOP_RTO_MS - 5);
 		world_cut(w, i, child, false);
 		expect(w, lacking(w, origin->hostno, key) > 0, "some wait for it");
 		world_run_ms(w, 10);
@@ -149,6 +181,7 @@ static void a_cluster_grows_past_the_limit_and_shrinks(struct world *w)
 const struct scenario tree_scenarios[] = {
 	{"a_change_reaches_all_by_way_of_others", 100, false, a_change_reaches_all_by_way_of_others},
 	{"dead_relays_delay_a_change_only", 100, false, dead_relays_delay_a_change_only},
+	{"a_lost_relay_is_repeated_soon", 100, false, a_lost_relay_is_repeated_soon},
 	{"a_relay_that_pulled_first_passes_on", 100, false, a_relay_that_pulled_first_passes_on},
 	{"a_burst_goes_by_the_tree", 70, false, a_burst_goes_by_the_tree},
 	{"who_refuses_a_change_is_gone_round", 100, false, who_refuses_a_change_is_gone_round},
