@@ -761,8 +761,9 @@ static int run_forget(struct cli *cli)
 		json_array_foreach(waiting, i, name)
 			fprintf(cli->out, "  %s\n", json_string_value(name) ? json_string_value(name) : "?");
 		fprintf(cli->out,
-			"say it again to see how far it is; `trestle members` shows which of them are dead. Bring those back, "
-			"or, where "
+			"say it again to see how far it is; `trestle members` shows which of them are dead: bring those back. "
+			"One that "
+			"is alive may be frozen: `trestle status` there says so, and `trestle thaw` ends it. Or, where "
 			"one is stopped for good too:\n  trestle forget %s --fenced --assume-fenced %s\n",
 			cli->args[0],
 			json_string_value(json_array_get(waiting, 0)) ? json_string_value(json_array_get(waiting, 0)) : "NAME");

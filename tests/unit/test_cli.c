@@ -482,8 +482,8 @@ static void forget_says_where_the_addresses_went_or_who_is_awaited(void **state)
 		"\"assumed_fenced\":[]}");
 	expect(run(d, "forget n3 --fenced"), CLI_PROBLEM,
 		"host n3 is being forgotten by n1; its addresses move when these have answered:\n  n2\n"
-		"say it again to see how far it is; `trestle members` shows which of them are dead. Bring those back, or, where "
-		"one is "
+		"say it again to see how far it is; `trestle members` shows which of them are dead: bring those back. "
+		"One that is alive may be frozen: `trestle status` there says so, and `trestle thaw` ends it. Or, where one is "
 		"stopped for good too:\n  trestle forget n3 --fenced --assume-fenced n2\n",
 		"");
 }
