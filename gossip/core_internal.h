@@ -97,6 +97,8 @@
 #define TREE_DIGESTS 128
 #define TREE_DIGEST_MS (2 * HOP_RTO_MS) /* behind the first repetition */
 #define TREE_DIGEST_TO 2
+#define TREE_DIGEST_TO_MANY 6 /* so long after the last new member: */
+#define TREE_GREW_MS 1000
 #define LACKS_MS 3000
 #define LACKS_TABLE_MS 20  /* the table comes behind the records */
 #define KNOWN_FIRST_MS 500 /* a newcomer asks some whom it never heard; the gap doubles */
@@ -442,6 +444,7 @@ struct gossip {
 	bool stirred;		/* since the last tick came what its functions have to look at */
 	uint64_t member_shape;	/* changes when somebody becomes usable or ceases to be */
 	uint64_t member_gains;	/* changes when somebody becomes usable */
+	uint64_t grew_ms;	/* the last new one */
 
 	unsigned health; /* local health, 0 = fine: the worse of the two */
 	unsigned lifeguard, measured;

@@ -213,6 +213,7 @@ static void enter_number(struct gossip *g, struct member *m)
 	shards_saw_epoch(&g->shards, m->hostno, m->epoch, g->now);
 	g->member_shape++;
 	g->member_gains++;
+	g->grew_ms = g->now;
 	interest_member(g, m);
 }
 

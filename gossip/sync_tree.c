@@ -482,6 +482,13 @@ static void step_hop(struct gossip *g, struct tree_hop *hop)
 	send_hop(g, hop);
 }
 
+/* While a cluster grows its hosts do not agree who is whose child, and some are nobody's: of so many that each tells two others,
+ * e to the power of -2 are told by nobody, of those that tell six one of 400. */
+static unsigned digest_to(const struct gossip *g)
+{
+	return g->now < g->grew_ms + TREE_GREW_MS ? TREE_DIGEST_TO_MANY : TREE_DIGEST_TO;
+}
+
 static void step_digests(struct gossip *g)
 {
 	for (unsigned i = 0; i < g->digest_count;) {
@@ -497,7 +504,7 @@ static void step_digests(struct gossip *g)
 		g->digests[i] = g->digests[--g->digest_count];
 		shard = shards_find(&g->shards, d.origin, d.topic);
 		ring = shard && shard_current(shard) ? ring_of(g, shard->in) : NULL;
-		for (unsigned n = 0; ring && n < TREE_DIGEST_TO && ring->count > 1; n++) {
+		for (unsigned n = 0; ring && n < digest_to(g) && ring->count > 1; n++) {
 			struct member *m = ring->at[core_random(g, ring->count)];
 
 			if (member_usable(g, m))
