@@ -27,7 +27,7 @@ Two runs at a time, the longest first; the last line says how long all of it too
 a core and 9 GiB: what needs more is ended and named, and so is each figure of the table below that is not there. SHORT=1: 50 and 100
 hosts, some minutes. TRESTLE_SIM_SIZES=50,1000 measures these numbers of hosts only. TRESTLE_LONG=1, one run at a time, 18 GiB and two
 hours for each: also losses and deaths among 5,000 (each host hears from so many others that it shares no memory with anybody any more:
-13 GiB); a cut of 5,000 (more than that); all of 1,000 and of 2,000 restarting (what each knows of each grows with the square of the
+13 GiB); a cut of 5,000 (17 GiB); all of 1,000 and of 2,000 restarting (what each knows of each grows with the square of the
 hosts: 4,500 would need more than 20 GiB).
 """
 import os
