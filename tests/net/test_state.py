@@ -136,7 +136,10 @@ class State(Hosts):
         self.assertEqual(self.endpoints(self.daemon), {self.container.ip: "h1"})
 
     def test_a_daemon_without_its_rights_says_which(self):
-        argv = ["timeout", "10", self.daemon.binary, "--state-dir", "/run/other-state", "--run-dir", "/run/other"]
+        # Who is not root may be kept from where they were built, /root for one.
+        self.daemon.host.run("install", "-m", "755", self.daemon.binary, "/run/any-trestled")
+        self.daemon.host.run("install", "-m", "755", self.daemon.cli_binary, "/run/any-trestle")
+        argv = ["timeout", "10", "/run/any-trestled", "--state-dir", "/run/other-state", "--run-dir", "/run/other"]
         for without in ("net_admin", "sys_admin"):
             done = self.daemon.host.run("setpriv", f"--bounding-set=-{without}", f"--inh-caps=-{without}", *argv, check=False)
             self.assertEqual(done.returncode, 1)
@@ -145,7 +148,7 @@ class State(Hosts):
         self.assertEqual(done.returncode, 1)
         self.says(done.stderr, "run trestled as root")
         self.daemon.start()
-        done = self.daemon.host.run("setpriv", "--reuid=65534", "--clear-groups", self.daemon.cli_binary, "status", check=False)
+        done = self.daemon.host.run("setpriv", "--reuid=65534", "--clear-groups", "/run/any-trestle", "status", check=False)
         self.assertEqual(done.returncode, 2)  # it cannot tell
         self.says(done.stderr, "run as root")
 
