@@ -43,10 +43,8 @@ static bool add_edge(struct look *l, const struct admission *a)
 	if (!of || of->hostno != a->hostno)
 		return true;
 	l->marks[of->slot] |= MARK_NAMED | (a->sponsor_hostno == a->hostno ? MARK_REACHED : 0);
-	if (!by) { /* a forgotten one that was never a member here: what it signed was believed nevertheless */
-		l->marks[of->slot] |= MARK_REACHED;
+	if (!by) /* a forgotten one that was never a member here: whoever joins cannot have its key from us */
 		return true;
-	}
 	if (by->forgotten && !of->forgotten)
 		l->marks[by->slot] |= MARK_SIGNS;
 	if (l->count == l->capacity) {

@@ -112,6 +112,58 @@ static void who_joins_when_the_first_host_is_forgotten_knows_all(struct world *w
 	expect(w, COUNTED(w, vouched) == 2, "by the word of one host");
 }
 
+/* The last host knows those that the forgotten one admitted, and they know it. */
+static bool the_last_knows_those_from_2_on(struct world *w)
+{
+	const unsigned last = w->host_count - 1;
+	struct gossip_member m;
+
+	for (unsigned i = 2; i < last; i++)
+		if (!w->hosts[last].gossip || !gossip_member_get(w->hosts[last].gossip, w->hosts[i].hostno, &m) ||
+			m.state != GOSSIP_ALIVE || !gossip_member_get(w->hosts[i].gossip, w->hosts[last].hostno, &m) ||
+			m.state != GOSSIP_ALIVE)
+			return false;
+	return true;
+}
+
+/* All but 2 and the last were admitted by who is gone, more than a WELCOME names, and 0 says so. 2 hears that it was forgotten
+ * before it hears of it, and is the one that vouches once 0 is gone too, and what 0 said with it. */
+static void who_vouches_knew_the_forgotten_sponsor_by_its_key_only(struct world *w)
+{
+	const unsigned last = w->host_count - 1;
+	struct gossip_member m;
+
+	world_start(w, GONE);
+	world_run_ms(w, 1000);
+	for (unsigned i = 0; i < last; i++)
+		if (i != GONE && i != 2)
+			world_join(w, i, GONE);
+	world_run_ms(w, 5000);
+	world_crash(w, GONE);
+	world_run_ms(w, 10000);
+	for (unsigned i = 0; i < last; i++)
+		if (i != GONE && i != 2)
+			world_crash(w, i);
+	for (unsigned i = 0; i < last; i++)
+		if (i != GONE && i != 2) {
+			world_start(w, i);
+			forget_at(w, i);
+		}
+	world_run_ms(w, 50000);
+	join_and_forget(w, 2);
+	world_run_ms(w, 5000);
+	expect(w, !gossip_member_get(w->hosts[2].gossip, w->hosts[GONE].hostno, &m), "it never was a member there");
+	world_crash(w, 0);
+	world_run_ms(w, 20000);
+	for (unsigned i = 2; i < last; i++)
+		world_crash(w, i);
+	for (unsigned i = 2; i < last; i++)
+		world_start(w, i);
+	world_run_ms(w, 50000);
+	world_join(w, last, 2);
+	expect(w, world_run_until(w, 10000, 100, the_last_knows_those_from_2_on), "who joins now and the others know each other");
+}
+
 static bool is_suspected(struct world *w)
 {
 	struct gossip_member m;
@@ -170,6 +222,8 @@ const struct scenario forgetting_scenarios[] = {
 		who_joins_when_the_sponsor_of_others_is_forgotten_knows_them},
 	{"who_joins_when_the_first_host_is_gone_knows_all", 20, false, who_joins_when_the_first_host_is_gone_knows_all},
 	{"who_joins_when_the_first_host_is_forgotten_knows_all", 20, false, who_joins_when_the_first_host_is_forgotten_knows_all},
+	{"who_vouches_knew_the_forgotten_sponsor_by_its_key_only", 30, false,
+		who_vouches_knew_the_forgotten_sponsor_by_its_key_only},
 	{"a_key_of_a_forgotten_host_is_taken_by_who_never_knew_it", 5, false,
 		a_key_of_a_forgotten_host_is_taken_by_who_never_knew_it},
 	{NULL, 0, false, NULL},
