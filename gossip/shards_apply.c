@@ -136,6 +136,12 @@ static bool replace(struct shards *s, struct shard *shard, struct record *old, c
 	return true;
 }
 
+/* A listing after an audit names its key with a lower seq, by somebody who has seen all up to as_of: ours is wrong. */
+static bool is_disproved(const struct shard *shard, const struct record *r)
+{
+	return shard->relist && r->unconfirmed && r->seq <= shard_rare_of(shard)->as_of;
+}
+
 /* One record of a batch. False: R6 or a limit, the rest of the batch is not applied. */
 static bool apply_record(struct shards *s, struct shard *shard, const struct proto_record *in, bool listing)
 {
@@ -152,7 +158,7 @@ static bool apply_record(struct shards *s, struct shard *shard, const struct pro
 			r->unconfirmed &= !listing;
 			return true;
 		}
-		if (r->seq > in->seq)
+		if (r->seq > in->seq && !(listing && is_disproved(shard, r)))
 			return true;
 	}
 	other = holder_of(shard, in->seq);
@@ -244,11 +250,11 @@ static enum shards_verdict apply_listing(struct shards *s, struct shard *shard, 
 		return SHARDS_GAP;
 	if (batch->to <= shard->rare->listed)
 		return SHARDS_KNOWN;
+	if (batch->head < shard->rare->as_of)
+		shard->rare->as_of = batch->head;
 	if (!apply_records(s, shard, batch, true))
 		return SHARDS_REFUSED;
 	shard->rare->listed = batch->to;
-	if (batch->head < shard->rare->as_of)
-		shard->rare->as_of = batch->head;
 	if (batch->to < batch->head)
 		return SHARDS_APPLIED;
 	end_listing(s, shard);

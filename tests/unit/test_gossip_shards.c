@@ -241,6 +241,33 @@ static void a_listing_after_an_audit_takes_a_seq_from_the_key_that_had_it(void *
 	shards_fini(&c.s);
 }
 
+/* Likewise, and what has the seq wrongly is a key that the origin has with a lower one: it goes back to that. */
+static void a_listing_after_an_audit_takes_a_key_back_to_the_seq_that_it_has(void **state)
+{
+	struct proto_batch first = {.epoch = 1, .flags = SETTLED, .to = 9, .head = 9},
+			   behind = {.epoch = 1, .flags = LISTING, .to = 5, .head = 8},
+			   listing = {.epoch = 1, .flags = LISTING, .to = 9, .head = 9};
+	struct change truth[] = {{5, "a", "1"}, {9, "b", "1"}};
+	struct proto_pull pull;
+	struct copy c;
+
+	(void)state;
+	copy_init(&c);
+	offer(&c, &first, (struct change[]){{9, "a", "1"}}, 1, 1000);
+	shards_relist(shards_find(&c.s, ORIGIN, TOPIC), &pull);
+	c.events[0] = '\0';
+	assert_int_equal(offer(&c, &behind, truth, 1, 1000), SHARDS_APPLIED);
+	assert_int_equal(shards_find(&c.s, ORIGIN, TOPIC)->live.first->seq, 9); /* who sent that may not have seen it */
+	shards_relist(shards_find(&c.s, ORIGIN, TOPIC), &pull);
+	assert_int_equal(offer(&c, &listing, truth, 2, 1000), SHARDS_APPLIED);
+	assert_string_equal(c.events, "+b=1 ");
+	assert_int_equal(c.s.live_count, 2);
+	assert_int_equal(shards_find(&c.s, ORIGIN, TOPIC)->live.first->seq, 5);
+	assert_int_equal(c.conflicts, 0);
+	assert_null(shards_check(&c.s));
+	shards_fini(&c.s);
+}
+
 static void deliver(struct copy *to, const struct proto_packet *packet)
 {
 	struct bytes_reader r, body;
@@ -766,6 +793,7 @@ int main(void)
 		cmocka_unit_test(old_epoch_goes_after_30_seconds),
 		cmocka_unit_test(ranges_have_a_limit),
 		cmocka_unit_test(a_listing_after_an_audit_takes_a_seq_from_the_key_that_had_it),
+		cmocka_unit_test(a_listing_after_an_audit_takes_a_key_back_to_the_seq_that_it_has),
 		cmocka_unit_test(record_limit_is_counted),
 		cmocka_unit_test(each_limit_says_which_it_is),
 		cmocka_unit_test(a_topic_is_kept_while_it_is_wanted),
