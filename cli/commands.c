@@ -680,8 +680,7 @@ static int run_freeze(struct cli *cli)
 		view_json(cli->out, answer);
 	else
 		fputs("frozen: this host reads nothing that others publish and makes nothing new, also after a restart; "
-		      "containers that "
-		      "run keep their network. `trestle status` says so until `trestle thaw`\n",
+		      "containers that run keep their network. `trestle status` says so until `trestle thaw`\n",
 			cli->out);
 	json_decref(answer);
 	return CLI_FINE;

@@ -3,15 +3,19 @@
  * Gossip brings a record everywhere within a second, and so a mistake in one, or in who reads it. A frozen host keeps what it
  * has:
  *   - Membership, keys and the exchange of records go on: it answers, is not taken for dead, and lags behind nobody. Below this
- * line a record is bytes.
- *   - No record of another host is read (cluster_record): networks, pools, custody, endpoints and decrees stay as they were, and
- * with them the rows in the kernel. Which ones came is noted, by key.
+ *     line a record is bytes.
+ *   - No record of another host is read (cluster_record): networks, pools, custody and endpoints stay as they were, and with them
+ *     the rows in the kernel. Which ones came is noted, by key. One is heeded in part: whom a decree that is done has forgotten
+ *     is out for gossip at once (shut_out).
  *   - It makes nothing new: no network, endpoint, attachment, address, token, joining or leaving. Ends are accepted, since a
  *     container that is gone is gone: its address falls back to this host.
  *   - The ipam core is on hold (IPAM_HOLD_FROZEN). It refuses others, takes nothing and promises nothing; what of its messages it
  *     does not read is lost to it, as in a cut. So freezing can neither lose an address nor give one twice: all that it does to
  *     custody is to leave steps out. An offer to this host stays open until it acts again.
- *   - Rows of dead hosts stay: whoever is dead may have died of the same.
+ *   - Rows of dead hosts stay: whoever is dead may have died of the same. Those of a host that says goodbye or is forgotten go,
+ *     as they go with each word about membership: nothing answers there.
+ *   - A host that its cluster has forgotten does start over, frozen or not, once a member says so in person (forget.c): others
+ *     may have its addresses. The decree itself it reads at the thaw.
  *
  * Thawing reads what was noted, as it is by then, and ends the hold. The switch is in the state file and holds through restarts:
  * a daemon that starts frozen knows no endpoint of others, and keeps the rows that it finds in the kernel (datapath_hold). */
@@ -26,8 +30,8 @@
 
 #define FREEZE_FORMAT 1
 
-/* A record of another host that changed. Of those that came and went meanwhile nothing is kept, so there are never more than
- * records in gossip and in our tables together. */
+/* A record of another host that changed. An endpoint that came and went is dropped again, as the most frequent; of definitions
+ * and custody the key stays, some hundred bytes, until the thaw or the next start. */
 struct missed {
 	struct missed_key {
 		uint64_t topic;
@@ -90,8 +94,7 @@ bool freeze_sentence(const struct node *node, char *buf, size_t size)
 		return false;
 	snprintf(buf, size,
 		"this host is FROZEN, for %llu min now%s%s%s: it reads nothing that others publish and makes nothing new; "
-		"containers that "
-		"run keep their network. `trestle thaw` ends it",
+		"containers that run keep their network. `trestle thaw` ends it",
 		(unsigned long long)(now > f->since_s ? now - f->since_s : 0) / 60, *f->reason ? " (" : "", f->reason,
 		*f->reason ? ")" : "");
 	return true;
@@ -115,13 +118,24 @@ static void forget_missed(struct node *node, struct missed *m)
 	free(m);
 }
 
+/* The one thing that cannot wait: a host that is forgotten may be in wrong hands, and asks members for the cluster's keys. Gossip
+ * alone is told. The estate, and a decree about ourselves, wait for the thaw. */
+static void shut_out(struct node *node, uint32_t origin, const void *val, size_t len)
+{
+	struct ipam_decree d;
+
+	if (!val || ipam_decree_decode(&d, val, len) < 0 || d.heir != origin || !d.done || d.victim == node->cluster.hostno ||
+		id_equal(&d.victim_id, &node->identity.id))
+		return;
+	gossip_forget(node->gossip, &d.victim_id, false, clock_boot_ms());
+}
+
 bool freeze_misses(
 	struct node *node, uint32_t origin, uint64_t topic, const void *key, size_t key_len, const void *val, size_t val_len)
 {
 	struct missed_key k;
 	struct missed *m;
 
-	(void)val_len;
 	if (!node->freeze.on)
 		return false;
 	memset(&k, 0, sizeof(k));
@@ -129,9 +143,13 @@ bool freeze_misses(
 	k.origin = origin;
 	k.len = (uint32_t)key_len;
 	memcpy(k.key, key, key_len);
+	if (k.key[0] == RECORD_DECREE)
+		shut_out(node, origin, val, val_len);
 	HASH_FIND(hh, node->freeze.missed, &k, sizeof(k), m);
-	if (m && !val && k.key[0] == RECORD_ENDPOINT && !segments_have(node, origin, topic, key, key_len))
+	if (m && !val && k.key[0] == RECORD_ENDPOINT && !segments_have(node, origin, topic, key, key_len)) {
 		forget_missed(node, m);
+		return true;
+	}
 	if (m)
 		return true;
 	m = alloc_new(struct missed);

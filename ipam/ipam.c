@@ -295,10 +295,9 @@ void ipam_message(struct ipam *ipam, uint32_t from_hostno, const void *msg, size
 	}
 	if (ipam->forgotten)
 		return;
-	if (m.type == IPAM_MSG_DECREE && ipam->hold == IPAM_HOLD_FROZEN)
-		return;			 /* its heir shows it again */
-	if (m.type == IPAM_MSG_DECREE) { /* from anybody: the heir's, and those who refuse us show it */
-		ipam_decree_seen(ipam, &m.decree, now_ms);
+	if (m.type == IPAM_MSG_DECREE) {	    /* from anybody: the heir's, and those who refuse us show it */
+		if (ipam->hold != IPAM_HOLD_FROZEN) /* else its heir shows it again */
+			ipam_decree_seen(ipam, &m.decree, now_ms);
 		return;
 	}
 	if (peer_refused(ipam, from_hostno)) {

@@ -1,4 +1,6 @@
 """A frozen host keeps what runs, reads nothing that others publish and makes nothing new; thawed, it is as if it had never been."""
+import json
+
 from tests.lab import Daemon, wait_for
 from tests.lab.daemon import ControlError
 from tests.lab.plugin import Refused
@@ -104,6 +106,24 @@ class Freeze(Hosts):
         self.assertEqual(len(set(taken)), len(taken), "an address was given twice")
         gateway = 1
         self.assertEqual(len(taken), 30 - gateway, "an address was lost")
+
+    def test_who_is_forgotten_meanwhile_gets_no_key(self):
+        heir, slow = self.others
+        self.newcomer.join(heir)
+        Daemon.wait_members([*self.daemons, self.newcomer])
+        self.newcomer.kill9()
+        slow.trestle("freeze")  # so that the decree is not done before the freeze
+        wait_for(lambda: self.state(heir, "h4") != "alive", 60, "h4 is missed")
+        done = heir.trestle("forget", "h4", "--fenced", "-o", "json", check=False)
+        self.assertEqual(json.loads(done.stdout)["waiting_for"], ["h3"])
+        self.freeze()
+        self.assertIn(self.state(self.frozen, "h4"), ("suspect", "dead"))
+        slow.trestle("thaw")
+        wait_for(lambda: self.state(self.frozen, "h4") in ("left", None), 10, "the frozen host knows whom to refuse")
+        self.is_frozen()
+
+    def state(self, daemon, name):
+        return next((m["state"] for m in daemon.call("GET", "/v1/members")["members"] if m["name"] == name), None)
 
     def take_all(self, host):
         """Addresses until none is left that this host can get."""
