@@ -13,6 +13,9 @@
  * until it is published (`patient`). A maker that fails tells the home; the claim of one that died, or has started anew since, is
  * void.
  *
+ * A frozen host (freeze.c) is home as any other. It answers from what is its own and what it was asked since: what it knows of
+ * others may be gone.
+ *
  *   CLAIM         xid u32, key text, definition
  *   CLAIM_ANSWER  xid u32, settled u8 (0: another's, which nobody has published), definition that counts
  *   CLAIM_DROP    key text: nothing came of it
@@ -389,6 +392,18 @@ void claims_told(struct node *node, uint32_t from, uint8_t kind, const void *bod
 		on_drop(node, from, &r);
 }
 
+/* Who waits for another's to be published may hear of it before the home does; a frozen home hears nothing. */
+static bool has_come(struct node *node, struct pending_claim *p)
+{
+	uint8_t buf[GOSSIP_VALUE_MAX];
+	size_t len;
+	const void *known = p->patience_ms ? existing(node, p->key, buf, sizeof(buf), &len) : NULL;
+
+	if (known)
+		finish(node, p, known, len);
+	return known;
+}
+
 static void tick_one(struct node *node, struct pending_claim *p, uint64_t now)
 {
 	char name[GOSSIP_NAME_MAX + 1];
@@ -399,7 +414,7 @@ static void tick_one(struct node *node, struct pending_claim *p, uint64_t now)
 		log_warn("claims", "host %s did not answer about \"%s\" within %d ms, creating it alone",
 			host_label(node, p->home, name, sizeof(name)), p->key, CLAIM_MS);
 		finish(node, p, p->value, p->len);
-	} else if (now >= p->resend_ms) {
+	} else if (now >= p->resend_ms && !has_come(node, p)) {
 		ask(node, p, now);
 	}
 }

@@ -524,7 +524,7 @@ static void on_told(void *ctx, uint32_t from, uint8_t kind, const void *body, si
 	if (kind == TELL_IPAM) {
 		ipam_message(node->ipam, from, body, len, clock_boot_ms());
 		custody_poke(node);
-	} else if (!node->freeze.on) { /* who asks for a name goes on without an answer */
+	} else {
 		claims_told(node, from, kind, body, len);
 	}
 }

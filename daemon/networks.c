@@ -350,7 +350,7 @@ const void *network_claimed(struct node *node, const char *name, void *buf, size
 {
 	struct network *n = network_named(node, name);
 
-	if (!n)
+	if (!n || (node->freeze.on && !n->mine)) /* another's may be gone by now */
 		return NULL;
 	*ret_len = network_def_encode(&n->def, buf, size);
 	return buf;

@@ -352,7 +352,8 @@ const void *pool_claimed(struct node *node, const char *key, void *buf, size_t s
 
 	HASH_ITER(hh, node->pools, p, next)
 	{
-		if (!pool_in_use(p) || (!p->host_count && !p->published)) /* ours is one when it is on disk */
+		/* Ours is one when it is on disk; who is frozen does not hear that another's is gone. */
+		if (!pool_in_use(p) || (!p->published && (node->freeze.on || !p->host_count)))
 			continue;
 		pool_claim_key(text, sizeof(text), &p->state.def, key[0] == 'q');
 		if (strcmp(text, key) != 0)

@@ -1,5 +1,7 @@
 """A frozen host keeps what runs, reads nothing that others publish and makes nothing new; thawed, it is as if it had never been."""
+import hashlib
 import json
+import threading
 
 from tests.lab import Daemon, wait_for
 from tests.lab.daemon import ControlError
@@ -17,8 +19,10 @@ class Freeze(Hosts):
         super().setUp()
         *self.daemons, self.newcomer = self.daemons
         Daemon.cluster(self.daemons)
-        self.runs = self.runtimes(subnet="10.9.0.0/27")
         self.frozen, *self.others = self.daemons
+
+    def containers(self):
+        self.runs = self.runtimes(subnet="10.9.0.0/27")
         self.here, self.gone, self.stays = [r.attach() for r in self.runs]
         for d in self.daemons:
             self.knows(d, {self.here.ip, self.gone.ip, self.stays.ip})
@@ -57,6 +61,7 @@ class Freeze(Hosts):
             self.assertIn("trestle thaw", text)
 
     def test_frozen_and_thawed(self):
+        self.containers()
         token = self.frozen.token()
         self.freeze()
         self.assertIn(self.newcomer.trestle("join", token)["sponsor"], ("h2", "h3"))  # the others that the token names
@@ -94,6 +99,7 @@ class Freeze(Hosts):
         self.assertEqual(self.frozen.trestle("status", check=False).returncode, 0)
 
     def test_ends_are_accepted_and_no_address_is_lost(self):
+        self.containers()
         self.freeze()
         self.runs[0].detach(self.here)
         for d in self.others:
@@ -121,6 +127,29 @@ class Freeze(Hosts):
         slow.trestle("thaw")
         wait_for(lambda: self.state(self.frozen, "h4") in ("left", None), 10, "the frozen host knows whom to refuse")
         self.is_frozen()
+        self.makes_one_of(heir, slow)
+
+    def makes_one_of(self, a, b):
+        """Two hosts that make the same pool at once get one, also when it is the frozen host that both ask."""
+        subnets = [s for s in (f"10.{number}.0.0/24" for number in range(40, 90)) if self.home(f"p:global:{s}") == "h1"][:6]
+        given = {}
+
+        def make(daemon, subnet):
+            given[daemon, subnet] = daemon.plugin().request_pool(subnet, space="trestle-global")["PoolID"]
+        makers = [threading.Thread(target=make, args=(d, s)) for s in subnets for d in (a, b)]
+        for m in makers:
+            m.start()
+        for m in makers:
+            m.join()
+        self.assertEqual([given.get((a, s)) for s in subnets], [given.get((b, s)) for s in subnets])
+        self.assertEqual(len({given[a, s] for s in subnets}), 6)
+
+    def home(self, key):
+        """The name of the alive host with the highest hash, as claims.c finds it."""
+        def weight(m):
+            host = bytes.fromhex(m["host_id"].replace("-", ""))
+            return hashlib.blake2b(key.encode(), key=host, digest_size=16).digest()[:8]
+        return max((m for m in self.others[0].call("GET", "/v1/members")["members"] if m["state"] == "alive"), key=weight)["name"]
 
     def state(self, daemon, name):
         return next((m["state"] for m in daemon.call("GET", "/v1/members")["members"] if m["name"] == name), None)
