@@ -17,8 +17,9 @@
  *   - A host that its cluster has forgotten does start over, frozen or not, once a member says so in person (forget.c): others
  *     may have its addresses. The decree itself it reads at the thaw.
  *
- * Thawing reads what was noted, as it is by then, and ends the hold. The switch is in the state file and holds through restarts:
- * a daemon that starts frozen knows no endpoint of others, and keeps the rows that it finds in the kernel (datapath_hold). */
+ * Thawing reads what was noted, as it is by then, reserves again what a reboot cleared meanwhile, and ends the hold. The switch
+ * is in the state file and holds through restarts: a daemon that starts frozen knows no endpoint of others, and keeps the rows
+ * that it finds in the kernel (datapath_hold). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -254,7 +255,8 @@ void freeze_off(struct node *node, struct control_call *call, json_t *body)
 	(void)body;
 	if (node->freeze.on) {
 		node->freeze.on = false;
-		catch_up(node); /* before custody moves on, which looks at what others have */
+		catch_up(node);		   /* before custody moves on, which looks at what others have */
+		pools_reserve_again(node); /* before anybody gets an address: behind a reboot they waited for this */
 		standing_freeze(node);
 		cluster_poke(node);
 		log_info("freeze", "thawed: %u records that changed meanwhile were read", missed);

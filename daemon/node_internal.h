@@ -576,6 +576,7 @@ void pool_obtain(struct node *node, const struct pool_spec *spec, void (*fn)(voi
 	void *arg);
 
 /* pool_leases.c */
+void pools_reserve_again(struct node *node); /* gateways and auxiliary addresses that a reboot has cleared */
 /* A network's gateway or auxiliary address: when a pool of ours leases it here, no endpoint gets it, and hosts share it. */
 void pools_reserve(struct node *node, const struct prefix *pool, const struct ip *ip, bool gateway);
 /* Gives back those of a pool (NULL: of all) that are over. `is_over` changes nothing; NULL: all are. */

@@ -18,7 +18,10 @@
 /* A shared address that is not leased after a start was cleared by a reboot; the engine does not ask for it again. */
 static void took_again(void *arg, const struct ipam_result *result)
 {
-	(void)arg;
+	const struct node *node = arg;
+
+	if (result->code == IPAM_HELD && node->freeze.on)
+		return; /* asked for once more when it ends */
 	if (result->code != IPAM_GRANTED)
 		log_warn("pools", "a gateway or auxiliary address could not be reserved again after the reboot; endpoints do not "
 				  "get it while others list it");
@@ -32,7 +35,7 @@ static void take_again(struct node *node, struct pool *p, const struct ip *ip, c
 	struct ipam_lease lease;
 
 	if (!ipam_lookup(node->ipam, &p->id, ip, &lease))
-		custody_ask(node, &want, took_again, NULL);
+		custody_ask(node, &want, took_again, node);
 	else if (lease.use == IPAM_USE_ENDPOINT)
 		ipam_make_shared(node->ipam, &p->id, ip, owner, clock_boot_ms());
 }
@@ -43,6 +46,15 @@ void pool_reserve_again(struct node *node, struct pool *p)
 		take_again(node, p, &p->state.gateways[i], OWNER_GATEWAY);
 	for (unsigned i = 0; i < p->state.aux_count; i++)
 		take_again(node, p, &p->state.aux[i], OWNER_AUX);
+}
+
+void pools_reserve_again(struct node *node)
+{
+	struct pool *p, *next;
+
+	HASH_ITER(hh, node->pools, p, next)
+	if (p->joined)
+		pool_reserve_again(node, p);
 }
 
 static bool is_listed(const struct ip *list, unsigned count, const struct ip *ip)
