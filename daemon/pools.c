@@ -205,29 +205,37 @@ static unsigned count_idle(struct node *node)
 	return count;
 }
 
+static void end_idle(struct pool *p, unsigned *idle)
+{
+	*idle -= p->idle_ms != 0;
+	p->idle_ms = 0;
+}
+
 /* Who drops a pool of which it holds all takes all addresses along. Whoever began to use it meanwhile, because it knew it, would
  * have a pool without addresses for ever. So that waits until nobody can; then whoever uses it is given what there is. */
-static bool must_wait(struct node *node, struct pool *p)
+static bool must_wait(struct node *node, struct pool *p, unsigned *idle)
 {
 	uint64_t now = clock_boot_ms();
 
 	if (!ipam_pool_is_whole(node->ipam, &p->id)) {
-		p->idle_ms = 0;
+		end_idle(p, idle);
 		return false;
 	}
-	if (!p->idle_ms)
+	if (!p->idle_ms) {
 		p->idle_ms = now;
-	return may_be_wanted(node, p, now) && count_idle(node) <= IDLE_MAX;
+		++*idle;
+	}
+	return may_be_wanted(node, p, now) && *idle <= IDLE_MAX;
 }
 
-/* Forgets a pool that nobody here needs, if no address is lost by it. */
-static void try_drop(struct node *node, struct pool *p)
+/* Forgets a pool that nobody here needs, if no address is lost by it. `idle`: how many wait so. */
+static void try_drop(struct node *node, struct pool *p, unsigned *idle)
 {
 	struct ipam_totals totals = {0};
 
 	if (pool_referenced(p))
-		p->idle_ms = 0;
-	if (pool_referenced(p) || !p->joined || estate_collects(node) || must_wait(node, p))
+		end_idle(p, idle);
+	if (pool_referenced(p) || !p->joined || estate_collects(node) || must_wait(node, p, idle))
 		return; /* an estate may be in any pool */
 	ipam_pool_totals(node->ipam, &p->id, &totals);
 	if (totals.held_known && p->host_count && p->wanted_elsewhere)
@@ -235,7 +243,7 @@ static void try_drop(struct node *node, struct pool *p)
 	if (ipam_pool_drop(node->ipam, &p->id, NULL) < 0)
 		return;
 	p->joined = false;
-	p->idle_ms = 0;
+	end_idle(p, idle);
 	outbox_save(node->outbox, store_change_new(STORE_STATE, STORE_POOL, &p->id, sizeof(p->id), NULL, 0, true));
 	publish_pool(node, p);
 	if (!p->host_count)
@@ -244,16 +252,19 @@ static void try_drop(struct node *node, struct pool *p)
 
 void pool_unuse(struct node *node, struct pool *p)
 {
+	unsigned idle = count_idle(node);
+
 	pool_keep(node, p);
-	try_drop(node, p);
+	try_drop(node, p, &idle);
 }
 
 void pools_tick(struct node *node)
 {
 	struct pool *p, *next;
+	unsigned idle = count_idle(node);
 
 	HASH_ITER(hh, node->pools, p, next)
-	try_drop(node, p);
+	try_drop(node, p, &idle);
 }
 
 /* ---- what others say ---- */
