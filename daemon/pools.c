@@ -212,7 +212,9 @@ static void end_idle(struct pool *p, unsigned *idle)
 }
 
 /* Who drops a pool of which it holds all takes all addresses along. Whoever began to use it meanwhile, because it knew it, would
- * have a pool without addresses for ever. So that waits until nobody can; then whoever uses it is given what there is. */
+ * have a pool without addresses for ever. So that waits while we know of somebody who is not heard; then whoever uses it is given
+ * what there is. A cut that begins less than the time in which it is noticed before the drop is not known of: who begins to use
+ * the pool behind it, before it hears that the pool is gone, has one without addresses all the same. */
 static bool must_wait(struct node *node, struct pool *p, unsigned *idle)
 {
 	uint64_t now = clock_boot_ms();
