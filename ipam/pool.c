@@ -227,7 +227,7 @@ static void forget_custody(struct ipam *ipam, struct pool *pool)
 	pool->held = 0;
 }
 
-/* Nobody publishes a word about it, nor did any host that is away: the pool is gone, and no gift of it can come to where the
+/* Nobody publishes a word about it, and nobody is away that might: the pool is gone, and no gift of it can come to where the
  * memory of it would be needed. */
 static bool is_gone(const struct pool *pool)
 {
@@ -237,15 +237,28 @@ static bool is_gone(const struct pool *pool)
 	return !pool->known && !pool->views && !pool->slots;
 }
 
+static bool somebody_is_down(const struct ipam *ipam)
+{
+	const struct peer *peer, *next;
+
+	HASH_ITER(hh, ipam->peers, peer, next)
+	if (peer->life == PEER_DEAD && !peer->left && !peer->refused)
+		return true;
+	return false;
+}
+
 /* A host takes part in more pools in its life than it can know at once. Asked for by who makes or joins a pool only: what others
- * say has been heard then, and not while a start hears it one by one. False when all are needed. */
+ * say has been heard then, and not while a start hears it one by one. False when all are needed, or might be: what a host that is
+ * down has published is nowhere, once all others have started since. */
 static bool make_room(struct ipam *ipam)
 {
 	struct pool *pool, *next;
 
+	if (!ipam->started || somebody_is_down(ipam))
+		return false;
 	HASH_ITER(hh, ipam->pools, pool, next)
 	{
-		if (!ipam->started || !is_gone(pool))
+		if (!is_gone(pool))
 			continue;
 		forget_custody(ipam, pool);
 		pool_free_all(ipam, pool);
