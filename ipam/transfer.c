@@ -694,6 +694,17 @@ static uint32_t best_heir(const struct ipam *ipam, const struct pool *pool)
 	return best ? best->hostno : 0;
 }
 
+/* It can be given something as soon as more hosts know it. */
+static bool heir_to_come(const struct ipam *ipam, const struct pool *pool)
+{
+	const struct view *view, *next;
+
+	HASH_ITER(hh, pool->views, view, next)
+	if (peer_life(ipam, view->hostno) == PEER_ALIVE && (view_few(view) || peer_ineligible(ipam, view->hostno)))
+		return true;
+	return false;
+}
+
 bool handback_is_over(const struct ipam *ipam, const struct pool *pool)
 {
 	const struct offer *offer;
@@ -701,7 +712,7 @@ bool handback_is_over(const struct ipam *ipam, const struct pool *pool)
 	DL_FOREACH(pool->offers, offer)
 	if (peer_life(ipam, offer->range.to) == PEER_ALIVE)
 		return false;
-	return pool->held == pool->leased_held || !best_heir(ipam, pool);
+	return pool->held == pool->leased_held || (!best_heir(ipam, pool) && !heir_to_come(ipam, pool));
 }
 
 /* Everything free goes, in whole ranges: the limit of one transfer is about sharing, and here is nothing to share. What rests

@@ -852,6 +852,26 @@ static void it_is_not_over_before_the_other_side_has_it(void **state)
 	cluster_free(c);
 }
 
+static void who_leaves_waits_for_who_may_be_given_something_soon(void **state)
+{
+	struct cluster *c = cluster_new("192.0.2.0/24", false);
+
+	(void)state;
+	share_records(c);
+	for (uint32_t i = 1; i <= HOSTS; i++)
+		if (i != VICTIM)
+			ipam_peer_eligible(c->hosts[VICTIM].ipam, i, false, c->now);
+	ipam_retire(c->hosts[VICTIM].ipam, c->now);
+	run(c, 300);
+	assert_int_not_equal((unsigned)held(c, VICTIM), 0);
+	assert_false(ipam_has_retired(c->hosts[VICTIM].ipam));
+	ipam_peer_eligible(c->hosts[VICTIM].ipam, 2, true, c->now);
+	run(c, 300);
+	assert_int_equal((unsigned)held(c, VICTIM), 0);
+	assert_true(ipam_has_retired(c->hosts[VICTIM].ipam));
+	cluster_free(c);
+}
+
 static void what_was_used_rests_where_it_goes(void **state)
 {
 	struct cluster *c = cluster_new("192.0.2.0/29", false); /* 6 addresses */
@@ -1014,6 +1034,7 @@ int main(void)
 		cmocka_unit_test(who_leaves_hands_over_what_it_leased_too),
 		cmocka_unit_test(the_smallest_holder_is_given_what_a_leaver_has),
 		cmocka_unit_test(it_is_not_over_before_the_other_side_has_it),
+		cmocka_unit_test(who_leaves_waits_for_who_may_be_given_something_soon),
 		cmocka_unit_test(what_was_used_rests_where_it_goes),
 		cmocka_unit_test(who_leaves_keeps_the_numbers_of_hosts),
 		cmocka_unit_test(decrees_decode_as_encoded_and_bad_ones_do_not),
