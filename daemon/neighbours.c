@@ -8,7 +8,8 @@
  * namespaces are counted and taken off. Where other programs keep such entries in namespaces of theirs we warn too early.
  *
  * A look is a job of the worker (a dump names each device of the host): one at the start, one with every LOOK_EVERY-th
- * housekeeping, one when status is asked, each at least LOOK_AGAIN_MS after the one before. Status tells what was seen last. */
+ * housekeeping, one when status is asked, each at least LOOK_AGAIN_MS after the one before, LOOK_COUNTED_MS when that one had to
+ * count rows: it takes the worker milliseconds for thousands. Status tells what was seen last. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@
 #include "netlink/socket.h"
 
 #define LOOK_AGAIN_MS 1000
+#define LOOK_COUNTED_MS 5000
 #define LOOK_EVERY 32
 #define ROOM 4 /* times what is used: the limit to advise */
 
@@ -31,6 +33,7 @@ struct look {
 	struct node *node;
 	const char *fabric;
 	struct neighbour_table seen[2];
+	bool counted;
 	int result;
 	struct err err;
 };
@@ -95,19 +98,23 @@ static bool above_half(const struct neighbour_table *t)
 	return (uint64_t)t->used * 2 > t->limit;
 }
 
-static int look_at(struct nl_socket *s, const char *fabric, uint8_t family, struct neighbour_table *ret_seen, struct err *err)
+static int look_at(struct look *look, struct nl_socket *s, int i)
 {
+	uint8_t family = families[i];
 	struct nl_neigh_table table = {0};
 	struct neighbour_table seen;
 	struct nlb b;
 
 	nl_neigh_table_request(&b, family);
-	if (nl_dump(s, &b, take_table, NULL, &table, NULL, err) < 0)
+	if (nl_dump(s, &b, take_table, NULL, &table, NULL, &look->err) < 0)
 		return -1;
 	seen = (struct neighbour_table){.used = table.entries, .limit = table.limit, .full = table.full};
-	if (above_half(&seen) && take_off_exempt(fabric, family, &seen.used, err) < 0)
-		return -1;
-	*ret_seen = seen;
+	if (above_half(&seen)) {
+		look->counted = true;
+		if (take_off_exempt(look->fabric, family, &seen.used, &look->err) < 0)
+			return -1;
+	}
+	look->seen[i] = seen;
 	return 0;
 }
 
@@ -120,7 +127,7 @@ static void run(void *arg)
 	if (look->result < 0)
 		return;
 	for (int i = 0; i < 2 && look->result == 0; i++)
-		look->result = look_at(s, look->fabric, families[i], &look->seen[i], &look->err);
+		look->result = look_at(look, s, i);
 	nl_close(s);
 }
 
@@ -169,6 +176,7 @@ static void done(void *arg)
 
 	n->looking = false;
 	n->looked_ms = clock_boot_ms();
+	n->counted = look->counted;
 	if (look->result < 0 && !n->failed)
 		log_warn("neighbours", "how full the kernel's neighbour tables are cannot be told: %s", look->err.text);
 	n->failed = look->result < 0;
@@ -182,7 +190,7 @@ void neighbours_look(struct node *node)
 	struct neighbours *n = &node->neighbours;
 	struct look *look;
 
-	if (n->looking || (n->looked_ms && clock_boot_ms() - n->looked_ms < LOOK_AGAIN_MS))
+	if (n->looking || (n->looked_ms && clock_boot_ms() - n->looked_ms < (n->counted ? LOOK_COUNTED_MS : LOOK_AGAIN_MS)))
 		return;
 	n->looking = true;
 	look = alloc_new(struct look);

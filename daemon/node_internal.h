@@ -269,6 +269,7 @@ struct neighbour_table {
 struct neighbours {
 	struct neighbour_table tables[2]; /* IPv4, IPv6 */
 	bool looking, failed;
+	bool counted; /* the last look read all rows */
 	uint64_t looked_ms;
 };
 
