@@ -97,8 +97,8 @@
 #define TREE_DIGESTS 128
 #define TREE_DIGEST_MS (2 * HOP_RTO_MS) /* behind the first repetition */
 #define TREE_DIGEST_TO 2
-#define TREE_DIGEST_TO_MANY 6 /* so long after the last new member: */
-#define TREE_GREW_MS 1000
+#define TREE_DIGEST_TO_MANY 6 /* and so many */
+#define TREE_GREW_MS 1000     /* so long after the last new member */
 #define LACKS_MS 3000
 #define LACKS_TABLE_MS 20  /* the table comes behind the records */
 #define KNOWN_FIRST_MS 500 /* a newcomer asks some whom it never heard; the gap doubles */
