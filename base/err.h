@@ -14,7 +14,7 @@ enum err_code {
 	ERR_EXISTS,	 /* it exists already, with other content */
 	ERR_CONFLICT,	 /* it contradicts something else that exists; the text names both */
 	ERR_EXHAUSTED,	 /* a pool, table or limit is full */
-	ERR_UNREACHABLE, /* another host had to be asked and did not answer */
+	ERR_UNREACHABLE, /* another host, or the daemon, had to be asked and was not reached, or cannot answer now */
 	ERR_DENIED,	 /* keys, tokens, permissions */
 	ERR_SYSTEM,	 /* the kernel or libc refused; sys_errno says how */
 	ERR_CORRUPT,	 /* stored or received bytes do not decode */
