@@ -63,6 +63,7 @@ class Freeze(Hosts):
     def test_frozen_and_thawed(self):
         self.containers()
         token = self.frozen.token()
+        wait_for(lambda: any(other.call("GET", "/v1/status")["spare_numbers"] for other in self.others), 10, "a number to give")
         self.freeze()
         self.assertIn(self.newcomer.trestle("join", token)["sponsor"], ("h2", "h3"))  # the others that the token names
         Daemon.wait_members(self.daemons, 4)
