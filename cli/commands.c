@@ -650,55 +650,44 @@ static int run_keys_ls(struct cli *cli)
 	return status;
 }
 
-static int run_keys_rotate(struct cli *cli)
+/* A call whose answer says no more than that it was done. */
+static int call_and_say(struct cli *cli, const char *path, json_t *body, const char *text)
 {
 	int status = CLI_FINE;
-	json_t *answer = ask(cli, "POST", "/v1/keys/rotate", json_object(), TIMEOUT_MS, &status);
+	json_t *answer = ask(cli, "POST", path, body, TIMEOUT_MS, &status);
 
 	if (!answer)
 		return status;
 	if (cli->json)
 		view_json(cli->out, answer);
 	else
-		fputs("a new key is being handed out; `trestle keys ls` shows how far it is\n", cli->out);
+		fputs(text, cli->out);
 	json_decref(answer);
 	return CLI_FINE;
+}
+
+static int run_keys_rotate(struct cli *cli)
+{
+	return call_and_say(
+		cli, "/v1/keys/rotate", json_object(), "a new key is being handed out; `trestle keys ls` shows how far it is\n");
 }
 
 static int run_freeze(struct cli *cli)
 {
 	const char *reason = cli_option(cli, "--reason");
-	json_t *body = json_object(), *answer;
-	int status = CLI_FINE;
+	json_t *body = json_object();
 
 	if (reason)
 		json_object_set_new(body, "reason", json_string(reason));
-	answer = ask(cli, "POST", "/v1/freeze", body, TIMEOUT_MS, &status);
-	if (!answer)
-		return status;
-	if (cli->json)
-		view_json(cli->out, answer);
-	else
-		fputs("frozen: this host reads nothing that others publish and makes nothing new, also after a restart; "
-		      "containers that run keep their network. `trestle status` says so until `trestle thaw`\n",
-			cli->out);
-	json_decref(answer);
-	return CLI_FINE;
+	return call_and_say(cli, "/v1/freeze", body,
+		"frozen: this host reads nothing that others publish and makes nothing new, also after a restart; "
+		"containers that run keep their network. `trestle status` says so until `trestle thaw`\n");
 }
 
 static int run_thaw(struct cli *cli)
 {
-	int status = CLI_FINE;
-	json_t *answer = ask(cli, "POST", "/v1/thaw", json_object(), TIMEOUT_MS, &status);
-
-	if (!answer)
-		return status;
-	if (cli->json)
-		view_json(cli->out, answer);
-	else
-		fputs("thawed: what changed meanwhile has been read; `trestle status` shows whether all is well\n", cli->out);
-	json_decref(answer);
-	return CLI_FINE;
+	return call_and_say(cli, "/v1/thaw", json_object(),
+		"thawed: what changed meanwhile has been read; `trestle status` shows whether all is well\n");
 }
 
 static int run_leave(struct cli *cli)
@@ -761,8 +750,7 @@ static int run_forget(struct cli *cli)
 			fprintf(cli->out, "  %s\n", json_string_value(name) ? json_string_value(name) : "?");
 		fprintf(cli->out,
 			"say it again to see how far it is; `trestle members` shows which of them are dead: bring those back. "
-			"One that "
-			"is alive may be frozen: `trestle status` there says so, and `trestle thaw` ends it. Or, where "
+			"One that is alive may be frozen: `trestle status` there says so, and `trestle thaw` ends it. Or, where "
 			"one is stopped for good too:\n  trestle forget %s --fenced --assume-fenced %s\n",
 			cli->args[0],
 			json_string_value(json_array_get(waiting, 0)) ? json_string_value(json_array_get(waiting, 0)) : "NAME");

@@ -100,8 +100,7 @@ static int wait_for(const struct exchange *x, short events, struct err *err)
 	if (rc == 0)
 		return err_set(err, ERR_UNREACHABLE,
 			"the daemon at %s did not answer within %d ms; what was asked may come about all the same. `trestle "
-			"status` and "
-			"`journalctl -u trestled` may say what it waits for",
+			"status` and `journalctl -u trestled` may say what it waits for",
 			x->socket_path, x->timeout_ms);
 	return 0;
 }

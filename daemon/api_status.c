@@ -234,10 +234,10 @@ static json_t *warnings_json(struct node *node)
 	if (standing_sentence(node, text, sizeof(text)))
 		json_array_append_new(warnings, json_text(text));
 	if (*outbox_trouble(node->outbox))
-		json_array_append_new(warnings, json_sprintf("this host cannot save: %s. New networks, addresses and containers "
-							     "wait, and go on by themselves once "
-							     "it can; make room, or mend the disk",
-							outbox_trouble(node->outbox)));
+		json_array_append_new(
+			warnings, json_sprintf("this host cannot save: %s. New networks, addresses and containers "
+					       "wait, and go on by themselves once it can; make room, or mend the disk",
+					  outbox_trouble(node->outbox)));
 	if (*error) {
 		snprintf(text, sizeof(text), "the kernel is not as it should be: %s", error);
 		json_array_append_new(warnings, json_text(text));

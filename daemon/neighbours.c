@@ -144,11 +144,9 @@ bool neighbours_sentence(const struct node *node, int i, char *text, size_t size
 	while (advised < (uint64_t)t->used * ROOM)
 		advised *= 2;
 	snprintf(text, size,
-		"the kernel's IPv%u neighbour table, one for all network namespaces of this machine, has %u entries: expected at "
-		"most "
-		"half of its limit, gc_thresh3 = %u. When it is full, packets are lost and hosts that are well seem dead. Raise "
-		"it: "
-		"sysctl -w %s.gc_thresh3=%llu %s.gc_thresh2=%llu",
+		"the kernel's IPv%u neighbour table, one for all network namespaces of this machine, has %u entries: "
+		"expected at most half of its limit, gc_thresh3 = %u. When it is full, packets are lost and hosts that are "
+		"well seem dead. Raise it: sysctl -w %s.gc_thresh3=%llu %s.gc_thresh2=%llu",
 		families[i], t->used, t->limit, sysctl, (unsigned long long)advised, sysctl, (unsigned long long)advised / 2);
 	return true;
 }
